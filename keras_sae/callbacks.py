@@ -1,0 +1,182 @@
+"""What watches or steers a fit."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sae import checks
+from keras_sae.layers import Penalty, SparseDense
+
+
+def _layers(model: keras.Model, kind: type) -> list[Any]:
+    """The sublayers of `model` of one kind, in the order they were added."""
+    return [x for x in model._flatten_layers() if isinstance(x, kind)]
+
+
+class SparsityWarmup(keras.callbacks.Callback):
+    """Raises the weight of the sparsity penalty linearly over the first epochs.
+
+    `scale(epoch) = min(1, (epoch + 1) / (epochs + 1))`, epochs counted from 0.
+
+    Units find features first and are pressed to be sparse afterwards, which
+    costs fewer dead units. `val_sparsity_loss` is reported at the same scale.
+
+    Args:
+        epochs: Number of epochs below full weight, a positive integer.
+
+    Raises:
+        ValueError: `epochs` is not a positive integer, or the model has no
+            penalty to raise.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import callbacks, models
+    >>> model = models.shallow((6,), units=8, sparsity="l1")
+    >>> model.compile("adam")
+    >>> warmup = callbacks.SparsityWarmup(epochs=1)
+    >>> x = np.ones((4, 6), "float32")
+    >>> history = model.fit(x, epochs=2, verbose=0, callbacks=[warmup])
+    >>> history.history["sparsity_scale"]
+    [0.5, 1.0]
+    """
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.epochs = checks.positive_integer("epochs", epochs)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Checks that there is a penalty."""
+        if not _layers(self.model, Penalty):
+            raise ValueError(
+                "`SparsityWarmup` raises the weight of a sparsity penalty, and this "
+                f"model has none. Received: model={self.model.name!r}. Build it with "
+                "sparsity='l1' or 'kl', or leave the callback out."
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Sets the scale of every penalty."""
+        self._scale = min(1.0, (epoch + 1) / (self.epochs + 1))
+        for layer in _layers(self.model, Penalty):
+            layer.scale.assign(self._scale)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Adds `sparsity_scale` to the logs."""
+        if logs is not None:
+            logs["sparsity_scale"] = self._scale
+
+
+class DeadUnits(keras.callbacks.Callback):
+    """Reports the units that have stopped firing, and can revive them.
+
+    A unit is dead when its activation was exactly zero for every sample of the
+    last `window` training steps. The fraction of dead code units is added to the
+    logs as `dead_units`. A code that is never exactly zero (sigmoid) has none.
+
+    With `revive`, a dead unit starts again from a sample that the model
+    rebuilds badly: its atom becomes that sample's residual at unit norm, its
+    encoder weights the same direction at a fifth of the mean norm of the living
+    units' weights, its bias zero, and the optimizer forgets its moments.
+
+    Args:
+        window: Training steps without a sign of life; the steps of one epoch
+            if None.
+        revive: None, or data of shape `(samples, *input_shape)` to restart dead
+            units from after every epoch but the last. The model must be
+            shallow: one `SparseDense`, and a dense output layer behind it.
+        seed: Chooses the samples.
+
+    Raises:
+        ValueError: `window` is not positive, the model has no `SparseDense`, or
+            its units cannot be revived.
+
+    Reference:
+        Bricken et al., "Towards Monosemanticity", 2023 (resampling).
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import callbacks, models
+    >>> model = models.shallow((6,), units=8, sparsity="l1")
+    >>> model.compile("adam")
+    >>> x = np.random.default_rng(0).random((64, 6), dtype="float32")
+    >>> history = model.fit(x, verbose=0, callbacks=[callbacks.DeadUnits()])
+    >>> 0 <= history.history["dead_units"][0] <= 1
+    True
+    """
+
+    def __init__(
+        self, window: int | None = None, revive: Any = None, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if window is not None:
+            checks.positive_integer("window", window)
+        self.window = window
+        self.revive = revive
+        self.rng = np.random.default_rng(seed)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Finds the code layer, and checks that its units can be revived."""
+        if not _layers(self.model, SparseDense):
+            raise ValueError(
+                "`DeadUnits` watches `keras_sae.layers.SparseDense`, and this model "
+                f"has none. Received: model={self.model.name!r}."
+            )
+        if self.revive is not None:
+            self._output_layer()
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Begins to count the steps of the epoch."""
+        self._steps = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Counts; `batch` is the last of the steps that were run together."""
+        self._steps = batch + 1
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Adds `dead_units` to the logs; revives, if it was asked to."""
+        code = self._code_layer()
+        silent = ops.convert_to_numpy(code.silent)
+        dead = silent >= (self._steps if self.window is None else self.window)
+        if logs is not None:
+            logs["dead_units"] = float(dead.mean())
+        last = epoch + 1 >= self.params["epochs"]
+        if self.revive is not None and dead.any() and not last:
+            self._restart(code, np.flatnonzero(dead))
+
+    def _code_layer(self) -> SparseDense:
+        return _layers(self.model, SparseDense)[-1]
+
+    def _output_layer(self) -> keras.layers.Layer:
+        """The layer whose kernel rows are the atoms, if it reads the code."""
+        consumers = [x for x in self.model.decoder.layers if hasattr(x, "kernel")]
+        shallow = len(_layers(self.model, SparseDense)) == len(consumers) == 1
+        if not shallow or not isinstance(consumers[0], keras.layers.Dense):
+            raise ValueError(
+                "`revive` restarts the atoms of a shallow model whose decoder is one "
+                f"dense layer of its own. Received: model={self.model.name!r} with "
+                f"{len(consumers)} kernels in its decoder, or a tied one. Use "
+                "DeadUnits(revive=None), which reports."
+            )
+        return consumers[0]
+
+    def _restart(self, code: SparseDense, dead: np.ndarray) -> None:
+        output = self._output_layer()
+        x = np.asarray(self.revive, "float32")
+        residual = (x - self.model.predict(x, verbose=0)).reshape(len(x), -1)
+        error = (residual**2).sum(axis=1).astype("float64")
+        picks = self.rng.choice(len(x), size=len(dead), p=error / error.sum())
+        atoms = residual[picks] / np.linalg.norm(residual[picks], axis=1, keepdims=True)
+        kernel, bias = (
+            ops.convert_to_numpy(v).copy() for v in (code.kernel, code.bias)
+        )
+        alive = np.setdiff1d(np.arange(code.units), dead)
+        norm = np.linalg.norm(kernel[:, alive], axis=0).mean() if len(alive) else 1.0
+        kernel[:, dead], bias[dead] = 0.2 * norm * atoms.T, 0.0
+        decoder = ops.convert_to_numpy(output.kernel).copy()
+        decoder[dead] = atoms
+        code.kernel.assign(kernel)
+        code.bias.assign(bias)
+        output.kernel.assign(decoder)

@@ -1,0 +1,259 @@
+"""The command line: parses, calls the package, prints."""
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Sparse autoencoders in Keras: train, compare, look.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Dataset = Annotated[
+    str, typer.Option(help="digits, natural_patches, or any name in TFDS.")
+]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes through the data.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of weights and batches.")]
+Output = Annotated[str, typer.Option(help="Folder for models, figures, pictures.")]
+Units = Annotated[int, typer.Option(min=1, help="Width of the code.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Samples a step.")]
+Rate = Annotated[float, typer.Option(help="Learning rate of Adam.")]
+
+
+def _reported(command: Callable) -> Callable:
+    """Bad input ends in one message and exit status 2, without a traceback."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except ValueError as error:
+            typer.secho(f"Error: {error}", err=True, fg="red")
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt:
+            typer.echo("Interrupted. The same command goes on from here.", err=True)
+            raise typer.Exit(130) from None
+
+    return wrapper
+
+
+@app.command()
+@_reported
+def compare(
+    dataset: Dataset = "digits",
+    epochs: Epochs = 60,
+    seed: Seed = 0,
+    output: Output = "keras-sae-compare",
+    units: Units = 64,
+    batch_size: BatchSize = 64,
+    learning_rate: Rate = 5e-3,
+    l1: Annotated[float, typer.Option(help="Weight of the L1 penalty.")] = 3e-3,
+    kl: Annotated[float, typer.Option(help="Weight of the KL penalty.")] = 1e-2,
+    target: Annotated[float, typer.Option(help="KL target, in (0, 1).")] = 0.05,
+) -> None:
+    """Train each kind of model on the same data, with baselines beside them.
+
+    Example: keras-sae compare --dataset fashion_mnist --units 256
+    """
+    from keras_sae import models, regularizers
+
+    kinds = {
+        "no penalty": None,
+        "L1": regularizers.L1(l1),
+        "KL": regularizers.KLDivergence(target, kl),
+    }
+
+    def builders(shape: tuple[int, ...]) -> dict[str, Callable]:
+        return {
+            name: _builder(models.shallow, learning_rate, shape, units, sparsity)
+            for name, sparsity in kinds.items()
+        }
+
+    settings = {"units": units, "l1": l1, "kl": kl, "target": target}
+    settings["learning_rate"] = learning_rate
+    _run("compare", builders, dataset, epochs, seed, output, batch_size, settings)
+
+
+@app.command()
+@_reported
+def train(
+    dataset: Dataset = "digits",
+    epochs: Epochs = 60,
+    seed: Seed = 0,
+    output: Output = "keras-sae-train",
+    family: Annotated[str, typer.Option(help="Kind of model.")] = "shallow",
+    units: Units = 64,
+    sparsity: Annotated[str, typer.Option(help="l1 or kl.")] = "l1",
+    factor: Annotated[float, typer.Option(help="Weight of the penalty.")] = 3e-3,
+    target: Annotated[
+        float | None, typer.Option(help="Mean activation aimed at (kl).")
+    ] = None,
+    tied: Annotated[bool, typer.Option(help="Decoder = encoder transposed.")] = False,
+    learning_rate: Rate = 5e-3,
+    batch_size: BatchSize = 64,
+) -> None:
+    """Train one model with its settings as options.
+
+    Example: keras-sae train --sparsity kl --target 0.05 --units 100
+    """
+    from keras_sae import checks, layers, models
+
+    families = {"shallow": models.shallow}
+    factory = families[checks.known_name("family", family, families)]
+    kind = type(layers.get_sparsity(sparsity))
+    config = {"factor": factor} | ({} if target is None else {"target": target})
+    if not set(config) <= set(kind().get_config()):
+        raise ValueError(
+            f"`target` belongs to the KL penalty. Received: target={target} with "
+            f"sparsity={sparsity!r}. Leave it out, or use --sparsity kl."
+        )
+    penalty = kind(**config)
+
+    def builders(shape: tuple[int, ...]) -> dict[str, Callable]:
+        build = _builder(factory, learning_rate, shape, units, penalty, tied=tied)
+        return {family: build}
+
+    settings = {
+        "family": family,
+        "units": units,
+        "sparsity": sparsity,
+        **config,
+        "tied": tied,
+        "learning_rate": learning_rate,
+    }
+    _run("train", builders, dataset, epochs, seed, output, batch_size, settings)
+
+
+def _builder(factory: Callable, rate: float, *args: Any, **kwargs: Any) -> Callable:
+    """A function that makes a model and compiles it with its own optimizer."""
+    import keras
+
+    from keras_sae import checks
+
+    checks.finite_factor("learning_rate", rate)
+
+    def build() -> Any:
+        model = factory(*args, **kwargs)
+        model.compile(keras.optimizers.Adam(rate))
+        return model
+
+    return build
+
+
+def _run(
+    command: str,
+    builders: Callable,
+    dataset: str,
+    epochs: int,
+    seed: int,
+    output: str,
+    batch_size: int,
+    settings: dict[str, Any],
+) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    from keras_sae import __version__, datasets, runs
+
+    data = datasets.load_data(dataset)
+    made = builders(data[0][0].shape[1:])
+    settings = {
+        "command": command,
+        "version": __version__,
+        "dataset": dataset,
+        "epochs": epochs,
+        "seed": seed,
+        "batch_size": batch_size,
+        **settings,
+    }
+    folder = runs.open_folder(output, settings)
+    columns = ["[progress.description]{task.description}", BarColumn()]
+    columns += [MofNCompleteColumn(), TimeElapsedColumn()]
+    with Progress(*columns) as progress:
+        table = runs.run(
+            made,
+            data,
+            folder,
+            epochs=epochs,
+            seed=seed,
+            batch_size=batch_size,
+            callbacks=lambda name: [_bar(progress, name, epochs)],
+        )
+    _print(table)
+    typer.echo(f"Models, figures and pictures: {folder}{os.sep}")
+
+
+def _bar(progress: Any, name: str, epochs: int) -> Any:
+    """A Keras callback that moves a bar of `progress` with every epoch."""
+    import keras
+
+    task = progress.add_task(name, total=epochs)
+
+    def advance(epoch: int, logs: dict | None = None) -> None:
+        del logs
+        progress.update(task, completed=epoch + 1)
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=advance)
+
+
+# Columns of the printed table, with their headings and formats.
+_COLUMNS = {
+    "model": ("model", "{}"),
+    "reconstruction": ("error", "{:.5f}"),
+    "explained_variance": ("variance", "{:.3f}"),
+    "copying": ("copying", "{:.2f}"),
+    "l0": ("L0", "{:.1f}"),
+    "dead_fraction": ("dead", "{:.0%}"),
+    "probe_accuracy": ("probe", "{:.1%}"),
+    "parameters": ("weights", "{:,.0f}"),
+    "seconds": ("s", "{:.0f}"),
+}
+_CAPTION = """On the test set. error: squared, a value. variance: share of the \
+data's variance kept; copying: the same on noise (1 is the identity). L0: active \
+units a sample (~ sum of activations, where none is exactly 0). dead: units that \
+never fire. probe: accuracy of a linear classifier on the code. s: training."""
+
+
+def _print(table: Any) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = [name for name in _COLUMNS if name in table.columns]
+    printed = Table(
+        caption=_CAPTION,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for name in shown:
+        justify = "left" if name == "model" else "right"
+        printed.add_column(_COLUMNS[name][0], justify=justify, no_wrap=True)
+    for _, row in table.iterrows():
+        printed.add_row(*(_cell(name, row) for name in shown))
+    Console().print(printed)
+
+
+def _cell(name: str, row: Any) -> str:
+    value = row[name]
+    if value == value:
+        return _COLUMNS[name][1].format(value)
+    expected = row.get("expected_l0", float("nan"))
+    return f"~{expected:.1f}" if name == "l0" and expected == expected else "-"
+
+
+def main() -> None:
+    """Runs the command line, without TensorFlow's notes on retracing."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    app(prog_name="keras-sae")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

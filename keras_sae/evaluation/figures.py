@@ -1,0 +1,132 @@
+"""What a model has learned, in figures of held-out data."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sae import metrics
+from keras_sae.evaluation.probing import cross_probe
+
+# Rows of a figure that costs a pass through the model are capped here: the
+# error of a mean over so many samples is below a percent of its spread.
+_NOISE_SAMPLES = 10_000
+
+
+def evaluate(model: Any, x: Any, y: Any = None, seed: int = 0) -> dict[str, float]:
+    """Figures of a model on held-out data.
+
+    - `reconstruction`: squared error a value; `reconstruction_sum`: a sample.
+    - `explained_variance`: `keras_sae.metrics.explained_variance`.
+    - `copying`: explained variance on noise, each value drawn on its own with the
+      mean and variance that it has over the data. The identity scores 1; a model
+      of what the data has in common, about 0.
+    - `selectivity`: `explained_variance - copying`.
+    - `l0`: mean non-zero units a sample, or `expected_l0`: mean sum of the
+      activations, where the code is bounded and never exactly zero.
+    - `dead_fraction`: units that are zero for every sample.
+    - `mean_activation`, `hoyer`: of the codes.
+    - `parameters`: number of trainable weights.
+    - `probe_accuracy`: only with `y`; `probe` on two halves, each tested on the
+      other, mean of both.
+
+    Args:
+        model: A trained `keras_sae.models.Autoencoder`, or anything else with its
+            `encode` and `decode`, such as a baseline.
+        x: Array of shape `(samples, *input_shape)`.
+        y: None, or labels of shape `(samples,)`.
+        seed: Draws the noise and the halves.
+
+    Returns:
+        A dict of floats.
+
+    Raises:
+        ValueError: `x` does not fit the model, or `y` does not fit `x`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import evaluation, models
+    >>> x = np.random.default_rng(0).random((20, 6), dtype="float32")
+    >>> figures = evaluation.evaluate(models.shallow((6,), 4, "l1"), x)
+    >>> sorted(figures)[:4]
+    ['copying', 'dead_fraction', 'explained_variance', 'hoyer']
+    """
+    x = np.asarray(x)
+    codes = model.encode(x)
+    reconstruction = model.decode(codes)
+    error = float(np.mean((x - reconstruction) ** 2, dtype="float64"))
+    explained = metrics.explained_variance(x, reconstruction)
+    copied = copying(model, x, seed)
+    figures = {
+        "reconstruction": error,
+        "reconstruction_sum": error * x[0].size,
+        "explained_variance": explained,
+        "copying": copied,
+        "selectivity": explained - copied,
+        **_activity(model, codes),
+        "dead_fraction": metrics.dead_fraction(codes),
+        "mean_activation": float(codes.mean(dtype="float64")),
+        "hoyer": metrics.hoyer(codes) if codes.shape[1] > 1 else float("nan"),
+        "parameters": float(parameters(model)),
+    }
+    if y is not None:
+        figures["probe_accuracy"] = cross_probe(codes, np.asarray(y), seed)
+    return figures
+
+
+def copying(model: Any, x: Any, seed: int = 0) -> float:
+    """Explained variance on noise with the data's means and variances.
+
+    `z_ij ~ Normal(mean_j(x), variance_j(x))`, drawn for every value on its own.
+
+    Args:
+        model: A trained `keras_sae.models.Autoencoder`.
+        x: Array of shape `(samples, *input_shape)`.
+        seed: Draws the noise.
+
+    Returns:
+        A float, at most 1: 1 is the identity, 0 and below is no copying.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import evaluation, models
+    >>> x = np.random.default_rng(0).random((20, 6), dtype="float32")
+    >>> evaluation.copying(models.shallow((6,), 4, "l1"), x) < 1
+    True
+    """
+    x = np.asarray(x)
+    size = (min(len(x), _NOISE_SAMPLES), *x.shape[1:])
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(x.mean(axis=0), x.std(axis=0), size).astype("float32")
+    return metrics.explained_variance(noise, model.decode(model.encode(noise)))
+
+
+def parameters(model: Any) -> int:
+    """Number of trainable numbers in a model, shared ones counted once.
+
+    Args:
+        model: A Keras model, or a baseline, which counts its own.
+
+    Returns:
+        An int.
+
+    Example:
+
+    >>> from keras_sae import evaluation, models
+    >>> evaluation.parameters(models.shallow((6,), 4, "l1", tied=True))
+    34
+    """
+    if not isinstance(model, keras.Model):
+        return int(model.parameters)
+    return int(sum(np.prod(v.shape, dtype=int) for v in model.trainable_variables))
+
+
+def _activity(model: Any, codes: np.ndarray) -> dict[str, float]:
+    """The figure that the model logs, `l0` or `expected_l0`, of all codes at once."""
+    if not hasattr(model, "activity"):
+        return {"l0": metrics.l0(codes)}
+    metric = type(model.activity).from_config(model.activity.get_config())
+    metric.update_state(codes)
+    return {metric.name: float(metric.result())}

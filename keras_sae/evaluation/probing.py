@@ -1,0 +1,112 @@
+"""How well a linear classifier reads the classes from a code."""
+
+from typing import Any
+
+import numpy as np
+
+
+def probe(
+    codes_train: Any,
+    y_train: Any,
+    codes_test: Any,
+    y_test: Any,
+    max_iter: int = 1000,
+) -> float:
+    """Accuracy of a linear classifier that sees only the codes.
+
+    Multinomial logistic regression (scikit-learn, L2, `C = 1`) on codes scaled
+    to unit variance, so that the strength of a code does not count.
+
+    Args:
+        codes_train: Shape `(samples, units)`.
+        y_train: Integer labels of shape `(samples,)`.
+        codes_test: As `codes_train`, held out.
+        y_test: As `y_train`.
+        max_iter: Most iterations of the solver.
+
+    Returns:
+        Share of the test samples that it labels correctly, in `[0, 1]`.
+
+    Raises:
+        ValueError: Codes and labels differ in number, there is one class only,
+            or the codes are all zero.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import evaluation
+    >>> codes, y = np.eye(2)[[0, 1] * 10], np.array([0, 1] * 10)
+    >>> evaluation.probe(codes, y, codes, y)
+    1.0
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train, labels = _labelled("train", codes_train, y_train)
+    test, expected = _labelled("test", codes_test, y_test)
+    if len(np.unique(labels)) < 2:
+        raise ValueError(
+            "A probe tells classes apart, so `y_train` needs at least two. "
+            f"Received: {len(labels)} labels, all {labels[0]!r}."
+        )
+    if not train.any():
+        raise ValueError(
+            "`codes_train` are all zero: every unit is dead, and nothing can be "
+            "read from them. Lower the penalty's factor, or train for longer."
+        )
+    classifier = make_pipeline(
+        StandardScaler(), LogisticRegression(max_iter=max_iter, tol=1e-3)
+    )
+    return float(classifier.fit(train, labels).score(test, expected))
+
+
+def _labelled(name: str, codes: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    codes, y = np.asarray(codes, "float64"), np.asarray(y)
+    if codes.ndim < 2 or y.ndim != 1 or len(codes) != len(y) or not len(y):
+        raise ValueError(
+            f"`codes_{name}` must be (samples, units) and `y_{name}` one label for "
+            f"each sample. Received: shapes {codes.shape} and {y.shape}."
+        )
+    if not (np.issubdtype(y.dtype, np.integer) or y.dtype.kind in "bUSO"):
+        raise ValueError(
+            f"`y_{name}` must hold class labels. Received: dtype={y.dtype}. Use "
+            "integers, e.g. y.astype(int)."
+        )
+    return codes.reshape(len(codes), -1), y
+
+
+def cross_probe(codes: Any, y: Any, seed: int = 0) -> float:
+    """Mean accuracy of two probes, each tested on the half the other learned from.
+
+    Args:
+        codes: Shape `(samples, units)`.
+        y: Integer labels of shape `(samples,)`.
+        seed: Draws the halves, stratified by label.
+
+    Returns:
+        A float in `[0, 1]`.
+
+    Raises:
+        ValueError: A class has fewer than two samples, or as in `probe`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import evaluation
+    >>> evaluation.cross_probe(np.eye(2)[[0, 1] * 10], np.array([0, 1] * 10))
+    1.0
+    """
+    from sklearn.model_selection import train_test_split
+
+    codes, y = _labelled("test", codes, y)
+    counts = np.unique(y, return_counts=True)[1]
+    if len(counts) < 2 or counts.min() < 2:
+        raise ValueError(
+            "`y` must hold at least two classes, each at least twice: one half is "
+            f"tested with what the other taught. Received: counts {counts.tolist()}."
+        )
+    a, b, y_a, y_b = train_test_split(
+        codes, y, test_size=0.5, stratify=y, random_state=seed
+    )
+    return (probe(a, y_a, b, y_b) + probe(b, y_b, a, y_a)) / 2

@@ -1,0 +1,88 @@
+"""A layer that subtracts the data's mean, which it learns as it sees the data."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sae.registration import register
+
+
+@register
+class Centering(keras.layers.Layer):
+    """Subtracts the mean of all training samples seen so far.
+
+    `y = x - mean`, where after `n` samples and a batch of `b` more
+    `mean <- mean + (mean(batch) - mean) * b / (n + b)`
+
+    A ReLU unit whose weights point away from the data's mean is off for nearly
+    every sample and gets no gradient: on images, which are non-negative, that
+    is up to half of the units of a random encoder. About the mean, half of the
+    samples reach each unit. `adapt` sets the mean beforehand; without it the
+    mean settles within the first steps of a fit, and is fixed at inference.
+
+    Args:
+        **kwargs: Those of `keras.layers.Layer`.
+
+    Input shape:
+        `(batch, ..., input_dim)`.
+
+    Output shape:
+        The same.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import layers
+    >>> layer = layers.Centering()
+    >>> y = layer(np.array([[1.0, 2.0], [3.0, 6.0]], "float32"), training=True)
+    >>> np.asarray(layer.mean).tolist()
+    [2.0, 4.0]
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the mean and the count of samples."""
+        state = {"trainable": False, "dtype": "float32", "autocast": False}
+        self.mean = self.add_weight(
+            shape=(input_shape[-1],),
+            initializer="zeros",
+            name="mean",
+            aggregation="mean",
+            **state,
+        )
+        self.count = self.add_weight(
+            shape=(), initializer="zeros", name="count", aggregation="sum", **state
+        )
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns `inputs` less the mean; learns the mean when training."""
+        mean = self._learn(inputs) if training else ops.convert_to_tensor(self.mean)
+        return inputs - ops.cast(mean, self.compute_dtype)
+
+    def _learn(self, inputs: Any) -> Any:
+        samples = tuple(range(len(inputs.shape) - 1))
+        x = ops.stop_gradient(ops.cast(inputs, "float32"))
+        batch = ops.cast(ops.size(x) // ops.shape(x)[-1], "float32")
+        seen = self.count + batch
+        mean = self.mean + (ops.mean(x, axis=samples) - self.mean) * (batch / seen)
+        self.mean.assign(mean)
+        self.count.assign(seen)
+        return mean
+
+    def adapt(self, x: Any) -> None:
+        """Sets the mean to that of `x`, as if it had been trained on it.
+
+        Args:
+            x: Array of shape `(samples, ..., input_dim)`.
+        """
+        x = np.asarray(x)
+        if not self.built:
+            self.build(x.shape)
+        rows = x.reshape(-1, x.shape[-1])
+        self.mean.assign(rows.mean(axis=0, dtype="float64"))
+        self.count.assign(len(rows))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Returns `input_shape`."""
+        return input_shape

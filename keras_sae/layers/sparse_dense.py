@@ -1,0 +1,160 @@
+"""A dense layer whose output is a sparse code."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_sae import checks
+from keras_sae.layers import sparsity as sparsities
+from keras_sae.registration import register
+
+
+@register
+class SparseDense(keras.layers.Layer):
+    """Dense layer whose output is a sparse code.
+
+    `h = sparsity(activation(x W + b))`
+
+    A regularizer as `sparsity` leaves `h` as it is and adds its penalty to the
+    loss; a layer as `sparsity` decides which units stay on.
+
+    Args:
+        units: Width `m` of the code.
+        activation: As in `keras.layers.Dense`, or `"auto"`: what the sparsity
+            needs (sigmoid for a KL divergence, else ReLU).
+        sparsity: A regularizer (`keras_sae.regularizers`, or any of Keras), a
+            sparsity layer, a registered name (`"l1"`, `"kl"`), a config, or
+            None.
+        use_bias: Whether to add `b`.
+        kernel_initializer: Initializer of `W`.
+        bias_initializer: Initializer of `b`, or `"auto"`: zeros, and
+            `logit(target)` for a KL divergence behind a sigmoid, so that units
+            start near their target.
+        kernel_regularizer: Regularizer of `W` (weight decay).
+        kernel_constraint: Constraint of `W`.
+        **kwargs: Those of `keras.layers.Layer`.
+
+    Input shape:
+        `(batch, ..., input_dim)`.
+
+    Output shape:
+        `(batch, ..., units)`.
+
+    Attributes:
+        silent: float32 variable of shape `(units,)`: training steps since the
+            unit was last non-zero.
+        sparse: The layer that makes the code sparse, or None.
+
+    Raises:
+        ValueError: `units` is not a positive integer, the sparsity is unknown,
+            or the activation cannot go with it.
+
+    Example:
+
+    >>>     >>> from keras_sae import layers, regularizers
+    >>> layer = layers.SparseDense(16, sparsity=regularizers.L1(1e-3))
+    >>> layer(np.ones((2, 8), "float32")).shape[1], layer.activation.__name__
+    (16, 'relu')
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "auto",
+        sparsity: Any = None,
+        *,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "auto",
+        kernel_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.units = checks.positive_integer("units", units)
+        sparsity = sparsities.get(sparsity)
+        self.activation = sparsities.activation(activation, sparsity)
+        self.sparse = sparsities.attach(sparsity, self.activation, self.dtype_policy)
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = sparsities.bias_initializer(
+            bias_initializer, sparsity, self.activation
+        )
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.supports_masking = True
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the kernel, the bias, and the count of silent samples."""
+        input_dim = input_shape[-1]
+        if input_dim is None:
+            raise ValueError(
+                "The last dimension of the inputs of `SparseDense` must be known. "
+                f"Received: input_shape={tuple(input_shape)}."
+            )
+        self.kernel = self.add_weight(
+            shape=(input_dim, self.units),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+            name="kernel",
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                shape=(self.units,), initializer=self.bias_initializer, name="bias"
+            )
+        self.silent = self.add_weight(
+            shape=(self.units,),
+            initializer="zeros",
+            name="silent",
+            trainable=False,
+            dtype="float32",
+            autocast=False,
+            aggregation="mean",
+        )
+        if self.sparse is not None and not self.sparse.built:
+            self.sparse.build((*input_shape[:-1], self.units))
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns the code of `inputs`."""
+        x = ops.matmul(inputs, self.kernel)
+        if self.bias is not None:
+            x = ops.add(x, self.bias)
+        code = self.activation(x)
+        if self.sparse is not None:
+            code = self.sparse(code, training=training)
+        if training:
+            self._count_silence(code)
+        return code
+
+    def _count_silence(self, code: Any) -> None:
+        samples = tuple(range(len(code.shape) - 1))
+        fired = ops.any(ops.not_equal(code, 0), axis=samples)
+        self.silent.assign(ops.where(fired, 0.0, ops.add(self.silent, 1.0)))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Returns `input_shape` with `units` as its last entry."""
+        return (*input_shape[:-1], self.units)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and greatest value of the activation, infinite without a bound."""
+        return sparsities.bounds(self.activation)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        sparsity = getattr(self.sparse, "regularizer", self.sparse)
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "activation": keras.activations.serialize(self.activation),
+            "sparsity": None if sparsity is None else serialize(sparsity),
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
+        }

@@ -1,0 +1,273 @@
+"""Figures of codes and reconstructions: exact on arrays, and streaming in a fit."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sae.registration import register
+
+
+def _rows(name: str, array: Any) -> np.ndarray:
+    """Returns `array` as float64 of shape (samples, values a sample)."""
+    values = np.asarray(keras.ops.convert_to_numpy(array), "float64")
+    if values.ndim < 2 or values.shape[0] == 0:
+        raise ValueError(
+            f"`{name}` must hold at least one sample a row, so have at least two "
+            f"axes. Received: {name}.shape={values.shape}."
+        )
+    return values.reshape(len(values), -1)
+
+
+def l0(codes: Any, threshold: float = 0.0) -> float:
+    """Mean number of active units a sample: `mean_i |{j : |h_ij| > threshold}|`.
+
+    Args:
+        codes: Shape `(samples, units)`.
+        threshold: Magnitude up to which a unit counts as off.
+
+    Returns:
+        A float in `[0, units]`.
+
+    Raises:
+        ValueError: `codes` has no samples, or fewer than two axes.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metrics.l0([[0.0, 2.0, 0.0], [1.0, 0.5, 0.0]])
+    1.5
+    """
+    return float((np.abs(_rows("codes", codes)) > threshold).sum(axis=1).mean())
+
+
+def hoyer(codes: Any) -> float:
+    """Hoyer's sparsity, mean over samples: 0 for all units equal, 1 for one alone.
+
+    `(sqrt(m) - |h|_1 / |h|_2) / (sqrt(m) - 1)` for `m` units. It does not change
+    with the scale of a code, so it compares codes that are never exactly zero.
+
+    Args:
+        codes: Shape `(samples, units)`, at least two units. A sample that is
+            zero throughout has no value and is left out.
+
+    Returns:
+        A float in `[0, 1]`; NaN if every sample is zero.
+
+    Raises:
+        ValueError: `codes` has no samples, or fewer than two units.
+
+    Reference:
+        Hoyer, "Non-negative matrix factorization with sparseness constraints",
+        JMLR 2004.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metrics.hoyer([[0.0, 3.0, 0.0, 0.0]]), metrics.hoyer([[1.0, 1.0, 1.0, 1.0]])
+    (1.0, 0.0)
+    """
+    values = np.abs(_rows("codes", codes))
+    units = values.shape[1]
+    if units < 2:
+        raise ValueError(
+            "Hoyer's sparsity compares units, so `codes` needs at least two. "
+            f"Received: codes of {units} unit."
+        )
+    values = values[values.max(axis=1) > 0]
+    if not len(values):
+        return float("nan")
+    ratio = values.sum(axis=1) / np.sqrt((values**2).sum(axis=1))
+    return float(((np.sqrt(units) - ratio) / (np.sqrt(units) - 1)).mean())
+
+
+def dead_fraction(codes: Any, threshold: float = 0.0) -> float:
+    """Fraction of the units that are off in every sample.
+
+    Args:
+        codes: Shape `(samples, units)`.
+        threshold: Magnitude up to which a unit counts as off.
+
+    Returns:
+        A float in `[0, 1]`.
+
+    Raises:
+        ValueError: `codes` has no samples, or fewer than two axes.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metrics.dead_fraction([[0.0, 2.0, 0.0, 1.0], [1.0, 0.5, 0.0, 0.0]])
+    0.25
+    """
+    return float((np.abs(_rows("codes", codes)).max(axis=0) <= threshold).mean())
+
+
+def explained_variance(x: Any, reconstruction: Any) -> float:
+    """Share of the data's variance that a reconstruction keeps, over the whole set.
+
+    `1 - sum_i |x_i - r_i|^2 / sum_i |x_i - mean(x)|^2`
+
+    It is 1 for a perfect reconstruction, 0 for the data's mean, and negative
+    for anything worse than the mean. The mean of the same ratio over batches is
+    another number, and not an estimate of this one.
+
+    Args:
+        x: Data of shape `(samples, ...)`.
+        reconstruction: The same shape.
+
+    Returns:
+        A float, at most 1; NaN if `x` does not vary.
+
+    Raises:
+        ValueError: The shapes differ, or there are no samples.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metrics.explained_variance([[0.0], [2.0]], [[0.0], [1.0]])
+    0.5
+    """
+    x, reconstruction = _rows("x", x), _rows("reconstruction", reconstruction)
+    if x.shape != reconstruction.shape:
+        raise ValueError(
+            "`reconstruction` must have the shape of `x`. Received: "
+            f"{reconstruction.shape} and {x.shape} (samples, values a sample)."
+        )
+    total = ((x - x.mean(axis=0)) ** 2).sum()
+    error = ((x - reconstruction) ** 2).sum()
+    return float(1 - error / total) if total > 0 else float("nan")
+
+
+@register
+class L0(keras.metrics.Mean):
+    """Mean number of non-zero units a sample, over all batches seen.
+
+    Args:
+        name: Name in the logs.
+        dtype: Kept in float32 if None.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metric = metrics.L0()
+    >>> metric.update_state([[0.0, 2.0], [1.0, 0.5]])
+    >>> float(metric.result())
+    1.5
+    """
+
+    def __init__(self, name: str = "l0", dtype: Any = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+
+    def update_state(self, codes: Any, sample_weight: Any = None) -> None:
+        """Adds a batch of codes, shape `(batch, ..., units)`."""
+        active = ops.cast(ops.not_equal(codes, 0), "float32")
+        super().update_state(ops.sum(active, axis=-1), sample_weight)
+
+
+@register
+class ExpectedL0(keras.metrics.Mean):
+    """Mean sum of the activations a sample, each rescaled to (0, 1).
+
+    `mean_i(sum_j (h_ij - low) / (high - low))`
+
+    It stands in for L0 where a bounded code is never exactly zero.
+
+    Args:
+        bounds: `(low, high)` of the activations.
+        name: Name in the logs.
+        dtype: Kept in float32 if None.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metric = metrics.ExpectedL0()
+    >>> metric.update_state([[0.25, 0.5], [1.0, 0.25]])
+    >>> float(metric.result())
+    1.0
+    """
+
+    def __init__(
+        self,
+        bounds: tuple[float, float] = (0.0, 1.0),
+        name: str = "expected_l0",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.bounds = tuple(bounds)
+
+    def update_state(self, codes: Any, sample_weight: Any = None) -> None:
+        """Adds a batch of codes, shape `(batch, ..., units)`."""
+        low, high = self.bounds
+        share = (ops.cast(codes, "float32") - low) / (high - low)
+        super().update_state(ops.sum(share, axis=-1), sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "bounds": list(self.bounds)}
+
+
+@register
+class ExplainedVariance(keras.metrics.Metric):
+    """`explained_variance` of all batches seen, without keeping them.
+
+    The sum of squares about the mean is merged batch by batch: two parts of `n`
+    and `b` samples, with means `m` and `k`, have together the sum of their own
+    sums and `|k - m|^2 n b / (n + b)`. No large numbers are subtracted, so
+    float32 holds.
+
+    Args:
+        size: Number of values a sample, the product of its shape.
+        name: Name in the logs.
+        dtype: Kept in float32 if None.
+
+    Reference:
+        Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for
+        computing sample variances", 1979.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metric = metrics.ExplainedVariance(1)
+    >>> metric.update_state([[0.0]], [[0.0]])
+    >>> metric.update_state([[2.0]], [[1.0]])
+    >>> float(metric.result())
+    0.5
+    """
+
+    def __init__(
+        self, size: int, name: str = "explained_variance", dtype: Any = None
+    ) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.size = size
+        self.count = self.add_weight(shape=(), initializer="zeros", name="count")
+        self.mean = self.add_weight(shape=(size,), initializer="zeros", name="mean")
+        self.total = self.add_weight(shape=(), initializer="zeros", name="total")
+        self.error = self.add_weight(shape=(), initializer="zeros", name="error")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Adds a batch of data and reconstructions, shape `(batch, ...)` both."""
+        del sample_weight  # the figure is of the set as it is
+        x = ops.reshape(ops.cast(y_true, self.dtype), (-1, self.size))
+        r = ops.reshape(ops.cast(y_pred, self.dtype), (-1, self.size))
+        batch = ops.cast(ops.shape(x)[0], self.dtype)
+        mean = ops.mean(x, axis=0)
+        seen, shift = batch + self.count, mean - self.mean
+        between = ops.sum(ops.square(shift)) * self.count * batch / seen
+        within = ops.sum(ops.square(x - mean))
+        self.error.assign_add(ops.sum(ops.square(x - r)))
+        self.total.assign_add(within + between)
+        self.mean.assign_add(shift * batch / seen)
+        self.count.assign(seen)
+
+    def result(self) -> Any:
+        """Returns the figure so far; NaN if the data did not vary."""
+        total = ops.convert_to_tensor(self.total)
+        varies = total > 0
+        share = self.error / ops.where(varies, total, 1.0)
+        return ops.where(varies, 1 - share, float("nan"))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "size": self.size}

@@ -1,0 +1,323 @@
+"""The model that every family returns: encoder, decoder, losses, figures."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sae import metrics
+from keras_sae.layers import SparseDense, _terms, sparsity, tying
+from keras_sae.models import _inputs
+from keras_sae.registration import register
+
+_local = threading.local()
+
+
+@contextmanager
+def _inside_step() -> Iterator[None]:
+    """Inside, `call` also returns the code and the named terms of the loss.
+
+    Trace time, one thread: a replica traces its own step.
+    """
+    outer = getattr(_local, "step", False)
+    _local.step = True
+    try:
+        yield
+    finally:
+        _local.step = outer
+
+
+@register
+class Autoencoder(keras.Model):
+    """Encoder and decoder trained together to rebuild their input.
+
+    `loss = reconstruction_loss + sparsity_loss + auxiliary_loss + weight decay`
+
+    The factories in `keras_sae.models` make it; any two Keras models that fit
+    may be passed. `model(x)` is the reconstruction. `fit(x)` takes the input as
+    the target. The logs hold the loss, its parts, `explained_variance`, and
+    `l0`, or `expected_l0` where the code is bounded and so never exactly zero;
+    all come from the one forward pass of the step.
+
+    Args:
+        encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
+        decoder: Model from `(batch, units)` to `(batch, *input_shape)`.
+        **kwargs: Those of `keras.Model`.
+
+    Raises:
+        ValueError: The shapes of encoder and decoder do not fit.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import models
+    >>> model = models.shallow((8, 8, 1), units=16, sparsity="l1")
+    >>> model.compile("adam")
+    >>> x = np.zeros((4, 8, 8, 1), "float32")
+    >>> model(x).shape[1:], model.encode(x).shape
+    (TensorShape([8, 8, 1]), (4, 16))
+    """
+
+    def __init__(
+        self, encoder: keras.Model, decoder: keras.Model, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if tuple(encoder.output_shape[1:]) != tuple(decoder.input_shape[1:]) or tuple(
+            decoder.output_shape[1:]
+        ) != tuple(encoder.input_shape[1:]):
+            raise ValueError(
+                "`decoder` must turn the encoder's output back into its input. "
+                f"Received: encoder {encoder.input_shape} -> {encoder.output_shape}, "
+                f"decoder {decoder.input_shape} -> {decoder.output_shape}."
+            )
+        self.encoder = encoder
+        self.decoder = decoder
+        self.explained_variance = metrics.ExplainedVariance(
+            int(np.prod(self.sample_shape))
+        )
+        self.activity = self._activity_metric()
+        self.term_means = {
+            name: keras.metrics.Mean(name=name) for name in self._term_names()
+        }
+        self.build(encoder.input_shape)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Does nothing: encoder and decoder are built already."""
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample of the input."""
+        return tuple(self.encoder.input_shape[1:])
+
+    @property
+    def sparse_layers(self) -> list[SparseDense]:
+        """The layers whose output is a sparse code, from the input inwards."""
+        return [x for x in _flatten(self.encoder) if isinstance(x, SparseDense)]
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns the reconstruction of `inputs`, in their shape."""
+        with _terms.collect() as terms:
+            code = self.encoder(inputs, training=training)
+            reconstruction = self.decoder(code, training=training)
+        if not getattr(_local, "step", False):
+            return reconstruction
+        return {"reconstruction": reconstruction, "code": code, "terms": dict(terms)}
+
+    def train_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Keras's own step, in which `call` returns all that the logs need."""
+        with _inside_step():
+            return super().train_step(*args, **kwargs)
+
+    def test_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Keras's own step, in which `call` returns all that the logs need."""
+        with _inside_step():
+            return super().test_step(*args, **kwargs)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Returns the loss against `y`, or against `x` where there is no `y`."""
+        y = x if y is None else y
+        step = y_pred if isinstance(y_pred, dict) else {"reconstruction": y_pred}
+        reconstruction = step["reconstruction"]
+        _inputs.check_target(tuple(y.shape), tuple(reconstruction.shape))
+        if "code" in step:
+            self._update_figures(y, step, sample_weight)
+        return super().compute_loss(
+            x, y, reconstruction, sample_weight, training=training
+        )
+
+    def _update_figures(self, y: Any, step: dict[str, Any], sample_weight: Any) -> None:
+        batch = ops.shape(step["code"])[0]
+        reconstruction = step["reconstruction"]
+        terms = dict(step["terms"])
+        if self._compile_loss is not None:
+            terms["reconstruction_loss"] = self._compile_loss(
+                y, reconstruction, sample_weight
+            )
+        for name, value in terms.items():
+            self.term_means[name].update_state(value, sample_weight=batch)
+        self.explained_variance.update_state(y, reconstruction)
+        self.activity.update_state(step["code"])
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """Returns the logs, among them the metrics given to `compile`."""
+        y = x if y is None else y
+        step = y_pred if isinstance(y_pred, dict) else {"reconstruction": y_pred}
+        return super().compute_metrics(x, y, step["reconstruction"], sample_weight)
+
+    def compile(
+        self, optimizer: Any = "adam", loss: Any = "mse", **kwargs: Any
+    ) -> None:
+        """Configures training as `keras.Model.compile` does, `loss="mse"` by default.
+
+        Args:
+            optimizer: As in Keras.
+            loss: Data term, between the reconstruction and the input. `"mse"` is
+                a mean over batch and values; the factors of the penalties are in
+                its units.
+            **kwargs: As in Keras.
+        """
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as saved; Keras leaves this to models with their own `compile`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains as `keras.Model.fit` does; the target is `x` if `y` is None.
+
+        Args:
+            x: Array of shape `(samples, *input_shape)`, or a dataset of batches
+                of `x` or of `(x, target)`.
+            y: None, or a target of the shape of `x`, e.g. clean images.
+            batch_size: Samples a step, 32 if None.
+            *args: As in Keras.
+            **kwargs: As in Keras.
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: `x` is empty, not finite, of another shape, of integers,
+                or beyond the output activation; there are fewer samples than
+                `batch_size`; `y` is not a target of the shape of `x`.
+        """
+        self._check(x, y, batch_size)
+        validation = kwargs.get("validation_data")
+        if validation is not None:
+            pair = validation if isinstance(validation, tuple) else (validation,)
+            self._check(pair[0], pair[1] if len(pair) > 1 else None)
+        return super().fit(x, y, batch_size, *args, **kwargs)
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Returns the figures of the logs for `x`, as `keras.Model.evaluate` does.
+
+        Args:
+            x: As in `fit`.
+            y: As in `fit`.
+            batch_size: As in Keras.
+            *args: As in Keras.
+            **kwargs: As in Keras.
+
+        Returns:
+            A list of floats, or a dict with `return_dict=True`.
+
+        Raises:
+            ValueError: As in `fit`.
+        """
+        # Keras itself evaluates inside `fit`, with what `fit` has checked.
+        if "_use_cached_eval_dataset" not in kwargs:
+            self._check(x, y)
+        return super().evaluate(x, y, batch_size, *args, **kwargs)
+
+    def encode(self, x: Any, batch_size: int = 256) -> np.ndarray:
+        """Returns the codes of `x`.
+
+        Args:
+            x: Array of shape `(samples, *input_shape)`, or a dataset of batches.
+            batch_size: Samples at a time.
+
+        Returns:
+            NumPy array of shape `(samples, units)`.
+        """
+        self._check(x)
+        return self.encoder.predict(_first(x), batch_size=batch_size, verbose=0)
+
+    def decode(self, code: Any, batch_size: int = 256) -> np.ndarray:
+        """Returns the reconstructions of codes.
+
+        Args:
+            code: Array of shape `(samples, units)`.
+            batch_size: Samples at a time.
+
+        Returns:
+            NumPy array of shape `(samples, *input_shape)`.
+        """
+        return self.decoder.predict(code, batch_size=batch_size, verbose=0)
+
+    def _check(self, x: Any, y: Any = None, batch_size: int | None = None) -> None:
+        _inputs.check_data(x, y, self.sample_shape, batch_size)
+        target = x if y is None else y
+        _inputs.check_range(target, self._output_bounds())
+
+    def _output_bounds(self) -> tuple[float, float]:
+        outputs = [x for x in _flatten(self.decoder) if hasattr(x, "activation")]
+        if not outputs:
+            return -np.inf, np.inf
+        return sparsity.bounds(outputs[-1].activation)
+
+    def _activity_metric(self) -> keras.metrics.Metric:
+        last = self.sparse_layers[-1:]
+        bounds = last[0].bounds if last else (-np.inf, np.inf)
+        if not np.isfinite(bounds).all():
+            return metrics.L0()
+        return metrics.ExpectedL0(bounds if bounds[0] < 0 else (0.0, 1.0))
+
+    def _term_names(self) -> list[str]:
+        layers = [*_flatten(self.encoder), *_flatten(self.decoder)]
+        terms = {x.term for x in layers if hasattr(x, "term")}
+        return ["reconstruction_loss", *sorted(terms)]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the configs of encoder and decoder."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "encoder": serialize(self.encoder),
+            "decoder": serialize(self.decoder),
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> "Autoencoder":
+        """Makes the model that `get_config` describes; tied layers are tied again."""
+        deserialize = keras.saving.deserialize_keras_object
+        config = dict(config)
+        encoder = deserialize(config.pop("encoder"), custom_objects)
+        with tying(_flatten(encoder)):
+            decoder = deserialize(config.pop("decoder"), custom_objects)
+        return cls(encoder, decoder, **config)
+
+
+def _flatten(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of a model and of the layers in it, in the order they were added."""
+    found = []
+    for layer in model.layers:
+        found += _flatten(layer) if hasattr(layer, "layers") else [layer]
+        if isinstance(layer, SparseDense) and layer.sparse is not None:
+            found.append(layer.sparse)
+    return found
+
+
+def _first(x: Any) -> Any:
+    """A dataset of `(x, target)` becomes one of `x`; anything else stays."""
+    spec = getattr(x, "element_spec", None)
+    return x.map(lambda first, *_: first) if isinstance(spec, tuple) else x
