@@ -7,6 +7,7 @@ from keras_sae import layers as layers
 from keras_sae import metrics as metrics
 from keras_sae import models as models
 from keras_sae import plots as plots
+from keras_sae import pretraining as pretraining
 from keras_sae import regularizers as regularizers
 
 __version__ = "0.1.0"

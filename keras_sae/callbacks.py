@@ -180,3 +180,19 @@ class DeadUnits(keras.callbacks.Callback):
         code.kernel.assign(kernel)
         code.bias.assign(bias)
         output.kernel.assign(decoder)
+        self._forget(code.kernel, (slice(None), dead))
+        self._forget(code.bias, dead)
+        self._forget(output.kernel, dead)
+
+    def _forget(self, variable: Any, entries: Any) -> None:
+        """Zeroes what the optimizer remembers of some entries of a variable.
+
+        A moment is named after its variable; left as it is, it would carry the
+        new unit on in the direction of the old one.
+        """
+        name = variable.path.replace("/", "_")
+        for moment in self.model.optimizer.variables:
+            if name in moment.path and moment.shape == variable.shape:
+                values = ops.convert_to_numpy(moment).copy()
+                values[entries] = 0.0
+                moment.assign(values)

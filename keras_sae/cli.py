@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -57,28 +57,34 @@ def compare(
     l1: Annotated[float, typer.Option(help="Weight of the L1 penalty.")] = 3e-3,
     kl: Annotated[float, typer.Option(help="Weight of the KL penalty.")] = 1e-2,
     target: Annotated[float, typer.Option(help="KL target, in (0, 1).")] = 0.05,
+    full: Annotated[
+        bool, typer.Option(help="Three seeds, and a sweep of the penalties.")
+    ] = False,
 ) -> None:
-    """Train each kind of model on the same data, with baselines beside them.
+    """Train each family on the same data, with baselines beside them.
 
     Example: keras-sae compare --dataset fashion_mnist --units 256
     """
-    from keras_sae import models, regularizers
+    from keras_sae import plans, runs
 
-    kinds = {
-        "no penalty": None,
-        "L1": regularizers.L1(l1),
-        "KL": regularizers.KLDivergence(target, kl),
-    }
-
-    def builders(shape: tuple[int, ...]) -> dict[str, Callable]:
-        return {
-            name: _builder(models.shallow, learning_rate, shape, units, sparsity)
-            for name, sparsity in kinds.items()
-        }
-
-    settings = {"units": units, "l1": l1, "kl": kl, "target": target}
-    settings["learning_rate"] = learning_rate
-    _run("compare", builders, dataset, epochs, seed, output, batch_size, settings)
+    families = functools.partial(
+        plans.families,
+        units=units,
+        epochs=epochs,
+        l1=l1,
+        kl=kl,
+        target=target,
+        learning_rate=_positive("learning_rate", learning_rate),
+    )
+    settings = {"units": units, "l1": l1, "kl": kl, "target": target, "full": full}
+    settings |= {"learning_rate": learning_rate}
+    seeds = range(seed, seed + 3) if full else (seed,)
+    plan, data, folder = _run(
+        "compare", families, dataset, epochs, seeds, output, batch_size, settings
+    )
+    if full:
+        typer.echo("Sweeping the weights of the penalties ...")
+        runs.sweep(plan, data, folder, epochs=epochs, seed=seed, batch_size=batch_size)
 
 
 @app.command()
@@ -88,8 +94,12 @@ def train(
     epochs: Epochs = 60,
     seed: Seed = 0,
     output: Output = "keras-sae-train",
-    family: Annotated[str, typer.Option(help="Kind of model.")] = "shallow",
-    units: Units = 64,
+    family: Annotated[
+        str, typer.Option(help="shallow, deep, stacked or convolutional.")
+    ] = "shallow",
+    units: Annotated[
+        str, typer.Option(help="Width of the code; of each layer: 128,64.")
+    ] = "64",
     sparsity: Annotated[str, typer.Option(help="l1 or kl.")] = "l1",
     factor: Annotated[float, typer.Option(help="Weight of the penalty.")] = 3e-3,
     target: Annotated[
@@ -103,9 +113,14 @@ def train(
 
     Example: keras-sae train --sparsity kl --target 0.05 --units 100
     """
-    from keras_sae import checks, layers, models
+    from keras_sae import checks, layers, models, plans
 
-    families = {"shallow": models.shallow}
+    families = {
+        "shallow": models.shallow,
+        "deep": models.deep,
+        "stacked": models.stacked,
+        "convolutional": models.convolutional,
+    }
     factory = families[checks.known_name("family", family, families)]
     kind = type(layers.get_sparsity(sparsity))
     config = {"factor": factor} | ({} if target is None else {"target": target})
@@ -114,11 +129,22 @@ def train(
             f"`target` belongs to the KL penalty. Received: target={target} with "
             f"sparsity={sparsity!r}. Leave it out, or use --sparsity kl."
         )
-    penalty = kind(**config)
+    # Only where asked for, since not every family can be tied.
+    options = {"tied": True} if tied else {}
 
-    def builders(shape: tuple[int, ...]) -> dict[str, Callable]:
-        build = _builder(factory, learning_rate, shape, units, penalty, tied=tied)
-        return {family: build}
+    def one(shape: tuple[int, ...]) -> Any:
+        return plans.Plan(
+            {
+                family: plans.compiled(
+                    _positive("learning_rate", learning_rate),
+                    factory,
+                    shape,
+                    _widths(units),
+                    kind(**config),
+                    **options,
+                )
+            }
+        )
 
     settings = {
         "family": family,
@@ -128,47 +154,55 @@ def train(
         "tied": tied,
         "learning_rate": learning_rate,
     }
-    _run("train", builders, dataset, epochs, seed, output, batch_size, settings)
+    _run("train", one, dataset, epochs, (seed,), output, batch_size, settings)
 
 
-def _builder(factory: Callable, rate: float, *args: Any, **kwargs: Any) -> Callable:
-    """A function that makes a model and compiles it with its own optimizer."""
-    import keras
-
+def _positive(name: str, value: float) -> float:
     from keras_sae import checks
 
-    checks.finite_factor("learning_rate", rate)
+    if checks.finite_factor(name, value) == 0:
+        raise ValueError(f"`{name}` must be positive. Received: {name}={value}.")
+    return value
 
-    def build() -> Any:
-        model = factory(*args, **kwargs)
-        model.compile(keras.optimizers.Adam(rate))
-        return model
 
-    return build
+def _widths(units: str) -> Any:
+    """`"128,64"` is a sequence, `"64"` a number, as the factories want them."""
+    try:
+        widths = [int(width) for width in units.split(",")]
+    except ValueError as error:
+        raise ValueError(
+            "`units` must be a whole number, or several with commas between. "
+            f"Received: --units {units!r}. For example --units 128,64."
+        ) from error
+    return widths[0] if len(widths) == 1 else widths
 
 
 def _run(
     command: str,
-    builders: Callable,
+    planned: Callable,
     dataset: str,
     epochs: int,
-    seed: int,
+    seeds: Sequence[int],
     output: str,
     batch_size: int,
     settings: dict[str, Any],
-) -> None:
+) -> tuple[Any, Any, Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-    from keras_sae import __version__, datasets, runs
+    from keras_sae import __version__, datasets, evaluation, runs
 
     data = datasets.load_data(dataset)
-    made = builders(data[0][0].shape[1:])
+    x = data[0][0]
+    plan = planned(x.shape[1:])
+    for build in plan.builders.values():
+        # All that is wrong with the options is said before anything is written.
+        build().check_data(x, batch_size=batch_size)
     settings = {
         "command": command,
         "version": __version__,
         "dataset": dataset,
         "epochs": epochs,
-        "seed": seed,
+        "seed": seeds[0],
         "batch_size": batch_size,
         **settings,
     }
@@ -177,47 +211,52 @@ def _run(
     columns += [MofNCompleteColumn(), TimeElapsedColumn()]
     with Progress(*columns) as progress:
         table = runs.run(
-            made,
+            plan,
             data,
             folder,
             epochs=epochs,
-            seed=seed,
+            seeds=seeds,
             batch_size=batch_size,
             callbacks=lambda name: [_bar(progress, name, epochs)],
         )
-    _print(table)
+    _print(evaluation.summarize(table))
     typer.echo(f"Models, figures and pictures: {folder}{os.sep}")
+    return plan, data, folder
 
 
 def _bar(progress: Any, name: str, epochs: int) -> Any:
     """A Keras callback that moves a bar of `progress` with every epoch."""
     import keras
 
-    task = progress.add_task(name, total=epochs)
+    class Bar(keras.callbacks.Callback):
+        def on_train_begin(self, logs: dict | None = None) -> None:
+            del logs
+            self.task = progress.add_task(name, total=epochs)
 
-    def advance(epoch: int, logs: dict | None = None) -> None:
-        del logs
-        progress.update(task, completed=epoch + 1)
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            del logs
+            progress.update(self.task, completed=epoch + 1)
 
-    return keras.callbacks.LambdaCallback(on_epoch_end=advance)
+    return Bar()
 
 
 # Columns of the printed table, with their headings and formats.
 _COLUMNS = {
     "model": ("model", "{}"),
     "reconstruction": ("error", "{:.5f}"),
-    "explained_variance": ("variance", "{:.3f}"),
-    "copying": ("copying", "{:.2f}"),
+    "explained_variance": ("EV", "{:.3f}"),
+    "copying": ("copy", "{:.2f}"),
     "l0": ("L0", "{:.1f}"),
     "dead_fraction": ("dead", "{:.0%}"),
     "probe_accuracy": ("probe", "{:.1%}"),
     "parameters": ("weights", "{:,.0f}"),
     "seconds": ("s", "{:.0f}"),
 }
-_CAPTION = """On the test set. error: squared, a value. variance: share of the \
-data's variance kept; copying: the same on noise (1 is the identity). L0: active \
-units a sample (~ sum of activations, where none is exactly 0). dead: units that \
-never fire. probe: accuracy of a linear classifier on the code. s: training."""
+_CAPTION = """On the test set. error: squared, a value. EV: share of the data's \
+variance kept; copy: the same on noise (1 is the identity). L0: active units a \
+sample (~ sum of activations, where none is exactly 0). dead: units that never \
+fire. probe: accuracy of a linear classifier on the code. s: training. All \
+figures, with few labels and after fine-tuning too, stand in table.csv."""
 
 
 def _print(table: Any) -> None:

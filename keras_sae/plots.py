@@ -12,13 +12,16 @@ import keras
 import numpy as np
 
 _INK, _ACCENT, _MUTED = "#1f2933", "#c2410c", "#3b6ea5"
+# Small beside the reach of a sigmoid, large beside float32's rounding.
+_STEP = 0.05
 _COLOURS = ["#3b6ea5", "#c2410c", "#4d7c3a", "#7a4fa3", "#a16207", "#0f766e", "#be185d"]
 
 
 def filters(model: Any, count: int = 64, columns: int = 16) -> Any:
     """Draws what each unit adds to the reconstruction, as an image.
 
-    For unit `j` that is `decode(e_j) - decode(0)`: its atom in a shallow model.
+    For unit `j` that is `(decode(s e_j) - decode(0)) / s` with a small step `s`,
+    which an output activation does not saturate: its atom in a shallow model.
     Each image has its own scale, grey is zero.
 
     Args:
@@ -34,8 +37,8 @@ def filters(model: Any, count: int = 64, columns: int = 16) -> Any:
 
     >>> from keras_sae import models, plots
     >>> figure = plots.filters(models.shallow((4, 4, 1), 8))
-    >>> figure.get_suptitle()
-    'Filters: what each unit adds to the reconstruction'
+    >>> len(figure.axes)
+    8
     """
     blocks = {name: _atoms(m)[:count] for name, m in _named(model).items()}
     rows = {name: math.ceil(len(a) / columns) for name, a in blocks.items()}
@@ -45,14 +48,11 @@ def filters(model: Any, count: int = 64, columns: int = 16) -> Any:
         figure.subfigures(len(blocks), 1, height_ratios=list(rows.values()))
     )
     for part, (name, atoms) in zip(parts, blocks.items(), strict=True):
-        part.suptitle(name, fontsize=9, color=_INK)
+        title = f"{name}: what each unit adds to the reconstruction"
+        part.suptitle(title, fontsize=9, color=_INK)
         for axes, atom in _grid(part, rows[name], columns, atoms):
             limit = float(np.abs(atom).max()) or 1.0
             _image(axes, atom, -limit, limit)
-    if len(blocks) == 1:
-        figure.suptitle(
-            "Filters: what each unit adds to the reconstruction", fontsize=10
-        )
     return figure
 
 
@@ -89,6 +89,63 @@ def reconstructions(model: Any, x: Any, count: int = 12) -> Any:
     return figure
 
 
+def samples(model: Any, count: int = 60, columns: int = 15, seed: int = 0) -> Any:
+    """Draws what a variational model makes of codes drawn from its prior.
+
+    Args:
+        model: What `keras_sae.models.variational` returns.
+        count: Samples to draw.
+        columns: Images a row.
+        seed: Draws the codes.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Example:
+
+    >>> from keras_sae import models, plots
+    >>> model = models.variational((4, 4, 1), 8, latent_dim=2)
+    >>> len(plots.samples(model, count=6).axes)
+    6
+    """
+    images = np.asarray(model.sample(count, seed=seed))
+    columns = min(columns, count)
+    return _sheet(images, columns, "Samples: decoded draws from the prior")
+
+
+def latent_plane(model: Any, x: Any, steps: int = 11, reach: float = 2.0) -> Any:
+    """Draws a walk through the two dimensions of the code that vary the most.
+
+    Those are the two whose mean varies most over `x`; the others rest at zero, the
+    prior's mean. Both run from `-reach` to `reach` standard deviations of the prior.
+
+    Args:
+        model: What `keras_sae.models.variational` returns, `latent_dim` at least 2.
+        x: Array of shape `(samples, *input_shape)`.
+        steps: Images a side.
+        reach: Standard deviations to either side.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import models, plots
+    >>> model = models.variational((4, 4, 1), 8, latent_dim=3)
+    >>> len(plots.latent_plane(model, np.ones((5, 4, 4, 1)), steps=3).axes)
+    9
+    """
+    means = model.encode(np.asarray(x))
+    down, across = np.sort(np.argsort(means.var(axis=0))[-2:])
+    walk = np.linspace(-reach, reach, steps)
+    codes = np.zeros((steps * steps, means.shape[1]), "float32")
+    codes[:, down] = np.repeat(walk[::-1], steps)
+    codes[:, across] = np.tile(walk, steps)
+    title = f"Latent plane: dimension {across} across, {down} upwards"
+    return _sheet(model.decode(codes), steps, title)
+
+
 def activations(codes: Any, target: float | None = None) -> Any:
     """Draws how strongly units fire, and the mean activation of every unit.
 
@@ -114,8 +171,9 @@ def activations(codes: Any, target: float | None = None) -> Any:
     for (left, right), (name, values) in zip(axes, named.items(), strict=True):
         values = np.asarray(values)
         zero = float((values == 0).mean())
-        left.hist(values[values != 0], bins=50, color=_MUTED)
-        left.set_yscale("log")
+        if zero < 1:  # a logarithmic axis needs something to count
+            left.hist(values[values != 0], bins=50, color=_MUTED)
+            left.set_yscale("log")
         left.set_title(f"{name}: {zero:.0%} are exactly zero", fontsize=9)
         left.set_xlabel("activation")
         left.set_ylabel("how many, not zero")
@@ -230,6 +288,17 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained", dpi=120)
 
 
+def _sheet(images: np.ndarray, columns: int, title: str) -> Any:
+    """A grid of images on one scale."""
+    rows = math.ceil(len(images) / columns)
+    figure = _figure(columns * 0.6 + 0.4, rows * 0.6 + 0.5)
+    low, high = float(images.min()), float(images.max())
+    for axes, image in _grid(figure, rows, columns, list(images)):
+        _image(axes, image, low, high)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
 def _named(model: Any) -> Mapping[str, Any]:
     return model if isinstance(model, Mapping) else {model.name: model}
 
@@ -257,9 +326,9 @@ def _grid(figure: Any, rows: int, columns: int, items: Sequence[Any]) -> Any:
 
 def _atoms(model: Any) -> np.ndarray:
     units = int(model.decoder.input_shape[-1])
-    points = np.concatenate([np.zeros((1, units)), np.eye(units)]).astype("float32")
-    images = model.decode(points)
-    return images[1:] - images[:1]
+    points = np.concatenate([np.zeros((1, units)), _STEP * np.eye(units)])
+    images = model.decode(points.astype("float32"))
+    return (images[1:] - images[:1]) / _STEP
 
 
 def _image(axes: Any, values: np.ndarray, low: float, high: float) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_sae import evaluation, files, plots
-from keras_sae.regularizers import KLDivergence
+from keras_sae.plans import Plan
 
 Data = tuple[tuple[Any, Any], tuple[Any, Any]]
 
@@ -64,28 +64,29 @@ def open_folder(path: str | Path, settings: Mapping[str, Any]) -> Path:
 
 
 def run(
-    builders: Mapping[str, Callable[[], Any]],
+    plan: Plan,
     data: Data,
     folder: Path,
     *,
     epochs: int,
-    seed: int,
+    seeds: Sequence[int],
     batch_size: int,
+    fine_tuning: int = 10,
     callbacks: Callable[[str], list] | None = None,
 ) -> Any:
     """Compares models, and leaves figures and pictures in the run's folder.
 
-    It leaves `table.csv`, `metrics.json`, a `.keras` file a model, and the
-    pictures `filters.png`, `reconstructions.png`, `activations.png` and
-    `history.png`, each of them whole or not there.
+    It leaves `table.csv`, `metrics.json`, a `.keras` file a model, and pictures,
+    each of them whole or not there.
 
     Args:
-        builders: As for `keras_sae.evaluation.compare`.
+        plan: What to train.
         data: `((x_train, y_train), (x_test, y_test))`.
         folder: What `open_folder` returned.
         epochs: Passes through the training data.
-        seed: Of weights and batches.
+        seeds: Of weights and batches; pictures are of the first.
         batch_size: Samples a step.
+        fine_tuning: As for `keras_sae.evaluation.compare`.
         callbacks: As for `keras_sae.evaluation.compare`.
 
     Returns:
@@ -95,46 +96,105 @@ def run(
 
     >>> import tempfile
     >>> import numpy as np
-    >>> from keras_sae import models, runs
+    >>> from keras_sae import models, plans, runs
     >>> x = np.random.default_rng(0).random((40, 4, 4, 1), dtype="float32")
     >>> folder = runs.open_folder(tempfile.mkdtemp() + "/run", {"seed": 0})
-    >>> builders = {"L1": lambda: models.shallow((4, 4, 1), 8, "l1")}
+    >>> plan = plans.Plan({"L1": lambda: models.shallow((4, 4, 1), 8, "l1")})
     >>> data = ((x, None), (x, None))
-    >>> table = runs.run(builders, data, folder, epochs=1, seed=0, batch_size=8)
+    >>> table = runs.run(plan, data, folder, epochs=1, seeds=(0,), batch_size=8)
     >>> (folder / "filters.png").exists()
     True
     """
     train, test = data
+    settings = {"batch_size": batch_size, "directory": folder, "callbacks": callbacks}
     table = evaluation.compare(
-        builders,
+        plan.builders,
         train,
         test,
         epochs,
-        seeds=(seed,),
-        batch_size=batch_size,
-        directory=folder,
-        callbacks=callbacks,
+        seeds=seeds,
+        prepare=plan.prepare,
+        fine_tuning=fine_tuning,
+        **settings,
     )
-    with files.whole(folder / "table.csv") as path:
-        table.to_csv(path, index=False)
-    with files.whole(folder / "metrics.json") as path:
-        path.write_text(json.dumps(_json(table.to_dict("records")), indent=1))
-    models, histories = {}, {}
-    for name in builders:
-        stem = folder / f"{evaluation.run_name(name, seed)}"
-        models[name] = keras.saving.load_model(stem.with_suffix(".keras"))
+    _write(table, folder, "table", "metrics")
+    trained, histories = {}, {}
+    for name in plan.builders:
+        stem = folder / f"{evaluation.run_name(name, seeds[0])}"
+        trained[name] = keras.saving.load_model(stem.with_suffix(".keras"))
         histories[name] = json.loads(stem.with_suffix(".json").read_text())["history"]
-    draw(models, histories, test[0], folder)
+    draw(trained, histories, test[0], folder)
     return table
 
 
+def sweep(
+    plan: Plan, data: Data, folder: Path, *, epochs: int, seed: int, batch_size: int
+) -> Any:
+    """Sweeps the weight of each penalty, and draws the front of all of them.
+
+    It leaves `sweep.csv`, `sweep.json` and `pareto.png` in the run's folder.
+
+    Args:
+        plan: Its `sweeps` are run over seven factors from 3e-4 to 3e-1.
+        data: As for `run`.
+        folder: As for `run`.
+        epochs: As for `run`.
+        seed: Of weights and batches.
+        batch_size: As for `run`.
+
+    Returns:
+        A `pandas.DataFrame`, `model` names the penalty.
+
+    Example:
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from keras_sae import models, plans, regularizers, runs
+    >>> x = np.random.default_rng(0).random((16, 6), dtype="float32")
+    >>> folder = runs.open_folder(tempfile.mkdtemp() + "/run", {"seed": 0})
+    >>> l1 = lambda f: models.shallow((6,), 4, regularizers.L1(f))
+    >>> plan, data = plans.Plan({}, sweeps={"L1": l1}), ((x, None), (x, None))
+    >>> len(runs.sweep(plan, data, folder, epochs=1, seed=0, batch_size=8))
+    7
+    """
+    import pandas as pd
+
+    parts = [
+        evaluation.sweep(
+            builder,
+            [float(f) for f in np.geomspace(3e-4, 3e-1, 7)],
+            *data,
+            epochs,
+            seeds=(seed,),
+            batch_size=batch_size,
+            directory=folder / "sweep" / evaluation.run_name(name, seed),
+        ).assign(model=name)
+        for name, builder in plan.sweeps.items()
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    # A bounded code has its expected L0 in place of a count.
+    counts = table.get("l0", pd.Series(float("nan"), table.index))
+    table["active"] = counts.fillna(table.get("expected_l0", counts))
+    _write(table, folder, "sweep", "sweep")
+    with files.whole(folder / "pareto.png") as path:
+        plots.pareto(table, x="active").savefig(path)
+    return table
+
+
+def _write(table: Any, folder: Path, csv: str, records: str) -> None:
+    with files.whole(folder / f"{csv}.csv") as path:
+        table.to_csv(path, index=False)
+    with files.whole(folder / f"{records}.json") as path:
+        path.write_text(json.dumps(_json(table.to_dict("records")), indent=1))
+
+
 def draw(
-    models: Mapping[str, Any], histories: Mapping[str, Any], x: Any, folder: Path
+    trained: Mapping[str, Any], histories: Mapping[str, Any], x: Any, folder: Path
 ) -> None:
     """Draws the pictures of a run.
 
     Args:
-        models: Trained models by name.
+        trained: Models by name.
         histories: Their logs by name.
         x: Held-out samples of shape `(samples, *input_shape)`.
         folder: Where the PNG files go.
@@ -143,7 +203,7 @@ def draw(
 
     >>> import pathlib, tempfile
     >>> import numpy as np
-    >>> from keras_sae import models, runs
+    >>> from keras_sae import models, plans, runs
     >>> x = np.random.default_rng(0).random((9, 4, 4, 1), dtype="float32")
     >>> model = models.shallow((4, 4, 1), 8, "l1")
     >>> folder = pathlib.Path(tempfile.mkdtemp())
@@ -151,24 +211,23 @@ def draw(
     >>> len(list(folder.glob("*.png")))
     4
     """
-    codes = {name: model.encode(x) for name, model in models.items()}
-    targets = {name: _target(model) for name, model in models.items()}
+    codes = {name: model.encode(x) for name, model in trained.items()}
+    targets = {name: evaluation.target(model) for name, model in trained.items()}
     spread = np.linspace(0, len(x) - 1, min(12, len(x))).astype(int)
     pictures = {
-        "filters": plots.filters(models),
-        "reconstructions": plots.reconstructions(models, np.asarray(x)[spread]),
+        "filters": plots.filters(trained),
+        "reconstructions": plots.reconstructions(trained, np.asarray(x)[spread]),
         "activations": plots.activations(codes, targets),
         "history": plots.history(histories),
     }
+    sampling = [m for m in trained.values() if hasattr(m, "sample")]
+    if sampling:
+        pictures["samples"] = plots.samples(sampling[0])
+        if sampling[0].decoder.input_shape[-1] > 1:
+            pictures["latent_plane"] = plots.latent_plane(sampling[0], x)
     for name, figure in pictures.items():
         with files.whole(folder / f"{name}.png") as path:
             figure.savefig(path)
-
-
-def _target(model: Any) -> float | None:
-    """The mean activation that a model's code is pressed to, if there is one."""
-    penalty = getattr(model.sparse_layers[-1].sparse, "regularizer", None)
-    return penalty.target if isinstance(penalty, KLDivergence) else None
 
 
 def _json(value: Any) -> Any:

@@ -121,3 +121,59 @@ class RandomEncoder(RawPixels):
     def decode(self, code: Any) -> np.ndarray:
         """Returns the linear reconstruction."""
         return super().decode(self.decoder.predict(code))
+
+
+class DictionaryLearning(RawPixels):
+    """Sparse coding without an encoder: each code is the answer to a search.
+
+    scikit-learn's `MiniBatchDictionaryLearning` on centred data; codes by
+    orthogonal matching pursuit with a tenth of the data's dimension active, at
+    most a quarter of the atoms. What it
+    gains over an autoencoder of the same sparsity, it pays for at inference.
+
+    Args:
+        units: Number of atoms.
+        seed: Draws the first atoms and the batches.
+
+    Reference:
+        Mairal et al., "Online dictionary learning for sparse coding", ICML 2009.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae.evaluation import DictionaryLearning
+    >>> x = np.random.default_rng(0).random((40, 4, 4, 1))
+    >>> codes = DictionaryLearning(8).fit(x).encode(x)
+    >>> codes.shape, int((codes != 0).sum(axis=1).max())
+    ((40, 8), 1)
+    """
+
+    def __init__(self, units: int, seed: int = 0) -> None:
+        self.units = units
+        self.seed = seed
+
+    def fit(self, x: Any) -> "DictionaryLearning":
+        """Learns the atoms; `x` is `(samples, ...)`."""
+        from sklearn import decomposition
+
+        super().fit(x)
+        rows = super().encode(x)
+        self.mean = rows.mean(axis=0)
+        active = max(1, min(self.units // 4, rows.shape[1] // 10))
+        self.learner = decomposition.MiniBatchDictionaryLearning(
+            self.units,
+            alpha=0.1,
+            transform_algorithm="omp",
+            transform_n_nonzero_coefs=active,
+            random_state=self.seed,
+        ).fit(rows - self.mean)
+        self.parameters = self.learner.components_.size + rows.shape[1]
+        return self
+
+    def encode(self, x: Any) -> np.ndarray:
+        """Returns the sparse codes, shape `(samples, units)`."""
+        return self.learner.transform(super().encode(x) - self.mean)
+
+    def decode(self, code: Any) -> np.ndarray:
+        """Returns the sums of atoms that the codes stand for."""
+        return super().decode(code @ self.learner.components_ + self.mean)

@@ -1,6 +1,7 @@
 """The same data, epochs and seeds for every model, and baselines beside them."""
 
-import json
+import functools
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,13 +10,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae import checks, files
-from keras_sae.callbacks import DeadUnits
-from keras_sae.evaluation.baselines import PCA, RandomEncoder, RawPixels
+from keras_sae import checks, files, models
+from keras_sae.evaluation.baselines import (
+    PCA,
+    DictionaryLearning,
+    RandomEncoder,
+    RawPixels,
+)
 from keras_sae.evaluation.figures import evaluate
-from keras_sae.evaluation.probing import probe
+from keras_sae.evaluation.probing import few, probe
+from keras_sae.evaluation.training import Run, run_name
 
 Data = tuple[Any, Any]
+
+# Probes on so few labels stand beside the one on all of them.
+_FEW = (100, 1000)
 
 
 def compare(
@@ -27,16 +36,19 @@ def compare(
     *,
     batch_size: int = 64,
     optimizer: str = "adam",
+    prepare: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+    fine_tuning: int = 0,
     directory: str | Path | None = None,
     callbacks: Callable[[str], list] | None = None,
 ) -> Any:
     """Trains every model on the same data and tabulates it beside baselines.
 
-    A row is one model and one seed. Figures are of the test data:
-    those of `keras_sae.evaluation.evaluate`; `probe_accuracy` of a linear
-    classifier trained on codes of the training data, where there are labels;
-    `seconds` of training. Baselines, at the widest code among the models: PCA,
-    raw pixels, and a random encoder.
+    A row is one model and one seed. Figures are of the test data: those of
+    `keras_sae.evaluation.evaluate`; `probe_accuracy` of a linear classifier trained
+    on the codes of the training data, where there are labels, also with 100 and
+    with 1,000 of them alone; `fine_tuned_accuracy` of encoder and softmax trained
+    on together; `seconds` of training. Baselines, as wide as the widest code among
+    the models: PCA, raw pixels, a random encoder, dictionary learning.
 
     Args:
         builders: Names, and functions without arguments that return a model; a
@@ -47,6 +59,9 @@ def compare(
         seeds: Each model is trained once a seed.
         batch_size: Samples a step.
         optimizer: Name of a Keras optimizer.
+        prepare: Names among `builders`, and functions of model and training data
+            that come before `fit`, such as greedy pretraining.
+        fine_tuning: Epochs of fine-tuning for `fine_tuned_accuracy`; 0 leaves it out.
         directory: None, or a folder: each finished model leaves
             `NAME-seed0.keras` and `NAME-seed0.json` (figures and history) there.
             What is there already is not trained again, and training that was
@@ -56,6 +71,7 @@ def compare(
 
     Returns:
         A `pandas.DataFrame` with the columns `model`, `seed` and the figures.
+        `summarize` takes means and spreads over the seeds.
 
     Raises:
         ValueError: There is no model, or the data do not fit.
@@ -67,9 +83,9 @@ def compare(
     >>> rng = np.random.default_rng(0)
     >>> x, y = rng.random((40, 6), dtype="float32"), np.arange(40) % 2
     >>> builders = {"L1": lambda: models.shallow((6,), 4, "l1")}
-    >>> table = evaluation.compare(builders, (x, y), (x, y), epochs=1)
+    >>> table = evaluation.compare(builders, (x, y), (x, y), 1, batch_size=8)
     >>> list(table["model"])
-    ['L1', 'PCA', 'raw pixels', 'random encoder']
+    ['L1', 'PCA', 'raw pixels', 'random encoder', 'dictionary learning']
     """
     import pandas as pd
 
@@ -80,22 +96,29 @@ def compare(
         )
     checks.positive_integer("epochs", epochs)
     folder = None if directory is None else files.output_folder(directory)
+    prepare = prepare or {}
     rows, width = [], 1
-    for name, builder in builders.items():
-        for seed in seeds:
-            run = _Run(run_name(name, seed), folder)
-            extra = callbacks(f"{name}, seed {seed}") if callbacks else []
-            model, figures = run.finished()
-            if model is None:
-                keras.utils.set_random_seed(seed)
-                model = builder()
-                if not model.compiled:
-                    model.compile(keras.optimizers.get(optimizer))
-                seconds, history = run.train(model, train[0], epochs, batch_size, extra)
-                figures = {**held_out(model, train, test), "seconds": seconds}
-                run.finish(model, figures, history)
-            width = max(width, int(model.encoder.output_shape[-1]))
-            rows.append({"model": name, "seed": seed, **figures})
+    for (name, builder), seed in itertools.product(builders.items(), seeds):
+        run = Run(run_name(name, seed), folder)
+        extra = callbacks(f"{name}, seed {seed}") if callbacks else []
+        model, figures = run.finished()
+        if model is None:
+            keras.utils.set_random_seed(seed)
+            model = builder()
+            if not model.compiled:
+                model.compile(keras.optimizers.get(optimizer))
+            first = prepare.get(name)
+            seconds, history = run.train(
+                model, train[0], epochs, batch_size, extra, first
+            )
+            figures = held_out(model, train, test)
+            if fine_tuning and train[1] is not None:
+                accuracy = fine_tuned(model, train, test, fine_tuning, batch_size)
+                figures["fine_tuned_accuracy"] = accuracy
+            figures["seconds"] = seconds
+            run.finish(model, figures, history)
+        width = max(width, int(model.encoder.output_shape[-1]))
+        rows.append({"model": name, "seed": seed, **figures})
     for name, baseline in _baselines(width, seeds[0]).items():
         begin = time.perf_counter()
         baseline.fit(train[0])
@@ -105,16 +128,89 @@ def compare(
     return pd.DataFrame(rows)
 
 
+def summarize(table: Any) -> Any:
+    """Takes the mean of every figure over the seeds, and its standard deviation.
+
+    Args:
+        table: What `compare` returned.
+
+    Returns:
+        A `pandas.DataFrame`, a row a model in their order; of a figure `f` the
+        columns `f` (mean) and `f_spread` (standard deviation, NaN for one seed).
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from keras_sae import evaluation
+    >>> table = pd.DataFrame({"model": ["a", "a"], "seed": [0, 1], "l0": [1.0, 3.0]})
+    >>> evaluation.summarize(table).round(3).to_dict("records")
+    [{'model': 'a', 'l0': 2.0, 'l0_spread': 1.414}]
+    """
+    groups = table.drop(columns="seed").groupby("model", sort=False)
+    mean, spread = groups.mean(), groups.std().add_suffix("_spread")
+    columns = [name for pair in zip(mean, spread, strict=True) for name in pair]
+    return mean.join(spread)[columns].reset_index()
+
+
+def sweep(
+    builder: Callable[[float], Any],
+    factors: Sequence[float],
+    train: Data,
+    test: Data,
+    epochs: int,
+    **kwargs: Any,
+) -> Any:
+    """Trains one model for each weight of its penalty: reconstruction against L0.
+
+    Args:
+        builder: Function of a factor that returns a model.
+        factors: Weights of the penalty, at least two.
+        train: As for `compare`.
+        test: As for `compare`.
+        epochs: As for `compare`.
+        **kwargs: Further arguments of `compare`.
+
+    Returns:
+        A `pandas.DataFrame` with the columns `factor` and the figures;
+        `keras_sae.plots.pareto` draws it.
+
+    Raises:
+        ValueError: There are fewer than two different factors.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import evaluation, models, regularizers
+    >>> x = np.random.default_rng(0).random((40, 6), dtype="float32")
+    >>> build = lambda f: models.shallow((6,), 4, regularizers.L1(f))
+    >>> data, quick = (x, None), {"epochs": 1, "batch_size": 8}
+    >>> table = evaluation.sweep(build, [1e-3, 1e-2], data, data, **quick)
+    >>> list(table["factor"])
+    [0.001, 0.01]
+    """
+    if len(set(factors)) < 2:
+        raise ValueError(
+            "A sweep needs at least two different weights of the penalty. Received: "
+            f"factors={list(factors)!r}. Try numpy.geomspace(1e-4, 1e-2, 5)."
+        )
+    names = {f"{factor:g}": factor for factor in factors}
+    builders = {n: functools.partial(builder, f) for n, f in names.items()}
+    table = compare(builders, train, test, epochs, **kwargs)
+    table = table[table["model"].isin(names)]
+    return table.assign(factor=table["model"].map(names)).drop(columns="model")
+
+
 def held_out(model: Any, train: Data, test: Data) -> dict[str, float]:
-    """Figures of a trained model: `evaluate` on the test set, and a probe.
+    """Figures of a trained model: `evaluate` on the test set, and probes.
 
     Args:
         model: A model, or a baseline.
-        train: `(x, y)` that the probe learns from; `y` may be None.
+        train: `(x, y)` that the probes learn from; `y` may be None.
         test: `(x, y)` that everything is measured on.
 
     Returns:
-        A dict of floats.
+        A dict of floats. A probe on fewer labels than its name says is left out,
+        and one on codes that are all zero is NaN.
 
     Example:
 
@@ -126,33 +222,50 @@ def held_out(model: Any, train: Data, test: Data) -> dict[str, float]:
     False
     """
     figures = evaluate(model, test[0])
-    if train[1] is not None and test[1] is not None:
-        codes, held = model.encode(train[0]), model.encode(test[0])
-        dead = not np.asarray(codes).any()
-        figures["probe_accuracy"] = (
-            float("nan") if dead else probe(codes, train[1], held, test[1])
+    if train[1] is None or test[1] is None:
+        return figures
+    codes, held = np.asarray(model.encode(train[0])), model.encode(test[0])
+    labels = np.asarray(train[1])
+    parts = {"probe_accuracy": slice(None)}
+    for count in _FEW:
+        if count < len(labels):
+            parts[f"probe_accuracy_{count}"] = few(labels, count)
+    for name, part in parts.items():
+        dead = not codes[part].any()
+        figures[name] = (
+            float("nan") if dead else probe(codes[part], labels[part], held, test[1])
         )
     return figures
 
 
-def run_name(name: str, seed: int) -> str:
-    """Returns the stem of the files that one training leaves.
+def fine_tuned(
+    model: Any, train: Data, test: Data, epochs: int, batch_size: int
+) -> float:
+    """Accuracy on `test` of a copy of the encoder trained on with a softmax layer.
 
     Args:
-        name: Name of the model.
-        seed: Its seed.
+        model: A trained `keras_sae.models.Autoencoder`; it stays as it is.
+        train: `(x, y)`.
+        test: `(x, y)`.
+        epochs: Passes through the training data.
+        batch_size: Samples a step.
 
     Returns:
-        A name that every file system takes.
+        A float in `[0, 1]`.
 
     Example:
 
-    >>> from keras_sae import evaluation
-    >>> evaluation.run_name("no penalty", 0)
-    'no-penalty-seed0'
+    >>> import numpy as np
+    >>> from keras_sae import evaluation, models
+    >>> data = np.eye(6, dtype="float32")[np.arange(60) % 6], np.arange(60) % 6
+    >>> model = models.shallow((6,), 12)
+    >>> 0 <= evaluation.fine_tuned(model, data, data, epochs=1, batch_size=10) <= 1
+    True
     """
-    stem = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
-    return f"{stem}-seed{seed}"
+    classifier = models.classifier(model, int(np.max(train[1])) + 1)
+    classifier.compile("adam")
+    classifier.fit(*train, epochs=epochs, batch_size=batch_size, verbose=0)
+    return float(classifier.evaluate(*test, verbose=0, return_dict=True)["accuracy"])
 
 
 def _baselines(units: int, seed: int) -> dict[str, Any]:
@@ -160,46 +273,5 @@ def _baselines(units: int, seed: int) -> dict[str, Any]:
         "PCA": PCA(units),
         "raw pixels": RawPixels(),
         "random encoder": RandomEncoder(units, seed),
+        "dictionary learning": DictionaryLearning(units, seed),
     }
-
-
-class _Run:
-    """One training, and the files it leaves if it has a folder."""
-
-    def __init__(self, name: str, folder: Path | None) -> None:
-        self.name, self.folder = name, folder
-
-    def _path(self, suffix: str) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{self.name}{suffix}"
-
-    def finished(self) -> tuple[Any, dict[str, float]]:
-        """The model and its figures, if an earlier call has come to their end."""
-        if self.folder is None or not self._path(".json").exists():
-            return None, {}
-        record = json.loads(self._path(".json").read_text())
-        return keras.saving.load_model(self._path(".keras")), record["figures"]
-
-    def train(
-        self, model: Any, x: Any, epochs: int, batch_size: int, callbacks: list
-    ) -> tuple[float, dict[str, list[float]]]:
-        """Fits, resuming where a backup is found; seconds and history."""
-        callbacks = [DeadUnits(), *callbacks] if model.sparse_layers else callbacks
-        if self.folder is not None:
-            backup = self.folder / ".backup" / self.name
-            callbacks = [keras.callbacks.BackupAndRestore(backup), *callbacks]
-        begin = time.perf_counter()
-        history = model.fit(
-            x, epochs=epochs, batch_size=batch_size, verbose=0, callbacks=callbacks
-        )
-        return time.perf_counter() - begin, history.history
-
-    def finish(self, model: Any, figures: dict[str, float], history: dict) -> None:
-        """Leaves the model and then its record, whose presence means finished."""
-        if self.folder is None:
-            return
-        with files.whole(self._path(".keras")) as path:
-            model.save(path)
-        record = {"figures": figures, "history": history}
-        with files.whole(self._path(".json")) as path:
-            path.write_text(json.dumps(record, indent=1))

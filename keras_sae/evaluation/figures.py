@@ -25,7 +25,10 @@ def evaluate(model: Any, x: Any, y: Any = None, seed: int = 0) -> dict[str, floa
     - `l0`: mean non-zero units a sample, or `expected_l0`: mean sum of the
       activations, where the code is bounded and never exactly zero.
     - `dead_fraction`: units that are zero for every sample.
-    - `mean_activation`, `hoyer`: of the codes.
+    - `mean_activation`, `hoyer`: of the codes. `target_distance`: mean over the
+      units of the distance between mean activation and target, where the code has
+      a target (KL divergence).
+    - `elbo`: nats a sample, of a variational model.
     - `parameters`: number of trainable weights.
     - `probe_accuracy`: only with `y`; `probe` on two halves, each tested on the
       other, mean of both.
@@ -70,6 +73,12 @@ def evaluate(model: Any, x: Any, y: Any = None, seed: int = 0) -> dict[str, floa
         "hoyer": metrics.hoyer(codes) if codes.shape[1] > 1 else float("nan"),
         "parameters": float(parameters(model)),
     }
+    rho = target(model)
+    if rho is not None:
+        means = codes.mean(axis=0, dtype="float64")
+        figures["target_distance"] = float(np.abs(means - rho).mean())
+    if hasattr(model, "elbo"):
+        figures["elbo"] = float(model.elbo(x))
     if y is not None:
         figures["probe_accuracy"] = cross_probe(codes, np.asarray(y), seed)
     return figures
@@ -121,6 +130,26 @@ def parameters(model: Any) -> int:
     if not isinstance(model, keras.Model):
         return int(model.parameters)
     return int(sum(np.prod(v.shape, dtype=int) for v in model.trainable_variables))
+
+
+def target(model: Any) -> float | None:
+    """The mean activation that a model's code is pressed to, None without one.
+
+    Args:
+        model: An autoencoder, or a baseline.
+
+    Returns:
+        A float in (0, 1), or None.
+
+    Example:
+
+    >>> from keras_sae import evaluation, models
+    >>> evaluation.target(models.shallow((6,), 4, "kl"))
+    0.05
+    """
+    layers = getattr(model, "sparse_layers", [])
+    penalty = getattr(layers[-1].sparse, "regularizer", None) if layers else None
+    return getattr(penalty, "target", None)
 
 
 def _activity(model: Any, codes: np.ndarray) -> dict[str, float]:

@@ -76,6 +76,34 @@ def _labelled(name: str, codes: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     return codes.reshape(len(codes), -1), y
 
 
+def few(y: Any, count: int, seed: int = 0) -> np.ndarray:
+    """Chooses `count` samples with every class in its share.
+
+    Args:
+        y: Labels of shape `(samples,)`.
+        count: How many to choose, fewer than there are.
+        seed: Draws them.
+
+    Returns:
+        Indices of shape `(count,)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import evaluation
+    >>> y = np.array([0, 1] * 10)
+    >>> sorted(y[evaluation.few(y, 4)].tolist())
+    [0, 0, 1, 1]
+    """
+    from sklearn.model_selection import train_test_split
+
+    y = np.asarray(y)
+    chosen, _ = train_test_split(
+        np.arange(len(y)), train_size=count, stratify=y, random_state=seed
+    )
+    return chosen
+
+
 def cross_probe(codes: Any, y: Any, seed: int = 0) -> float:
     """Mean accuracy of two probes, each tested on the half the other learned from.
 

@@ -20,7 +20,8 @@ _local = threading.local()
 def collect() -> Iterator[dict[str, Any]]:
     """Collects the terms that layers add inside the `with` block."""
     outer = getattr(_local, "terms", None)
-    _local.terms = terms = {}
+    terms: dict[str, Any] = {}
+    _local.terms = terms
     try:
         yield terms
     finally:

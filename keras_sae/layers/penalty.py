@@ -66,7 +66,7 @@ class Penalty(keras.layers.Layer):
         self.scale = self.add_weight(
             shape=(), initializer="ones", name="scale", **state
         )
-        self.running_mean = None
+        self.running_mean: Any = None
         if self._averages:
             self.running_mean = self.add_weight(
                 shape=input_shape[1:],

@@ -52,7 +52,8 @@ class SparseDense(keras.layers.Layer):
 
     Example:
 
-    >>>     >>> from keras_sae import layers, regularizers
+    >>> import numpy as np
+    >>> from keras_sae import layers, regularizers
     >>> layer = layers.SparseDense(16, sparsity=regularizers.L1(1e-3))
     >>> layer(np.ones((2, 8), "float32")).shape[1], layer.activation.__name__
     (16, 'relu')

@@ -74,6 +74,20 @@ def bounds(activation: Any) -> tuple[float, float]:
     return (low if low > -limit else -np.inf, high if high < limit else np.inf)
 
 
+def never_zero(activation: Any) -> bool:
+    """Whether an activation has bounds and no unit is ever exactly off.
+
+    Args:
+        activation: A function of one tensor.
+
+    Returns:
+        True for a sigmoid, False for a ReLU, with an upper bound or without.
+    """
+    off = activation(keras.ops.convert_to_tensor([[-4.0, -5.0]], "float32"))
+    zero = (keras.ops.convert_to_numpy(off) == 0).all()
+    return bool(np.isfinite(bounds(activation)).all() and not zero)
+
+
 def activation(identifier: Any, sparsity: Any) -> Any:
     """Returns the activation; for `"auto"` the one that `sparsity` needs.
 
@@ -109,13 +123,16 @@ def bias_initializer(identifier: Any, sparsity: Any, activation: Any) -> Any:
     return keras.initializers.Zeros()
 
 
-def attach(sparsity: Any, activation: Any, dtype: Any) -> keras.layers.Layer | None:
+def attach(
+    sparsity: Any, activation: Any, dtype: Any = None, name: str = "penalty"
+) -> keras.layers.Layer | None:
     """Returns the layer that makes the output of `activation` sparse.
 
     Args:
         sparsity: What `get` returns.
         activation: The function that comes before it.
         dtype: Policy of the layer around it.
+        name: Name of the layer that holds a soft penalty.
 
     Returns:
         A layer, or None where there is no sparsity.
@@ -126,7 +143,7 @@ def attach(sparsity: Any, activation: Any, dtype: Any) -> keras.layers.Layer | N
     if not isinstance(sparsity, keras.regularizers.Regularizer):
         return sparsity
     if not isinstance(sparsity, KLDivergence):
-        return Penalty(sparsity, dtype=dtype, name="penalty")
+        return Penalty(sparsity, dtype=dtype, name=name)
     low, high = bounds(activation)
     if not np.isfinite([low, high]).all() or low == high:
         raise ValueError(
@@ -140,4 +157,4 @@ def attach(sparsity: Any, activation: Any, dtype: Any) -> keras.layers.Layer | N
     # it, such as tanh, is rescaled.
     inside = low >= 0 and high <= 1
     span = (0.0, 1.0) if inside else (low, high)
-    return Penalty(sparsity, span, dtype=dtype, name="penalty")
+    return Penalty(sparsity, span, dtype=dtype, name=name)

@@ -71,7 +71,7 @@ class TiedDense(keras.layers.Layer):
         self.use_bias = use_bias
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.supports_masking = True
-        self.kernel = None
+        self.kernel: Any = None
         if isinstance(tied_to, str):
             self.tied_to, self.output_dim = tied_to, output_dim
         else:
@@ -98,7 +98,7 @@ class TiedDense(keras.layers.Layer):
                 shape=(self.output_dim,), initializer=self.bias_initializer, name="bias"
             )
 
-    def _make_own_kernel(self, input_dim: int) -> None:
+    def _make_own_kernel(self, input_dim: int | None) -> None:
         if self.output_dim is None:
             raise ValueError(
                 "`TiedDense` knows its source by name alone. Received: "

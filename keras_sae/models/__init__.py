@@ -1,6 +1,31 @@
 """Autoencoders by family: each factory returns an `Autoencoder`."""
 
 from keras_sae.models.autoencoder import Autoencoder as Autoencoder
+from keras_sae.models.classifier import Classifier as Classifier
+from keras_sae.models.classifier import classifier as classifier
+from keras_sae.models.convolutional import convolutional as convolutional
+from keras_sae.models.deep import deep as deep
+from keras_sae.models.levels import Level as Level
+from keras_sae.models.likelihoods import BernoulliLikelihood as BernoulliLikelihood
+from keras_sae.models.likelihoods import GaussianLikelihood as GaussianLikelihood
 from keras_sae.models.shallow import shallow as shallow
+from keras_sae.models.stacked import stacked as stacked
+from keras_sae.models.variational import (
+    VariationalAutoencoder as VariationalAutoencoder,
+)
+from keras_sae.models.variational import variational as variational
 
-__all__ = ["Autoencoder", "shallow"]
+__all__ = [
+    "Autoencoder",
+    "BernoulliLikelihood",
+    "Classifier",
+    "GaussianLikelihood",
+    "Level",
+    "VariationalAutoencoder",
+    "classifier",
+    "convolutional",
+    "deep",
+    "shallow",
+    "stacked",
+    "variational",
+]

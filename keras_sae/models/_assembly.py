@@ -7,6 +7,14 @@ import keras
 import numpy as np
 
 from keras_sae import checks
+from keras_sae.layers import Centering, SparseDense, TiedDense, get_sparsity
+
+Layers = list[keras.layers.Layer]
+
+_LAYER_FOR = {
+    "corruption": "`keras_sae.layers.MaskingNoise(0.3)`",
+    "pooling": "`keras.layers.GlobalAveragePooling2D()`",
+}
 
 
 def chain(
@@ -23,7 +31,8 @@ def chain(
 
 def known_shape(input_shape: Any) -> tuple[int, ...]:
     """Returns `input_shape` as a tuple of positive integers, or raises."""
-    shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
+    many = hasattr(input_shape, "__iter__")
+    shape = tuple(input_shape) if many else (input_shape,)
     if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
         raise ValueError(
             "`input_shape` must hold the known, positive sizes of one sample, without "
@@ -36,3 +45,111 @@ def known_shape(input_shape: Any) -> tuple[int, ...]:
 def size(input_shape: tuple[int, ...]) -> int:
     """Returns the number of values in one sample."""
     return int(np.prod(input_shape))
+
+
+def widths(units: Any, least: int = 1) -> tuple[int, ...]:
+    """Returns `units` as a tuple of positive integers, outermost first, or raises."""
+    if not hasattr(units, "__iter__"):
+        units = (checks.positive_integer("units", units),)
+    if len(units) < least:
+        raise ValueError(
+            "`units` must hold the width of each layer, outermost first, at least "
+            f"{least} of them. Received: units={units!r}. A usual value is (128, 64)."
+        )
+    return tuple(checks.positive_integer(f"units[{i}]", n) for i, n in enumerate(units))
+
+
+def sparsities(sparsity: Any, layers: int, everywhere: bool = False) -> list[Any]:
+    """Returns one sparsity a layer; a single one is the code's, or everyone's."""
+    if not isinstance(sparsity, (list, tuple)):
+        hidden = sparsity if everywhere else None
+        sparsity = [*[hidden] * (layers - 1), sparsity]
+    if len(sparsity) != layers:
+        raise ValueError(
+            "`sparsity` must be a single one, or have one entry a layer, None where a "
+            f"layer has none. Received: {len(sparsity)} entries for {layers} layers: "
+            f"sparsity={sparsity!r}."
+        )
+    return [get_sparsity(one) for one in sparsity]
+
+
+def corrupting(corruption: Any) -> Layers:
+    """Returns `[a layer that damages its input]`, or nothing for None."""
+    return [] if corruption is None else [copied("corruption", corruption)]
+
+
+def copied(argument: str, layer: Any) -> keras.layers.Layer:
+    """Returns a copy of a layer, named as the argument: its state is one model's."""
+    if isinstance(layer, dict):
+        layer = keras.saving.deserialize_keras_object(layer)
+    if not isinstance(layer, keras.layers.Layer):
+        raise ValueError(
+            f"`{argument}` must be a layer or None. Received: {argument}={layer!r}. "
+            f"For example {_LAYER_FOR[argument]}."
+        )
+    return type(layer).from_config({**layer.get_config(), "name": argument})
+
+
+def codes(
+    units: Sequence[int], sparsity: Sequence[Any], activations: Any, **kwargs: Any
+) -> list[SparseDense]:
+    """Returns the layers of an encoder, named `encode_1`, `encode_2`, ..., `code`."""
+    names = [f"encode_{n}" for n in range(1, len(units))]
+    return [
+        SparseDense(width, activation, one, name=name, **kwargs)
+        for width, activation, one, name in zip(
+            units, activations, sparsity, [*names, "code"], strict=True
+        )
+    ]
+
+
+def encoder(
+    shape: tuple[int, ...], layers: Sequence[Any], corruption: Any, centering: bool
+) -> keras.Model:
+    """Returns the model that flattens its input, centers it, and applies `layers`."""
+    center = [Centering(name="center")] if centering else []
+    flat = keras.layers.Flatten(name="flatten")
+    before = [*corrupting(corruption), flat, *center]
+    return chain(shape, [*before, *layers], "encoder")
+
+
+def decoder(
+    shape: tuple[int, ...],
+    code: int,
+    outputs: Sequence[tuple[int, Any]],
+    tied: Sequence[Any] | None = None,
+    batch_normalization: bool = False,
+    **kwargs: Any,
+) -> keras.Model:
+    """Returns the mirror of an encoder, with layers `..., decode_2, output`.
+
+    Args:
+        shape: Shape of one sample.
+        code: Width of the code.
+        outputs: Width and activation of each layer, outermost first: what the
+            layer of the encoder at its side takes in.
+        tied: Those layers of the encoder, if their kernels are used again.
+        batch_normalization: Whether to normalise between the layers.
+        **kwargs: Of each `keras.layers.Dense`.
+    """
+    layers: Layers = []
+    for n, (width, activation) in enumerate(outputs, start=1):
+        name = "output" if n == 1 else f"decode_{n}"
+        if tied:
+            layers.append(TiedDense(tied[n - 1], activation, name=name))
+        else:
+            layers.append(keras.layers.Dense(width, activation, name=name, **kwargs))
+    output, *hidden = layers
+    inside_out = normalized(hidden[::-1], batch_normalization)
+    restore = keras.layers.Reshape(shape, name="reshape")
+    return chain((code,), [*inside_out, output, restore], "decoder")
+
+
+def normalized(layers: Sequence[Any], wanted: bool) -> Layers:
+    """Returns the layers, each followed by a batch normalisation if it is wanted."""
+    return [x for layer in layers for x in (layer, *norm(layer.name, wanted))]
+
+
+def norm(name: str, wanted: bool) -> Layers:
+    """Returns `[a batch normalisation]` for the layer `name`, or nothing."""
+    return [keras.layers.BatchNormalization(name=f"{name}_norm")] if wanted else []

@@ -3,6 +3,9 @@
 from typing import Any
 
 import numpy as np
+from keras import ops
+
+from keras_sae import checks
 
 BYTE_RANGE = 255
 
@@ -28,10 +31,20 @@ def check_data(
     spec = getattr(x, "element_spec", None)
     if spec is not None:
         _check_spec(spec, input_shape)
+    elif isinstance(x, (list, tuple)):
+        raise ValueError(
+            f"`x` must be one array, or a dataset of batches. Received: a {_kind(x)}. "
+            "Use `numpy.asarray(x)`."
+        )
     elif hasattr(x, "shape") and hasattr(x, "dtype"):
         _check_array(x, input_shape, batch_size)
-    if y is not None and hasattr(x, "shape") and hasattr(y, "shape"):
-        check_target(tuple(y.shape), tuple(x.shape))
+        if y is not None:
+            check_target(np.shape(y), tuple(x.shape))
+            _check_values("y", y)
+
+
+def _kind(x: Any) -> str:
+    return f"{type(x).__name__} of {len(x)}"
 
 
 def check_target(target: tuple, expected: tuple) -> None:
@@ -63,27 +76,65 @@ def _check_array(x: Any, input_shape: tuple[int, ...], batch_size: int | None) -
             f"`x` holds no samples. Received: x.shape={tuple(x.shape)}. Expected at "
             f"least one sample of shape {input_shape}."
         )
-    if batch_size is not None and samples < batch_size:
+    if batch_size is not None:
+        checks.positive_integer("batch_size", batch_size)
+        if samples < batch_size:
+            raise ValueError(
+                f"`x` holds fewer samples than one batch. Received: {samples} samples "
+                f"and batch_size={batch_size}. Pass batch_size={samples} or less."
+            )
+    _check_values("x", x)
+
+
+def _check_values(name: str, array: Any) -> None:
+    values = array if isinstance(array, np.ndarray) else ops.convert_to_numpy(array)
+    if values.dtype.kind not in "fiub" and values.dtype.name != "bfloat16":
         raise ValueError(
-            f"`x` holds fewer samples than one batch. Received: {samples} samples "
-            f"and batch_size={batch_size}. Pass batch_size={samples} or less."
+            f"`{name}` must hold real numbers. Received: dtype={values.dtype}. "
+            "Convert it with `astype('float32')`."
         )
-    if not isinstance(x, np.ndarray):
-        return  # a tensor of a backend: its values stay on its device
-    low, high = x.min(), x.max()
+    low, high = values.min(), values.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(
-            "`x` must be finite. Received: an array with NaN or infinity. "
-            "`numpy.isfinite(x)` finds the samples; drop or fill them."
+            f"`{name}` must be finite. Received: an array with NaN or infinity. "
+            f"`numpy.isfinite({name})` finds the samples; drop or fill them."
         )
     if high > 1:
-        _check_kind(x.dtype, "x")
+        _check_kind(values.dtype, name)
+
+
+def check_labels(y: Any, samples: int, num_classes: int) -> None:
+    """Raises unless `y` holds one class from 0 to `num_classes - 1` a sample."""
+    expected = f"Expected {samples} integers from 0 to {num_classes - 1}, one a sample."
+    if not hasattr(y, "shape") or not hasattr(y, "dtype"):
+        raise ValueError(
+            f"`y` must be an array of labels. Received: y of {type(y)}. {expected}"
+        )
+    if tuple(y.shape) not in ((samples,), (samples, 1)):
+        hint = " One-hot? Take `y.argmax(axis=-1)`." if len(y.shape) == 2 else ""
+        raise ValueError(
+            f"`y` must hold one label a sample. Received: y.shape={tuple(y.shape)} for "
+            f"{samples} samples. {expected}{hint}"
+        )
+    if not isinstance(y, np.ndarray):
+        return  # a tensor of a backend: its values stay on its device
+    if not np.issubdtype(y.dtype, np.number) or (y != np.floor(y)).any():
+        raise ValueError(
+            f"`y` must hold whole numbers. Received: dtype={y.dtype}. {expected} "
+            "`numpy.unique(y, return_inverse=True)[1]` numbers classes of any kind."
+        )
+    if y.min() < 0 or y.max() >= num_classes:
+        raise ValueError(
+            f"`y` must lie below `num_classes`. Received: labels from {y.min():g} to "
+            f"{y.max():g} with num_classes={num_classes}. {expected}"
+        )
 
 
 def check_range(x: Any, bounds: tuple[float, float]) -> None:
     """Raises if an array leaves the range that the model's output can reach."""
-    if not isinstance(x, np.ndarray) or not np.isfinite(bounds).all():
+    if not hasattr(x, "shape") or not np.isfinite(bounds).all():
         return
+    x = ops.convert_to_numpy(x)
     low, high = bounds
     if x.min() < low or x.max() > high:
         hint = (

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae import metrics
+from keras_sae import checks, metrics
 from keras_sae.layers import SparseDense, _terms, sparsity, tying
-from keras_sae.models import _inputs
+from keras_sae.models import _contraction, _inputs
+from keras_sae.models.levels import Level, flatten, levels_of
 from keras_sae.registration import register
 
 _local = threading.local()
@@ -46,10 +47,13 @@ class Autoencoder(keras.Model):
     Args:
         encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
         decoder: Model from `(batch, units)` to `(batch, *input_shape)`.
+        contractive: Weight of `mean_i(|dh_i / dx_i|_F^2)`, the squared norm of the
+            Jacobian of the code, logged in `auxiliary_loss`.
         **kwargs: Those of `keras.Model`.
 
     Raises:
-        ValueError: The shapes of encoder and decoder do not fit.
+        ValueError: The shapes of encoder and decoder do not fit, or `contractive`
+            meets an encoder whose Jacobian is unknown.
 
     Example:
 
@@ -58,12 +62,16 @@ class Autoencoder(keras.Model):
     >>> model = models.shallow((8, 8, 1), units=16, sparsity="l1")
     >>> model.compile("adam")
     >>> x = np.zeros((4, 8, 8, 1), "float32")
-    >>> model(x).shape[1:], model.encode(x).shape
-    (TensorShape([8, 8, 1]), (4, 16))
+    >>> tuple(model(x).shape), model.encode(x).shape
+    ((4, 8, 8, 1), (4, 16))
     """
 
     def __init__(
-        self, encoder: keras.Model, decoder: keras.Model, **kwargs: Any
+        self,
+        encoder: keras.Model,
+        decoder: keras.Model,
+        contractive: float = 0.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if tuple(encoder.output_shape[1:]) != tuple(decoder.input_shape[1:]) or tuple(
@@ -74,6 +82,9 @@ class Autoencoder(keras.Model):
                 f"Received: encoder {encoder.input_shape} -> {encoder.output_shape}, "
                 f"decoder {decoder.input_shape} -> {decoder.output_shape}."
             )
+        self.contractive = checks.finite_factor("contractive", contractive)
+        if self.contractive:
+            _contraction.check(encoder)
         self.encoder = encoder
         self.decoder = decoder
         self.explained_variance = metrics.ExplainedVariance(
@@ -96,16 +107,32 @@ class Autoencoder(keras.Model):
     @property
     def sparse_layers(self) -> list[SparseDense]:
         """The layers whose output is a sparse code, from the input inwards."""
-        return [x for x in _flatten(self.encoder) if isinstance(x, SparseDense)]
+        return [x for x in flatten(self.encoder) if isinstance(x, SparseDense)]
+
+    @property
+    def levels(self) -> list[Level]:
+        """The levels of a dense model with a mirrored decoder, outermost first.
+
+        Raises:
+            ValueError: The model is built otherwise.
+        """
+        return levels_of(self)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the reconstruction of `inputs`, in their shape."""
         with _terms.collect() as terms:
-            code = self.encoder(inputs, training=training)
+            code = self._encode(inputs, training)
             reconstruction = self.decoder(code, training=training)
         if not getattr(_local, "step", False):
             return reconstruction
         return {"reconstruction": reconstruction, "code": code, "terms": dict(terms)}
+
+    def _encode(self, inputs: Any, training: bool | None) -> Any:
+        if not self.contractive:
+            return self.encoder(inputs, training=training)
+        code, norm = _contraction.encode(self.encoder, inputs)
+        _terms.add(self, "auxiliary_loss", self.contractive * norm)
+        return code
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
         """Keras's own step, in which `call` returns all that the logs need."""
@@ -130,6 +157,10 @@ class Autoencoder(keras.Model):
         step = y_pred if isinstance(y_pred, dict) else {"reconstruction": y_pred}
         reconstruction = step["reconstruction"]
         _inputs.check_target(tuple(y.shape), tuple(reconstruction.shape))
+        if sample_weight is not None and len(sample_weight.shape) == 1:
+            # Keras would hold it against the last axis but one of an image.
+            ones = (1,) * (len(y.shape) - 2)
+            sample_weight = ops.reshape(sample_weight, (-1, *ones))
         if "code" in step:
             self._update_figures(y, step, sample_weight)
         return super().compute_loss(
@@ -202,12 +233,35 @@ class Autoencoder(keras.Model):
                 or beyond the output activation; there are fewer samples than
                 `batch_size`; `y` is not a target of the shape of `x`.
         """
-        self._check(x, y, batch_size)
+        self.check_data(x, y, batch_size)
+        if kwargs.get("class_weight") is not None:
+            raise ValueError(
+                "`class_weight` weighs classes, and an autoencoder has none. Received: "
+                f"class_weight={kwargs['class_weight']!r}. Use sample_weight."
+            )
         validation = kwargs.get("validation_data")
         if validation is not None:
-            pair = validation if isinstance(validation, tuple) else (validation,)
-            self._check(pair[0], pair[1] if len(pair) > 1 else None)
+            pair = validation if isinstance(validation, (tuple, list)) else [validation]
+            self.check_data(*pair[:2])
         return super().fit(x, y, batch_size, *args, **kwargs)
+
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains one step on one batch, as `keras.Model.train_on_batch` does.
+
+        Args:
+            x: Array of shape `(batch, *input_shape)`.
+            y: As in `fit`.
+            *args: As in Keras.
+            **kwargs: As in Keras.
+
+        Returns:
+            The figures of the logs, as in Keras.
+
+        Raises:
+            ValueError: As in `fit`.
+        """
+        self.check_data(x, y)
+        return super().train_on_batch(x, y, *args, **kwargs)
 
     def evaluate(
         self,
@@ -234,7 +288,7 @@ class Autoencoder(keras.Model):
         """
         # Keras itself evaluates inside `fit`, with what `fit` has checked.
         if "_use_cached_eval_dataset" not in kwargs:
-            self._check(x, y)
+            self.check_data(x, y)
         return super().evaluate(x, y, batch_size, *args, **kwargs)
 
     def encode(self, x: Any, batch_size: int = 256) -> np.ndarray:
@@ -247,7 +301,7 @@ class Autoencoder(keras.Model):
         Returns:
             NumPy array of shape `(samples, units)`.
         """
-        self._check(x)
+        self._check_arrays(x, self.sample_shape)
         return self.encoder.predict(_first(x), batch_size=batch_size, verbose=0)
 
     def decode(self, code: Any, batch_size: int = 256) -> np.ndarray:
@@ -260,38 +314,70 @@ class Autoencoder(keras.Model):
         Returns:
             NumPy array of shape `(samples, *input_shape)`.
         """
+        self._check_arrays(code, tuple(self.decoder.input_shape[1:]))
         return self.decoder.predict(code, batch_size=batch_size, verbose=0)
 
-    def _check(self, x: Any, y: Any = None, batch_size: int | None = None) -> None:
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        """Returns the reconstructions of `x`, as `keras.Model.predict` does.
+
+        Args:
+            x: As in `fit`.
+            *args: As in Keras.
+            **kwargs: As in Keras.
+
+        Returns:
+            NumPy array of the shape of `x`.
+        """
+        self._check_arrays(x, self.sample_shape)
+        return super().predict(x, *args, **kwargs)
+
+    def _check_arrays(self, x: Any, shape: tuple[int, ...]) -> None:
+        # Before Keras sees them: on JAX an error inside a compiled function leaves
+        # the model without its weights.
+        _inputs.check_data(x, None, shape, None)
+
+    def check_data(self, x: Any, y: Any = None, batch_size: int | None = None) -> None:
+        """Raises what `fit` would raise for these data; trains nothing.
+
+        Args:
+            x: As in `fit`.
+            y: As in `fit`.
+            batch_size: As in `fit`.
+
+        Raises:
+            ValueError: As in `fit`.
+        """
         _inputs.check_data(x, y, self.sample_shape, batch_size)
         target = x if y is None else y
         _inputs.check_range(target, self._output_bounds())
 
     def _output_bounds(self) -> tuple[float, float]:
-        outputs = [x for x in _flatten(self.decoder) if hasattr(x, "activation")]
+        outputs = [x for x in flatten(self.decoder) if hasattr(x, "activation")]
         if not outputs:
             return -np.inf, np.inf
         return sparsity.bounds(outputs[-1].activation)
 
     def _activity_metric(self) -> keras.metrics.Metric:
         last = self.sparse_layers[-1:]
-        bounds = last[0].bounds if last else (-np.inf, np.inf)
-        if not np.isfinite(bounds).all():
+        if not last or not sparsity.never_zero(last[0].activation):
             return metrics.L0()
-        return metrics.ExpectedL0(bounds if bounds[0] < 0 else (0.0, 1.0))
+        low, high = last[0].bounds
+        return metrics.ExpectedL0((low, high) if low < 0 else (0.0, 1.0))
 
     def _term_names(self) -> list[str]:
-        layers = [*_flatten(self.encoder), *_flatten(self.decoder)]
+        layers = [*flatten(self.encoder), *flatten(self.decoder)]
         terms = {x.term for x in layers if hasattr(x, "term")}
+        terms |= {"auxiliary_loss"} if self.contractive else set()
         return ["reconstruction_loss", *sorted(terms)]
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the configs of encoder and decoder."""
+        """Returns the configs of encoder and decoder, and the penalty's weight."""
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
             "encoder": serialize(self.encoder),
             "decoder": serialize(self.decoder),
+            "contractive": self.contractive,
         }
 
     @classmethod
@@ -302,19 +388,9 @@ class Autoencoder(keras.Model):
         deserialize = keras.saving.deserialize_keras_object
         config = dict(config)
         encoder = deserialize(config.pop("encoder"), custom_objects)
-        with tying(_flatten(encoder)):
+        with tying(flatten(encoder)):
             decoder = deserialize(config.pop("decoder"), custom_objects)
         return cls(encoder, decoder, **config)
-
-
-def _flatten(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a model and of the layers in it, in the order they were added."""
-    found = []
-    for layer in model.layers:
-        found += _flatten(layer) if hasattr(layer, "layers") else [layer]
-        if isinstance(layer, SparseDense) and layer.sparse is not None:
-            found.append(layer.sparse)
-    return found
 
 
 def _first(x: Any) -> Any:

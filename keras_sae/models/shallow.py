@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_sae.layers import Centering, SparseDense, TiedDense, get_sparsity
+from keras_sae.layers import get_sparsity
 from keras_sae.models import _assembly
 from keras_sae.models.autoencoder import Autoencoder
 
@@ -17,6 +17,8 @@ def shallow(
     activation: Any = "auto",
     output_activation: Any = "linear",
     tied: bool = False,
+    corruption: Any = None,
+    contractive: float = 0.0,
     unit_norm: bool | None = None,
     centering: bool = True,
     name: str = "shallow",
@@ -36,6 +38,12 @@ def shallow(
         output_activation: Of the reconstruction. `"linear"` reaches any data;
             `"sigmoid"` goes with data in [0, 1] and `loss="binary_crossentropy"`.
         tied: Whether the decoder uses the transpose of the encoder's kernel.
+        corruption: None, or a layer that damages the input while training, such as
+            `keras_sae.layers.MaskingNoise(0.3)` or `keras.layers.GaussianNoise(0.1)`;
+            the target stays the clean input (a denoising autoencoder).
+        contractive: Weight of the contractive penalty
+            `mean_i(|dh_i / dx_i|_F^2)`, logged in `auxiliary_loss`; for a sigmoid
+            that is `sum_j (h_j (1 - h_j))^2 sum_k W_kj^2`.
         unit_norm: Whether the atoms, the rows of `W'`, are kept at norm 1.
             Without it, scaling the encoder down and the decoder up lowers an L1
             penalty for nothing. None is True where the penalty depends on the
@@ -51,7 +59,14 @@ def shallow(
         A `keras_sae.models.Autoencoder`.
 
     Raises:
-        ValueError: An argument is out of its range; see `SparseDense`.
+        ValueError: An argument is out of its range; see `SparseDense`. The Jacobian
+            that `contractive` asks for is unknown: a hard sparsity, or an
+            activation that is not one value to one.
+
+    Reference:
+        Vincent et al., "Extracting and composing robust features with denoising
+        autoencoders", ICML 2008; Rifai et al., "Contractive Auto-Encoders", ICML
+        2011.
 
     Example:
 
@@ -69,28 +84,22 @@ def shallow(
         unit_norm = getattr(sparsity, "scale_dependent", sparsity is not None)
     # An atom is a row of a decoder's kernel, and a column of an encoder's.
     norm = keras.constraints.UnitNorm(axis=0 if tied else 1) if unit_norm else None
-    code = SparseDense(
-        units,
-        activation,
-        sparsity,
+    [code] = _assembly.codes(
+        [units],
+        [sparsity],
+        [activation],
         kernel_constraint=norm if tied else None,
-        name="code",
         **kwargs,
     )
-    center = [Centering(name="center")] if centering else []
-    encoder = _assembly.chain(shape, [keras.layers.Flatten(), *center, code], "encoder")
-    if tied:
-        output = TiedDense(code, activation=output_activation, name="output")
-    else:
-        output = keras.layers.Dense(
-            _assembly.size(shape),
-            activation=output_activation,
-            kernel_constraint=norm,
-            name="output",
-        )
-    decoder = _assembly.chain(
-        (code.units,), [output, keras.layers.Reshape(shape)], "decoder"
+    encoder = _assembly.encoder(shape, [code], corruption, centering)
+    decoder = _assembly.decoder(
+        shape,
+        code.units,
+        [(_assembly.size(shape), output_activation)],
+        tied=[code] if tied else None,
+        kernel_constraint=norm,
     )
     if norm is not None:  # Keras applies a constraint only after an update
+        output = decoder.get_layer("output")
         output.kernel.assign(norm(output.kernel))
-    return Autoencoder(encoder, decoder, name=name)
+    return Autoencoder(encoder, decoder, contractive=contractive, name=name)

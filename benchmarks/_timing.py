@@ -1,0 +1,63 @@
+"""What every benchmark shares: turns, medians, and the machine's shape."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def in_turn(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list]:
+    """Seconds of every side, `rounds` times, each round all sides one after another.
+
+    Sides that ran hours apart would meet different machines; in turn they share
+    whatever else the machine is doing. Each side runs once before, unmeasured.
+    """
+    for run in sides.values():
+        run()
+    seconds: dict[str, list] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, run in sides.items():
+            begin = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def medians(seconds: Mapping[str, list]) -> dict[str, float]:
+    """The median of each side."""
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def machine() -> dict[str, Any]:
+    """Versions, cores and memory: what a figure depends on, and no name or path."""
+    packages = ["keras", "tensorflow", "jax", "torch", "numpy", "scikit-learn"]
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "processor": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory),
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def record(name: str, result: Mapping[str, Any]) -> Path:
+    """Writes `results/NAME.json` and returns its path."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path

@@ -1,0 +1,192 @@
+"""Seconds of layer-wise pretraining, 784-1000-500-250-30, ours and by hand.
+
+    python benchmarks/pretraining_speed.py [--samples 60000] [--epochs 3] [--rounds 5]
+    python benchmarks/pretraining_speed.py --small
+
+Greedy pretraining against the same loop written in plain Keras and in PyTorch, and
+a Boltzmann machine of 784 x 1000 units by CD-1 against scikit-learn's. Every run
+starts from new weights, and building and compiling count. A Keras backend is chosen
+once a process, so this script starts itself once for TensorFlow and once for JAX;
+in each of the two all sides take turns.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+from _timing import in_turn, machine, medians, record
+
+DIMENSION, BATCH = 784, 256
+SIZES = (1000, 500, 250, 30)
+SMALL = {"samples": 2_000, "epochs": 1, "rounds": 3}
+
+
+def data(samples: int) -> np.ndarray:
+    return np.random.default_rng(0).random((samples, DIMENSION), dtype="float32")
+
+
+def activations(level: int) -> tuple[str, str]:
+    """Of the code and of the reconstruction of a level: all ReLU but the two ends."""
+    code = "linear" if level == len(SIZES) - 1 else "relu"
+    return code, "relu" if level else "linear"
+
+
+def keras_sides(x: np.ndarray, epochs: int) -> dict:
+    import keras
+
+    from keras_sae import models, pretraining
+
+    def ours() -> None:
+        model = models.deep(
+            (DIMENSION,), SIZES, code_activation="linear", centering=False
+        )
+        pretraining.greedy(model, x, epochs, BATCH, verbose=0)
+
+    def by_hand() -> None:
+        code = x
+        for level, units in enumerate(SIZES):
+            below, above = keras.Input((code.shape[1],)), activations(level)
+            hidden = keras.layers.Dense(units, above[0])(below)
+            rebuilt = keras.layers.Dense(code.shape[1], above[1])(hidden)
+            model = keras.Model(below, rebuilt)
+            model.compile("adam", "mse")
+            model.fit(code, code, batch_size=BATCH, epochs=epochs, verbose=0)
+            if level + 1 < len(SIZES):
+                encoder = keras.Model(below, hidden)
+                code = encoder.predict(code, batch_size=BATCH, verbose=0)
+
+    return {"greedy, keras_sae": ours, "greedy, plain Keras": by_hand}
+
+
+def torch_side(x: np.ndarray, epochs: int):
+    import torch
+
+    torch.manual_seed(0)
+    rows = torch.from_numpy(x)
+    functions = {"relu": torch.relu, "linear": lambda z: z}
+
+    def train(code, level: int, units: int):
+        up = torch.nn.Linear(code.shape[1], units)
+        down = torch.nn.Linear(units, code.shape[1])
+        hidden, output = (functions[name] for name in activations(level))
+        parameters = [*up.parameters(), *down.parameters()]
+        optimizer = torch.optim.Adam(parameters, fused=True)
+        for _ in range(epochs):
+            order = torch.randperm(len(code))
+            for begin in range(0, len(code), BATCH):
+                batch = code[order[begin : begin + BATCH]]
+                rebuilt = output(down(hidden(up(batch))))
+                loss = torch.nn.functional.mse_loss(rebuilt, batch)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        with torch.no_grad():
+            return hidden(up(code))
+
+    def by_hand() -> None:
+        code = rows
+        for level, units in enumerate(SIZES):
+            code = train(code, level, units)
+
+    return by_hand
+
+
+def machine_sides(x: np.ndarray, epochs: int) -> dict:
+    from sklearn.neural_network import BernoulliRBM
+
+    from keras_sae import models, pretraining
+
+    def ours() -> None:
+        model = models.shallow(
+            (DIMENSION,),
+            SIZES[0],
+            activation="sigmoid",
+            output_activation="sigmoid",
+            centering=False,
+        )
+        pretraining.boltzmann(model, x, epochs, BATCH, verbose=0)
+
+    def theirs() -> None:
+        BernoulliRBM(
+            SIZES[0], learning_rate=0.1, batch_size=BATCH, n_iter=epochs, random_state=0
+        ).fit(x)
+
+    return {"RBM, keras_sae": ours, "RBM, scikit-learn": theirs}
+
+
+def one_process(samples: int, epochs: int, rounds: int) -> dict[str, list]:
+    x = data(samples)
+    sides = keras_sides(x, epochs)
+    sides["greedy, PyTorch"] = torch_side(x, epochs)
+    return in_turn({**sides, **machine_sides(x, epochs)}, rounds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=60_000)
+    parser.add_argument("--epochs", type=int, default=3, help="of every level")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--small", action="store_true", help=f"{SMALL}, not recorded")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.small:
+        vars(options).update(SMALL)
+    settings = {name: vars(options)[name] for name in SMALL}
+    if options.inside:
+        print(json.dumps(one_process(**settings)))
+        return
+    shape = machine()
+    seconds = {name: inside(name, settings) for name in ("tensorflow", "jax")}
+    result = {
+        "settings": {**settings, "batch": BATCH, "sizes": [DIMENSION, *SIZES]},
+        "machine": shape,
+        "seconds": seconds,
+        "ratios": {name: ratios(medians(times)) for name, times in seconds.items()},
+    }
+    if not options.small:
+        record("pretraining_speed", result)
+    print(table(result))
+
+
+def inside(backend: str, settings: dict[str, int]) -> dict[str, list]:
+    """Seconds of all sides, in a process whose Keras backend is `backend`."""
+    command = [sys.executable, __file__, "--inside"]
+    for name, value in settings.items():
+        command += [f"--{name}", str(value)]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": backend},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def ratios(seconds: dict[str, float]) -> dict[str, float]:
+    """Ours against the others, of one process; below 1 is faster."""
+    greedy, rbm = seconds["greedy, keras_sae"], seconds["RBM, keras_sae"]
+    return {
+        "greedy: ours / plain Keras": greedy / seconds["greedy, plain Keras"],
+        "greedy: ours / PyTorch": greedy / seconds["greedy, PyTorch"],
+        "RBM: ours / scikit-learn": rbm / seconds["RBM, scikit-learn"],
+    }
+
+
+def table(result: dict) -> str:
+    """The result as Markdown."""
+    lines = ["| backend | side | s |", "|---|---|---|"]
+    for backend, seconds in result["seconds"].items():
+        for name, value in medians(seconds).items():
+            lines.append(f"| {backend} | {name} | {value:.2f} |")
+    lines += ["", "| backend | ratio | value |", "|---|---|---|"]
+    for backend, values in result["ratios"].items():
+        lines += [f"| {backend} | {n} | {v:.3f} |" for n, v in values.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""One training that can be interrupted, and the files it leaves."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_sae import files
+from keras_sae.callbacks import DeadUnits
+
+
+def run_name(name: str, seed: int) -> str:
+    """Returns the stem of the files that one training leaves.
+
+    Args:
+        name: Name of the model.
+        seed: Its seed.
+
+    Returns:
+        A name that every file system takes.
+
+    Example:
+
+    >>> from keras_sae import evaluation
+    >>> evaluation.run_name("no penalty", 0)
+    'no-penalty-seed0'
+    """
+    stem = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
+    return f"{stem}-seed{seed}"
+
+
+class Run:
+    """One training, and the files it leaves if it has a folder."""
+
+    def __init__(self, name: str, folder: Path | None) -> None:
+        self.name, self.folder = name, folder
+
+    def _path(self, suffix: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{self.name}{suffix}"
+
+    def finished(self) -> tuple[Any, dict[str, float]]:
+        """The model and its figures, if an earlier call has come to their end."""
+        if self.folder is None or not self._path(".json").exists():
+            return None, {}
+        record = json.loads(self._path(".json").read_text())
+        return keras.saving.load_model(self._path(".keras")), record["figures"]
+
+    def train(
+        self,
+        model: Any,
+        x: Any,
+        epochs: int,
+        batch_size: int,
+        callbacks: list,
+        prepare: Callable[[Any, Any], Any] | None,
+    ) -> tuple[float, dict[str, list[float]]]:
+        """Fits, resuming where a backup is found; seconds and history."""
+        callbacks = [DeadUnits(), *callbacks] if model.sparse_layers else callbacks
+        begin = time.perf_counter()
+        resumes = self.folder is not None and (self._backup() / "weights").exists()
+        if prepare is not None and not resumes:
+            prepare(model, x)
+        with self._backups() as backups:
+            history = model.fit(
+                x,
+                epochs=epochs,
+                batch_size=batch_size,
+                verbose=0,
+                callbacks=[*callbacks, *backups],
+            )
+        seconds = time.perf_counter() - begin
+        return seconds, history.history if self.folder is None else self._logged()
+
+    @contextmanager
+    def _backups(self) -> Iterator[list[keras.callbacks.Callback]]:
+        """What lets an interrupted training go on: its weights, and its logs."""
+        if self.folder is None:
+            yield []
+            return
+        self._backup().mkdir(parents=True, exist_ok=True)
+        logger = keras.callbacks.CSVLogger(
+            str(self._backup() / "logs.csv"), append=True
+        )
+        try:
+            yield [logger, keras.callbacks.BackupAndRestore(self._backup() / "weights")]
+        finally:  # Keras closes the file only where training ends as planned
+            if logger.csv_file is not None:
+                logger.csv_file.close()
+
+    def _backup(self) -> Path:
+        assert self.folder is not None
+        return self.folder / ".backup" / self.name
+
+    def _logged(self) -> dict[str, list[float]]:
+        """The logs of every epoch, of earlier attempts as well."""
+        import pandas as pd
+
+        logs = pd.read_csv(self._backup() / "logs.csv")
+        # An epoch that ended without its backup was run and logged twice.
+        logs = logs.drop_duplicates("epoch", keep="last").drop(columns="epoch")
+        return logs.to_dict("list")
+
+    def finish(self, model: Any, figures: dict[str, float], history: dict) -> None:
+        """Leaves the model and then its record, whose presence means finished."""
+        if self.folder is None:
+            return
+        with files.whole(self._path(".keras")) as path:
+            model.save(path)
+        record = {"figures": figures, "history": history}
+        with files.whole(self._path(".json")) as path:
+            path.write_text(json.dumps(record, indent=1))
+        shutil.rmtree(self._backup())

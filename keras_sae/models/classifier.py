@@ -1,0 +1,223 @@
+"""Supervised training on top of a code: fine-tuning, or a frozen encoder."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sae import checks
+from keras_sae.models import _inputs
+from keras_sae.models.levels import flatten
+from keras_sae.registration import register
+
+
+@register
+class Classifier(keras.Model):
+    """An encoder and a softmax layer on its code.
+
+    `p = softmax(encoder(x) V + d)`
+
+    The encoder runs as at inference, in training too: without corruption, sampling
+    or statistics of the batch. `keras_sae.models.classifier` makes the model.
+
+    Args:
+        encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
+        num_classes: Number of classes, at least 2.
+        trainable_encoder: Whether `fit` changes the encoder.
+        **kwargs: Those of `keras.Model`.
+
+    Raises:
+        ValueError: `num_classes` is not an integer of at least 2.
+
+    Example:
+
+    >>> from keras_sae import models
+    >>> encoder = models.shallow((6,), 4).encoder
+    >>> model = models.Classifier(encoder, num_classes=3)
+    >>> model.output_shape
+    (None, 3)
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        num_classes: int,
+        trainable_encoder: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = checks.positive_integer("num_classes", num_classes)
+        if num_classes < 2:
+            raise ValueError(
+                "`num_classes` must be at least 2: there is nothing to tell apart in "
+                f"one class. Received: num_classes={num_classes}."
+            )
+        self.trainable_encoder = trainable_encoder
+        self.encoder = encoder
+        self.encoder.trainable = trainable_encoder
+        self.head = keras.layers.Dense(num_classes, "softmax", name="head")
+        self.build(encoder.input_shape)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Builds the head; the encoder is built already."""
+        del input_shape
+        if not self.head.built:
+            self.head.build(self.encoder.output_shape)
+
+    @property
+    def output_shape(self) -> tuple[int | None, int]:
+        """Shape of the probabilities."""
+        return (None, self.num_classes)
+
+    def call(self, inputs: Any) -> Any:
+        """Returns the probability of every class, shape `(batch, num_classes)`."""
+        return self.head(self.encoder(inputs, training=False))
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = "sparse_categorical_crossentropy",
+        metrics: Any = ("accuracy",),
+        **kwargs: Any,
+    ) -> None:
+        """Configures training as in Keras, for labels that are integers.
+
+        Args:
+            optimizer: As in Keras.
+            loss: As in Keras.
+            metrics: As in Keras.
+            **kwargs: As in Keras.
+        """
+        metrics = list(metrics) if isinstance(metrics, tuple) else metrics
+        super().compile(optimizer, loss, metrics=metrics, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as saved; Keras leaves this to models with their own `compile`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains as `keras.Model.fit` does, after a look at the labels.
+
+        Args:
+            x: Array of shape `(samples, *input_shape)`, or a dataset of batches of
+                `(x, label)`.
+            y: Labels of shape `(samples,)`, integers below `num_classes`.
+            *args: As in Keras.
+            **kwargs: As in Keras.
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: There are no labels, another number of them than samples,
+                all are the same, or they are not integers below `num_classes`.
+        """
+        self._check(x, y)
+        if isinstance(y, np.ndarray) and (y == y[0]).all():
+            raise ValueError(
+                "`y` must hold at least two classes. Received: the label "
+                f"{y.ravel()[0]} for all {len(y)} samples."
+            )
+        return super().fit(x, y, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Returns loss and metrics as `keras.Model.evaluate` does.
+
+        Args:
+            x: As in `fit`.
+            y: As in `fit`.
+            *args: As in Keras.
+            **kwargs: As in Keras.
+
+        Returns:
+            A list of floats, or a dict with `return_dict=True`.
+
+        Raises:
+            ValueError: As in `fit`; one class alone is fine.
+        """
+        # Keras itself evaluates inside `fit`, with data already in batches.
+        if "_use_cached_eval_dataset" not in kwargs:
+            self._check(x, y)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def _check(self, x: Any, y: Any) -> None:
+        if hasattr(x, "shape"):
+            _inputs.check_data(x, None, tuple(self.encoder.input_shape[1:]), None)
+            _inputs.check_labels(y, x.shape[0], self.num_classes)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the encoder's config and the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "num_classes": self.num_classes,
+            "trainable_encoder": self.trainable_encoder,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> "Classifier":
+        """Makes the model that `get_config` describes."""
+        deserialize = keras.saving.deserialize_keras_object
+        encoder = deserialize(config["encoder"], custom_objects)
+        return cls(**{**config, "encoder": encoder})
+
+
+def classifier(
+    autoencoder: Any,
+    num_classes: int,
+    *,
+    trainable_encoder: bool = True,
+    name: str = "classifier",
+) -> Classifier:
+    """Makes a classifier of a trained autoencoder's code.
+
+    `p = softmax(encoder(x) V + d)`, trained by cross-entropy
+
+    The encoder is a copy: training the classifier leaves the autoencoder as it is.
+    Its soft penalties are switched off (their `scale` is 0), so that the loss is
+    the cross-entropy and the weight decay, if there is one.
+
+    Args:
+        autoencoder: A `keras_sae.models.Autoencoder`.
+        num_classes: Number of classes, at least 2. Labels run from 0.
+        trainable_encoder: True fine-tunes the encoder, False keeps it frozen and
+            trains the softmax layer alone.
+        name: Name of the model.
+
+    Returns:
+        A `keras_sae.models.Classifier`; `compile()` needs nothing but an optimizer.
+
+    Raises:
+        ValueError: `autoencoder` has no encoder, or `num_classes` is below 2.
+
+    Reference:
+        Hinton & Salakhutdinov, "Reducing the dimensionality of data with neural
+        networks", Science 2006.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import models
+    >>> autoencoder = models.shallow((6,), units=8, sparsity="l1")
+    >>> model = models.classifier(autoencoder, num_classes=2)
+    >>> model.compile("adam")
+    >>> x, y = np.random.default_rng(0).random((16, 6)), np.arange(16) % 2
+    >>> sorted(model.fit(x, y, verbose=0).history)
+    ['accuracy', 'loss']
+    """
+    if not isinstance(getattr(autoencoder, "encoder", None), keras.Model):
+        raise ValueError(
+            "`autoencoder` must be a `keras_sae.models.Autoencoder`. Received: "
+            f"autoencoder={autoencoder!r}."
+        )
+    encoder = keras.models.clone_model(autoencoder.encoder)
+    for new, old in zip(encoder.weights, autoencoder.encoder.weights, strict=True):
+        new.assign(ops.copy(old))  # JAX would share the buffer, and give it away
+    for layer in flatten(encoder):
+        if hasattr(layer, "term"):  # it adds a penalty, weighed by its scale
+            layer.scale.assign(0.0)
+    return Classifier(encoder, num_classes, trainable_encoder, name=name)

@@ -1,0 +1,178 @@
+"""Images in, images out: an autoencoder of convolutions around a dense code."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_sae import checks
+from keras_sae.layers import sparsity as sparsities
+from keras_sae.models import _assembly
+from keras_sae.models.autoencoder import Autoencoder
+
+# What `input_shape` says, whatever Keras is configured to take.
+_CHANNELS_LAST = {"data_format": "channels_last"}
+
+
+def convolutional(
+    input_shape: Any,
+    units: Any,
+    sparsity: Any = None,
+    *,
+    activation: Any = "relu",
+    code_activation: Any = "auto",
+    output_activation: Any = "linear",
+    kernel_size: int = 3,
+    pooling: Any = None,
+    corruption: Any = None,
+    batch_normalization: bool = False,
+    kernel_initializer: Any = "glorot_uniform",
+    kernel_regularizer: Any = None,
+    name: str = "convolutional",
+) -> Autoencoder:
+    """Makes a convolutional autoencoder with a sparse vector as its code.
+
+    `h_l = pool(sparsity_l(f(h_{l-1} * W_l + b_l)))`, `h = sparsity(f(h_L W + b))`;
+    the decoder mirrors it with transposed convolutions of stride 2
+
+    Every convolution halves the image, rounding up; the decoder doubles it and cuts
+    off the row and the column that rounding has added. Any size is restored.
+
+    Args:
+        input_shape: `(height, width, channels)` of one image.
+        units: Filters of each convolution, outermost first, and as the last entry
+            the width of the code: `(16, 32, 64, 30)` has three convolutions.
+        sparsity: As in `keras_sae.models.shallow`, and then of the code alone; or
+            a list or tuple with one entry a layer.
+        activation: Of the convolutions, on both sides.
+        code_activation: Of the code; `"auto"` is what its sparsity needs.
+        output_activation: Of the reconstruction.
+        kernel_size: Side of the kernels.
+        pooling: None, or the layer that makes a vector of the last feature maps in
+            place of `Flatten`, e.g. `keras.layers.GlobalAveragePooling2D()`.
+        corruption: None, or a layer that damages the input while training; the
+            target stays the clean input.
+        batch_normalization: Whether to normalise the output of the convolutions.
+        kernel_initializer: Of every kernel.
+        kernel_regularizer: Of every kernel (weight decay).
+        name: Name of the model.
+
+    Returns:
+        A `keras_sae.models.Autoencoder`.
+
+    Raises:
+        ValueError: `input_shape` is not an image's, `units` has fewer than two
+            entries, or an argument is out of its range.
+
+    Reference:
+        Masci et al., "Stacked convolutional auto-encoders for hierarchical feature
+        extraction", ICANN 2011.
+
+    Example:
+
+    >>> from keras_sae import models
+    >>> model = models.convolutional((7, 9, 1), units=(4, 8, 16), sparsity="l1")
+    >>> model.encoder.output_shape, model.decoder.output_shape
+    ((None, 16), (None, 7, 9, 1))
+    """
+    shape, widths = _image(input_shape), _assembly.widths(units, least=2)
+    *filters, last = widths
+    *penalties, sparsest = _assembly.sparsities(sparsity, len(widths))
+    options = {
+        "kernel_initializer": kernel_initializer,
+        "kernel_regularizer": kernel_regularizer,
+    }
+    side = checks.positive_integer("kernel_size", kernel_size)
+    maps = {"kernel_size": side, "padding": "same", **_CHANNELS_LAST, **options}
+    [code] = _assembly.codes([last], [sparsest], [code_activation], **options)
+    down = [
+        keras.layers.Conv2D(width, activation=activation, name=f"encode_{n}", **maps)
+        for n, width in enumerate(filters, start=1)
+    ]
+    vector = _assembly.copied("pooling", pooling or keras.layers.Flatten())
+    encoder = _assembly.chain(
+        shape,
+        [
+            *_assembly.corrupting(corruption),
+            *_halving(down, penalties, batch_normalization),
+            vector,
+            code,
+        ],
+        "encoder",
+    )
+    up = [
+        keras.layers.Conv2DTranspose(
+            width, strides=2, activation=activation, name=f"decode_{n}", **maps
+        )
+        for n, width in enumerate(filters[:-1], start=2)
+    ]
+    output = keras.layers.Conv2DTranspose(
+        shape[-1], strides=2, activation=output_activation, name="output", **maps
+    )
+    sizes = _sizes(shape, len(filters))
+    bottom = (*sizes[-1], filters[-1])
+    first = keras.layers.Dense(
+        _assembly.size(bottom), activation, name=f"decode_{len(widths)}", **options
+    )
+    decoder = _assembly.chain(
+        (code.units,),
+        [
+            first,
+            *_assembly.norm(first.name, batch_normalization),
+            keras.layers.Reshape(bottom),
+            *_doubling([output, *up], sizes, batch_normalization),
+        ],
+        "decoder",
+    )
+    return Autoencoder(encoder, decoder, name=name)
+
+
+def _image(input_shape: Any) -> tuple[int, ...]:
+    shape = _assembly.known_shape(input_shape)
+    if len(shape) != 3:
+        raise ValueError(
+            "`input_shape` must be an image's, (height, width, channels). Received: "
+            f"input_shape={input_shape!r}. For data of another rank use "
+            "`keras_sae.models.deep`."
+        )
+    return shape
+
+
+def _sizes(shape: tuple[int, ...], halvings: int) -> list[tuple[int, int]]:
+    """Height and width of the image, and after each halving."""
+    sizes = [(shape[0], shape[1])]
+    for _ in range(halvings):
+        height, width = sizes[-1]
+        sizes.append((-(-height // 2), -(-width // 2)))
+    return sizes
+
+
+def _halving(
+    convolutions: Sequence[Any], penalties: Sequence[Any], batch_normalization: bool
+) -> list[Any]:
+    """The convolutions, each with what makes it sparse and what halves the image."""
+    layers = []
+    for layer, sparsity in zip(convolutions, penalties, strict=True):
+        sparse = sparsities.attach(
+            sparsity, layer.activation, name=f"{layer.name}_penalty"
+        )
+        layers += [layer] if sparse is None else [layer, sparse]
+        layers += _assembly.norm(layer.name, batch_normalization)
+        layers.append(keras.layers.MaxPooling2D(2, padding="same", **_CHANNELS_LAST))
+    return layers
+
+
+def _doubling(
+    convolutions: Sequence[Any],
+    sizes: Sequence[tuple[int, int]],
+    batch_normalization: bool,
+) -> list[Any]:
+    """The transposed convolutions from the inside out, each cut to the size it had."""
+    layers = []
+    for n, (height, width) in reversed(list(enumerate(sizes[:-1]))):
+        layers.append(convolutions[n])
+        excess = ((0, height % 2), (0, width % 2))
+        if excess != ((0, 0), (0, 0)):
+            layers.append(keras.layers.Cropping2D(excess, **_CHANNELS_LAST))
+        layers += _assembly.norm(convolutions[n].name, batch_normalization and n > 0)
+    return layers

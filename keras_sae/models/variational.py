@@ -1,0 +1,235 @@
+"""A code that is a Gaussian, and the model that trains it."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sae import checks
+from keras_sae.layers import Sampling, sparsity
+from keras_sae.models import _assembly, _inputs, likelihoods
+from keras_sae.models.autoencoder import Autoencoder
+from keras_sae.registration import register
+
+
+@register
+class VariationalAutoencoder(Autoencoder):
+    """Autoencoder whose encoder ends in `keras_sae.layers.Sampling`.
+
+    `loss = reconstruction_loss + kl_loss`; `encode` gives the posterior's mean
+
+    `keras_sae.models.variational` makes it.
+
+    Args:
+        encoder: Model from `(batch, *input_shape)` to `(batch, latent_dim)`, with a
+            `Sampling` layer.
+        decoder: Model from `(batch, latent_dim)` to `(batch, *input_shape)`.
+        likelihood: `GaussianLikelihood(variance)`, `BernoulliLikelihood()`, or the
+            name of one.
+        **kwargs: Those of `keras_sae.models.Autoencoder`.
+
+    Raises:
+        ValueError: The encoder has no `Sampling` layer, or the likelihood is unknown.
+
+    Example:
+
+    >>> from keras_sae import models
+    >>> model = models.variational((6,), units=8, latent_dim=2)
+    >>> model.sample(3, seed=0).shape
+    (3, 6)
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        decoder: keras.Model,
+        likelihood: Any = "gaussian",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(encoder, decoder, **kwargs)
+        self.likelihood = likelihoods.get(likelihood)
+        if not any(isinstance(layer, Sampling) for layer in encoder.layers):
+            raise ValueError(
+                "`encoder` must have a `keras_sae.layers.Sampling` layer. Received: "
+                f"layers {[layer.name for layer in encoder.layers]}. "
+                "`keras_sae.models.variational` makes such an encoder."
+            )
+
+    def compile(
+        self, optimizer: Any = "adam", loss: Any = "auto", **kwargs: Any
+    ) -> None:
+        """Configures training as in Keras; the loss is the likelihood's by default.
+
+        Args:
+            optimizer: As in Keras.
+            loss: Data term; `"auto"` is `"mse"` for a Gaussian likelihood, and
+                `"binary_crossentropy"` for a Bernoulli.
+            **kwargs: As in Keras.
+        """
+        if isinstance(loss, str) and loss == sparsity.AUTO:
+            loss = self.likelihood.loss
+        super().compile(optimizer, loss, **kwargs)
+
+    def posterior(self, x: Any, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the parameters of the code's distribution.
+
+        Args:
+            x: Array of shape `(samples, *input_shape)`.
+            batch_size: Samples at a time.
+
+        Returns:
+            `(mean, log_variance)`, each of shape `(samples, latent_dim)`.
+        """
+        _inputs.check_data(x, None, self.sample_shape, None)
+        [layer] = [x for x in self.encoder.layers if isinstance(x, Sampling)]
+        parameters = keras.Model(self.encoder.input, layer.input)
+        both = parameters.predict(x, batch_size=batch_size, verbose=0)
+        mean, log_variance = (ops.convert_to_numpy(v) for v in layer.split(both))
+        return mean, log_variance
+
+    def elbo(
+        self, x: Any, samples: int = 1, batch_size: int = 256, seed: int = 0
+    ) -> float:
+        """Returns the evidence lower bound of `x` in nats a sample.
+
+        `E_q[log p(x | z)] - KL(q(z | x) | p(z))`, mean over `x`
+
+        The divergence is the closed form, the expectation a mean over draws of `z`.
+        Neither `beta` nor free bits enter: it is the bound itself.
+
+        Args:
+            x: Array of shape `(samples, *input_shape)`.
+            samples: Draws of the code for each sample.
+            batch_size: Samples at a time.
+            seed: Makes the draws.
+
+        Returns:
+            A float: a lower bound of `mean(log p(x))`.
+        """
+        checks.positive_integer("samples", samples)
+        mean, log_variance = (
+            v.astype("float64") for v in self.posterior(x, batch_size)
+        )
+        divergence = (mean**2 + np.expm1(log_variance) - log_variance).sum(axis=1) / 2
+        x, rows = np.asarray(x), np.repeat(np.arange(len(mean)), samples)
+        noise = np.random.default_rng(seed).standard_normal((len(rows), mean.shape[1]))
+        codes = mean[rows] + np.exp(log_variance[rows] / 2) * noise
+        fit = 0.0
+        for begin in range(0, len(rows), batch_size):
+            part = slice(begin, begin + batch_size)
+            rebuilt = ops.convert_to_numpy(self.decoder(codes[part], training=False))
+            fit += self.likelihood.log_likelihood(x[rows[part]], rebuilt).sum()
+        return float(fit / len(rows) - divergence.mean())
+
+    def sample(self, n: int, seed: int | None = None) -> np.ndarray:
+        """Returns reconstructions of codes drawn from the prior.
+
+        Args:
+            n: Number of samples.
+            seed: Makes the draws; None is another one each time.
+
+        Returns:
+            NumPy array of shape `(n, *input_shape)`.
+        """
+        shape = (checks.positive_integer("n", n), self.decoder.input_shape[-1])
+        return self.decode(np.random.default_rng(seed).normal(size=shape))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the configs of encoder, decoder and likelihood."""
+        likelihood = keras.saving.serialize_keras_object(self.likelihood)
+        return {**super().get_config(), "likelihood": likelihood}
+
+
+def variational(
+    input_shape: Any,
+    units: Any,
+    latent_dim: int,
+    beta: float = 1.0,
+    *,
+    likelihood: Any = "gaussian",
+    free_bits: float = 0.0,
+    activation: Any = "relu",
+    output_activation: Any = "auto",
+    corruption: Any = None,
+    centering: bool = False,
+    batch_normalization: bool = False,
+    kernel_initializer: Any = "glorot_uniform",
+    kernel_regularizer: Any = None,
+    name: str = "variational",
+) -> VariationalAutoencoder:
+    """Makes a variational autoencoder, its decoder the mirror of its encoder.
+
+    `loss = mse + beta * KL / D`, with
+    `KL = mean_i(1/2 sum_j(mean_ij^2 + variance_ij - 1 - log(variance_ij)))`
+
+    and `D` the values of a sample, because Keras's `"mse"` is a mean over them too;
+    the second term is logged as `kl_loss`. A Gaussian likelihood of another
+    variance than 1/2 weighs it by `2 * variance`; a Bernoulli has its cross-entropy
+    in place of `mse`. At `beta=1` the loss is the negative ELBO divided by `D`, but
+    for a factor and a constant.
+
+    Args:
+        input_shape: Shape of one sample without the batch, e.g. `(28, 28, 1)`.
+        units: Width of each hidden layer of the encoder, outermost first.
+        latent_dim: Width of the code.
+        beta: Weight of the divergence from the prior.
+        likelihood: `GaussianLikelihood(variance)`, `BernoulliLikelihood()`, or
+            `"gaussian"` (variance 1/2), `"bernoulli"`.
+        free_bits: Nats a latent unit that cost nothing more.
+        activation: Of every hidden layer, on both sides.
+        output_activation: Of the reconstruction; `"auto"` is the likelihood's.
+        corruption: None, or a layer that damages the input while training.
+        centering: Whether the encoder subtracts the data's mean.
+        batch_normalization: Whether to normalise the output of the hidden layers.
+        kernel_initializer: Of every kernel.
+        kernel_regularizer: Of every kernel (weight decay).
+        name: Name of the model.
+
+    Returns:
+        A `keras_sae.models.VariationalAutoencoder`: an `Autoencoder` with
+        `posterior`, `elbo` and `sample`.
+
+    Raises:
+        ValueError: An argument is out of its range, or the output activation gives
+            values that the likelihood does not have.
+
+    Reference:
+        Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014; Higgins et
+        al., "beta-VAE", ICLR 2017.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import models
+    >>> model = models.variational((8, 8, 1), units=16, latent_dim=2)
+    >>> model.compile("adam")
+    >>> x = np.random.default_rng(0).random((32, 8, 8, 1), dtype="float32")
+    >>> "kl_loss" in model.fit(x, verbose=0).history, model.elbo(x) < 0
+    (True, True)
+    """
+    shape, units = _assembly.known_shape(input_shape), _assembly.widths(units)
+    size = _assembly.size(shape)
+    latent_dim = checks.positive_integer("latent_dim", latent_dim)
+    likelihood = likelihoods.get(likelihood)
+    if output_activation == sparsity.AUTO:
+        output_activation = likelihood.output_activation
+    likelihoods.check_range(likelihood, output_activation)
+    options = {
+        "kernel_initializer": kernel_initializer,
+        "kernel_regularizer": kernel_regularizer,
+    }
+    factor = checks.finite_factor("beta", beta) * likelihood.scale / size
+    hidden = [
+        keras.layers.Dense(width, activation, name=f"encode_{n}", **options)
+        for n, width in enumerate(units, start=1)
+    ]
+    posterior = keras.layers.Dense(2 * latent_dim, name="posterior", **options)
+    code = Sampling(factor, free_bits, name="code")
+    layers = [*_assembly.normalized(hidden, batch_normalization), posterior, code]
+    encoder = _assembly.encoder(shape, layers, corruption, centering)
+    outputs = [(size, output_activation), *((width, activation) for width in units)]
+    decoder = _assembly.decoder(
+        shape, latent_dim, outputs, batch_normalization=batch_normalization, **options
+    )
+    return VariationalAutoencoder(encoder, decoder, likelihood, name=name)

@@ -1,0 +1,257 @@
+"""The loop that both ways of pretraining share: a level after the other."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sae import checks
+from keras_sae.models import Autoencoder, _assembly
+from keras_sae.pretraining import _sources
+from keras_sae.pretraining._progress import (
+    Progress,
+    as_history,
+    as_logs,
+    fingerprint,
+)
+
+# Losses whose target is a class: a model compiled with one is a classifier.
+_OF_CLASSES = (
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.CategoricalHinge,
+    keras.losses.Hinge,
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.SquaredHinge,
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A level on its own.
+
+    Attributes:
+        model: What is fitted to the code below, compiled and built.
+        encoder: From the code below to the code of this level.
+        finish: Writes what `model` has learnt into the layers of the level.
+    """
+
+    model: keras.Model
+    encoder: keras.Model
+    finish: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is the same for both ways of pretraining; see `keras_sae.pretraining`."""
+
+    model: Autoencoder
+    epochs: list[int]
+    batch_size: int
+    callbacks: list[list[keras.callbacks.Callback]]
+    directory: str | Path | None
+    verbose: Any
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def plan(
+    model: Any,
+    epochs: Any,
+    batch_size: Any,
+    callbacks: Any,
+    directory: str | Path | None,
+    verbose: Any,
+    settings: dict[str, Any],
+) -> Plan:
+    """Checks the common arguments and spreads them over the levels."""
+    count = len(levels_of(model))
+    epochs = [
+        checks.positive_integer("epochs", n) for n in each("epochs", epochs, count)
+    ]
+    nested = bool(callbacks) and isinstance(callbacks[0], (list, tuple))
+    spread = (
+        [list(entry) for entry in each("callbacks", callbacks, count)]
+        if nested
+        else [list(callbacks or [])] * count
+    )
+    batch_size = checks.positive_integer("batch_size", batch_size)
+    return Plan(model, epochs, batch_size, spread, directory, verbose, settings)
+
+
+def levels_of(model: Any) -> list[Any]:
+    """Returns the levels of a model, outermost first, if it has any to pretrain."""
+    advice = (
+        "Pretrain a model of `keras_sae.models.shallow`, `deep` or `stacked`; a "
+        "classifier is made from it afterwards."
+    )
+    if not isinstance(model, Autoencoder):
+        raise ValueError(
+            f"`model` must be a `keras_sae.models.Autoencoder`. Received: {model!r}. "
+            + advice
+        )
+    try:
+        levels = list(model.levels)
+    except (ValueError, NotImplementedError) as error:
+        raise ValueError(
+            "`model` has nothing to pretrain layer by layer. Received: "
+            f"model={model.name!r}. {advice}"
+        ) from error
+    loss = getattr(model, "loss", None)
+    loss = keras.losses.get(loss) if isinstance(loss, (str, dict)) else loss
+    of_classes = (*_OF_CLASSES, *(keras.losses.get(_snake(x)) for x in _OF_CLASSES))
+    if isinstance(loss, _OF_CLASSES) or any(loss is known for known in of_classes):
+        raise ValueError(
+            "`model` is compiled for something else than rebuilding its input. "
+            f"Received: loss={model.loss!r}. {advice}"
+        )
+    return levels
+
+
+def _snake(cls: type) -> str:
+    """The name under which Keras knows the function of a loss class."""
+    return "".join("_" * c.isupper() + c.lower() for c in cls.__name__).lstrip("_")
+
+
+def each(name: str, value: Any, count: int) -> list[Any]:
+    """Returns one value a level: `value` itself for all, or a sequence of them."""
+    if not isinstance(value, (list, tuple)):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(
+            f"`{name}` must be one value for all levels, or one a level. Received: "
+            f"{len(value)} values for {count} levels: {name}={value!r}."
+        )
+    return list(value)
+
+
+def chains(layers: Any, shape: tuple[int, ...]) -> tuple[keras.Model, keras.Model]:
+    """Returns encoder and decoder of a level, made of the level's own layers."""
+    encoder = _assembly.chain(shape, layers.encode, "encoder")
+    code = tuple(encoder.output_shape[1:])
+    return encoder, _assembly.chain(code, layers.decode, "decoder")
+
+
+def train(
+    plan: Plan, x: Any, validation: Any, make: Callable[[int, Any, tuple], Stage]
+) -> list[keras.callbacks.History]:
+    """Trains the levels one after the other, each on the code of the one below.
+
+    Args:
+        plan: What `plan` returned.
+        x: Data of the first level, as the user gave it.
+        validation: Held-out data, as the user gave it, or None.
+        make: From a level's index, its data and the shape of a sample to its stage.
+
+    Returns:
+        The history of each level.
+    """
+    shape, histories = plan.model.sample_shape, []
+    x = _sources.open_source(x, shape, plan.batch_size)
+    validation = _open_validation(validation, shape, plan.batch_size)
+    with _workspace(plan, x) as (progress, folder):
+        for level in range(len(plan.epochs)):
+            stage = make(level, x, shape)
+            _announce(plan, level, stage)
+            histories.append(_train_level(plan, level, stage, x, validation, progress))
+            stage.finish()
+            shape = tuple(stage.encoder.output_shape[1:])
+            if level + 1 < len(plan.epochs):
+                x = _encode(stage, x, plan, folder / f"train-{level}")
+                validation = _encode(stage, validation, plan, folder / f"val-{level}")
+                for used in folder.glob(f"*-{level - 1}"):
+                    used.unlink()
+    return histories
+
+
+def _train_level(
+    plan: Plan,
+    level: int,
+    stage: Stage,
+    x: Any,
+    validation: Any,
+    progress: Progress | None,
+) -> keras.callbacks.History:
+    done = progress.load(level, stage.model) if progress else None
+    if done is not None:
+        return done
+    history = stage.model.fit(
+        x,
+        batch_size=plan.batch_size if isinstance(x, np.ndarray) else None,
+        epochs=plan.epochs[level],
+        # Keras warns that it cannot shuffle any other stream.
+        shuffle=isinstance(x, (np.ndarray, keras.utils.PyDataset)),
+        validation_data=validation,
+        callbacks=[
+            *plan.callbacks[level],
+            *(progress.callbacks(level) if progress else []),
+        ],
+        verbose=plan.verbose,
+    )
+    logs = progress.logs(level, history) if progress else as_logs(history)
+    if not np.isfinite(logs["history"]["loss"][-1]):
+        if progress:
+            progress.forget(level)
+        raise ValueError(
+            f"Level {level} diverged: its loss is {logs['history']['loss'][-1]}. Lower "
+            "the learning rate, or look for samples that are not finite."
+        )
+    if progress:
+        progress.save(level, stage.model, logs)
+        history = as_history(stage.model, logs)
+    return history
+
+
+def _announce(plan: Plan, level: int, stage: Stage) -> None:
+    if plan.verbose in (0, False):
+        return
+    sizes = [
+        int(np.prod(s[1:]))
+        for s in (stage.encoder.input_shape, stage.encoder.output_shape)
+    ]
+    print(f"Level {level + 1} of {len(plan.epochs)}: {sizes[0]} -> {sizes[1]}")
+
+
+def _open_validation(validation: Any, shape: tuple[int, ...], batch_size: int) -> Any:
+    """Validation data may be `(x, target)`; the target is the first level's alone."""
+    if not isinstance(validation, tuple):
+        if validation is None:
+            return None
+        validation = (validation,)
+    first = _sources.open_source(validation[0], shape, batch_size, held_out=True)
+    return first if len(validation) == 1 else (first, *validation[1:])
+
+
+def _encode(stage: Stage, x: Any, plan: Plan, path: Path) -> Any:
+    x = x[0] if isinstance(x, tuple) else x
+    return (
+        None if x is None else _sources.encode(stage.encoder, x, plan.batch_size, path)
+    )
+
+
+@contextmanager
+def _workspace(plan: Plan, x: Any) -> Iterator[tuple[Progress | None, Path]]:
+    """Yields the memory of finished levels, and a folder for codes on disk."""
+    progress = None
+    if plan.directory is not None:
+        layers = [
+            keras.saving.serialize_keras_object(layer)
+            for level in plan.model.levels
+            for layer in (*level.encode, *level.decode)
+        ]
+        settings = {
+            **plan.settings,
+            "model": fingerprint(layers),
+            "data": fingerprint(x) if isinstance(x, np.ndarray) else "stream",
+            "epochs": plan.epochs,
+            "batch_size": plan.batch_size,
+        }
+        progress = Progress(plan.directory, settings)
+    with tempfile.TemporaryDirectory(
+        prefix=".unfinished-", dir=plan.directory
+    ) as folder:
+        yield progress, Path(folder)

@@ -1,0 +1,219 @@
+"""The table of the public classes: one line here and every contract holds it.
+
+`test_contracts.py` runs the suites over these cases and fails for a public
+class that has none.
+"""
+
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import keras_sae
+from keras_sae import callbacks, layers, metrics, models
+from keras_sae.regularizers import L1, KLDivergence
+
+SAMPLE = (12,)
+
+# Top modules that are no part of what a user types, and why.
+NOT_PUBLIC = {
+    "checks": "messages of errors, for the package's own use",
+    "registration": "the package's own decorator",
+    "cli": "typed in a shell; its options are tested there",
+    "files": "how files are written whole, for the package's own use",
+    "plans": "what the command line trains, for the package's own use",
+    "runs": "what the command line does with a folder, for the package's own use",
+}
+
+
+@dataclass
+class LayerCase:
+    """A layer, how it is made, and what it must hold once built on `SAMPLE`."""
+
+    make: Callable[..., keras.layers.Layer]  # takes Keras's own `dtype=`
+    trainable: int
+    non_trainable: int
+    losses: int = 0
+    seeds: int = 0
+    low: float = -1.0  # inputs are uniform between
+    high: float = 1.0
+
+
+def _tied(**kwargs: Any) -> keras.layers.Layer:
+    source = layers.SparseDense(SAMPLE[0], name="source", dtype=kwargs.get("dtype"))
+    source.build((None, 7))
+    return layers.TiedDense(source, **kwargs)
+
+
+def _sparse(sparsity: Any = None, **defaults: Any) -> Callable[..., Any]:
+    return lambda **kwargs: layers.SparseDense(
+        5, sparsity=sparsity, **defaults, **kwargs
+    )
+
+
+def _penalty(regularizer: Any, bounds: tuple[float, float]) -> Callable[..., Any]:
+    return lambda **kwargs: layers.Penalty(regularizer, bounds, **kwargs)
+
+
+# `SparseDense` has kernel and bias, and counts silent steps; a penalty has its
+# scale, a running mean one variable more; a tied layer shares a kernel.
+LAYERS = {
+    "SparseDense": LayerCase(_sparse(), 2, 1),
+    "SparseDense-no-bias": LayerCase(_sparse(use_bias=False), 1, 1),
+    "SparseDense-l1": LayerCase(_sparse("l1"), 2, 2, losses=1),
+    "SparseDense-kl": LayerCase(_sparse("kl"), 2, 2, losses=1),
+    "SparseDense-tanh": LayerCase(_sparse("kl", activation="tanh"), 2, 2, losses=1),
+    "SparseDense-momentum": LayerCase(
+        _sparse(KLDivergence(0.1, momentum=0.9)), 2, 3, losses=1
+    ),
+    "SparseDense-keras": LayerCase(
+        _sparse(keras.regularizers.L1L2(1e-3, 1e-3)), 2, 2, losses=1
+    ),
+    "Penalty-l1": LayerCase(_penalty(L1(0.1), (0.0, 1.0)), 0, 1, losses=1),
+    "Penalty-kl": LayerCase(_penalty(KLDivergence(0.1), (-1.0, 1.0)), 0, 1, losses=1),
+    "TiedDense": LayerCase(_tied, 2, 0),
+    "TiedDense-no-bias": LayerCase(lambda **kw: _tied(use_bias=False, **kw), 1, 0),
+    "Centering": LayerCase(layers.Centering, 0, 2),
+    "MaskingNoise": LayerCase(
+        lambda **kw: layers.MaskingNoise(0.5, **kw), 0, 0, seeds=1
+    ),
+    "SaltAndPepper": LayerCase(
+        lambda **kw: layers.SaltAndPepper(0.5, **kw), 0, 0, seeds=1
+    ),
+    "Sampling": LayerCase(
+        lambda **kw: layers.Sampling(0.1, **kw), 0, 1, losses=1, seeds=1
+    ),
+}
+
+REGULARIZERS = {
+    "L1": lambda: L1(0.25),
+    "KLDivergence": lambda: KLDivergence(0.125, 0.5),
+    "KLDivergence-momentum": lambda: KLDivergence(0.125, 0.5, momentum=0.75),
+}
+
+
+@dataclass
+class MetricCase:
+    """A streaming metric, and the arrays of one update."""
+
+    make: Callable[..., keras.metrics.Metric]
+    arrays: int = 1  # arguments of `update_state`
+
+
+METRICS = {
+    "L0": MetricCase(lambda: metrics.L0(name="active")),
+    "ExpectedL0": MetricCase(lambda: metrics.ExpectedL0((-1.0, 1.0))),
+    "ExplainedVariance": MetricCase(lambda: metrics.ExplainedVariance(12), arrays=2),
+}
+
+
+@dataclass
+class ModelCase:
+    """A model of `SAMPLE` inputs that are in [0, 1], and its custom settings."""
+
+    make: Callable[..., keras.Model]
+    compile: dict[str, Any] = field(default_factory=dict)
+    labels: bool = False  # whether it is trained on labels, not to rebuild
+
+
+def _shallow(sparsity: Any = None, **kwargs: Any) -> Callable[[], keras.Model]:
+    return lambda: models.shallow(SAMPLE, 5, sparsity, **kwargs)
+
+
+MODELS = {
+    "shallow": ModelCase(_shallow()),
+    "shallow-l1": ModelCase(_shallow(L1(0.01))),
+    "shallow-l1-tied": ModelCase(_shallow(L1(0.01), tied=True)),
+    "shallow-kl": ModelCase(_shallow(KLDivergence(0.1, 0.01))),
+    "shallow-kl-tied": ModelCase(
+        _shallow(KLDivergence(0.1, 0.01), tied=True, output_activation="sigmoid"),
+        {"loss": "binary_crossentropy", "metrics": ["mae"]},
+    ),
+    "shallow-kl-momentum": ModelCase(_shallow(KLDivergence(0.1, 0.01, momentum=0.9))),
+    "shallow-published": ModelCase(
+        _shallow(L1(0.01), unit_norm=False, centering=False, kernel_regularizer="l2")
+    ),
+    "shallow-contractive": ModelCase(
+        _shallow(
+            contractive=0.1,
+            activation="sigmoid",
+            corruption=keras.layers.GaussianNoise(0.1),
+        )
+    ),
+    "deep": ModelCase(lambda: models.deep(SAMPLE, (7, 3), L1(0.01))),
+    "deep-tied": ModelCase(lambda: models.deep(SAMPLE, (7, 3), L1(0.01), tied=True)),
+    "stacked-tied": ModelCase(lambda: models.stacked(SAMPLE, (7, 3), "kl", tied=True)),
+    "variational": ModelCase(lambda: models.variational(SAMPLE, (7,), latent_dim=3)),
+    "classifier": ModelCase(
+        lambda: models.classifier(models.shallow(SAMPLE, 5, "l1"), 3), labels=True
+    ),
+}
+
+# Parts of a model that are no layers, but saved with it.
+PARTS = {
+    "GaussianLikelihood": lambda: models.GaussianLikelihood(0.25),
+    "BernoulliLikelihood": models.BernoulliLikelihood,
+}
+
+CALLBACKS: dict[str, Callable[[], keras.callbacks.Callback]] = {
+    "SparsityWarmup": lambda: callbacks.SparsityWarmup(epochs=1),
+    "DeadUnits": lambda: callbacks.DeadUnits(),
+    "DeadUnits-revive": lambda: callbacks.DeadUnits(revive=batch(samples=8)),
+}
+
+# Public classes without a case, and why.
+_BASELINE = "no Keras object: a closed-form model for comparison"
+EXEMPT = {
+    "keras_sae.evaluation.DictionaryLearning": _BASELINE,
+    "keras_sae.evaluation.PCA": _BASELINE,
+    "keras_sae.evaluation.RandomEncoder": _BASELINE,
+    "keras_sae.evaluation.RawPixels": _BASELINE,
+    "keras_sae.models.Level": "a view of a model's own layers, never saved",
+}
+
+
+def each(table: dict[str, Any]) -> pytest.MarkDecorator:
+    """Runs a test over a table, the argument's name being `case`."""
+    return pytest.mark.parametrize("case", table.values(), ids=table)
+
+
+def batch(case: LayerCase | None = None, samples: int = 6) -> np.ndarray:
+    """Inputs for a case: uniform in its range, else in [0, 1]."""
+    low, high = (case.low, case.high) if case else (0.0, 1.0)
+    rng = np.random.default_rng(0)
+    return rng.uniform(low, high, size=(samples, *SAMPLE)).astype("float32")
+
+
+def public_modules() -> list[str]:
+    """The modules a user imports: `keras_sae.<name>`."""
+    names = [module.name for module in pkgutil.iter_modules(keras_sae.__path__)]
+    return [
+        f"keras_sae.{name}"
+        for name in names
+        if not name.startswith("_") and name not in NOT_PUBLIC
+    ]
+
+
+def public_objects() -> Iterator[tuple[str, Any]]:
+    """Every public function and class: what a public module defines or re-exports."""
+    for module_name in public_modules():
+        module = import_module(module_name)
+        listed = getattr(module, "__all__", None)
+        for name, value in sorted(vars(module).items()):
+            if not (inspect.isclass(value) or inspect.isfunction(value)):
+                continue
+            ours = value.__module__.startswith(
+                module_name if listed is None else "keras_sae"
+            )
+            if ours and (name in listed if listed else not name.startswith("_")):
+                yield f"{module_name}.{name}", value
+
+
+def public_classes() -> dict[str, type]:
+    return {name: x for name, x in public_objects() if inspect.isclass(x)}

@@ -1,0 +1,450 @@
+"""Restricted Boltzmann machines: against NumPy, enumeration and quadrature."""
+
+import dataclasses
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from helpers import assert_same_weights, sigmoid, to_numpy, weights_of
+
+from keras_sae import layers, models, pretraining
+from keras_sae.pretraining import _rbm
+from keras_sae.pretraining._rbm import RBM, UNITS, RisingMomentum
+from keras_sae.regularizers import KLDivergence
+
+KINDS = [("sigmoid", "sigmoid"), ("sigmoid", "linear"), ("linear", "sigmoid")]
+kinds = pytest.mark.parametrize(("visible", "hidden"), KINDS)
+
+MEAN = {"sigmoid": sigmoid, "linear": lambda z: z}
+
+
+def _threshold(z, _):
+    """Instead of a sample, what NumPy can compute too: is the input positive?"""
+    return keras.ops.cast(z > 0, z.dtype)
+
+
+@pytest.fixture
+def no_chance(monkeypatch):
+    for name, units in UNITS.items():
+        fixed = dataclasses.replace(units, sample=_threshold)
+        monkeypatch.setitem(_rbm.UNITS, name, fixed)
+
+
+def _dbn(units=(5, 3), **kwargs):
+    settings = {
+        "activation": "sigmoid",
+        "code_activation": "linear",
+        "output_activation": "sigmoid",
+        "centering": False,
+        **kwargs,
+    }
+    return models.deep((6,), units, **settings)
+
+
+def _data(rng, samples=32, size=6):
+    return rng.random((samples, size), dtype="float32")
+
+
+def _weights(rbm):
+    return [to_numpy(w) for w in (rbm.kernel, rbm.visible_bias, rbm.hidden_bias)]
+
+
+def _set(rbm, rng, size):
+    rbm.build((None, size))
+    for weight in rbm.trainable_weights:
+        weight.assign(rng.standard_normal(weight.shape) * 0.5)
+
+
+class _Machines(keras.callbacks.Callback):
+    """Keeps every machine that is trained, and its weights at the start."""
+
+    def __init__(self):
+        super().__init__()
+        self.machines, self.starts = [], []
+
+    def on_train_begin(self, logs=None):
+        self.machines.append(self.model)
+        self.starts.append(_weights(self.model))
+
+
+# The update.
+
+
+def _textbook(v0, W, a, b, visible, hidden, steps):
+    """`<v h>_0 - <v h>_k` and its two companions: Hinton's CD-k in float64."""
+    h0 = MEAN[hidden](v0 @ W + b)
+    z = v0 @ W + b
+    for step in range(steps):
+        h = (z > 0).astype("float64")
+        inputs = h @ W.T + a
+        v = MEAN[visible](inputs)
+        sampled = (inputs > 0).astype("float64")
+        z = (v if step + 1 == steps else sampled) @ W + b
+    hk = MEAN[hidden](v @ W + b)
+    n = len(v0)
+    return (
+        (v0.T @ h0 - v.T @ hk) / n,
+        (v0 - v).mean(axis=0),
+        (h0 - hk).mean(axis=0),
+    )
+
+
+@kinds
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_update_is_the_textbooks(rng, no_chance, visible, hidden, steps):
+    x = _data(rng, 12)
+    rbm = RBM(4, visible, hidden, cd_steps=steps, weight_decay=0.02)
+    _set(rbm, rng, 6)
+    expected = _weights(rbm)
+    optimizer = RisingMomentum(0.05, initial_momentum=0.5, momentum=0.9, steps=2)
+    rbm.compile(optimizer, loss=None)
+    rbm.fit(x, batch_size=12, epochs=4, verbose=0)
+    velocity = [0.0, 0.0, 0.0]
+    for step in range(4):
+        update = list(_textbook(x, *expected, visible, hidden, steps))
+        update[0] = update[0] - 0.02 * expected[0]
+        mu = 0.5 if step < 2 else 0.9
+        velocity = [mu * m + 0.05 * g for m, g in zip(velocity, update, strict=True)]
+        expected = [w + m for w, m in zip(expected, velocity, strict=True)]
+    for trained, by_hand in zip(_weights(rbm), expected, strict=True):
+        np.testing.assert_allclose(trained, by_hand, atol=1e-5)
+
+
+@kinds
+def test_the_logs_are_those_of_the_machine(rng, no_chance, visible, hidden):
+    x = _data(rng, 12)
+    rbm = RBM(4, visible, hidden)
+    _set(rbm, rng, 6)
+    W, a, b = _weights(rbm)
+    rbm.compile(RisingMomentum(0.0), loss=None)
+    history = rbm.fit(x, batch_size=12, verbose=0, validation_data=x).history
+    v = MEAN[visible]((x @ W + b > 0) @ W.T + a)
+    error = ((x - v) ** 2).sum(axis=1).mean()
+    assert history["reconstruction_error"][0] == pytest.approx(error, rel=1e-5)
+    assert history["val_reconstruction_error"][0] == pytest.approx(error, rel=1e-5)
+    energy = to_numpy(rbm.free_energy(keras.ops.convert_to_tensor(x))).mean()
+    assert history["free_energy"][0] == pytest.approx(energy, rel=1e-5)
+    assert history["val_free_energy"][0] == pytest.approx(energy, rel=1e-5)
+    other = to_numpy(rbm.free_energy(keras.ops.convert_to_tensor(v, "float32"))).mean()
+    decay = 2e-4 / 2 * (W**2).sum()
+    assert history["loss"][0] == pytest.approx(energy - other + decay, abs=1e-4)
+
+
+def _energy(v, h, W, a, b, visible, hidden):
+    base = {"sigmoid": lambda s: 0.0, "linear": lambda s: 0.5 * (s**2).sum()}
+    pull = v @ a + h @ b + v @ W @ h
+    return base[visible](v) + base[hidden](h) - pull
+
+
+@kinds
+def test_free_energy_sums_over_the_hidden_units(rng, visible, hidden):
+    rbm = RBM(2, visible, hidden)
+    _set(rbm, rng, 3)
+    weights = _weights(rbm)
+    v = rng.random((4, 3))
+    axis = [0.0, 1.0] if hidden == "sigmoid" else np.linspace(-10, 10, 201)
+    # A Gaussian unit's sum is an integral, less the log of sqrt(2 pi) a unit.
+    cell = 0.0 if hidden == "sigmoid" else np.log(0.1) - 0.5 * np.log(2 * np.pi)
+    for row in v:
+        energies = [
+            _energy(row, np.array(h), *weights, visible, hidden)
+            for h in itertools.product(axis, repeat=2)
+        ]
+        expected = -(np.logaddexp.reduce(-np.array(energies)) + 2 * cell)
+        row = keras.ops.convert_to_tensor(row[None], "float32")
+        assert to_numpy(rbm.free_energy(row))[0] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_samples_have_their_mean_and_are_new_each_time(name):
+    seed = keras.random.SeedGenerator(0)
+    z = keras.ops.convert_to_tensor(np.tile([[-1.0, 0.5]], (20_000, 1)), "float32")
+    first, second = (to_numpy(UNITS[name].sample(z, seed)) for _ in range(2))
+    assert not np.array_equal(first, second)
+    mean = MEAN[name](np.array([-1.0, 0.5]))
+    np.testing.assert_allclose(first.mean(axis=0), mean, atol=0.03)
+    variance = mean * (1 - mean) if name == "sigmoid" else 1.0
+    np.testing.assert_allclose(first.var(axis=0), variance, atol=0.03)
+
+
+def test_a_machine_samples_anew_at_every_step(rng):
+    rbm = RBM(4)
+    _set(rbm, rng, 6)
+    rbm.compile(RisingMomentum(0.0), loss=None)
+    history = rbm.fit(_data(rng), batch_size=32, epochs=4, verbose=0).history
+    assert len(set(history["reconstruction_error"])) == 4
+    assert len(set(np.round(history["free_energy"], 5))) == 1
+
+
+# Learning.
+
+
+def _bars_and_stripes():
+    """The 14 patterns of 3 by 3 whose rows, or whose columns, are of one colour."""
+    lines = list(itertools.product([0, 1], repeat=3))
+    rows = {tuple(np.repeat(line, 3)) for line in lines}
+    return np.array(sorted(rows | {tuple(np.tile(line, 3)) for line in lines}), float)
+
+
+def _log_likelihood(x, W, a, b):
+    """Mean log-probability of `x` in nats, by summing over all 512 patterns."""
+
+    def minus_free_energy(v):
+        return v @ a + np.logaddexp(0, v @ W + b).sum(axis=1)
+
+    everything = np.array(list(itertools.product([0, 1], repeat=9)), float)
+    log_z = np.logaddexp.reduce(minus_free_energy(everything))
+    return (minus_free_energy(x) - log_z).mean()
+
+
+def test_the_exact_likelihood_of_bars_and_stripes_rises():
+    patterns = _bars_and_stripes()
+    x, epochs = np.tile(patterns, (64, 1)).astype("float32"), 25
+    watch = _Machines()
+    model = models.shallow(
+        (3, 3, 1),
+        16,
+        activation="sigmoid",
+        output_activation="sigmoid",
+        centering=False,
+    )
+    pretraining.boltzmann(
+        model,
+        x.reshape(-1, 3, 3, 1),
+        epochs,
+        batch_size=14,
+        cd_steps=3,
+        learning_rate=keras.optimizers.schedules.PolynomialDecay(
+            0.1, 64 * epochs, 0.005
+        ),
+        weight_decay=0.0,
+        callbacks=[watch],
+        verbose=0,
+    )
+    start = _log_likelihood(patterns, *watch.starts[0])
+    # The unrolled model holds the machine that was trained.
+    code, output = model.levels[0].encode[-1], model.levels[0].decode[0]
+    np.testing.assert_array_equal(to_numpy(output.kernel), to_numpy(code.kernel).T)
+    end = _log_likelihood(
+        patterns, *(to_numpy(w) for w in (code.kernel, output.bias, code.bias))
+    )
+    optimum = -np.log(len(patterns))
+    assert len(patterns) == 14
+    assert (end - start) / (optimum - start) >= 0.8
+
+
+def test_a_gaussian_machine_finds_the_mean_and_the_direction(rng):
+    direction = np.array([0.6, -0.8, 0.0])
+    sides = rng.choice([-1.0, 1.0], size=(512, 1))
+    x = (3 + 2 * sides * direction + 0.5 * rng.standard_normal((512, 3))).astype(
+        "float32"
+    )
+    rbm = RBM(4, "linear", "sigmoid", weight_decay=0.0)
+    rbm.build((None, 3))
+    rbm.compile(RisingMomentum(0.02, steps=100), loss=None)
+    history = rbm.fit(x, batch_size=32, epochs=20, verbose=0).history
+    noise = ((x - 3 - 2 * sides * direction) ** 2).sum(axis=1).mean()
+    assert history["reconstruction_error"][0] > 10 * noise
+    assert history["reconstruction_error"][-1] < 2 * noise
+
+
+def test_a_sparsity_target_lowers_the_means(rng):
+    x = _data(rng, 64)
+
+    def mean(sparsity):
+        model = _dbn((8,), code_activation="sigmoid")
+        pretraining.boltzmann(model, x, 30, 32, sparsity=sparsity, verbose=0)
+        return model.encode(x).mean()
+
+    assert mean(KLDivergence(0.05, 2.0)) < 0.15 < mean(None)
+
+
+# The unrolled model.
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("centering", [False, True])
+def test_the_machines_become_encoder_and_decoder(rng, tied, centering):
+    x, watch = _data(rng), _Machines()
+    model = _dbn(tied=tied, centering=centering)
+    pretraining.boltzmann(model, x, 3, batch_size=8, callbacks=[watch], verbose=0)
+    below = x.astype("float64")
+    machines = [_weights(machine) for machine in watch.machines]
+    for (W, _, b), mean in zip(machines, [sigmoid, lambda z: z], strict=True):
+        below = mean(below @ W + b)
+    code = model.encode(x)
+    np.testing.assert_allclose(code, below, atol=1e-5)
+    above = code
+    for W, a, _ in machines[::-1]:
+        above = sigmoid(above @ W.T + a)
+    np.testing.assert_allclose(model.decode(code), above, atol=1e-5)
+    model.compile("adam")
+    model.fit(x, batch_size=8, verbose=0)
+    center = [layer for layer in model.encoder.layers if layer.name == "center"]
+    for layer in center:  # it goes on from the mean of the data, not from zero
+        np.testing.assert_allclose(to_numpy(layer.mean), x.mean(axis=0), atol=1e-5)
+
+
+def test_a_machine_starts_anew_from_its_own_weights(rng):
+    x, watch = _data(rng, 64, 6), _Machines()
+    model = _dbn((400,), code_activation="sigmoid")
+    pretraining.boltzmann(model, x, 1, 32, callbacks=[watch], verbose=0)
+    W, a, b = watch.starts[0]
+    assert W.std() == pytest.approx(0.1, rel=0.1)
+    assert not a.any()
+    assert not b.any()
+    watch = _Machines()
+    zeros = keras.initializers.Zeros()
+    pretraining.boltzmann(
+        model, x, 1, 32, kernel_initializer=zeros, callbacks=[watch], verbose=0
+    )
+    assert not watch.starts[0][0].any()
+
+
+def test_rates_are_those_of_the_units_unless_given(rng):
+    x = _data(rng)
+
+    def rates(model, **kwargs):
+        watch = _Machines()
+        pretraining.boltzmann(model, x, 1, 8, callbacks=[watch], verbose=0, **kwargs)
+        found = [machine.optimizer for machine in watch.machines]
+        assert {optimizer.steps for optimizer in found} == {5 * 4}
+        return [
+            round(float(to_numpy(optimizer.learning_rate)), 6) for optimizer in found
+        ]
+
+    assert rates(_dbn()) == [0.1, 0.001]
+    turned = _dbn(output_activation="linear", code_activation="sigmoid")
+    assert rates(turned) == [0.001, 0.1]
+    assert rates(_dbn(), learning_rate=0.02) == [0.02, 0.02]
+    assert rates(_dbn(), learning_rate=[0.03, None]) == [0.03, 0.001]
+
+
+def test_logs_levels_and_held_out_data(rng):
+    x = _data(rng)
+    histories = pretraining.boltzmann(
+        _dbn(), x, [2, 3], 16, validation_data=x[:8], verbose=0
+    )
+    names = {"loss", "free_energy", "reconstruction_error"}
+    for history, epochs in zip(histories, [2, 3], strict=True):
+        assert set(history.history) == names | {f"val_{name}" for name in names}
+        assert history.epoch == list(range(epochs))
+
+
+def test_streams_images_and_resumption(rng, tmp_path):
+    x = _data(rng, 32).reshape(-1, 3, 2, 1)
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, i):
+            return (x[16 * i : 16 * i + 16],)
+
+    settings = {
+        "activation": "sigmoid",
+        "code_activation": "linear",
+        "output_activation": "sigmoid",
+    }
+    model = models.deep((3, 2, 1), (5, 3), **settings)
+    folder = tmp_path / "run"
+    histories = pretraining.boltzmann(
+        model, Batches(), 2, 16, directory=folder, verbose=0
+    )
+    again = models.deep((3, 2, 1), (5, 3), **settings)
+    watch = _Machines()
+    found = pretraining.boltzmann(
+        again, Batches(), 2, 16, directory=folder, callbacks=[watch], verbose=0
+    )
+    assert watch.machines == []
+    assert [h.history for h in found] == [h.history for h in histories]
+    np.testing.assert_allclose(again.encode(x), model.encode(x), atol=1e-6)
+    with pytest.raises(ValueError, match="cd_steps was 1 and is now 2"):
+        pretraining.boltzmann(again, Batches(), 2, 16, 2, directory=folder, verbose=0)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
+def test_machines_compute_in_float32_under_any_policy(rng, policy):
+    keras.config.set_dtype_policy(policy)
+    x, watch, model = _data(rng), _Machines(), _dbn()
+    pretraining.boltzmann(model, x, 1, 16, callbacks=[watch], verbose=0)
+    assert all(machine.compute_dtype == "float32" for machine in watch.machines)
+    assert np.isfinite(np.asarray(to_numpy(model(x)))).all()
+
+
+def test_machines_and_their_momentum_have_a_config():
+    rbm = RBM(4, "linear", sparsity=KLDivergence(0.1, 0.5), cd_steps=2)
+    again = RBM.from_config(rbm.get_config())
+    assert str(again.get_config()) == str(rbm.get_config())
+    momentum = RisingMomentum(0.2, 0.4, 0.8, 7)
+    assert RisingMomentum.from_config(momentum.get_config()).get_config() == (
+        momentum.get_config()
+    )
+
+
+# What a Boltzmann machine cannot be.
+
+
+def _refused(model, match, x=None, **kwargs):
+    x = _data(np.random.default_rng(0)) if x is None else x
+    before = weights_of(model)
+    with pytest.raises(ValueError, match=match):
+        pretraining.boltzmann(model, x, 1, 16, verbose=0, **kwargs)
+    assert_same_weights(before, weights_of(model))
+
+
+def test_activations_without_such_units_are_refused():
+    possible = r"'sigmoid', or Gaussian\s+units, 'linear'"
+    _refused(_dbn(activation="relu"), possible)
+    _refused(_dbn(code_activation="tanh"), possible)
+    _refused(_dbn(output_activation="relu"), possible)
+    _refused(_dbn(activation="linear"), "Gaussian units on Gaussian units")
+
+
+def test_layers_and_constraints_it_cannot_have_are_refused():
+    _refused(_dbn(batch_normalization=True), "one dense layer")
+    sigmoids = {"activation": "sigmoid", "output_activation": "sigmoid"}
+    bound = models.shallow((6,), 5, "l1", **sigmoids)
+    _refused(bound, "no constraint")
+    _refused(models.shallow((6,), 5, use_bias=False, **sigmoids), "one dense layer")
+
+
+def test_values_that_binary_units_cannot_take_are_refused():
+    x = _data(np.random.default_rng(0))
+    _refused(_dbn(), r"\[0, 1\]", x=x - 0.5)
+    broken = x.copy()
+    broken[20, 0] = np.nan
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, i):
+            return (broken[16 * i : 16 * i + 16],)
+
+    _refused(_dbn(), "finite", x=Batches())  # in its second batch
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"cd_steps": 0},
+        {"cd_steps": 1.5},
+        {"momentum": 1.0},
+        {"initial_momentum": -0.1},
+        {"momentum_epochs": 0},
+        {"weight_decay": -1.0},
+        {"weight_decay": float("nan")},
+    ],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused(bad):
+    _refused(_dbn(), next(iter(bad)), **bad)
+
+
+def test_corruption_and_soft_sparsity_are_no_obstacle(rng):
+    model = _dbn(
+        sparsity="kl", corruption=layers.MaskingNoise(0.3), code_activation="sigmoid"
+    )
+    pretraining.boltzmann(model, _data(rng), 1, 16, verbose=0)

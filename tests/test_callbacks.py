@@ -1,0 +1,137 @@
+"""Callbacks: what they set, what they report, what they revive."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sae import callbacks, models, regularizers
+from keras_sae.layers import Penalty
+
+X = np.random.default_rng(0).random((64, 12), dtype="float32")
+
+
+def _model(sparsity="l1", units=8, **kwargs):
+    model = models.shallow((12,), units, sparsity, **kwargs)
+    model.compile(keras.optimizers.SGD(0.01))
+    return model
+
+
+def _kill(model, units):
+    """Gives `units` a bias that no sample can overcome."""
+    bias = keras.ops.convert_to_numpy(model.sparse_layers[-1].bias).copy()
+    bias[units] = -1e3
+    model.sparse_layers[-1].bias.assign(bias)
+
+
+def test_warmup_raises_the_scale_linearly():
+    model = _model()
+    logs = model.fit(
+        X, epochs=4, verbose=0, callbacks=[callbacks.SparsityWarmup(3)]
+    ).history
+    np.testing.assert_allclose(logs["sparsity_scale"], [0.25, 0.5, 0.75, 1.0])
+
+
+def test_warmup_scales_the_loss():
+    # At a rate of zero the code stays what it is, so the loss follows the scale.
+    model = models.shallow((12,), 8, "l1", centering=False)
+    model.compile(keras.optimizers.SGD(0.0))
+    logs = model.fit(
+        X, epochs=2, verbose=0, callbacks=[callbacks.SparsityWarmup(1)]
+    ).history
+    code = model.encode(X)
+    full = 1e-4 * np.abs(code).sum(axis=1).mean()
+    np.testing.assert_allclose(logs["sparsity_loss"], [full / 2, full], rtol=1e-4)
+
+
+def test_warmup_leaves_the_full_weight_behind():
+    model = _model()
+    model.fit(X, epochs=2, verbose=0, callbacks=[callbacks.SparsityWarmup(1)])
+    penalty = model.sparse_layers[0].sparse
+    assert isinstance(penalty, Penalty)
+    assert float(penalty.scale) == 1.0
+
+
+def test_warmup_needs_a_penalty():
+    with pytest.raises(ValueError, match="this model has none"):
+        _model(None).fit(X, verbose=0, callbacks=[callbacks.SparsityWarmup(1)])
+
+
+@pytest.mark.parametrize("epochs", [0, -1, 1.5, True])
+def test_warmup_refuses(epochs):
+    with pytest.raises(ValueError, match="`epochs` must be a positive integer"):
+        callbacks.SparsityWarmup(epochs)
+
+
+def test_dead_units_counts_what_never_fired():
+    model = _model(units=8)
+    _kill(model, [1, 5])
+    logs = model.fit(
+        X, epochs=2, batch_size=16, verbose=0, callbacks=[callbacks.DeadUnits()]
+    ).history
+    alive = (model.encode(X) != 0).any(axis=0)
+    assert not alive[[1, 5]].any()
+    np.testing.assert_allclose(logs["dead_units"], [1 - alive.mean()] * 2)
+
+
+def test_dead_units_window_counts_steps_over_epochs():
+    model = _model(units=8)
+    _kill(model, [2])
+    watch = callbacks.DeadUnits(window=6)
+    logs = model.fit(X, epochs=2, batch_size=16, verbose=0, callbacks=[watch]).history
+    # Four steps an epoch: silent for 4 after the first, for 8 after the second.
+    assert logs["dead_units"][0] == 0
+    assert logs["dead_units"][1] >= 1 / 8
+
+
+def test_a_bounded_code_has_no_dead_units():
+    model = _model(regularizers.KLDivergence(0.1))
+    logs = model.fit(X, verbose=0, callbacks=[callbacks.DeadUnits()]).history
+    assert logs["dead_units"] == [0.0]
+
+
+def test_revived_units_fire_again():
+    model = _model(units=8)
+    _kill(model, [0, 3])
+    watch = callbacks.DeadUnits(revive=X)
+    logs = model.fit(X, epochs=3, batch_size=16, verbose=0, callbacks=[watch]).history
+    assert logs["dead_units"][0] >= 2 / 8
+    assert logs["dead_units"][-1] < logs["dead_units"][0]
+    assert (model.encode(X)[:, [0, 3]] != 0).any(axis=0).all()
+
+
+def test_a_revived_atom_is_a_residual_at_unit_norm():
+    model = _model(units=8)
+    _kill(model, [4])
+    before = X - model.predict(X, verbose=0)
+    watch = callbacks.DeadUnits(revive=X)
+    watch.set_model(model)
+    watch._restart(model.sparse_layers[-1], np.array([4]))
+    atom = keras.ops.convert_to_numpy(model.decoder.layers[1].kernel)[4]
+    directions = before / np.linalg.norm(before, axis=1, keepdims=True)
+    assert np.isclose(directions @ atom, 1.0, atol=1e-5).any()
+
+
+def test_revival_forgets_the_moments():
+    model = models.shallow((12,), 8, "l1")
+    model.compile(keras.optimizers.Adam(1e-2))
+    model.fit(X, verbose=0)
+    watch = callbacks.DeadUnits(revive=X)
+    watch.set_model(model)
+    watch._restart(model.sparse_layers[-1], np.array([4]))
+    kernel = model.sparse_layers[-1].kernel
+    moments = [
+        keras.ops.convert_to_numpy(v)
+        for v in model.optimizer.variables
+        if tuple(v.shape) == tuple(kernel.shape)
+    ]
+    moments = [m for m in moments if m.shape == (12, 8)]
+    assert moments
+    for moment in moments:
+        assert not moment[:, 4].any()
+        assert moment[:, 3].any()
+
+
+def test_a_tied_model_cannot_be_revived():
+    model = _model(tied=True)
+    with pytest.raises(ValueError, match="DeadUnits\\(revive=None\\)"):
+        model.fit(X, verbose=0, callbacks=[callbacks.DeadUnits(revive=X)])

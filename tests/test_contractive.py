@@ -1,0 +1,216 @@
+"""The norm of the Jacobian against automatic and numerical differentiation."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, sigmoid, to_numpy, total
+
+from keras_sae import layers, models
+from keras_sae.models import _contraction
+
+FACTOR = 0.3
+# Piecewise linear ones have no derivative at their kinks, where a finite
+# difference would step across; automatic differentiation takes a side as we do.
+ACTIVATIONS = sorted(f.__name__ for f in _contraction.SLOPES)
+
+
+def jacobian(function, x: np.ndarray) -> np.ndarray:
+    """`d function(x) / dx` for one sample: shape (outputs, inputs)."""
+    if BACKEND == "jax":
+        import jax
+
+        return to_numpy(jax.jacobian(lambda v: function(v[None])[0])(x))
+    if BACKEND == "torch":
+        import torch
+
+        x = keras.ops.convert_to_tensor(x)
+        return to_numpy(
+            torch.autograd.functional.jacobian(lambda v: function(v[None])[0], x)
+        )
+    import tensorflow as tf
+
+    x = tf.convert_to_tensor(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        code = function(x[None])[0]
+    return to_numpy(tape.jacobian(code, x))
+
+
+def expected(model, x: np.ndarray) -> float:
+    jacobians = [jacobian(model.encoder, sample) for sample in x]
+    return FACTOR * float(np.mean([(j**2).sum() for j in jacobians]))
+
+
+def penalty(model, x: np.ndarray) -> float:
+    """What the model adds to the loss, which is all that it adds here."""
+    model(x)
+    return total(model.losses)
+
+
+@pytest.fixture
+def x(rng):
+    return rng.normal(size=(5, 6)).astype("float32")
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_one_layer(activation, x):
+    model = models.shallow((6,), 4, activation=activation, contractive=FACTOR)
+    # A float32 sum of squares over 6 x 4 numbers.
+    assert penalty(model, x) == pytest.approx(expected(model, x), rel=2e-5)
+
+
+@pytest.mark.parametrize("units", [(5, 4), (7, 5, 4), (3, 7, 5, 4)])
+@pytest.mark.parametrize("activation", ["sigmoid", "relu", "elu"])
+def test_deep(units, activation, x):
+    model = models.deep(
+        (6,), units, activation=activation, code_activation="tanh", contractive=FACTOR
+    )
+    assert penalty(model, x) == pytest.approx(expected(model, x), rel=5e-5)
+
+
+def test_closed_form_of_one_sigmoid_layer(x):
+    model = models.shallow(
+        (6,), 4, activation="sigmoid", contractive=FACTOR, bias_initializer="normal"
+    )
+    kernel, bias = (to_numpy(v) for v in model.sparse_layers[0].trainable_weights)
+    h = sigmoid(x @ kernel + bias)
+    value = (h * (1 - h)) ** 2 @ (kernel**2).sum(axis=0)
+    assert penalty(model, x) == pytest.approx(FACTOR * value.mean(), rel=1e-5)
+
+
+def test_by_finite_differences(x):
+    """Two layers in float64 NumPy, each input moved a little."""
+    model = models.deep((6,), (5, 4), "kl", activation="tanh", contractive=FACTOR)
+    w1, b1, w2, b2 = (
+        to_numpy(v) for layer in model.sparse_layers for v in layer.trainable_weights
+    )
+
+    def code(v):
+        return sigmoid(np.tanh(v @ w1 + b1) @ w2 + b2)
+
+    step, norm = 1e-5, 0.0
+    for i in range(6):
+        move = step * np.eye(6)[i]
+        slope = (code(x + move) - code(x - move)) / (2 * step)
+        norm += (slope**2).sum(axis=1).mean()
+    model(x)
+    [contraction] = model._losses  # the model's own, the penalty is a layer's
+    assert float(to_numpy(contraction)) == pytest.approx(FACTOR * norm, rel=1e-5)
+
+
+def test_the_gradient_is_that_of_the_closed_form(x):
+    """A step of SGD at rate 1 moves the kernel by the gradient of the penalty alone.
+
+    Through a decoder of zeros no gradient of the reconstruction gets to it.
+    """
+    model = models.shallow((6,), 4, activation="sigmoid", contractive=FACTOR)
+    for weight in model.decoder.trainable_weights:
+        weight.assign(np.zeros(weight.shape))
+    model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
+    layer = model.sparse_layers[0]
+    kernel = to_numpy(layer.kernel)
+    center = to_numpy(model.encoder.get_layer("center")(x, training=True))
+
+    def value(w):
+        h = sigmoid(center @ w)
+        return FACTOR * ((h * (1 - h)) ** 2 @ (w**2).sum(axis=0)).mean()
+
+    gradient, step = np.zeros_like(kernel), 1e-5
+    for index in np.ndindex(kernel.shape):
+        move = np.zeros_like(kernel)
+        move[index] = step
+        gradient[index] = (value(kernel + move) - value(kernel - move)) / (2 * step)
+    model.encoder.get_layer("center").count.assign(0.0)  # as before its first batch
+    model.train_on_batch(x)
+    moved = kernel - to_numpy(layer.kernel)
+    np.testing.assert_allclose(moved, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_it_does_not_see_the_batch_size(x):
+    once, thrice = (models.deep((6,), (5, 4), contractive=FACTOR) for _ in range(2))
+    thrice.set_weights(once.get_weights())
+    value = penalty(once, x)
+    assert value > 0
+    assert penalty(thrice, np.tile(x, (3, 1))) == pytest.approx(value, rel=1e-5)
+
+
+def test_in_a_fit(x):
+    model = models.shallow((6,), 4, "l1", activation="sigmoid", contractive=FACTOR)
+    model.compile(keras.optimizers.SGD(0.0))
+    logs = model.fit(x, validation_data=x, verbose=0, batch_size=5).history
+    logs = {name: values[0] for name, values in logs.items()}
+    parts = ("reconstruction_loss", "sparsity_loss", "auxiliary_loss")
+    for prefix in ("", "val_"):
+        whole = sum(logs[prefix + part] for part in parts)
+        assert logs[f"{prefix}loss"] == pytest.approx(whole, rel=1e-5)
+        assert logs[f"{prefix}auxiliary_loss"] > 0
+
+
+def test_it_contracts(rng):
+    x = rng.uniform(size=(64, 8)).astype("float32")
+    norms = {}
+    for factor in (0.0, 1.0):
+        keras.utils.set_random_seed(0)
+        model = models.shallow((8,), 6, activation="sigmoid", contractive=factor)
+        model.compile(keras.optimizers.Adam(0.05), jit_compile=False)
+        for _ in range(15):
+            model.train_on_batch(x)
+        norms[factor] = float(to_numpy(_contraction.encode(model.encoder, x)[1]))
+    assert norms[1.0] < 0.2 * norms[0.0]
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
+def test_precision(policy, x):
+    keras.config.set_dtype_policy(policy)
+    model = models.deep((6,), (5, 4), "kl", contractive=FACTOR)
+    model(x)
+    assert all(
+        keras.backend.standardize_dtype(v.dtype) == "float32" for v in model.losses
+    )
+    model.compile("sgd", jit_compile=False)
+    assert np.isfinite(list(model.train_on_batch(x, return_dict=True).values())).all()
+
+
+def test_with_corruption_the_jacobian_is_at_the_damaged_input(x):
+    model = models.shallow(
+        (6,),
+        4,
+        activation="sigmoid",
+        contractive=FACTOR,
+        corruption=layers.MaskingNoise(0.5, seed=3),
+        centering=False,
+    )
+    damaged = to_numpy(layers.MaskingNoise(0.5, seed=3)(x, training=True))
+    model(x, training=True)
+    clean = models.shallow(
+        (6,), 4, activation="sigmoid", contractive=FACTOR, centering=False
+    )
+    clean.set_weights(model.get_weights())
+    assert total(model.losses) == pytest.approx(
+        penalty(clean, damaged.astype("float32")), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("activation", ["softmax", "gelu", "silu", "mish"])
+def test_activations_without_a_known_slope(activation):
+    with pytest.raises(ValueError, match=r"`contractive`.*Jacobian") as error:
+        models.shallow((6,), 4, activation=activation, contractive=0.1)
+    assert f"activation={activation!r}" in str(error.value)
+    models.shallow((6,), 4, activation=activation)  # without it, welcome
+
+
+def test_batch_normalisation_has_no_jacobian_of_a_sample():
+    with pytest.raises(ValueError, match=r"`contractive`.*BatchNormalization"):
+        models.deep((6,), (5, 4), contractive=0.1, batch_normalization=True)
+
+
+def test_other_layers_have_no_known_jacobian():
+    model = models.variational((6,), 5, 4)
+    with pytest.raises(ValueError, match=r"`contractive`.*Dense"):
+        models.Autoencoder(model.encoder, model.decoder, contractive=0.1)
+
+
+@pytest.mark.parametrize("factor", [-1, float("nan"), "1"])
+def test_bad_factors(factor):
+    with pytest.raises(ValueError, match=r"`contractive`.*finite number >= 0"):
+        models.shallow((6,), 4, contractive=factor)

@@ -1,0 +1,304 @@
+"""Evaluation against NumPy and scikit-learn, and the comparison's table and files."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from sklearn import decomposition
+
+from keras_sae import evaluation, metrics, models, regularizers
+
+RNG = np.random.default_rng(0)
+X = RNG.random((60, 4, 4, 1), dtype="float32")
+Y = np.arange(60) % 3
+
+
+class Identity:
+    """Copies its input: what an autoencoder must not become."""
+
+    parameters = 0
+
+    def encode(self, x):
+        return np.asarray(x).reshape(len(x), -1)
+
+    def decode(self, code):
+        return code.reshape(-1, 4, 4, 1)
+
+
+def test_figures_are_those_of_numpy():
+    model = models.shallow((4, 4, 1), 8, "l1")
+    figures = evaluation.evaluate(model, X)
+    codes, rebuilt = model.encode(X), model.predict(X, verbose=0)
+    error = ((X - rebuilt) ** 2).mean()
+    expected = {
+        "reconstruction": error,
+        "reconstruction_sum": 16 * error,
+        "explained_variance": 1
+        - ((X - rebuilt) ** 2).sum() / ((X - X.mean(axis=0)) ** 2).sum(),
+        "l0": (codes != 0).sum(axis=1).mean(),
+        "dead_fraction": (codes == 0).all(axis=0).mean(),
+        "mean_activation": codes.mean(),
+        "parameters": 2 * 16 * 8 + 8 + 16,
+    }
+    for name, value in expected.items():  # float32 sums against float64 ones
+        assert figures[name] == pytest.approx(value, rel=1e-4), name
+
+
+def test_a_bounded_code_reports_its_expected_l0():
+    model = models.shallow((4, 4, 1), 8, "kl")
+    figures = evaluation.evaluate(model, X)
+    assert "l0" not in figures
+    expected = model.encode(X).sum(axis=1).mean()
+    assert figures["expected_l0"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_identity_copies_and_the_mean_does_not():
+    class Mean(Identity):
+        def decode(self, code):
+            return np.broadcast_to(X.mean(axis=0), (len(code), 4, 4, 1))
+
+    assert evaluation.copying(Identity(), X) == pytest.approx(1.0)
+    # The noise has the data's mean, up to its own error on 60 samples.
+    assert evaluation.copying(Mean(), X) == pytest.approx(0.0, abs=0.05)
+    figures = evaluation.evaluate(Identity(), X)
+    assert figures["selectivity"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_noise_has_the_means_and_variances_of_the_data():
+    seen = []
+
+    class Spy(Identity):
+        def encode(self, x):
+            seen.append(np.asarray(x))
+            return super().encode(x)
+
+    many = np.tile(X, (100, 1, 1, 1))
+    evaluation.copying(Spy(), many)
+    noise = seen[0].reshape(len(seen[0]), -1)
+    data = many.reshape(len(many), -1)
+    # 6,000 draws: an error of the mean of 0.3/sqrt(6000) = 0.004, times 4
+    np.testing.assert_allclose(noise.mean(axis=0), data.mean(axis=0), atol=0.016)
+    np.testing.assert_allclose(noise.std(axis=0), data.std(axis=0), atol=0.016)
+    correlation = np.corrcoef(noise.T) - np.eye(16)
+    assert np.abs(correlation).max() < 0.06  # independent: 4.6 / sqrt(6000)
+
+
+def test_probe_reads_separable_codes_and_not_noise():
+    codes = np.eye(3)[Y] + 0.01 * RNG.normal(size=(60, 3))
+    assert evaluation.probe(codes, Y, codes, Y) == 1.0
+    noise = RNG.normal(size=(600, 3))
+    labels = np.arange(600) % 3
+    accuracy = evaluation.probe(noise[:300], labels[:300], noise[300:], labels[300:])
+    assert accuracy == pytest.approx(1 / 3, abs=0.11)  # 4 sd of 300 coin throws
+
+
+def test_probe_does_not_depend_on_a_units_scale():
+    codes = RNG.normal(size=(60, 4)) + np.eye(4)[Y]
+    scaled = codes * [1e-3, 1.0, 10.0, 1e3]
+    assert evaluation.probe(codes, Y, codes, Y) == evaluation.probe(
+        scaled, Y, scaled, Y
+    )
+
+
+@pytest.mark.parametrize(
+    ("codes", "y", "message"),
+    [
+        (np.ones((4, 2)), np.zeros(4, int), "at least two"),
+        (np.zeros((4, 2)), np.arange(4) % 2, "all zero"),
+        (np.ones((4, 2)), np.arange(3), "one label for each sample"),
+        (np.ones((4, 2)), np.linspace(0, 1, 4), "must hold class labels"),
+        (np.ones(4), np.arange(4), "must be \\(samples, units\\)"),
+    ],
+)
+def test_probe_refuses(codes, y, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.probe(codes, y, codes, y)
+
+
+def test_labels_of_too_few_are_refused_before_a_split():
+    with pytest.raises(ValueError, match="each at least twice"):
+        evaluation.evaluate(models.shallow((4, 4, 1), 8), X, np.arange(60))
+
+
+def test_baselines_against_their_references():
+    rows = X.reshape(60, -1)
+    pca = evaluation.PCA(5).fit(X)
+    reference = decomposition.PCA(5).fit(rows)
+    expected = metrics.explained_variance(
+        rows, reference.inverse_transform(reference.transform(rows))
+    )
+    figures = evaluation.evaluate(pca, X)
+    assert figures["explained_variance"] == pytest.approx(expected, rel=1e-6)
+    assert figures["parameters"] == 5 * 16 + 16
+    raw = evaluation.evaluate(evaluation.RawPixels().fit(X), X)
+    assert raw["explained_variance"] == 1.0
+    random = evaluation.RandomEncoder(32).fit(X)
+    codes = random.encode(X)
+    solution = np.linalg.lstsq(
+        np.c_[codes, np.ones(60)], rows.astype("float64"), rcond=None
+    )[0]
+    best = metrics.explained_variance(rows, np.c_[codes, np.ones(60)] @ solution)
+    found = evaluation.evaluate(random, X)["explained_variance"]
+    assert best - 0.02 < found <= best + 1e-6  # ridge, a little below least squares
+
+
+def _compare(builders, epochs, **kwargs):
+    return evaluation.compare(builders, (X, Y), (X, Y), epochs, batch_size=16, **kwargs)
+
+
+def _builders():
+    return {
+        "L1": lambda: models.shallow((4, 4, 1), 8, "l1"),
+        "KL": lambda: models.shallow((4, 4, 1), 8, regularizers.KLDivergence(0.1)),
+    }
+
+
+def test_compare_has_a_row_a_model_and_seed_and_the_baselines():
+    table = _compare(_builders(), 1, seeds=(0, 1))
+    baselines = ["PCA", "raw pixels", "random encoder", "dictionary learning"]
+    assert list(table["model"]) == ["L1", "L1", "KL", "KL", *baselines]
+    assert list(table["seed"]) == [0, 1, 0, 1, 0, 0, 0, 0]
+    assert table["probe_accuracy"].between(0, 1).all()
+    assert (table["seconds"] >= 0).all()
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    tables = [_compare(_builders(), 2).drop(columns="seconds") for _ in range(2)]
+    assert tables[0].equals(tables[1])
+
+
+def test_finished_models_are_not_trained_again(tmp_path):
+    calls = []
+
+    def build():
+        calls.append(1)
+        return models.shallow((4, 4, 1), 8, "l1")
+
+    first = _compare({"a": build}, 1, directory=tmp_path)
+    again = _compare({"a": build}, 1, directory=tmp_path)
+    assert len(calls) == 1
+    # The baselines are timed anew; the model's seconds are those of its training.
+    assert first.drop(columns="seconds").equals(again.drop(columns="seconds"))
+    assert first["seconds"][0] == again["seconds"][0]
+
+
+class _Stop(keras.callbacks.Callback):
+    """Ends a fit the hard way when an epoch begins, and notes which ones began."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at, self.begun = at, []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.at:
+            raise KeyboardInterrupt
+        self.begun.append(epoch)
+
+
+def test_an_interrupted_training_goes_on_and_leaves_nothing_half_written(tmp_path):
+    build = _builders()["L1"]
+    stop = _Stop(at=2)
+    with pytest.raises(KeyboardInterrupt):
+        _compare({"L1": build}, 4, directory=tmp_path, callbacks=lambda _: [stop])
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == []
+    rest = _Stop(at=None)
+    _compare({"L1": build}, 4, directory=tmp_path, callbacks=lambda _: [rest])
+    assert stop.begun == [0, 1]
+    assert rest.begun == [2, 3]
+    files = sorted(p.name for p in tmp_path.iterdir() if p.is_file())
+    assert files == ["l1-seed0.json", "l1-seed0.keras"]
+    history = json.loads((tmp_path / "l1-seed0.json").read_text())["history"]
+    assert len(history["loss"]) == 4
+
+
+def test_compare_needs_a_model():
+    with pytest.raises(ValueError, match="holds no model"):
+        evaluation.compare({}, (X, Y), (X, Y), epochs=1)
+
+
+def test_what_comes_before_the_fit_comes_before_it():
+    seen = []
+
+    def prepare(model, x):
+        seen.append((model.name, len(x), int(model.optimizer.iterations)))
+
+    _compare(_builders(), 1, prepare={"KL": prepare})
+    assert seen == [("shallow", 60, 0)]
+
+
+def test_fine_tuning_leaves_the_model_as_it_is():
+    model = models.shallow((4, 4, 1), 8, "l1")
+    before = model.get_weights()
+    accuracy = evaluation.fine_tuned(model, (X, Y), (X, Y), epochs=2, batch_size=16)
+    assert 0 <= accuracy <= 1
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_fine_tuning_learns():
+    x = np.eye(6, dtype="float32")[np.arange(120) % 6]
+    y = np.arange(120) % 3
+    keras.utils.set_random_seed(0)
+    model = models.shallow((6,), 16)
+    assert evaluation.fine_tuned(model, (x, y), (x, y), 60, 10) == 1.0
+
+
+def test_probes_on_few_labels_are_named_after_their_number():
+    x = RNG.random((150, 6), dtype="float32")
+    y = np.arange(150) % 3
+    figures = evaluation.held_out(models.shallow((6,), 4), (x, y), (x, y))
+    assert "probe_accuracy_100" in figures
+    assert "probe_accuracy_1000" not in figures  # there are not so many
+
+
+def test_few_keeps_the_classes_shares():
+    chosen = evaluation.few(np.repeat([0, 1, 2], [60, 30, 10]), 10)
+    counts = np.bincount(np.repeat([0, 1, 2], [60, 30, 10])[chosen])
+    assert counts.tolist() == [6, 3, 1]
+
+
+def test_a_code_with_a_target_reports_its_distance():
+    model = models.shallow((4, 4, 1), 8, regularizers.KLDivergence(0.2))
+    means = model.encode(X).mean(axis=0)
+    found = evaluation.evaluate(model, X)["target_distance"]
+    assert found == pytest.approx(np.abs(means - 0.2).mean(), rel=1e-5)
+    assert "target_distance" not in evaluation.evaluate(
+        models.shallow((4, 4, 1), 8, "l1"), X
+    )
+
+
+def test_summary_is_mean_and_spread_over_seeds():
+    table = _compare(_builders(), 1, seeds=(0, 1))
+    summary = evaluation.summarize(table).set_index("model")
+    values = table[table["model"] == "L1"]["reconstruction"]
+    assert summary.loc["L1", "reconstruction"] == pytest.approx(values.mean())
+    spread = abs(values.iloc[0] - values.iloc[1]) / 2**0.5
+    assert summary.loc["L1", "reconstruction_spread"] == pytest.approx(spread)
+
+
+def test_a_sweep_has_a_row_a_factor_and_more_penalty_fewer_units():
+    def build(factor):
+        model = models.shallow((4, 4, 1), 8, regularizers.L1(factor))
+        model.compile(keras.optimizers.Adam(0.01))
+        return model
+
+    factors = [0.0, 1.0]
+    table = evaluation.sweep(build, factors, (X, None), (X, None), 10, batch_size=16)
+    assert list(table["factor"]) == factors
+    l0 = list(table["l0"])
+    assert l0[1] < l0[0]
+
+
+@pytest.mark.parametrize("factors", [[], [1e-3], [1e-3, 1e-3]])
+def test_a_sweep_of_one_point_is_refused(factors):
+    with pytest.raises(ValueError, match="at least two different"):
+        evaluation.sweep(lambda f: None, factors, (X, None), (X, None), 1)
+
+
+def test_dictionary_learning_has_the_atoms_it_was_asked_for():
+    model = evaluation.DictionaryLearning(8).fit(X)
+    codes = model.encode(X)
+    assert codes.shape == (60, 8)
+    rows = codes @ model.learner.components_ + X.reshape(60, -1).mean(axis=0)
+    np.testing.assert_allclose(model.decode(codes).reshape(60, -1), rows)

@@ -1,0 +1,498 @@
+"""Deep, stacked, convolutional models and classifiers against NumPy."""
+
+import pickle
+
+import keras
+import numpy as np
+import pytest
+from helpers import (
+    assert_same_weights,
+    kl_penalty,
+    l1_penalty,
+    sigmoid,
+    to_numpy,
+    weights_of,
+)
+
+from keras_sae import layers, models
+from keras_sae.regularizers import L1, KLDivergence
+
+D, IMAGE = 6, (5, 7, 2)
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # float32 products through four layers
+
+
+def relu(z):
+    return np.maximum(z, 0)
+
+
+@pytest.fixture
+def x(rng):
+    return rng.uniform(size=(8, D)).astype("float32")
+
+
+@pytest.fixture
+def images(rng):
+    return rng.uniform(size=(4, *IMAGE)).astype("float32")
+
+
+FAMILIES = {
+    "deep": lambda: models.deep((D,), (5, 4, 3), KLDivergence(0.1, 0.01)),
+    "deep-each": lambda: models.deep((D,), [5, 4, 3], [L1(0.1), None, "kl"]),
+    "deep-tied": lambda: models.deep((2, 3, 1), (5, 4, 3), L1(0.01), tied=True),
+    "deep-norm": lambda: models.deep((D,), (5, 4), "l1", batch_normalization=True),
+    "deep-contractive": lambda: models.deep((D,), (5, 4), contractive=0.1),
+    "deep-noise": lambda: models.deep(
+        (D,), (5, 4), corruption=layers.SaltAndPepper(0.2)
+    ),
+    "stacked": lambda: models.stacked((D,), (5, 4), "kl"),
+    "stacked-tied": lambda: models.stacked((D,), (5, 4), L1(0.01), tied=True),
+    "convolutional": lambda: models.convolutional(IMAGE, (4, 3, 2), L1(0.01)),
+    "convolutional-norm": lambda: models.convolutional(
+        IMAGE,
+        (4, 3, 2),
+        [L1(0.01), None, KLDivergence(0.1, 0.01)],
+        batch_normalization=True,
+        pooling=keras.layers.GlobalAveragePooling2D(),
+    ),
+    "variational": lambda: models.variational((D,), (5, 4), 3),
+}
+families = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
+
+
+def data(model, samples: int = 8) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.uniform(size=(samples, *model.sample_shape)).astype("float32")
+
+
+# What every family does.
+
+
+@families
+def test_it_comes_back(make, tmp_path):
+    model = make()
+    x = data(model)
+    model.compile(keras.optimizers.Adam(0.01), jit_compile=False)
+    model.train_on_batch(x)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    for again in (loaded, clone, pickle.loads(pickle.dumps(model))):
+        assert type(again) is type(model)
+        assert len(again.weights) == len(model.weights)
+        assert_same_weights(weights_of(model), weights_of(again))
+        np.testing.assert_allclose(to_numpy(again(x)), to_numpy(model(x)), rtol=1e-5)
+        assert again.get_config().keys() == model.get_config().keys()
+    logs = [m.test_on_batch(x, return_dict=True) for m in (model, loaded)]
+    model.reset_metrics()
+    logs[0] = model.test_on_batch(x, return_dict=True)
+    assert logs[0] == pytest.approx(logs[1], rel=1e-5)
+
+
+@families
+def test_a_fit_logs_the_parts_of_its_loss(make):
+    model = make()
+    x = data(model)
+    model(x)
+    extra = bool(model.losses)
+    model.compile("adam")
+    logs = model.fit(x, validation_data=x, batch_size=4, verbose=0).history
+    assert np.isfinite([values[0] for values in logs.values()]).all()
+    names = ("reconstruction", "sparsity", "auxiliary", "kl")
+    parts = [logs[f"val_{n}_loss"][0] for n in names if f"val_{n}_loss" in logs]
+    assert logs["val_loss"][0] == pytest.approx(sum(parts), rel=1e-5)
+    assert len(parts) == 1 + extra
+    assert model.encode(x).shape == (8, model.encoder.output_shape[-1])
+    assert model.predict(x, verbose=0).shape == x.shape
+
+
+@families
+def test_precision(make):
+    keras.config.set_dtype_policy("mixed_float16")
+    model = make()
+    model.compile("sgd", jit_compile=False)
+    logs = model.train_on_batch(data(model), return_dict=True)
+    assert np.isfinite(list(logs.values())).all(), logs
+
+
+# Dense families.
+
+
+def dense_weights(model, side):
+    return [
+        [to_numpy(v) for v in layer.trainable_weights]
+        for layer in side.layers
+        if layer.trainable_weights
+    ]
+
+
+def test_deep_is_the_chain_of_its_layers(x):
+    model = models.deep(
+        (D,), (5, 4, 3), "kl", activation="tanh", output_activation="sigmoid"
+    )
+    (w1, b1), (w2, b2), (w3, b3) = dense_weights(model, model.encoder)
+    code = sigmoid(np.tanh(np.tanh(x @ w1 + b1) @ w2 + b2) @ w3 + b3)
+    np.testing.assert_allclose(to_numpy(model.encoder(x)), code, **CLOSE)
+    (v3, c3), (v2, c2), (v1, c1) = dense_weights(model, model.decoder)
+    rebuilt = sigmoid(np.tanh(np.tanh(code @ v3 + c3) @ v2 + c2) @ v1 + c1)
+    np.testing.assert_allclose(to_numpy(model(x)), rebuilt, **CLOSE)
+    assert [v1.shape, v2.shape, v3.shape] == [(5, 6), (4, 5), (3, 4)]
+
+
+def test_a_tied_model_decodes_with_the_transposes(x):
+    model = models.deep((D,), (5, 4), tied=True)
+    (w1, b1), (w2, b2) = dense_weights(model, model.encoder)
+    c2, c1 = (
+        to_numpy(layer.bias)
+        for layer in model.decoder.layers
+        if isinstance(layer, layers.TiedDense)
+    )
+    code = relu(relu(x @ w1 + b1) @ w2 + b2)
+    rebuilt = relu(code @ w2.T + c2) @ w1.T + c1
+    np.testing.assert_allclose(to_numpy(model(x)), rebuilt, **CLOSE)
+    # Two kernels and four biases.
+    assert len(model.trainable_weights) == 6
+
+
+def tied_layers(model):
+    return [x for x in model.decoder.layers if isinstance(x, layers.TiedDense)]
+
+
+@pytest.mark.parametrize("make", [FAMILIES["deep-tied"], FAMILIES["stacked-tied"]])
+def test_tied_layers_stay_tied(make, tmp_path):
+    model = make()
+    model.save(tmp_path / "model.keras")
+    copies = [
+        keras.saving.load_model(tmp_path / "model.keras"),
+        keras.models.clone_model(model),
+        pickle.loads(pickle.dumps(model)),
+    ]
+    for again in (model, *copies):
+        kernels = [layer.kernel for layer in again.sparse_layers]
+        tied = [layer.kernel for layer in tied_layers(again)[::-1]]
+        assert len(tied) == len(kernels) > 1
+        assert all(a is b for a, b in zip(tied, kernels, strict=True))
+
+
+def test_penalties_of_every_layer_are_added(x):
+    regularizers = [L1(0.5), None, KLDivergence(0.2, 0.7)]
+    model = models.deep((D,), (5, 4, 3), regularizers, centering=False)
+    (w1, b1), (w2, b2), (w3, b3) = dense_weights(model, model.encoder)
+    first = relu(x @ w1 + b1)
+    code = sigmoid(relu(first @ w2 + b2) @ w3 + b3)
+    expected = l1_penalty(first, 0.5) + kl_penalty(code.mean(axis=0), 0.2, 0.7)
+    model.compile(jit_compile=False)
+    logs = model.test_on_batch(x, return_dict=True)
+    assert logs["sparsity_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_single_sparsity_is_the_code_s_in_deep_and_everyone_s_in_stacked():
+    def kinds(model):
+        return [getattr(x.sparse, "regularizer", None) for x in model.sparse_layers]
+
+    penalty = L1(0.1)
+    assert kinds(models.deep((D,), (5, 4, 3), penalty)) == [None, None, penalty]
+    assert kinds(models.stacked((D,), (5, 4), penalty)) == [penalty, penalty]
+    assert kinds(models.stacked((D,), (5, 4), [None, penalty])) == [None, penalty]
+
+
+def test_weight_decay_is_on_every_kernel(x):
+    model = models.deep((D,), (5, 4), kernel_regularizer=keras.regularizers.L2(0.1))
+    kernels = [v for v in model.trainable_weights if v.name == "kernel"]
+    assert len(kernels) == 4
+    decay = 0.1 * sum((to_numpy(v) ** 2).sum() for v in kernels)
+    model.compile(jit_compile=False)
+    logs = model.test_on_batch(x, return_dict=True)
+    assert logs["loss"] - logs["reconstruction_loss"] == pytest.approx(decay, rel=1e-5)
+
+
+def test_batch_normalisation_is_between_the_layers():
+    model = FAMILIES["deep-norm"]()
+    names = [layer.name for layer in (*model.encoder.layers, *model.decoder.layers)]
+    assert [n for n in names if n.endswith("norm")] == [
+        "encode_1_norm",
+        "decode_2_norm",
+    ]
+    assert names[names.index("encode_1_norm") - 1] == "encode_1"
+    assert names[names.index("decode_2_norm") - 1] == "decode_2"
+
+
+# Levels.
+
+DENSE = ["deep", "deep-tied", "deep-norm", "deep-noise", "stacked", "stacked-tied"]
+
+
+def apply(chain, x):
+    for layer in chain:
+        x = layer(x)
+    return x
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_levels_are_the_model_in_parts(name, tmp_path):
+    model = FAMILIES[name]()
+    model.save(tmp_path / "model.keras")
+    copies = [keras.saving.load_model(tmp_path / "model.keras")]
+    copies.append(keras.models.clone_model(model))
+    for again in (model, *copies):
+        code = x = data(again)
+        widths = []
+        for level in again.levels:
+            code = apply(level.encode, code)
+            widths.append(code.shape[-1])
+        np.testing.assert_allclose(
+            to_numpy(code), to_numpy(again.encoder(x)), rtol=1e-6
+        )
+        assert widths == [layer.units for layer in again.sparse_layers]
+        for level in again.levels[::-1]:
+            code = apply(level.decode, code)
+        np.testing.assert_allclose(to_numpy(code), to_numpy(again(x)), rtol=1e-5)
+
+
+def test_levels_of_a_shallow_model():
+    [level] = models.shallow((2, 3), 4, tied=True).levels
+    assert [layer.name for layer in level.encode] == ["flatten", "center", "code"]
+    assert [layer.name for layer in level.decode] == ["output", "reshape"]
+
+
+def test_levels_of_plain_keras_models():
+    encoder = keras.Sequential(
+        [keras.Input((D,)), keras.layers.Dense(5, "relu"), keras.layers.Dense(4)]
+    )
+    decoder = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(5, "relu"), keras.layers.Dense(D)]
+    )
+    assert len(models.Autoencoder(encoder, decoder).levels) == 2
+
+
+def lopsided():
+    encoder = models.deep((D,), (5, 4)).encoder
+    return models.Autoencoder(encoder, models.shallow((D,), 4).decoder)
+
+
+@pytest.mark.parametrize(
+    "make", [FAMILIES["convolutional"], FAMILIES["variational"], lopsided]
+)
+def test_other_models_have_no_levels(make):
+    model = make()
+    with pytest.raises(ValueError, match=r"`levels`.*mirror.*stacked") as error:
+        _ = model.levels
+    assert f"model={model.name!r}" in str(error.value)
+
+
+# Convolutions.
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 8, 1), (7, 9, 1), (1, 5, 3), (28, 28, 1), (13, 2, 2)]
+)
+def test_any_size_is_restored(shape):
+    model = models.convolutional(shape, (2, 3, 4))
+    assert model.decoder.output_shape == (None, *shape)
+    assert tuple(model(np.zeros((1, *shape), "float32")).shape) == (1, *shape)
+
+
+def test_published_convolutions():
+    """Filters 16, 32, 64, a code of 30, global pooling: Géron, chapter 17."""
+    model = models.convolutional(
+        (28, 28, 1), (16, 32, 64, 30), pooling=keras.layers.GlobalAveragePooling2D()
+    )
+    shapes = [tuple(layer.output.shape[1:]) for layer in model.encoder.layers]
+    assert shapes == [
+        *[(28, 28, 1), (28, 28, 16), (14, 14, 16), (14, 14, 32), (7, 7, 32)],
+        *[(7, 7, 64), (4, 4, 64), (64,), (30,)],
+    ]
+    kinds = [type(layer).__name__ for layer in model.decoder.layers[1:]]
+    assert kinds.count("Conv2DTranspose") == 3
+    assert kinds[-1] == "Conv2DTranspose"  # its activation bounds the output
+
+
+def test_penalties_of_feature_maps(images):
+    regularizers = [L1(0.5), KLDivergence(0.2, 0.7)]
+    model = models.convolutional(IMAGE, (4, 3), regularizers)
+    maps = keras.Model(model.encoder.input, model.encoder.get_layer("encode_1").output)
+    first, code = to_numpy(maps(images)), to_numpy(model.encoder(images))
+    expected = l1_penalty(first, 0.5) + kl_penalty(code.mean(axis=0), 0.2, 0.7)
+    model.compile(jit_compile=False)
+    logs = model.test_on_batch(images, return_dict=True)
+    assert logs["sparsity_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["average", keras.layers.Flatten])
+def test_what_is_no_pooling(pooling):
+    with pytest.raises(ValueError, match=r"`pooling`.*GlobalAveragePooling2D"):
+        models.convolutional(IMAGE, (4, 3), pooling=pooling)
+
+
+# Classifiers.
+
+CLASSES = 3
+
+
+@pytest.fixture
+def y():
+    return np.arange(8) % CLASSES
+
+
+def classifier(family="deep", **kwargs):
+    return models.classifier(FAMILIES[family](), CLASSES, **kwargs)
+
+
+@pytest.mark.parametrize("family", ["deep", "deep-noise", "variational"])
+def test_its_loss_is_the_cross_entropy(family, x, y):
+    model = classifier(family)
+    model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    p = to_numpy(model(x))
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
+    expected = -np.log(p[np.arange(8), y]).mean()
+    for step in (model.test_on_batch, model.train_on_batch):
+        model.reset_metrics()
+        logs = step(x, y, return_dict=True)
+        assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+        assert logs["accuracy"] == pytest.approx((p.argmax(axis=1) == y).mean())
+
+
+def test_it_starts_from_the_code_and_leaves_the_autoencoder(x, y):
+    autoencoder = FAMILIES["deep"]()
+    autoencoder.compile("adam", jit_compile=False)
+    autoencoder.train_on_batch(x)
+    model = models.classifier(autoencoder, CLASSES)
+    np.testing.assert_array_equal(
+        to_numpy(model.encoder(x)), to_numpy(autoencoder.encoder(x))
+    )
+    before = weights_of(autoencoder)
+    model.compile("adam")
+    model.fit(x, y, validation_data=(x, y), epochs=2, verbose=0)
+    assert_same_weights(before, weights_of(autoencoder))
+    moved = zip(weights_of(model.encoder), weights_of(autoencoder.encoder), strict=True)
+    assert any(not np.array_equal(a, b) for a, b in moved)
+
+
+def test_a_frozen_encoder_stays(x, y):
+    model = classifier(trainable_encoder=False)
+    before = weights_of(model.encoder)
+    model.compile(keras.optimizers.Adam(0.1))
+    head = to_numpy(model.head.kernel)
+    model.fit(x, y, verbose=0)
+    assert_same_weights(before, weights_of(model.encoder))
+    assert not np.array_equal(head, to_numpy(model.head.kernel))
+    assert len(model.trainable_weights) == 2
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_a_classifier_comes_back(trainable, x, y, tmp_path):
+    model = classifier(trainable_encoder=trainable)
+    model.compile("adam", jit_compile=False)
+    model.train_on_batch(x, y)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    for again in (loaded, clone, pickle.loads(pickle.dumps(model))):
+        assert type(again) is models.Classifier
+        np.testing.assert_allclose(to_numpy(again(x)), to_numpy(model(x)), rtol=1e-5)
+        assert len(again.trainable_weights) == len(model.trainable_weights)
+    assert loaded.loss == "sparse_categorical_crossentropy"
+    loaded.train_on_batch(x, y)
+    assert keras.saving.get_registered_name(models.Classifier) == "keras_sae>Classifier"
+
+
+def test_it_learns_labels(rng):
+    y = np.arange(96) % CLASSES
+    x = (rng.normal(size=(96, D)) / 4 + 2 * np.eye(D)[y]).astype("float32")
+    model = models.classifier(models.deep((D,), (8, 8)), CLASSES)
+    model.compile(keras.optimizers.Adam(0.02))
+    model.fit(x, y, epochs=15, batch_size=16, verbose=0)
+    assert (model.predict(x, verbose=0).argmax(axis=1) == y).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, r"`y` must be an array of labels"),
+        (np.arange(7) % 3, r"`y`.*y\.shape=\(7,\) for 8 samples"),
+        (np.eye(8), r"`y`.*\(8, 8\).*One-hot\? Take `y\.argmax"),
+        (np.arange(8) % 3 + 1, r"`y`.*from 1 to 3 with num_classes=3"),
+        (np.arange(8) % 3 - 1, r"`y`.*from -1 to 1"),
+        (np.arange(8) / 8, r"`y` must hold whole numbers"),
+        (np.array(list("abababab")), r"`y` must hold whole numbers.*unique"),
+        (np.ones(8, int), r"`y` must hold at least two classes.*label 1"),
+    ],
+)
+def test_bad_labels(labels, message, x):
+    model = classifier()
+    model.compile("adam")
+    with pytest.raises(ValueError, match=message):
+        model.fit(x, labels, verbose=0)
+
+
+@pytest.mark.parametrize("count", [0, 1, -2, 2.5, True, "3"])
+def test_bad_numbers_of_classes(count):
+    with pytest.raises(ValueError, match=r"`num_classes`") as error:
+        models.classifier(FAMILIES["deep"](), count)
+    assert repr(count) in str(error.value)
+
+
+def test_a_classifier_needs_an_autoencoder():
+    with pytest.raises(ValueError, match=r"`autoencoder`.*Received"):
+        models.classifier("deep", 3)
+
+
+# Bad input.
+
+FACTORIES = {
+    "deep": (models.deep, (D,)),
+    "stacked": (models.stacked, (D,)),
+    "convolutional": (models.convolutional, IMAGE),
+}
+factories = pytest.mark.parametrize(
+    ("factory", "shape"), FACTORIES.values(), ids=FACTORIES
+)
+
+
+@factories
+@pytest.mark.parametrize("units", [(), []])
+def test_no_layers(factory, shape, units):
+    with pytest.raises(ValueError, match=r"`units`.*each layer.*Received: units="):
+        factory(shape, units)
+
+
+@factories
+@pytest.mark.parametrize("width", [0, -3, 2.5, "4", None, True])
+def test_bad_widths(factory, shape, width):
+    with pytest.raises(ValueError, match=r"`units\[1\]`.*positive integer") as error:
+        factory(shape, (5, width))
+    assert repr(width) in str(error.value)
+
+
+@factories
+@pytest.mark.parametrize("entries", [["l1"], ["l1", None, "l1"], []])
+def test_wrong_numbers_of_sparsities(factory, shape, entries):
+    message = rf"`sparsity`.*one entry a layer.*{len(entries)} entries for 2 layers"
+    with pytest.raises(ValueError, match=message):
+        factory(shape, (5, 4), entries)
+
+
+@factories
+@pytest.mark.parametrize("bad", [(), (None, 3, 1), (0, 3, 1), None, (2.5,), "6"])
+def test_unknown_sizes(factory, shape, bad):
+    with pytest.raises(ValueError, match=r"`input_shape`.*known.*Received") as error:
+        factory(bad, (5, 4))
+    assert repr(bad) in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(6,), (5, 7), (3, 5, 7, 1)])
+def test_convolutions_need_images(shape):
+    with pytest.raises(ValueError, match=r"`input_shape`.*height, width, channels"):
+        models.convolutional(shape, (4, 3))
+
+
+def test_convolutions_need_a_convolution():
+    with pytest.raises(ValueError, match=r"`units`.*at least 2"):
+        models.convolutional(IMAGE, 4)
+
+
+def test_a_divergence_on_relu_layers_is_refused_with_a_way_out():
+    with pytest.raises(ValueError, match=r"'relu'.*activation='sigmoid'"):
+        models.deep((D,), (5, 4), ["kl", "kl"])
+    models.deep((D,), (5, 4), ["kl", "kl"], activation="auto")

@@ -1,0 +1,99 @@
+"""Pictures hold what they are said to hold, and touch no global state."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from keras_sae import models, plots
+
+X = np.random.default_rng(0).random((9, 4, 4, 1), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.shallow((4, 4, 1), 8, "l1")
+
+
+def _drawn(figure, path):
+    """Saves the figure: constrained layout warns there if something is clipped."""
+    figure.savefig(path / "figure.png")
+    assert not plt.get_fignums()
+    return figure
+
+
+def test_filters_are_the_atoms(model, tmp_path):
+    figure = _drawn(plots.filters(model, count=6), tmp_path)
+    drawn = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    atoms = np.asarray(model.decoder.layers[1].kernel).reshape(8, 4, 4)
+    assert len(drawn) == 6
+    for image, atom in zip(drawn, atoms, strict=False):
+        # differences of float32 numbers near 0.1, divided by the step of 0.05
+        np.testing.assert_allclose(image, atom, atol=1e-5)
+
+
+def test_filters_of_several_models_stand_in_blocks(model, tmp_path):
+    figure = _drawn(plots.filters({"a": model, "b": model}), tmp_path)
+    assert len(figure.subfigs) == 2
+    assert sum(bool(axes.images) for axes in figure.axes) == 16
+
+
+def test_reconstructions_show_inputs_first(model, tmp_path):
+    figure = _drawn(plots.reconstructions({"L1": model}, X, count=3), tmp_path)
+    first = figure.axes[0].images[0].get_array()
+    np.testing.assert_array_equal(first, X[0, :, :, 0])
+    rebuilt = figure.axes[3].images[0].get_array()
+    np.testing.assert_allclose(
+        rebuilt, model.predict(X, verbose=0)[0, :, :, 0], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("shape", [(16,), (7,), (4, 4), (4, 4, 3)])
+def test_any_sample_shape_can_be_drawn(shape, tmp_path):
+    model = models.shallow(shape, 3)
+    x = np.random.default_rng(0).random((2, *shape), dtype="float32")
+    _drawn(plots.filters(model), tmp_path)
+    _drawn(plots.reconstructions(model, x), tmp_path)
+
+
+def test_activations_count_what_is_not_zero(tmp_path):
+    codes = np.array([[0.0, 1.0], [0.0, 3.0], [2.0, 0.0]])
+    figure = _drawn(plots.activations(codes, target=0.5), tmp_path)
+    left, right = figure.axes
+    assert sum(bar.get_height() for bar in left.patches) == 3
+    assert "50%" in left.get_title()
+    heights = [bar.get_height() for bar in right.patches]
+    np.testing.assert_allclose(heights, [4 / 3, 2 / 3])
+    assert right.lines[0].get_ydata()[0] == 0.5
+
+
+def test_a_code_that_is_all_zero_can_be_drawn(tmp_path):
+    _drawn(plots.activations(np.zeros((3, 4))), tmp_path)
+
+
+def test_history_draws_training_and_validation_together(tmp_path):
+    logs = {"loss": [2.0, 1.0], "val_loss": [3.0, 2.0], "l0": [5.0, 4.0]}
+    figure = _drawn(plots.history({"a": logs}), tmp_path)
+    assert [axes.get_title() for axes in figure.axes] == ["loss", "l0"]
+    training, validation = figure.axes[0].lines
+    np.testing.assert_array_equal(training.get_ydata(), [2.0, 1.0])
+    np.testing.assert_array_equal(validation.get_ydata(), [3.0, 2.0])
+
+
+def test_pareto_draws_the_front(tmp_path):
+    table = pd.DataFrame(
+        {
+            "model": ["a", "b", "c", "d"],
+            "l0": [1.0, 2.0, 3.0, 2.5],
+            "reconstruction": [3.0, 1.0, 0.5, 2.0],
+        }
+    )
+    figure = _drawn(plots.pareto(table), tmp_path)
+    front = figure.axes[0].lines[0]
+    np.testing.assert_array_equal(front.get_xdata(), [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(front.get_ydata(), [3.0, 1.0, 0.5])
+
+
+def test_pareto_names_the_missing_column():
+    with pytest.raises(ValueError, match="missing: reconstruction"):
+        plots.pareto(pd.DataFrame({"l0": [1.0]}))
