@@ -169,19 +169,20 @@ class DeadUnits(keras.callbacks.Callback):
         error = (residual**2).sum(axis=1).astype("float64")
         picks = self.rng.choice(len(x), size=len(dead), p=error / error.sum())
         atoms = residual[picks] / np.linalg.norm(residual[picks], axis=1, keepdims=True)
-        kernel, bias = (
-            ops.convert_to_numpy(v).copy() for v in (code.kernel, code.bias)
-        )
+        kernel = ops.convert_to_numpy(code.kernel).copy()
         alive = np.setdiff1d(np.arange(code.units), dead)
         norm = np.linalg.norm(kernel[:, alive], axis=0).mean() if len(alive) else 1.0
-        kernel[:, dead], bias[dead] = 0.2 * norm * atoms.T, 0.0
+        kernel[:, dead] = 0.2 * norm * atoms.T
         decoder = ops.convert_to_numpy(output.kernel).copy()
         decoder[dead] = atoms
         code.kernel.assign(kernel)
-        code.bias.assign(bias)
+        if code.bias is not None:
+            bias = ops.convert_to_numpy(code.bias).copy()
+            bias[dead] = 0.0
+            code.bias.assign(bias)
+            self._forget(code.bias, dead)
         output.kernel.assign(decoder)
         self._forget(code.kernel, (slice(None), dead))
-        self._forget(code.bias, dead)
         self._forget(output.kernel, dead)
 
     def _forget(self, variable: Any, entries: Any) -> None:

@@ -6,10 +6,14 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 
 def finite_factor(name: str, value: Any) -> float:
     """Returns `value` as a float, if it is a finite number and not negative."""
-    if not isinstance(value, numbers.Real) or not (math.isfinite(value) and value >= 0):
+    if not isinstance(value, (int, float, np.integer, np.floating)) or not (
+        math.isfinite(value) and value >= 0
+    ):
         raise ValueError(
             f"`{name}` weighs a penalty, so it must be a finite number >= 0. "
             f"Received: {name}={value!r}. Use 0 to switch the penalty off."
@@ -19,7 +23,10 @@ def finite_factor(name: str, value: Any) -> float:
 
 def fraction(name: str, value: Any) -> float:
     """Returns `value` as a float, if it lies strictly between 0 and 1."""
-    if not isinstance(value, numbers.Real) or not 0 < value < 1:
+    if (
+        not isinstance(value, (int, float, np.integer, np.floating))
+        or not 0 < value < 1
+    ):
         raise ValueError(
             f"`{name}` must lie strictly between 0 and 1. "
             f"Received: {name}={value!r}. A usual value is 0.05."

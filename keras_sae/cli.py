@@ -3,7 +3,6 @@
 import functools
 import logging
 import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -115,7 +114,7 @@ def train(
     """
     from keras_sae import checks, layers, models, plans
 
-    families = {
+    families: dict[str, Callable] = {
         "shallow": models.shallow,
         "deep": models.deep,
         "stacked": models.stacked,
@@ -207,9 +206,12 @@ def _run(
         **settings,
     }
     folder = runs.open_folder(output, settings)
-    columns = ["[progress.description]{task.description}", BarColumn()]
-    columns += [MofNCompleteColumn(), TimeElapsedColumn()]
-    with Progress(*columns) as progress:
+    with Progress(
+        "[progress.description]{task.description}",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    ) as progress:
         table = runs.run(
             plan,
             data,
@@ -273,8 +275,11 @@ def _print(table: Any) -> None:
         collapse_padding=True,
     )
     for name in shown:
-        justify = "left" if name == "model" else "right"
-        printed.add_column(_COLUMNS[name][0], justify=justify, no_wrap=True)
+        printed.add_column(
+            _COLUMNS[name][0],
+            justify="left" if name == "model" else "right",
+            no_wrap=True,
+        )
     for _, row in table.iterrows():
         printed.add_row(*(_cell(name, row) for name in shown))
     Console().print(printed)
@@ -295,4 +300,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -50,7 +50,7 @@ def filters(model: Any, count: int = 64, columns: int = 16) -> Any:
     for part, (name, atoms) in zip(parts, blocks.items(), strict=True):
         title = f"{name}: what each unit adds to the reconstruction"
         part.suptitle(title, fontsize=9, color=_INK)
-        for axes, atom in _grid(part, rows[name], columns, atoms):
+        for axes, atom in _grid(part, rows[name], columns, list(atoms)):
             limit = float(np.abs(atom).max()) or 1.0
             _image(axes, atom, -limit, limit)
     return figure
@@ -146,7 +146,7 @@ def latent_plane(model: Any, x: Any, steps: int = 11, reach: float = 2.0) -> Any
     return _sheet(model.decode(codes), steps, title)
 
 
-def activations(codes: Any, target: float | None = None) -> Any:
+def activations(codes: Any, target: Any = None) -> Any:
     """Draws how strongly units fire, and the mean activation of every unit.
 
     Args:

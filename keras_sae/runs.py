@@ -106,7 +106,6 @@ def run(
     True
     """
     train, test = data
-    settings = {"batch_size": batch_size, "directory": folder, "callbacks": callbacks}
     table = evaluation.compare(
         plan.builders,
         train,
@@ -115,7 +114,9 @@ def run(
         seeds=seeds,
         prepare=plan.prepare,
         fine_tuning=fine_tuning,
-        **settings,
+        batch_size=batch_size,
+        directory=folder,
+        callbacks=callbacks,
     )
     _write(table, folder, "table", "metrics")
     trained, histories = {}, {}

@@ -226,7 +226,7 @@ def held_out(model: Any, train: Data, test: Data) -> dict[str, float]:
         return figures
     codes, held = np.asarray(model.encode(train[0])), model.encode(test[0])
     labels = np.asarray(train[1])
-    parts = {"probe_accuracy": slice(None)}
+    parts: dict[str, Any] = {"probe_accuracy": slice(None)}
     for count in _FEW:
         if count < len(labels):
             parts[f"probe_accuracy_{count}"] = few(labels, count)

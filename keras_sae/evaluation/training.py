@@ -104,7 +104,7 @@ class Run:
         logs = pd.read_csv(self._backup() / "logs.csv")
         # An epoch that ended without its backup was run and logged twice.
         logs = logs.drop_duplicates("epoch", keep="last").drop(columns="epoch")
-        return logs.to_dict("list")
+        return {str(name): list(values) for name, values in logs.items()}
 
     def finish(self, model: Any, figures: dict[str, float], history: dict) -> None:
         """Leaves the model and then its record, whose presence means finished."""

@@ -76,7 +76,6 @@ def convolutional(
     ((None, 16), (None, 7, 9, 1))
     """
     shape, widths = _image(input_shape), _assembly.widths(units, least=2)
-    *filters, last = widths
     *penalties, sparsest = _assembly.sparsities(sparsity, len(widths))
     options = {
         "kernel_initializer": kernel_initializer,
@@ -84,47 +83,54 @@ def convolutional(
     }
     side = checks.positive_integer("kernel_size", kernel_size)
     maps = {"kernel_size": side, "padding": "same", **_CHANNELS_LAST, **options}
-    [code] = _assembly.codes([last], [sparsest], [code_activation], **options)
+    code = _assembly.codes(widths[-1:], [sparsest], [code_activation], **options)
     down = [
         keras.layers.Conv2D(width, activation=activation, name=f"encode_{n}", **maps)
-        for n, width in enumerate(filters, start=1)
+        for n, width in enumerate(widths[:-1], start=1)
     ]
-    vector = _assembly.copied("pooling", pooling or keras.layers.Flatten())
-    encoder = _assembly.chain(
-        shape,
-        [
-            *_assembly.corrupting(corruption),
-            *_halving(down, penalties, batch_normalization),
-            vector,
-            code,
-        ],
-        "encoder",
+    layers = [
+        *_assembly.corrupting(corruption),
+        *_halving(down, penalties, batch_normalization),
+        _assembly.copied("pooling", pooling or keras.layers.Flatten()),
+        *code,
+    ]
+    encoder = _assembly.chain(shape, layers, "encoder")
+    activations = (activation, output_activation)
+    decoder = _decoder(shape, widths, activations, batch_normalization, options, maps)
+    return Autoencoder(encoder, decoder, name=name)
+
+
+def _decoder(
+    shape: tuple[int, ...],
+    widths: tuple[int, ...],
+    activations: tuple[Any, Any],
+    batch_normalization: bool,
+    options: dict[str, Any],
+    maps: dict[str, Any],
+) -> keras.Model:
+    """The mirror: a dense layer to the last feature maps, and the way back up."""
+    *filters, code = widths
+    hidden, last = activations
+    sizes = _sizes(shape, len(filters))
+    bottom = (*sizes[-1], filters[-1])
+    first = keras.layers.Dense(
+        _assembly.size(bottom), hidden, name=f"decode_{len(widths)}", **options
     )
     up = [
         keras.layers.Conv2DTranspose(
-            width, strides=2, activation=activation, name=f"decode_{n}", **maps
+            width, strides=2, activation=hidden, name=f"decode_{n}", **maps
         )
         for n, width in enumerate(filters[:-1], start=2)
     ]
     output = keras.layers.Conv2DTranspose(
-        shape[-1], strides=2, activation=output_activation, name="output", **maps
+        shape[-1], strides=2, activation=last, name="output", **maps
     )
-    sizes = _sizes(shape, len(filters))
-    bottom = (*sizes[-1], filters[-1])
-    first = keras.layers.Dense(
-        _assembly.size(bottom), activation, name=f"decode_{len(widths)}", **options
-    )
-    decoder = _assembly.chain(
-        (code.units,),
-        [
-            first,
-            *_assembly.norm(first.name, batch_normalization),
-            keras.layers.Reshape(bottom),
-            *_doubling([output, *up], sizes, batch_normalization),
-        ],
-        "decoder",
-    )
-    return Autoencoder(encoder, decoder, name=name)
+    layers = [
+        *_assembly.normalized([first], batch_normalization),
+        keras.layers.Reshape(bottom),
+        *_doubling([output, *up], sizes, batch_normalization),
+    ]
+    return _assembly.chain((code,), layers, "decoder")
 
 
 def _image(input_shape: Any) -> tuple[int, ...]:

@@ -1,0 +1,61 @@
+"""Does a penalty stop a model from copying its input? Fashion-MNIST, L1 1e-4.
+
+    TFDS_DATA_DIR=... python benchmarks/selectivity.py [--epochs 10]
+
+For as many units as pixels (784) and for 1,024: our shallow model without and with
+the penalty, and plain Keras (no centring, no unit-norm atoms) with the same graph.
+JAX unless `KERAS_BACKEND` says otherwise.
+"""
+
+import argparse
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import keras
+import pandas as pd
+from _timing import machine, record
+
+from keras_sae import datasets, evaluation, models, regularizers
+
+SHAPE = (28, 28, 1)
+FACTOR = 1e-4
+PLAIN = {"centering": False, "unit_norm": False}
+COLUMNS = ["explained_variance", "copying", "selectivity", "l0", "dead_fraction"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=10)
+    options = parser.parse_args()
+    (x, _), (test, _) = datasets.load_data("fashion_mnist")
+    rows = []
+    for units in (784, 1024):
+        for name, sparsity, settings in (
+            ("no penalty", None, {}),
+            ("L1", regularizers.L1(FACTOR), {}),
+            ("plain Keras, no penalty", None, PLAIN),
+            ("plain Keras, L1", regularizers.L1(FACTOR), PLAIN),
+        ):
+            keras.utils.set_random_seed(0)
+            model = models.shallow(SHAPE, units, sparsity, **settings)
+            model.compile("adam")
+            model.fit(x, epochs=options.epochs, batch_size=256, verbose=0)
+            figures = evaluation.evaluate(model, test)
+            rows.append({"units": units, "model": name, **figures})
+            shown = {column: round(figures[column], 3) for column in COLUMNS}
+            print(units, name, shown, flush=True)
+    table = pd.DataFrame(rows)
+    settings = {"epochs": options.epochs, "batch": 256, "factor": FACTOR, "seed": 0}
+    record(
+        "selectivity",
+        {
+            "settings": settings,
+            "machine": machine(),
+            "rows": table.to_dict("records"),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
