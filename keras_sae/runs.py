@@ -12,6 +12,9 @@ import numpy as np
 from keras_sae import evaluation, files, plots
 from keras_sae.plans import Plan
 
+# Weights of a sweep: from hardly any penalty to hardly any code.
+FACTORS = tuple(float(factor) for factor in np.geomspace(3e-4, 3e-1, 7))
+
 Data = tuple[tuple[Any, Any], tuple[Any, Any]]
 
 
@@ -136,7 +139,7 @@ def sweep(
     It leaves `sweep.csv`, `sweep.json` and `pareto.png` in the run's folder.
 
     Args:
-        plan: Its `sweeps` are run over seven factors from 3e-4 to 3e-1.
+        plan: Its `sweeps` are run over `FACTORS`, seven from 3e-4 to 3e-1.
         data: As for `run`.
         folder: As for `run`.
         epochs: As for `run`.
@@ -145,25 +148,13 @@ def sweep(
 
     Returns:
         A `pandas.DataFrame`, `model` names the penalty.
-
-    Example:
-
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from keras_sae import models, plans, regularizers, runs
-    >>> x = np.random.default_rng(0).random((16, 6), dtype="float32")
-    >>> folder = runs.open_folder(tempfile.mkdtemp() + "/run", {"seed": 0})
-    >>> l1 = lambda f: models.shallow((6,), 4, regularizers.L1(f))
-    >>> plan, data = plans.Plan({}, sweeps={"L1": l1}), ((x, None), (x, None))
-    >>> len(runs.sweep(plan, data, folder, epochs=1, seed=0, batch_size=8))
-    7
     """
     import pandas as pd
 
     parts = [
         evaluation.sweep(
             builder,
-            [float(f) for f in np.geomspace(3e-4, 3e-1, 7)],
+            FACTORS,
             *data,
             epochs,
             seeds=(seed,),
