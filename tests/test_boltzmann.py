@@ -10,7 +10,8 @@ from helpers import assert_same_weights, sigmoid, to_numpy, weights_of
 
 from keras_sae import layers, models, pretraining
 from keras_sae.pretraining import _rbm
-from keras_sae.pretraining._rbm import RBM, UNITS, RisingMomentum
+from keras_sae.pretraining._momentum import RisingMomentum
+from keras_sae.pretraining._rbm import RBM, UNITS
 from keras_sae.regularizers import KLDivergence
 
 KINDS = [("sigmoid", "sigmoid"), ("sigmoid", "linear"), ("linear", "sigmoid")]
@@ -93,9 +94,9 @@ def _textbook(v0, W, a, b, visible, hidden, steps):
 @kinds
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_update_is_the_textbooks(rng, no_chance, visible, hidden, steps):
-    x = _data(rng, 12)
-    rbm = RBM(4, visible, hidden, cd_steps=steps, weight_decay=0.02)
-    _set(rbm, rng, 6)
+    x = _data(rng, 12, 20)
+    rbm = RBM(16, visible, hidden, cd_steps=steps, weight_decay=0.02)
+    _set(rbm, rng, 20)
     expected = _weights(rbm)
     optimizer = RisingMomentum(0.05, initial_momentum=0.5, momentum=0.9, steps=2)
     rbm.compile(optimizer, loss=None)
@@ -114,9 +115,9 @@ def test_the_update_is_the_textbooks(rng, no_chance, visible, hidden, steps):
 @kinds
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_logs_are_those_of_the_machine(rng, no_chance, visible, hidden, steps):
-    x = _data(rng, 12)
-    rbm = RBM(4, visible, hidden, cd_steps=steps)
-    _set(rbm, rng, 6)
+    x = _data(rng, 12, 20)
+    rbm = RBM(16, visible, hidden, cd_steps=steps)
+    _set(rbm, rng, 20)
     W, a, b = _weights(rbm)
     rbm.compile(RisingMomentum(0.0), loss=None)
     history = rbm.fit(x, batch_size=12, verbose=0, validation_data=x).history
@@ -128,7 +129,8 @@ def test_the_logs_are_those_of_the_machine(rng, no_chance, visible, hidden, step
     assert history["free_energy"][0] == pytest.approx(energy, rel=1e-5)
     assert history["val_free_energy"][0] == pytest.approx(energy, rel=1e-5)
     if steps == 2:
-        inputs = ((inputs > 0) @ W + b > 0) @ W.T + a
+        first, inputs = inputs, ((inputs > 0) @ W + b > 0) @ W.T + a
+        assert not np.allclose(first, inputs)
     last = keras.ops.convert_to_tensor(MEAN[visible](inputs), "float32")
     expected = energy - to_numpy(rbm.free_energy(last)).mean()
     decay = 2e-4 / 2 * (W**2).sum()

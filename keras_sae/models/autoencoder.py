@@ -12,6 +12,7 @@ from keras import ops
 from keras_sae import checks, metrics
 from keras_sae.layers import SparseDense, _terms, sparsity, tying
 from keras_sae.models import _contraction, _inputs
+from keras_sae.models._checked import Checked
 from keras_sae.models.levels import Level, flatten, levels_of
 from keras_sae.registration import register
 
@@ -33,7 +34,7 @@ def _inside_step() -> Iterator[None]:
 
 
 @register
-class Autoencoder(keras.Model):
+class Autoencoder(Checked):
     """Encoder and decoder trained together to rebuild their input.
 
     `loss = reconstruction_loss + sparsity_loss + auxiliary_loss + weight decay`
@@ -98,11 +99,6 @@ class Autoencoder(keras.Model):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Does nothing: encoder and decoder are built already."""
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """Shape of one sample of the input."""
-        return tuple(self.encoder.input_shape[1:])
 
     @property
     def sparse_layers(self) -> list[SparseDense]:
@@ -207,90 +203,6 @@ class Autoencoder(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def fit(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> keras.callbacks.History:
-        """Trains as `keras.Model.fit` does; the target is `x` if `y` is None.
-
-        Args:
-            x: Array of shape `(samples, *input_shape)`, or a dataset of batches
-                of `x` or of `(x, target)`.
-            y: None, or a target of the shape of `x`, e.g. clean images.
-            batch_size: Samples a step, 32 if None.
-            *args: As in Keras.
-            **kwargs: As in Keras.
-
-        Returns:
-            A `keras.callbacks.History`.
-
-        Raises:
-            ValueError: `x` is empty, not finite, of another shape, of integers,
-                or beyond the output activation; there are fewer samples than
-                `batch_size`; `y` is not a target of the shape of `x`.
-        """
-        self.check_data(x, y, batch_size)
-        if kwargs.get("class_weight") is not None:
-            raise ValueError(
-                "`class_weight` weighs classes, and an autoencoder has none. Received: "
-                f"class_weight={kwargs['class_weight']!r}. Use sample_weight."
-            )
-        validation = kwargs.get("validation_data")
-        if validation is not None:
-            pair = validation if isinstance(validation, (tuple, list)) else [validation]
-            self.check_data(*pair[:2])
-        return super().fit(x, y, batch_size, *args, **kwargs)
-
-    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains one step on one batch, as `keras.Model.train_on_batch` does.
-
-        Args:
-            x: Array of shape `(batch, *input_shape)`.
-            y: As in `fit`.
-            *args: As in Keras.
-            **kwargs: As in Keras.
-
-        Returns:
-            The figures of the logs, as in Keras.
-
-        Raises:
-            ValueError: As in `fit`.
-        """
-        self.check_data(x, y)
-        return super().train_on_batch(x, y, *args, **kwargs)
-
-    def evaluate(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        """Returns the figures of the logs for `x`, as `keras.Model.evaluate` does.
-
-        Args:
-            x: As in `fit`.
-            y: As in `fit`.
-            batch_size: As in Keras.
-            *args: As in Keras.
-            **kwargs: As in Keras.
-
-        Returns:
-            A list of floats, or a dict with `return_dict=True`.
-
-        Raises:
-            ValueError: As in `fit`.
-        """
-        # Keras itself evaluates inside `fit`, with what `fit` has checked.
-        if "_use_cached_eval_dataset" not in kwargs:
-            self.check_data(x, y)
-        return super().evaluate(x, y, batch_size, *args, **kwargs)
-
     def encode(self, x: Any, batch_size: int = 256) -> np.ndarray:
         """Returns the codes of `x`.
 
@@ -316,46 +228,6 @@ class Autoencoder(keras.Model):
         """
         self._check_arrays(code, tuple(self.decoder.input_shape[1:]))
         return self.decoder.predict(code, batch_size=batch_size, verbose=0)
-
-    def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
-        """Returns the reconstructions of `x`, as `keras.Model.predict` does.
-
-        Args:
-            x: As in `fit`.
-            *args: As in Keras.
-            **kwargs: As in Keras.
-
-        Returns:
-            NumPy array of the shape of `x`.
-        """
-        self._check_arrays(x, self.sample_shape)
-        return super().predict(x, *args, **kwargs)
-
-    def _check_arrays(self, x: Any, shape: tuple[int, ...]) -> None:
-        # Before Keras sees them: on JAX an error inside a compiled function leaves
-        # the model without its weights.
-        _inputs.check_data(x, None, shape, None)
-
-    def check_data(self, x: Any, y: Any = None, batch_size: int | None = None) -> None:
-        """Raises what `fit` would raise for these data; trains nothing.
-
-        Args:
-            x: As in `fit`.
-            y: As in `fit`.
-            batch_size: As in `fit`.
-
-        Raises:
-            ValueError: As in `fit`.
-        """
-        _inputs.check_data(x, y, self.sample_shape, batch_size)
-        target = x if y is None else y
-        _inputs.check_range(target, self._output_bounds())
-
-    def _output_bounds(self) -> tuple[float, float]:
-        outputs = [x for x in flatten(self.decoder) if hasattr(x, "activation")]
-        if not outputs:
-            return -np.inf, np.inf
-        return sparsity.bounds(outputs[-1].activation)
 
     def _activity_metric(self) -> keras.metrics.Metric:
         last = self.sparse_layers[-1:]
