@@ -47,7 +47,7 @@ def _reported(command: Callable) -> Callable:
 @_reported
 def compare(
     dataset: Dataset = "digits",
-    epochs: Epochs = 60,
+    epochs: Epochs = 50,
     seed: Seed = 0,
     output: Output = "keras-sae-compare",
     units: Units = 64,
@@ -90,7 +90,7 @@ def compare(
 @_reported
 def train(
     dataset: Dataset = "digits",
-    epochs: Epochs = 60,
+    epochs: Epochs = 50,
     seed: Seed = 0,
     output: Output = "keras-sae-train",
     family: Annotated[

@@ -14,7 +14,18 @@ import numpy as np
 _INK, _ACCENT, _MUTED = "#1f2933", "#c2410c", "#3b6ea5"
 # Small beside the reach of a sigmoid, large beside float32's rounding.
 _STEP = 0.05
-_COLOURS = ["#3b6ea5", "#c2410c", "#4d7c3a", "#7a4fa3", "#a16207", "#0f766e", "#be185d"]
+_COLOURS = [
+    "#3b6ea5",
+    "#c2410c",
+    "#4d7c3a",
+    "#7a4fa3",
+    "#a16207",
+    "#0f766e",
+    "#be185d",
+    "#64748b",
+    "#84cc16",
+    "#06b6d4",
+]
 
 
 def filters(model: Any, count: int = 64, columns: int = 16) -> Any:
@@ -229,9 +240,14 @@ def history(history: Any) -> Any:
                     ax.plot(epochs, logs[key], style, color=colour, label=label)
         ax.set_title(panel, fontsize=9)
         ax.set_xlabel("epoch")
-    handles, labels = figure.axes[0].get_legend_handles_labels()
+    lines = {label: line for ax in figure.axes for line, label in _labelled(ax)}
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8
+        list(lines.values()),
+        list(lines),
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=8,
     )
     return figure
 
@@ -310,6 +326,11 @@ def _histories(history: Any) -> dict[str, Mapping[str, Sequence[float]]]:
     ):
         return {"": logs}
     return {name: getattr(v, "history", v) for name, v in logs.items()}
+
+
+def _labelled(axes: Any) -> Any:
+    """The lines of one panel with their labels; no panel has those of all."""
+    return zip(*axes.get_legend_handles_labels(), strict=True)
 
 
 def _cycle(count: int) -> list[str]:

@@ -207,7 +207,7 @@ def draw(
     targets = {name: evaluation.target(model) for name, model in trained.items()}
     spread = np.linspace(0, len(x) - 1, min(12, len(x))).astype(int)
     pictures = {
-        "filters": plots.filters(trained),
+        "filters": plots.filters(trained, count=32),
         "reconstructions": plots.reconstructions(trained, np.asarray(x)[spread]),
         "activations": plots.activations(codes, targets),
         "history": plots.history(histories),
@@ -216,7 +216,7 @@ def draw(
     if sampling:
         pictures["samples"] = plots.samples(sampling[0])
         if sampling[0].decoder.input_shape[-1] > 1:
-            pictures["latent_plane"] = plots.latent_plane(sampling[0], x)
+            pictures["latent_plane"] = plots.latent_plane(sampling[0], x, steps=9)
     for name, figure in pictures.items():
         with files.whole(folder / f"{name}.png") as path:
             figure.savefig(path)

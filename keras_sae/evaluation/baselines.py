@@ -163,6 +163,8 @@ class DictionaryLearning(RawPixels):
         self.learner = decomposition.MiniBatchDictionaryLearning(
             self.units,
             alpha=0.1,
+            batch_size=64,
+            max_iter=20,  # five times as fast as the defaults, EV .846 for .850
             transform_algorithm="omp",
             transform_n_nonzero_coefs=active,
             random_state=self.seed,

@@ -101,7 +101,8 @@ class Run:
         """The logs of every epoch, of earlier attempts as well."""
         import pandas as pd
 
-        logs = pd.read_csv(self._backup() / "logs.csv")
+        # Keras makes columns for a validation that there may not have been.
+        logs = pd.read_csv(self._backup() / "logs.csv").dropna(axis=1, how="all")
         # An epoch that ended without its backup was run and logged twice.
         logs = logs.drop_duplicates("epoch", keep="last").drop(columns="epoch")
         return {str(name): list(values) for name, values in logs.items()}
