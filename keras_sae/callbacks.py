@@ -11,7 +11,7 @@ from keras_sae.layers import Penalty, SparseDense
 
 
 def _layers(model: keras.Model, kind: type) -> list[Any]:
-    """The sublayers of `model` of one kind, in the order they were added."""
+    """The sublayers of `model` of one kind, in no particular order."""
     return [x for x in model._flatten_layers() if isinstance(x, kind)]
 
 
@@ -119,10 +119,12 @@ class DeadUnits(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Finds the code layer, and checks that its units can be revived."""
-        if not _layers(self.model, SparseDense):
+        found = len(_layers(self.model, SparseDense))
+        if found == 0 or (found > 1 and not hasattr(self.model, "sparse_layers")):
             raise ValueError(
-                "`DeadUnits` watches `keras_sae.layers.SparseDense`, and this model "
-                f"has none. Received: model={self.model.name!r}."
+                "`DeadUnits` watches the code of an autoencoder, or the only "
+                "`keras_sae.layers.SparseDense` of another model. Received: "
+                f"model={self.model.name!r} with {found} of them."
             )
         if self.revive is not None:
             self._output_layer()
@@ -147,7 +149,9 @@ class DeadUnits(keras.callbacks.Callback):
             self._restart(code, np.flatnonzero(dead))
 
     def _code_layer(self) -> SparseDense:
-        return _layers(self.model, SparseDense)[-1]
+        # Of an autoencoder the innermost; any other model must have one alone.
+        found = getattr(self.model, "sparse_layers", None)
+        return (found or _layers(self.model, SparseDense))[-1]
 
     def _output_layer(self) -> keras.layers.Layer:
         """The layer whose kernel rows are the atoms, if it reads the code."""

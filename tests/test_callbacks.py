@@ -83,6 +83,26 @@ def test_dead_units_window_counts_steps_over_epochs():
     assert logs["dead_units"][1] >= 1 / 8
 
 
+@pytest.mark.parametrize("units", [(9, 4), (4, 9), (5, 7, 6)])
+def test_of_several_layers_the_code_is_watched(units):
+    model = models.deep((12,), units, "l1")
+    model.compile(keras.optimizers.SGD(0.0))
+    code = model.sparse_layers[-1]
+    assert code.units == units[-1]
+    _kill(model, [0, 2])
+    logs = model.fit(X, verbose=0, callbacks=[callbacks.DeadUnits()]).history
+    dead = (model.encode(X) == 0).all(axis=0).mean()
+    assert dead >= 2 / units[-1]
+    assert logs["dead_units"][0] == pytest.approx(dead)
+
+
+def test_a_model_without_a_code_to_watch_is_refused():
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(12)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="with 0 of them"):
+        model.fit(X, X, verbose=0, callbacks=[callbacks.DeadUnits()])
+
+
 def test_a_bounded_code_has_no_dead_units():
     model = _model(regularizers.KLDivergence(0.1))
     logs = model.fit(X, verbose=0, callbacks=[callbacks.DeadUnits()]).history
