@@ -3,7 +3,8 @@
     TFDS_DATA_DIR=... python benchmarks/selectivity.py [--epochs 10]
 
 For as many units as pixels (784) and for 1,024: our shallow model without and with
-the penalty, and plain Keras (no centring, no unit-norm atoms) with the same graph.
+the penalty, and the same with centring and unit-norm atoms off, which is the graph
+that two `Dense` of plain Keras make (the rows named after it).
 JAX unless `KERAS_BACKEND` says otherwise.
 """
 

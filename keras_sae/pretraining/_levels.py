@@ -96,7 +96,7 @@ def levels_of(model: Any) -> list[Any]:
         )
     try:
         levels = list(model.levels)
-    except (ValueError, NotImplementedError) as error:
+    except ValueError as error:
         raise ValueError(
             "`model` has nothing to pretrain layer by layer. Received: "
             f"model={model.name!r}. {advice}"
