@@ -200,6 +200,7 @@ PARTS = {
 
 CALLBACKS: dict[str, Callable[[], keras.callbacks.Callback]] = {
     "SparsityWarmup": lambda: callbacks.SparsityWarmup(epochs=1),
+    "SparsityTarget": lambda: callbacks.SparsityTarget(l0=2.5),
     "DeadUnits": lambda: callbacks.DeadUnits(),
     "DeadUnits-revive": lambda: callbacks.DeadUnits(revive=batch(samples=8)),
 }
@@ -211,6 +212,8 @@ EXEMPT = {
     "keras_sae.evaluation.PCA": _BASELINE,
     "keras_sae.evaluation.RandomEncoder": _BASELINE,
     "keras_sae.evaluation.RawPixels": _BASELINE,
+    "keras_sae.datasets.Superposition": "data, no Keras object",
+    "keras_sae.layers.Weighted": "what layers with a penalty are made from",
     "keras_sae.models.Level": "a view of a model's own layers, never saved",
 }
 

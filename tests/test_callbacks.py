@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from helpers import to_numpy
 
-from keras_sae import callbacks, models, regularizers
+from keras_sae import callbacks, datasets, layers, metrics, models, regularizers
 from keras_sae.layers import Penalty
 
 X = np.random.default_rng(0).random((64, 12), dtype="float32")
@@ -155,3 +156,59 @@ def test_a_tied_model_cannot_be_revived():
     model = _model(tied=True)
     with pytest.raises(ValueError, match="DeadUnits\\(revive=None\\)"):
         model.fit(X, verbose=0, callbacks=[callbacks.DeadUnits(revive=X)])
+
+
+# SparsityTarget.
+
+
+@pytest.fixture(scope="module")
+def digits():
+    (x, _), _ = datasets.load_data("digits")
+    return x
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "target"),
+    [
+        (regularizers.L1(1e-4), 10),
+        (regularizers.L1(1e-1), 10),
+        (layers.Gated(1e-3), 12),
+        (regularizers.KLDivergence(0.02, 1e-4), 6),
+    ],
+    ids=["light", "heavy", "gated", "kl"],
+)
+def test_l0_ends_at_its_target(digits, sparsity, target):
+    model = models.shallow((8, 8, 1), 128, sparsity)
+    model.compile(keras.optimizers.Adam(3e-3))
+    steer = callbacks.SparsityTarget(target)
+    fit = model.fit(digits, epochs=15, batch_size=64, verbose=0, callbacks=[steer])
+    name = "expected_l0" if "expected_l0" in fit.history else "l0"
+    assert fit.history[name][-1] == pytest.approx(target, rel=0.05)
+    code = model.encode(digits)
+    active = code.sum(axis=1).mean() if name == "expected_l0" else metrics.l0(code)
+    assert active == pytest.approx(target, rel=0.05)
+    penalties = [x for x in model._flatten_layers() if isinstance(x, layers.Weighted)]
+    scale = [float(to_numpy(x.scale)) for x in penalties]
+    assert fit.history["sparsity_scale"][-1] == pytest.approx(scale[0])
+
+
+def test_a_target_that_is_missed_is_not_passed_over(digits):
+    model = models.shallow((8, 8, 1), 32, "l1")
+    model.compile(keras.optimizers.Adam(1e-3))
+    steer = callbacks.SparsityTarget(l0=40)
+    with pytest.warns(UserWarning, match=r"more than 5% off its target.*l0=40"):
+        model.fit(digits, epochs=2, verbose=0, callbacks=[steer])
+
+
+@pytest.mark.parametrize("sparsity", [None, layers.TopK(4)])
+def test_nothing_to_steer(digits, sparsity):
+    model = models.shallow((8, 8, 1), 32, sparsity)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="steers the weight of a soft penalty"):
+        model.fit(digits, verbose=0, callbacks=[callbacks.SparsityTarget(4)])
+
+
+@pytest.mark.parametrize("l0", [0, -1, float("nan"), "4"])
+def test_bad_target(l0):
+    with pytest.raises(ValueError, match="`l0` must be a finite number > 0"):
+        callbacks.SparsityTarget(l0)

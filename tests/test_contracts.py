@@ -384,6 +384,7 @@ def test_metric_does_not_see_the_batch_size(case):
 
 
 @each(contracts.CALLBACKS)
+@pytest.mark.filterwarnings("ignore:`SparsityTarget` ended")  # two epochs are few
 def test_callback_watches_two_fits(case):
     """One object may serve one fit after another, and logs finite figures."""
     model = MODELS["shallow-l1"].make()
@@ -398,6 +399,7 @@ def test_callback_watches_two_fits(case):
 
 
 @each(contracts.CALLBACKS)
+@pytest.mark.filterwarnings("ignore:`SparsityTarget` ended")  # two epochs are few
 def test_callback_leaves_the_model_as_it_can_be_saved(case, tmp_path):
     model = MODELS["shallow-l1"].make()
     model.compile("sgd", jit_compile=False)

@@ -1,5 +1,6 @@
 """Keras layers that make, use or penalise a sparse code."""
 
+from keras_sae.layers._weighted import Weighted as Weighted
 from keras_sae.layers.atom_dense import AtomDense as AtomDense
 from keras_sae.layers.auxiliary import AuxK as AuxK
 from keras_sae.layers.centering import Centering as Centering
@@ -36,6 +37,7 @@ __all__ = [
     "SparseDense",
     "TiedDense",
     "TopK",
+    "Weighted",
     "get_sparsity",
     "tying",
 ]

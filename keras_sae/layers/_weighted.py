@@ -13,6 +13,20 @@ class Weighted(keras.layers.Layer):
     `scale` is a float32 variable, 1 at the start, that callbacks steer:
     `keras_sae.callbacks.SparsityWarmup` and `SparsityTarget`. The layers that
     penalise a code are made from it.
+
+    Input shape:
+        That of the layer made from it.
+
+    Output shape:
+        The same.
+
+    Example:
+
+    >>> from keras_sae import layers
+    >>> penalty = layers.JumpReLU()
+    >>> penalty.build((None, 4))
+    >>> isinstance(penalty, layers.Weighted), float(penalty.scale)
+    (True, 1.0)
     """
 
     # The term's name in the logs.

@@ -1,4 +1,4 @@
-"""What watches or steers a fit."""
+"""Units that have stopped firing: counted, and started again."""
 
 from typing import Any
 
@@ -7,72 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks
+from keras_sae.callbacks._layers import of_kind
 from keras_sae.layers import SparseDense
-
-
-def _layers(model: keras.Model, kind: type) -> list[Any]:
-    """The sublayers of `model` of one kind, in no particular order."""
-    return [x for x in model._flatten_layers() if isinstance(x, kind)]
-
-
-def _steerable(model: keras.Model) -> list[Any]:
-    """The sublayers of `model` that a warm-up can steer."""
-    return [x for x in model._flatten_layers() if hasattr(x, "set_share")]
-
-
-class SparsityWarmup(keras.callbacks.Callback):
-    """Raises the weight of the sparsity penalty linearly over the first epochs.
-
-    `scale(epoch) = min(1, (epoch + 1) / (epochs + 1))`, epochs counted from 0.
-
-    Units find features first and are pressed to be sparse afterwards, which
-    costs fewer dead units. `val_sparsity_loss` is reported at the same scale. A
-    `TopK` or `BatchTopK` with an `initial_k` has its `k` lowered in the same steps,
-    and the divergence of a variational model is raised.
-
-    Args:
-        epochs: Number of epochs below full weight, a positive integer.
-
-    Raises:
-        ValueError: `epochs` is not a positive integer, or the model has no
-            penalty to raise.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_sae import callbacks, models
-    >>> model = models.shallow((6,), units=8, sparsity="l1")
-    >>> model.compile("adam")
-    >>> warmup = callbacks.SparsityWarmup(epochs=1)
-    >>> x = np.ones((4, 6), "float32")
-    >>> history = model.fit(x, epochs=2, verbose=0, callbacks=[warmup])
-    >>> history.history["sparsity_scale"]
-    [0.5, 1.0]
-    """
-
-    def __init__(self, epochs: int) -> None:
-        super().__init__()
-        self.epochs = checks.positive_integer("epochs", epochs)
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Checks that there is a penalty."""
-        if not _steerable(self.model):
-            raise ValueError(
-                "`SparsityWarmup` raises the weight of a sparsity penalty, and this "
-                f"model has none. Received: model={self.model.name!r}. Build it with "
-                "sparsity='l1' or 'kl', or leave the callback out."
-            )
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Sets the scale of every penalty."""
-        self._scale = min(1.0, (epoch + 1) / (self.epochs + 1))
-        for layer in _steerable(self.model):
-            layer.set_share(self._scale)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Adds `sparsity_scale` to the logs."""
-        if logs is not None:
-            logs["sparsity_scale"] = self._scale
 
 
 class DeadUnits(keras.callbacks.Callback):
@@ -126,7 +62,7 @@ class DeadUnits(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Finds the code layer, and checks that its units can be revived."""
-        found = len(_layers(self.model, SparseDense))
+        found = len(of_kind(self.model, SparseDense))
         if found == 0 or (found > 1 and not hasattr(self.model, "sparse_layers")):
             raise ValueError(
                 "`DeadUnits` watches the code of an autoencoder, or the only "
@@ -158,12 +94,12 @@ class DeadUnits(keras.callbacks.Callback):
     def _code_layer(self) -> SparseDense:
         # Of an autoencoder the innermost; any other model must have one alone.
         found = getattr(self.model, "sparse_layers", None)
-        return (found or _layers(self.model, SparseDense))[-1]
+        return (found or of_kind(self.model, SparseDense))[-1]
 
     def _output_layer(self) -> keras.layers.Layer:
         """The layer whose kernel rows are the atoms, if it reads the code."""
         consumers = [x for x in self.model.decoder.layers if hasattr(x, "kernel")]
-        shallow = len(_layers(self.model, SparseDense)) == len(consumers) == 1
+        shallow = len(of_kind(self.model, SparseDense)) == len(consumers) == 1
         if not shallow or not isinstance(consumers[0], keras.layers.Dense):
             raise ValueError(
                 "`revive` restarts the atoms of a shallow model whose decoder is one "

@@ -1,0 +1,5 @@
+"""What watches or steers a fit."""
+
+from keras_sae.callbacks.dead_units import DeadUnits as DeadUnits
+from keras_sae.callbacks.target import SparsityTarget as SparsityTarget
+from keras_sae.callbacks.warmup import SparsityWarmup as SparsityWarmup

@@ -1,0 +1,137 @@
+"""A controller of the penalty's weight: the user says how sparse, not how heavy."""
+
+import math
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sae import checks
+from keras_sae.layers import Weighted
+
+# The figures that count active units, whichever the model logs.
+_FIGURES = ("l0", "expected_l0")
+
+# Within this share of the target the controller has done its work.
+_TOLERANCE = 0.05
+
+# Where the scale starts, and the least it can be. From above, a penalty would kill
+# units before the controller has seen anything; far below, it could not come back
+# in time.
+_START, _LEAST = 1e-3, 1e-4
+
+_PROPORTIONAL = 2.0  # with the logarithm of the scale for the integral part
+_SMOOTHING = 5  # steps
+
+
+class SparsityTarget(keras.callbacks.Callback):
+    """Steers the weight of a soft penalty so that L0 ends at a target.
+
+    `log(scale) = I + 2 e`, `I <- I + gain / steps * e`, `e = log(l0 / target)`
+
+    after every training step, `e` smoothed over some steps and held within
+    [-1, 1]: a proportional-integral controller of the logarithm of the weight. It
+    starts at a thousandth of the weight that the model was built with, so that no
+    unit is killed before the controller has seen anything.
+
+    The controlled figure is `l0`, or `expected_l0` for a code that is never exactly
+    zero. The scale is logged as `sparsity_scale`. A fit that ends more than 5% off
+    the target warns, with what came and what to change.
+
+    Args:
+        l0: Number of active units a sample to end at.
+        gain: How often the weight could change by a factor of `e` in the fit; more
+            is faster, and less steady.
+
+    Raises:
+        ValueError: `l0` is not a positive number, or the model has no penalty whose
+            weight could be steered (a `TopK` has none, it has `k`).
+
+    Reference:
+        Rajamanoharan et al., "Jumping Ahead", 2024, for a target in the loss itself:
+        `keras_sae.layers.JumpReLU(target_l0=...)`.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_sae import callbacks, models
+    >>> model = models.shallow((16,), units=32, sparsity="l1")
+    >>> model.compile(keras.optimizers.Adam(0.01))
+    >>> x = np.random.default_rng(0).random((512, 16), dtype="float32")
+    >>> steer = callbacks.SparsityTarget(l0=6)
+    >>> history = model.fit(x, epochs=40, verbose=0, callbacks=[steer]).history
+    >>> bool(abs(history["l0"][-1] / 6 - 1) < 0.05)
+    True
+    """
+
+    def __init__(self, l0: float, gain: float = 40.0) -> None:
+        super().__init__()
+        self.l0 = checks.positive_number("l0", l0)
+        self.gain = checks.positive_number("gain", gain)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Checks that there is a penalty, and starts from its weight."""
+        layers = self._layers()
+        if not layers:
+            raise ValueError(
+                "`SparsityTarget` steers the weight of a soft penalty, and this model "
+                f"has none. Received: model={self.model.name!r}. Build it with "
+                "sparsity='l1', 'kl', 'jump_relu' or 'gated'; a `TopK(k)` has its L0 "
+                "in k."
+            )
+        self._integral, self._error = math.log(_START), 0.0
+        self._set(_START)
+        steps = (self.params.get("steps") or 1) * self.params.get("epochs", 1)
+        self._steps = max(int(steps), 1)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Begins the epoch's running mean."""
+        self._sum, self._count = 0.0, 0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Moves the weight by what the last steps' L0 was."""
+        active, taken = self._of_the_last_steps(batch + 1, logs or {})
+        error = float(np.clip(math.log(max(active, 1e-3) / self.l0), -1, 1))
+        self._error += (error - self._error) * min(1.0, taken / _SMOOTHING)
+        self._integral += taken * self.gain / self._steps * self._error
+        self._integral = max(self._integral, math.log(_LEAST))
+        self._set(math.exp(self._integral + _PROPORTIONAL * self._error))
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Adds `sparsity_scale` to the logs."""
+        if logs is not None:
+            logs["sparsity_scale"] = float(self._layers()[0].scale)
+            self._last = self._figure(logs)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Warns if the target was not reached."""
+        if abs(self._last / self.l0 - 1) > _TOLERANCE:
+            warnings.warn(
+                f"`SparsityTarget` ended at an L0 of {self._last:.3g}, more than 5% "
+                f"off its target. Received: l0={self.l0:g}, in {self._steps} steps. "
+                "Train for more epochs, raise `gain`, or start from a penalty nearer "
+                f"to {float(self._layers()[0].scale):.2g} times the one given.",
+                stacklevel=2,
+            )
+
+    def _of_the_last_steps(self, count: int, logs: dict[str, Any]) -> tuple[float, int]:
+        """The figure since it was last read, and over how many steps that was.
+
+        The logs hold the mean of the epoch so far.
+        """
+        total, taken = self._figure(logs) * count, max(count - self._count, 1)
+        active = (total - self._sum) / taken
+        self._sum, self._count = total, count
+        return active, taken
+
+    def _figure(self, logs: dict[str, Any]) -> float:
+        return float(next(logs[name] for name in _FIGURES if name in logs))
+
+    def _layers(self) -> list[Any]:
+        found = [x for x in self.model._flatten_layers() if isinstance(x, Weighted)]
+        return [x for x in found if x.term == Weighted.term]
+
+    def _set(self, scale: float) -> None:
+        for layer in self._layers():
+            layer.scale.assign(scale)
