@@ -1,0 +1,95 @@
+"""How a search can end badly, and how that is found out."""
+
+from typing import Any
+
+from keras_sae.tuning.objectives import ReconstructionUnderL0, activity
+from keras_sae.tuning.results import logs_of
+
+
+class FailedTrials(RuntimeError):
+    """Trials of a search failed, and the first cause says why.
+
+    Args:
+        message: How many failed, how many were completed, and the first cause.
+        tuner: The search as far as it came, for `keras_sae.tuning.trials`.
+
+    Example:
+
+    >>> from keras_sae import tuning
+    >>> issubclass(tuning.FailedTrials, RuntimeError)
+    True
+    """
+
+    def __init__(self, message: str, tuner: Any = None) -> None:
+        super().__init__(message)
+        self.tuner = tuner
+
+
+class UnmetLimit(ValueError):
+    """No trial of a search kept the limit on its active units.
+
+    Args:
+        message: The limit, and the trial that came nearest.
+        tuner: The finished search, for `keras_sae.tuning.trials`.
+
+    Example:
+
+    >>> from keras_sae import tuning
+    >>> issubclass(tuning.UnmetLimit, ValueError)
+    True
+    """
+
+    def __init__(self, message: str, tuner: Any = None) -> None:
+        super().__init__(message)
+        self.tuner = tuner
+
+
+def check(tuner: Any) -> None:
+    """Raises for a search that failed, completed nothing, or kept no limit.
+
+    Args:
+        tuner: What `keras_sae.tuning.guard.guarded` returned, after its search.
+
+    Raises:
+        FailedTrials: More trials failed than may, or none was completed.
+        UnmetLimit: The objective has a limit that no trial kept.
+    """
+    oracle = tuner.oracle
+    failed, completed = oracle.ended("FAILED"), oracle.ended("COMPLETED")
+    if len(failed) > oracle.max_failures or not completed:
+        raise FailedTrials(_failure(tuner, failed, completed), tuner) from tuner.cause
+    objective = oracle.objective
+    if isinstance(objective, ReconstructionUnderL0):
+        _check_limit(tuner, objective.max_l0, completed)
+
+
+def _failure(tuner: Any, failed: list, completed: list) -> str:
+    count = f"{len(completed)} completed" if completed else "none completed"
+    if not failed:
+        return (
+            f"The search ended with {count} trials: its space holds no settings that "
+            "have not been tried. Widen a range."
+        )
+    first = failed[0]
+    cause = (first.message or "its objective is not a number").strip()
+    return (
+        f"{len(failed)} trials failed and {count} of {tuner.oracle.max_trials}. The "
+        f"first to fail was trial {first.trial_id} with "
+        f"{first.hyperparameters.values}, by: {cause.splitlines()[-1]}\n"
+        "The same call tries failed trials again and goes on from there; with "
+        f"max_failures={len(failed)} it goes on without them.\n\n{cause}"
+    )
+
+
+def _check_limit(tuner: Any, limit: float, completed: list) -> None:
+    figures = {trial.trial_id: activity(logs_of(trial)) for trial in completed}
+    nearest, l0 = min(figures.items(), key=lambda item: item[1])
+    if l0 > limit:
+        settings = tuner.oracle.get_trial(nearest).hyperparameters.values
+        raise UnmetLimit(
+            f"No trial kept the limit of {limit:g} active units a sample "
+            f"({len(completed)} completed). The nearest was trial {nearest} with "
+            f"l0={l0:.4g}: {settings}. Raise `max_l0`, or widen the range of the "
+            "penalty's factor upwards.",
+            tuner,
+        )
