@@ -2,8 +2,8 @@
 
 from keras_sae.tuning.hypermodel import SparsityHyperModel as SparsityHyperModel
 from keras_sae.tuning.objectives import ReconstructionUnderL0 as ReconstructionUnderL0
-from keras_sae.tuning.outcome import FailedTrials as FailedTrials
-from keras_sae.tuning.outcome import UnmetLimit as UnmetLimit
+from keras_sae.tuning.outcome import FailedTrialsError as FailedTrialsError
+from keras_sae.tuning.outcome import UnmetLimitError as UnmetLimitError
 from keras_sae.tuning.results import best_model as best_model
 from keras_sae.tuning.results import pareto_front as pareto_front
 from keras_sae.tuning.results import trials as trials
@@ -11,10 +11,10 @@ from keras_sae.tuning.searching import search as search
 from keras_sae.tuning.workers import distribute as distribute
 
 __all__ = [
-    "FailedTrials",
+    "FailedTrialsError",
     "ReconstructionUnderL0",
     "SparsityHyperModel",
-    "UnmetLimit",
+    "UnmetLimitError",
     "best_model",
     "distribute",
     "pareto_front",

@@ -87,6 +87,7 @@ class Probe(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         """Trains the classifier; a code that is zero throughout scores 0."""
+        del logs
         (x, y), (x_val, y_val) = self.train, self.held_out
         codes = self.model.encode(x)
         accuracy = 0.0
@@ -96,13 +97,11 @@ class Probe(keras.callbacks.Callback):
 
 
 def _under_limit(size: int, max_l0: float | None) -> keras_tuner.Objective:
-    return ReconstructionUnderL0(
-        max(1.0, math.sqrt(size)) if max_l0 is None else max_l0
-    )
+    return ReconstructionUnderL0(math.sqrt(size) if max_l0 is None else max_l0)
 
 
 def _plain(name: str, direction: str) -> Callable[..., keras_tuner.Objective]:
-    return lambda size, max_l0: keras_tuner.Objective(name, direction)
+    return lambda *_: keras_tuner.Objective(name, direction)
 
 
 OBJECTIVES: dict[str, Callable[..., keras_tuner.Objective]] = {
@@ -136,7 +135,7 @@ def get(
     if max_l0 is not None and not limited:
         raise ValueError(
             f"`max_l0` belongs to the objective {DEFAULT!r}. Received: "
-            f"max_l0={max_l0!r} with objective={str(identifier)!r}. Leave one of them out."
+            f"max_l0={max_l0!r} with objective={str(identifier)!r}. Leave one out."
         )
     if isinstance(identifier, keras_tuner.Objective):
         return _single(identifier)

@@ -6,7 +6,7 @@ from keras_sae.tuning.objectives import ReconstructionUnderL0, activity
 from keras_sae.tuning.results import logs_of
 
 
-class FailedTrials(RuntimeError):
+class FailedTrialsError(RuntimeError):
     """Trials of a search failed, and the first cause says why.
 
     Args:
@@ -16,7 +16,7 @@ class FailedTrials(RuntimeError):
     Example:
 
     >>> from keras_sae import tuning
-    >>> issubclass(tuning.FailedTrials, RuntimeError)
+    >>> issubclass(tuning.FailedTrialsError, RuntimeError)
     True
     """
 
@@ -25,7 +25,7 @@ class FailedTrials(RuntimeError):
         self.tuner = tuner
 
 
-class UnmetLimit(ValueError):
+class UnmetLimitError(ValueError):
     """No trial of a search kept the limit on its active units.
 
     Args:
@@ -35,7 +35,7 @@ class UnmetLimit(ValueError):
     Example:
 
     >>> from keras_sae import tuning
-    >>> issubclass(tuning.UnmetLimit, ValueError)
+    >>> issubclass(tuning.UnmetLimitError, ValueError)
     True
     """
 
@@ -51,13 +51,15 @@ def check(tuner: Any) -> None:
         tuner: What `keras_sae.tuning.guard.guarded` returned, after its search.
 
     Raises:
-        FailedTrials: More trials failed than may, or none was completed.
-        UnmetLimit: The objective has a limit that no trial kept.
+        FailedTrialsError: More trials failed than may, or none was completed.
+        UnmetLimitError: The objective has a limit that no trial kept.
     """
     oracle = tuner.oracle
     failed, completed = oracle.ended("FAILED"), oracle.ended("COMPLETED")
     if len(failed) > oracle.max_failures or not completed:
-        raise FailedTrials(_failure(tuner, failed, completed), tuner) from tuner.cause
+        raise FailedTrialsError(
+            _failure(tuner, failed, completed), tuner
+        ) from tuner.cause
     objective = oracle.objective
     if isinstance(objective, ReconstructionUnderL0):
         _check_limit(tuner, objective.max_l0, completed)
@@ -82,11 +84,12 @@ def _failure(tuner: Any, failed: list, completed: list) -> str:
 
 
 def _check_limit(tuner: Any, limit: float, completed: list) -> None:
-    figures = {trial.trial_id: activity(logs_of(trial)) for trial in completed}
-    nearest, l0 = min(figures.items(), key=lambda item: item[1])
+    l0s = {trial.trial_id: activity(logs_of(trial)) or 0.0 for trial in completed}
+    nearest = min(l0s, key=l0s.__getitem__)
+    l0 = l0s[nearest]
     if l0 > limit:
         settings = tuner.oracle.get_trial(nearest).hyperparameters.values
-        raise UnmetLimit(
+        raise UnmetLimitError(
             f"No trial kept the limit of {limit:g} active units a sample "
             f"({len(completed)} completed). The nearest was trial {nearest} with "
             f"l0={l0:.4g}: {settings}. Raise `max_l0`, or widen the range of the "

@@ -28,7 +28,7 @@ def fingerprint(hypermodel: Any, arrays: Any, **settings: Any) -> dict[str, Any]
     hp = keras_tuner.HyperParameters()
     hypermodel.declare_hyperparameters(hp)
     hypermodel.build(hp)
-    config = getattr(hypermodel, "get_config", dict)()
+    config: dict[str, Any] = getattr(hypermodel, "get_config", dict)()
     space = [type(hypermodel).__name__, config, hp.get_config()["space"]]
     return {"space": _digest(space), "data": _digest_of_arrays(arrays), **settings}
 

@@ -54,7 +54,9 @@ class Numbers:
         """Returns one of the numbers, whole if `low` is."""
         make = hp.Int if isinstance(self.low, int) else hp.Float
         sampling = "log" if self.log else "linear"
-        return make(name, self.low, self.high, step=self.step, sampling=sampling)
+        value = make(name, self.low, self.high, step=self.step, sampling=sampling)
+        # keras-tuner's grid has 64.0 on its ladder from 32 by factors of 2.
+        return value if value is None else type(self.low)(value)
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,8 @@ def search(
 
     Raises:
         ValueError: An argument does not fit, `directory` holds another search, or
-            (as `UnmetLimit`) no trial kept the limit.
-        FailedTrials: More than `max_failures` trials failed; raised from the cause
+            (as `UnmetLimitError`) no trial kept the limit.
+        FailedTrialsError: More than `max_failures` trials failed; raised from the cause
             of the first.
 
     Example:

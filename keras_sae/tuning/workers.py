@@ -1,6 +1,7 @@
 """Chief and workers of keras-tuner as processes of one machine."""
 
 import contextlib
+import itertools
 import os
 import socket
 import subprocess
@@ -64,7 +65,8 @@ def distribute(command: Sequence[str], workers: int, *, restarts: int = 3) -> No
     with _stopped_at_the_end([chief, *crew]):
         for member in (chief, *crew):
             member.start()
-        while not all([worker.finished() for worker in crew]):
+        # A list: all of them are looked at each time, to be started again.
+        while not all([worker.finished() for worker in crew]):  # noqa: C419
             chief.finished()  # raises if it came to grief
             time.sleep(_PAUSE)
 
@@ -144,7 +146,7 @@ def shares(cores: Sequence[int], workers: int) -> list[list[int]]:
     if workers > count:
         return [[cores[n % count]] for n in range(workers)]
     edges = [n * count // workers for n in range(workers + 1)]
-    return [list(cores[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    return [list(cores[a:b]) for a, b in itertools.pairwise(edges)]
 
 
 def _cores() -> list[int]:
