@@ -53,7 +53,12 @@ def trials(tuner: Any) -> Any:
     """
     import pandas as pd
 
-    return pd.DataFrame([_row(trial) for trial in _recorded(tuner)])
+    table = pd.DataFrame([_row(trial) for trial in _recorded(tuner)])
+    # As the space has them: not every trial has all, nor a chief them in order.
+    space = getattr(tuner.oracle, "hyperparameters", None)
+    order = dict.fromkeys(hp.name for hp in space.space) if space else {}
+    first = ["trial", *(name for name in order if name in table.columns)]
+    return table[[*first, *table.columns.difference(first, sort=False)]]
 
 
 def _recorded(tuner: Any) -> list[Any]:

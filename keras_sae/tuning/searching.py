@@ -122,6 +122,8 @@ def _run(tuner: Any, progress: bool, *args: Any, **kwargs: Any) -> None:
             tuner.oracle.resume()
             if progress:
                 around.enter_context(shown(tuner.oracle))
+        else:
+            crew.wait_for_chief()
         if crew.is_member():
             around.enter_context(quiet())
         tuner.search(*args, **kwargs)

@@ -171,6 +171,28 @@ def is_chief() -> bool:
     return is_member() and "chief" in os.environ.get(_NAME, "")
 
 
+def wait_for_chief(seconds: float = 3600.0) -> None:
+    """Returns once the chief answers: gRPC itself tries again ever more rarely.
+
+    Args:
+        seconds: How long to wait.
+
+    Raises:
+        RuntimeError: It has not answered by then.
+    """
+    address = os.environ[_ADDRESS], int(os.environ[_PORT])
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError):
+            socket.create_connection(address, timeout=5).close()
+            return
+        time.sleep(_PAUSE)
+    raise RuntimeError(
+        f"No chief answers at {address[0]}:{address[1]}. Start the same command with "
+        f"{_NAME}=chief there."
+    )
+
+
 def this_command() -> list[str]:
     """Returns the command that runs now.
 
