@@ -175,6 +175,10 @@ EXEMPT = {
     "keras_sae.evaluation.RandomEncoder": _BASELINE,
     "keras_sae.evaluation.RawPixels": _BASELINE,
     "keras_sae.models.Level": "a view of a model's own layers, never saved",
+    "keras_sae.tuning.FailedTrialsError": "an exception",
+    "keras_sae.tuning.ReconstructionUnderL0": "keras-tuner's: a rule, never saved",
+    "keras_sae.tuning.SparsityHyperModel": "keras-tuner's: a space, never saved",
+    "keras_sae.tuning.UnmetLimitError": "an exception",
 }
 
 

@@ -110,7 +110,7 @@ def pareto_front(tuner: Any) -> Any:
     table = table[table["status"] == "COMPLETED"]
     rows = table.dropna(subset=["l0", "reconstruction"])
     rows = rows.sort_values(["l0", "reconstruction"])
-    error = rows["reconstruction"]
+    error = rows["reconstruction"].astype("float64")
     least = rows.groupby("l0")["reconstruction"].transform("min")
     # Better than all that are sparser, and the best among equally sparse ones.
     sparser = error.groupby(rows["l0"]).min().cummin().shift(fill_value=float("inf"))
