@@ -43,6 +43,7 @@ ALLOWED = {
     "report": {"evaluation", "metrics"},
     # Two rooms of the command line's: what a run trains, and the folder it leaves.
     "plans": CODE | FIGURES | {"models", "pretraining"},
+    "searches": {"evaluation", "files", "plots", "tuning"},
     "runs": CODE | {"evaluation", "plans", "plots"},
 }
 ONLY_THE_TOP = {"cli", "__main__"}  # may import everything, and nothing imports them

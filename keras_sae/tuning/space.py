@@ -54,6 +54,7 @@ _DRAWN = {
     "kl": ("target", "factor"),
     "top_k": ("k",),
     "batch_top_k": ("k",),
+    "lifetime": ("fraction",),
     "jump_relu": ("factor", "target_l0"),
     "gated": ("factor",),
 }
@@ -78,13 +79,15 @@ def settings(size: int) -> dict[str, Setting]:
     mean the same shrink as a sample grows.
     """
     active = max(2, 2 * math.isqrt(size))
+    share = Setting(Numbers(0.01, 0.2), checks.fraction)
     count = Setting(Numbers(2, active), checks.positive_integer)
     wide = Numbers(max(8, min(size // 4, 256)), max(16, min(2 * size, 1024)))
     return {
         "model": Setting(Choices(("shallow",)), one_of(FAMILIES)),
         "sparsity": Setting(Choices(_USUAL), one_of(KINDS)),
         "factor": Setting(Numbers(0.01 / size, 10.0 / size), checks.finite_factor),
-        "target": Setting(Numbers(0.01, 0.2), checks.fraction),
+        "target": share,
+        "fraction": share,
         "k": count,
         "target_l0": count,
         "units": Setting(wide, checks.positive_integer),
