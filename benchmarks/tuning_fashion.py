@@ -92,7 +92,7 @@ def page(result: dict) -> str:
         "`benchmarks/tuning_fashion.py`, which also writes",
         "`benchmarks/results/tuning_fashion.json` with all trials.",
         "",
-        "![Squared error against active units of all trials](pictures/pareto_fashion.png)",
+        "![Squared error and active units of all trials](pictures/pareto_fashion.png)",
         "",
         "L0 is the mean number of active units a sample, of KL the mean sum of the",
         "activations (~), since a sigmoid is never exactly zero.",

@@ -116,6 +116,12 @@ class GuardedTuner:
             self.cause = self.cause or error
             raise
 
+    def _override_compile_args(self: Any, model: Any) -> None:
+        """Builds the optimizer: weights that were saved with one load into no other."""
+        super()._override_compile_args(model)  # type: ignore[misc]
+        if model.built and model.optimizer is not None:
+            model.optimizer.build(model.trainable_variables)
+
     def on_trial_end(self: Any, trial: Any) -> None:
         """Records a trial. Its message does not travel to a chief, so a file does."""
         if trial.message:

@@ -73,14 +73,21 @@ def _failure(tuner: Any, failed: list, completed: list) -> str:
             "have not been tried. Widen a range."
         )
     first = failed[0]
-    cause = (first.message or "its objective is not a number").strip()
+    cause = (first.message or "Its objective is not a number.").strip()
     return (
         f"{len(failed)} trials failed and {count} of {tuner.oracle.max_trials}. The "
         f"first to fail was trial {first.trial_id} with "
-        f"{first.hyperparameters.values}, by: {cause.splitlines()[-1]}\n"
+        f"{first.hyperparameters.values}, by: {_first_line(cause)}\n"
         "The same call tries failed trials again and goes on from there; with "
         f"max_failures={len(failed)} it goes on without them.\n\n{cause}"
     )
+
+
+def _first_line(cause: str) -> str:
+    """The line of a traceback that names the error, which may have more lines."""
+    last_frame = cause.rpartition("\n  File ")[2]
+    lines = last_frame.splitlines()[1:] or [cause]
+    return next(line for line in lines if not line.startswith(" "))
 
 
 def _check_limit(tuner: Any, limit: float, completed: list) -> None:
