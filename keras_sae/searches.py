@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_sae import evaluation, files, plots, tuning
+from keras_sae.tuning import workers
 
 # The share of the training data that trials are compared on.
 _HELD_OUT = 5
@@ -74,6 +75,8 @@ def run(
     except (tuning.UnmetLimitError, tuning.FailedTrialsError) as error:
         write(tuning.trials(error.tuner), folder)
         raise
+    if workers.is_member() and not workers.is_chief():
+        raise SystemExit(0)  # a worker on another machine: the chief has the rest
     table = write(tuning.trials(tuner), folder, tuner.oracle.objective.direction)
     model = tuning.best_model(tuner, train[0], folder / "best.keras", verbose=0)
     figures = evaluation.held_out(model, train, test)
