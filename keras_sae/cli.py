@@ -203,9 +203,14 @@ def tune(
         )
     except tuning.FailedTrialsError as error:
         raise ValueError(str(error)) from error
-    table["expected_l0"] = table["l0"]
-    table["l0"] = table["l0"].mask(table["expected"])
-    _print(table, _TRIAL_COLUMNS, _TRIAL_CAPTION)
+    shown = table.assign(
+        sparsity=searches.described(table),
+        expected_l0=table["l0"],
+        l0=table["l0"].mask(table["expected"]),
+    )
+    one_family = table["model"].nunique() == 1
+    shown = shown.drop(columns=["model"] if one_family else [])
+    _print(shown, _TRIAL_COLUMNS, _TRIAL_CAPTION)
     figures = ", ".join(f"{name} {best[name]:.4g}" for name in _BEST if name in best)
     typer.echo(f"The best, on the test set: {figures}.")
     typer.echo(f"Trials, their front and best.keras: {folder}{os.sep}")
@@ -309,7 +314,7 @@ _COLUMNS = {
     "parameters": ("weights", "{:,.0f}"),
     "seconds": ("s", "{:.0f}"),
 }
-_CAPTION = """On the test set. error: squared, a value. EV: share of the data's \
+_CAPTION = """On the test set. error: squared, a value. sparsity: with its target, weight or k. EV: share of the data's \
 variance kept; copy: the same on noise (1 is the identity). L0: active units a \
 sample (~ sum of activations, where none is exactly 0). dead: units that never \
 fire. probe: accuracy of a linear classifier on the code. s: training. All \
@@ -323,8 +328,6 @@ _TRIAL_COLUMNS = {
     "sparsity": ("sparsity", "{}"),
     "units": ("units", "{:.0f}"),
     "learning_rate": ("rate", "{:.4f}"),
-    "batch_size": ("batch", "{:.0f}"),
-    "tied": ("tied", "{}"),
     "reconstruction": ("error", "{:.5f}"),
     "explained_variance": ("EV", "{:.3f}"),
     "l0": ("L0", "{:.1f}"),
@@ -332,7 +335,7 @@ _TRIAL_COLUMNS = {
     "score": ("score", "{:.4f}"),
 }
 _TRIAL_CAPTION = """The best first, on a fifth of the training set. error: squared, \
-a value. EV: share of the data's variance kept. L0: active units a sample (~ sum \
+a value. sparsity: with its target, weight or k. EV: share of the data's variance kept. L0: active units a sample (~ sum \
 of the activations of kl). probe: accuracy of a linear classifier on the code. \
 score: what was searched. All settings stand in trials.csv."""
 _BEST = ("reconstruction", "explained_variance", "l0", "expected_l0", "probe_accuracy")

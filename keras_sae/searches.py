@@ -128,6 +128,31 @@ def named(table: Any) -> Any:
     return done.assign(model=done["model"] + ", " + done["sparsity"])
 
 
+def described(table: Any) -> list[str]:
+    """Names each trial's kind of sparsity with what was drawn for it.
+
+    Args:
+        table: What `keras_sae.tuning.trials` returned.
+
+    Returns:
+        A list of strings, one a row.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from keras_sae import searches
+    >>> row = {"sparsity": "kl", "kl_target": 0.05, "kl_factor": 0.5, "l1_factor": None}
+    >>> searches.described(pd.DataFrame([row]))
+    ['kl 0.05, 0.5']
+    """
+    found = []
+    for row in table.to_dict("records"):
+        kind = row["sparsity"]
+        own = [v for k, v in row.items() if k.startswith(f"{kind}_") and v == v]
+        found.append(f"{kind} {', '.join(f'{value:.3g}' for value in own)}")
+    return found
+
+
 def names(words: str) -> Any:
     """Reads `"l1,kl"` as a list of names and `"l1"` as a name.
 

@@ -271,7 +271,7 @@ def test_hyperband_goes_on_with_what_it_has_trained(rng):
         "shallow", (6,), sparsity="l1", units=[4, 8], batch_size=20
     )
     tuner = tuning.search(
-        space, x, x, 10, 3, tuner="hyperband", max_l0=8, progress=False
+        space, x, x, 4, 3, tuner="hyperband", max_l0=8, progress=False
     )
     table = tuning.trials(tuner)
     assert set(table["status"]) == {"COMPLETED"}
@@ -281,8 +281,7 @@ def test_hyperband_goes_on_with_what_it_has_trained(rng):
     assert 3 in epochs
 
 
-@pytest.mark.parametrize(("one", "other", "same"), [(0, 0, True), (0, 1, False)])
-def test_zero_is_a_seed(one, other, same):
+def test_zero_is_a_seed():
     space = tuning.SparsityHyperModel("shallow", (6,), sparsity="l1", units=(4, 400))
     x = np.random.default_rng(0).random((8, 6), dtype="float32")
 
@@ -292,7 +291,9 @@ def test_zero_is_a_seed(one, other, same):
         )
         return tuning.trials(tuner).drop(columns=["trial", "status"])
 
-    assert tried(one).equals(tried(other)) == same
+    first = tried(0)
+    assert tried(0).equals(first)
+    assert not tried(1).equals(first)
 
 
 def test_a_tuner_of_the_users_own(tmp_path):
