@@ -314,7 +314,7 @@ _COLUMNS = {
     "parameters": ("weights", "{:,.0f}"),
     "seconds": ("s", "{:.0f}"),
 }
-_CAPTION = """On the test set. error: squared, a value. sparsity: with its target, weight or k. EV: share of the data's \
+_CAPTION = """On the test set. error: squared, a value. EV: share of the data's \
 variance kept; copy: the same on noise (1 is the identity). L0: active units a \
 sample (~ sum of activations, where none is exactly 0). dead: units that never \
 fire. probe: accuracy of a linear classifier on the code. s: training. All \
@@ -334,10 +334,11 @@ _TRIAL_COLUMNS = {
     "probe_accuracy": ("probe", "{:.1%}"),
     "score": ("score", "{:.4f}"),
 }
-_TRIAL_CAPTION = """The best first, on a fifth of the training set. error: squared, \
-a value. sparsity: with its target, weight or k. EV: share of the data's variance kept. L0: active units a sample (~ sum \
-of the activations of kl). probe: accuracy of a linear classifier on the code. \
-score: what was searched. All settings stand in trials.csv."""
+_TRIAL_CAPTION = """The best first, on a fifth of the training set. sparsity: with \
+what was drawn for it. error: squared, a value. EV: share of the data's variance \
+kept. L0: active units a sample (~ sum of the activations, of kl). probe: accuracy \
+of a linear classifier on the code. score: what was searched. All settings stand in \
+trials.csv."""
 _BEST = ("reconstruction", "explained_variance", "l0", "expected_l0", "probe_accuracy")
 
 

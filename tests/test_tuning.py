@@ -1,5 +1,6 @@
 """Searches: what they are for, what keras-tuner's faults are kept from doing."""
 
+import gc
 import importlib.util
 import math
 from pathlib import Path
@@ -16,6 +17,15 @@ from keras_sae import evaluation, tuning
 from keras_sae.tuning import guard, objectives, results
 
 SHAPE = (16,)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections():
+    """keras-tuner collects garbage at each trial: what is there by now is none."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 class Formula(keras_tuner.HyperModel):
