@@ -107,6 +107,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         if values["tied"] is not None:
             options["tied"] = values["tied"]
         units = family.widths(values["units"], values["depth"])
+        sparsity = space.placed(values["sparsity"], sparsity, units)
         model = family.factory(self.input_shape, units, sparsity, **options)
         model.compile(keras.optimizers.Adam(values["learning_rate"]))
         return model
@@ -167,8 +168,9 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         values = {name: self._draw(hp, name) for name in ("model", "units")}
         for name in ("depth", "tied"):
             values[name] = self._draw_where(hp, name)
-        values["learning_rate"] = self._draw(hp, "learning_rate")
-        return values, self._draw_sparsity(hp, values["units"])
+        for name in ("learning_rate", "sparsity"):
+            values[name] = self._draw(hp, name)
+        return values, self._draw_sparsity(hp, values["sparsity"], values["units"])
 
     def _draw_for_fit(self, hp: Any) -> dict[str, Any]:
         return {
@@ -176,8 +178,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
             "pretraining": self._draw_where(hp, "pretraining"),
         }
 
-    def _draw_sparsity(self, hp: Any, units: int) -> Any:
-        chosen = self._draw(hp, "sparsity")
+    def _draw_sparsity(self, hp: Any, chosen: str, units: int) -> Any:
         drawn = {}
         for kind in _values(self.range_of("sparsity")):
             with hp.conditional_scope("sparsity", [kind]):

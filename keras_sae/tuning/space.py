@@ -59,6 +59,8 @@ _DRAWN = {
     "gated": ("factor",),
 }
 KINDS = {name: drawn for name, drawn in _DRAWN.items() if name in sparsity.NAMES}
+# What needs the decoder of the whole model: hidden layers have no sparsity then.
+_INNERMOST = {"gated"}
 # One penalty of each school, and a hard limit.
 _USUAL = tuple(name for name in ("l1", "kl", "top_k") if name in KINDS)
 
@@ -70,6 +72,13 @@ def kind_of(name: str, values: Mapping[str, Any], units: int) -> Any:
     return sparsity.NAMES[name](
         **{**values, **{count: min(values[count], units) for count in counts}}
     )
+
+
+def placed(kind: str, made: Any, units: Any) -> Any:
+    """Returns the `sparsity` argument of a family with these `units`."""
+    if kind in _INNERMOST and isinstance(units, tuple):
+        return [*[None] * (len(units) - 1), made]
+    return made
 
 
 def settings(size: int) -> dict[str, Setting]:

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -218,6 +219,8 @@ def end_with_launcher() -> None:
         os._exit(1)
 
     if launcher is not None:
+        # So that a chief which is not waited for leaves its terminal as it was.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         threading.Thread(target=watch, daemon=True).start()
 
 
