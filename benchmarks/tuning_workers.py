@@ -1,6 +1,6 @@
 """Eight trials of at least 20 s: one worker on one core, two workers on two.
 
-    python benchmarks/tuning_workers.py [--trials 8] [--seconds 20]
+    python benchmarks/tuning_workers.py [--trials 8] [--seconds 20 | --epochs N]
 
 Seconds from the beginning of the first trial to the end of the last, as
 keras-tuner's own records have them: processes that start and data that load are
@@ -91,13 +91,14 @@ def epochs_for(seconds: float) -> int:
     """Epochs that take one core a little more than `seconds`."""
     short, long = (run(1, 1, epochs, 1)["seconds"] for epochs in (20, 60))
     each = (long - short) / 40
-    return int((1.15 * seconds - (short - 20 * each)) / each) + 1
+    return max(20, int((1.15 * seconds - (short - 20 * each)) / each) + 1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--epochs", type=int, help="in place of finding them")
     parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--member", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -109,13 +110,13 @@ def main() -> None:
         place, *numbers = options.side
         side(Path(place), *map(int, numbers))
     else:
-        compare(options.trials, options.seconds)
+        compare(options.trials, options.epochs or epochs_for(options.seconds))
 
 
-def compare(trials: int, seconds: float) -> None:
+def compare(trials: int, epochs: int) -> None:
     from _timing import machine, record
 
-    shape, epochs = machine(), epochs_for(seconds)
+    shape = machine()
     print(f"{epochs} epochs a trial", flush=True)
     sides = {}
     for name, (workers, cores) in SIDES.items():
