@@ -330,6 +330,20 @@ def test_failed_trials_raise_with_the_first_cause(trials):
     assert "{'dense': 0.25}" in str(raised.value)
 
 
+def test_the_cause_reaches_a_chief_by_a_file(monkeypatch):
+    """What keras-tuner sends to a chief has no room for a message."""
+    trial_of = keras_tuner.engine.trial.Trial
+    end_trial = guard.GuardedOracle.end_trial
+
+    def sent(self, trial):
+        with guard.quiet():
+            end_trial(self, trial_of.from_proto(trial.to_proto()))
+
+    monkeypatch.setattr(guard.GuardedOracle, "end_trial", sent)
+    with pytest.raises(tuning.FailedTrialsError, match="by: OSError: disk full"):
+        run(Formula(accident=fail_above(0.5)))
+
+
 def test_the_number_of_completed_trials_is_reported():
     hypermodel = Formula(accident=fail_above(0.5))
     with pytest.raises(tuning.FailedTrialsError, match="2 completed of 4") as raised:

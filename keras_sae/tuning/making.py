@@ -1,5 +1,6 @@
 """A tuner by its name, or the user's own, in a folder that is this search's."""
 
+import math
 import shutil
 import tempfile
 import weakref
@@ -32,7 +33,8 @@ class Request:
             self.hypermodel.build(keras_tuner.HyperParameters())
         )
         x, _, labels = self.data
-        goal = objectives.get(given, x[0].size, self.max_l0, logged)
+        size = math.prod(x.shape[1:])
+        goal = objectives.get(given, size, self.max_l0, logged)
         if goal.name == objectives.Probe.name and labels is None:
             raise ValueError(
                 f"The objective {goal.name!r} reads labels from the code. Received: "
