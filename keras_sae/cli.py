@@ -156,6 +156,66 @@ def train(
     _run("train", one, dataset, epochs, (seed,), output, batch_size, settings)
 
 
+@app.command()
+@_reported
+def tune(
+    dataset: Dataset = "digits",
+    epochs: Epochs = 30,
+    seed: Seed = 0,
+    output: Output = "keras-sae-tune",
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try.")] = 20,
+    model: Annotated[
+        str, typer.Option(help="Families: shallow, deep, stacked, convolutional.")
+    ] = "shallow",
+    sparsity: Annotated[
+        str, typer.Option(help="Kinds: l1, kl, top_k, batch_top_k, jump_relu, gated.")
+    ] = "l1,kl,top_k",
+    tuner: Annotated[
+        str, typer.Option(help="random, bayesian, hyperband or grid.")
+    ] = "random",
+    objective: Annotated[
+        str, typer.Option(help="Also probe_accuracy, reconstruction, a figure.")
+    ] = "reconstruction_under_l0",
+    max_l0: Annotated[
+        float | None, typer.Option(help="Most active units; default sqrt(size).")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+) -> None:
+    """Search the sparsity settings for the best reconstruction under a limit on L0.
+
+    Example: keras-sae tune --dataset fashion_mnist --max-l0 32 --workers 2
+    """
+    from keras_sae import datasets, runs, searches, tuning
+
+    data = datasets.load_data(dataset)
+    hypermodel = tuning.SparsityHyperModel(
+        searches.names(model), data[0][0].shape[1:], sparsity=searches.names(sparsity)
+    )
+    choice = {"tuner": tuner, "objective": objective, "max_l0": max_l0}
+    settings = {"command": "tune", "dataset": dataset, "epochs": epochs, "seed": seed}
+    folder = runs.open_folder(
+        output, {**settings, "model": model, "sparsity": sparsity, **choice}
+    )
+    counts = {"max_trials": trials, "epochs": epochs, "workers": workers}
+    try:
+        table, best = searches.run(
+            hypermodel, data, folder, seed=seed, **choice, **counts
+        )
+    except tuning.FailedTrialsError as error:
+        raise ValueError(str(error)) from error
+    shown = table.assign(
+        sparsity=searches.described(table),
+        expected_l0=table["l0"],
+        l0=table["l0"].mask(table["expected"]),
+    )
+    one_family = table["model"].nunique() == 1
+    shown = shown.drop(columns=["model"] if one_family else [])
+    _print(shown, _TRIAL_COLUMNS, _TRIAL_CAPTION)
+    figures = ", ".join(f"{name} {best[name]:.4g}" for name in _BEST if name in best)
+    typer.echo(f"The best, on the test set: {figures}.")
+    typer.echo(f"Trials, their front and best.keras: {folder}{os.sep}")
+
+
 def _positive(name: str, value: float) -> float:
     from keras_sae import checks
 
@@ -261,14 +321,37 @@ fire. probe: accuracy of a linear classifier on the code. s: training. All \
 figures, with few labels and after fine-tuning too, stand in table.csv."""
 
 
-def _print(table: Any) -> None:
+# The same of a search, on the validation data.
+_TRIAL_COLUMNS = {
+    "trial": ("trial", "{}"),
+    "model": ("model", "{}"),
+    "sparsity": ("sparsity", "{}"),
+    "units": ("units", "{:.0f}"),
+    "learning_rate": ("rate", "{:.4f}"),
+    "reconstruction": ("error", "{:.5f}"),
+    "explained_variance": ("EV", "{:.3f}"),
+    "l0": ("L0", "{:.1f}"),
+    "probe_accuracy": ("probe", "{:.1%}"),
+    "score": ("score", "{:.4f}"),
+}
+_TRIAL_CAPTION = """The best first, on a fifth of the training set. sparsity: with \
+what was drawn for it. error: squared, a value. EV: share of the data's variance \
+kept. L0: active units a sample (~ sum of the activations, of kl). probe: accuracy \
+of a linear classifier on the code. score: what was searched. All settings stand in \
+trials.csv."""
+_BEST = ("reconstruction", "explained_variance", "l0", "expected_l0", "probe_accuracy")
+
+
+def _print(
+    table: Any, columns: dict[str, tuple] = _COLUMNS, caption: str = _CAPTION
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    shown = [name for name in _COLUMNS if name in table.columns]
+    shown = [name for name in columns if name in table.columns]
     printed = Table(
-        caption=_CAPTION,
+        caption=caption,
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -276,19 +359,19 @@ def _print(table: Any) -> None:
     )
     for name in shown:
         printed.add_column(
-            _COLUMNS[name][0],
+            columns[name][0],
             justify="left" if name == "model" else "right",
             no_wrap=True,
         )
     for _, row in table.iterrows():
-        printed.add_row(*(_cell(name, row) for name in shown))
+        printed.add_row(*(_cell(name, row, columns) for name in shown))
     Console().print(printed)
 
 
-def _cell(name: str, row: Any) -> str:
+def _cell(name: str, row: Any, columns: dict[str, tuple]) -> str:
     value = row[name]
     if value == value:
-        return _COLUMNS[name][1].format(value)
+        return columns[name][1].format(value)
     expected = row.get("expected_l0", float("nan"))
     return f"~{expected:.1f}" if name == "l0" and expected == expected else "-"
 

@@ -13,6 +13,9 @@ _THIRD_PARTY_WARNINGS = [
     # Keras 3.15 hands its variables to NumPy 2.
     "ignore:__array__ implementation doesn't accept a copy keyword"
     r":DeprecationWarning:keras\.src\.backend\.",
+    # keras-tuner 1.4.8 asks for its thread by names that Python 3.10 deprecated.
+    r"ignore:currentThread\(\) is deprecated:DeprecationWarning:keras_tuner\.",
+    r"ignore:getName\(\) is deprecated:DeprecationWarning:keras_tuner\.",
 ]
 
 _LOOPBACK = ("127.", "::1", "localhost")

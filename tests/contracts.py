@@ -28,6 +28,7 @@ NOT_PUBLIC = {
     "cli": "typed in a shell; its options are tested there",
     "files": "how files are written whole, for the package's own use",
     "plans": "what the command line trains, for the package's own use",
+    "searches": "the same of a search, for the package's own use",
     "runs": "what the command line does with a folder, for the package's own use",
 }
 
@@ -215,6 +216,10 @@ EXEMPT = {
     "keras_sae.datasets.Superposition": "data, no Keras object",
     "keras_sae.layers.Weighted": "what layers with a penalty are made from",
     "keras_sae.models.Level": "a view of a model's own layers, never saved",
+    "keras_sae.tuning.FailedTrialsError": "an exception",
+    "keras_sae.tuning.ReconstructionUnderL0": "keras-tuner's: a rule, never saved",
+    "keras_sae.tuning.SparsityHyperModel": "keras-tuner's: a space, never saved",
+    "keras_sae.tuning.UnmetLimitError": "an exception",
 }
 
 

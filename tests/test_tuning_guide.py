@@ -1,0 +1,42 @@
+"""The guide names what there is, and its space is one."""
+
+import re
+from pathlib import Path
+
+import keras_tuner
+
+from keras_sae import tuning
+from keras_sae.tuning import objectives
+
+GUIDE = (Path(__file__).parents[1] / "docs" / "guides" / "tuning.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, re.S)
+
+
+def test_names_in_the_guide_exist():
+    for name in re.findall(r"\btuning\.([A-Za-z_]+)\(", GUIDE):
+        assert hasattr(tuning, name), name
+    table = GUIDE.split("## What is searched for")[1].split("##")[0]
+    named = re.findall(r'^\| `"(\w+)"` \|', table, re.M)
+    assert set(named) == set(objectives.OBJECTIVES)
+    assert hasattr(tuning, "UnmetLimitError")
+    assert hasattr(tuning, "FailedTrialsError")
+
+
+def test_links_of_the_guide_lead_somewhere():
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", GUIDE):
+        assert (Path(__file__).parents[1] / "docs" / "guides" / link).exists(), link
+
+
+def test_the_space_of_the_guide_can_be_built():
+    (space,) = [block for block in BLOCKS if "factor=..." in block]
+    hypermodel = eval(space, {"tuning": tuning})
+    hp = keras_tuner.HyperParameters()
+    hypermodel.declare_hyperparameters(hp)
+    model = hypermodel.build(hp)
+    assert model.decoder.layers[-2].activation.__name__ == "sigmoid"
+    assert hp["batch_size"] == 64
+
+
+def test_all_its_code_is_python():
+    for block in BLOCKS:
+        compile(block, "tuning.md", "exec")
