@@ -7,9 +7,14 @@ import numpy as np
 
 from keras_sae.plots import _canvas
 
+# Percentiles of a picture that are its black and its white.
+_CLIP = (2, 98)
+
 
 def samples(model: Any, count: int = 60, columns: int = 15, seed: int = 0) -> Any:
     """Draws what a variational model makes of codes drawn from its prior.
+
+    Each picture has its own scale, from its 2nd to its 98th percentile.
 
     Args:
         model: What `keras_sae.models.variational` returns.
@@ -28,8 +33,8 @@ def samples(model: Any, count: int = 60, columns: int = 15, seed: int = 0) -> An
     6
     """
     images = np.asarray(model.sample(count, seed=seed))
-    columns = min(columns, count)
-    return _sheet(images, columns, "Samples: decoded draws from the prior")
+    title = "Samples: decoded draws from the prior"
+    return _sheet(images, min(columns, count), title)
 
 
 def latent_plane(model: Any, x: Any, steps: int = 11, reach: float = 2.0) -> Any:
@@ -37,6 +42,7 @@ def latent_plane(model: Any, x: Any, steps: int = 11, reach: float = 2.0) -> Any
 
     Those are the two whose mean varies most over `x`; the others rest at zero, the
     prior's mean. Both run from `-reach` to `reach` standard deviations of the prior.
+    Each picture has its own scale, from its 2nd to its 98th percentile.
 
     Args:
         model: What `keras_sae.models.variational` returns, `latent_dim` at least 2.
@@ -66,11 +72,14 @@ def latent_plane(model: Any, x: Any, steps: int = 11, reach: float = 2.0) -> Any
 
 
 def _sheet(images: np.ndarray, columns: int, title: str) -> Any:
-    """A grid of images on one scale."""
+    """A grid of images.
+
+    Draws from a prior differ in their norm by far: on one scale, a single wild one
+    turns all the others grey.
+    """
     rows = math.ceil(len(images) / columns)
     figure = _canvas.figure(columns * 0.6 + 0.4, rows * 0.6 + 0.5)
-    low, high = float(images.min()), float(images.max())
     for axes, image in _canvas.grid(figure, rows, columns, list(images)):
-        _canvas.image(axes, image, low, high)
+        _canvas.image(axes, image, *np.percentile(image, _CLIP).tolist())
     figure.suptitle(title, fontsize=10)
     return figure
