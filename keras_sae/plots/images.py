@@ -5,11 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_sae import evaluation
 from keras_sae.plots import _canvas
-
-# Small beside the reach of a sigmoid, large beside float32's rounding.
-_STEP = 0.05
-
 
 def filters(model: Any, count: int = 64, columns: int = 16) -> Any:
     """Draws what each unit adds to the reconstruction, as an image.
@@ -34,7 +31,7 @@ def filters(model: Any, count: int = 64, columns: int = 16) -> Any:
     >>> len(figure.axes)
     8
     """
-    blocks = {name: _atoms(m)[:count] for name, m in _canvas.named(model).items()}
+    blocks = {name: evaluation.atoms(m)[:count] for name, m in _canvas.named(model).items()}
     rows = {name: math.ceil(len(a) / columns) for name, a in blocks.items()}
     columns = min(columns, max(len(a) for a in blocks.values()))
     figure = _canvas.figure(
@@ -83,10 +80,3 @@ def reconstructions(model: Any, x: Any, count: int = 12) -> Any:
             _canvas.image(ax, image, low, high)
     figure.suptitle("Inputs and their reconstructions", fontsize=10)
     return figure
-
-
-def _atoms(model: Any) -> np.ndarray:
-    units = int(model.decoder.input_shape[-1])
-    points = np.concatenate([np.zeros((1, units)), _STEP * np.eye(units)])
-    images = model.decode(points.astype("float32"))
-    return (images[1:] - images[:1]) / _STEP
