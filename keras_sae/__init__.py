@@ -9,5 +9,6 @@ from keras_sae import models as models
 from keras_sae import plots as plots
 from keras_sae import pretraining as pretraining
 from keras_sae import regularizers as regularizers
+from keras_sae import report as report
 
 __version__ = "0.1.0"

@@ -24,6 +24,9 @@ Output = Annotated[str, typer.Option(help="Folder for models, figures, pictures.
 Units = Annotated[int, typer.Option(min=1, help="Width of the code.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples a step.")]
 Rate = Annotated[float, typer.Option(help="Learning rate of Adam.")]
+Report = Annotated[
+    bool, typer.Option("--report", help="Also write report.html, a page to explore.")
+]
 
 
 def _reported(command: Callable) -> Callable:
@@ -59,6 +62,7 @@ def compare(
     full: Annotated[
         bool, typer.Option(help="Three seeds, and a sweep of the penalties.")
     ] = False,
+    report: Report = False,
 ) -> None:
     """Train each family on the same data, with baselines beside them.
 
@@ -84,6 +88,8 @@ def compare(
     if full:
         typer.echo("Sweeping the weights of the penalties ...")
         runs.sweep(plan, data, folder, epochs=epochs, seed=seed, batch_size=batch_size)
+    if report:
+        _report(plan, data, folder, seed)
 
 
 @app.command()
@@ -107,6 +113,7 @@ def train(
     tied: Annotated[bool, typer.Option(help="Decoder = encoder transposed.")] = False,
     learning_rate: Rate = 5e-3,
     batch_size: BatchSize = 64,
+    report: Report = False,
 ) -> None:
     """Train one model with its settings as options.
 
@@ -153,7 +160,11 @@ def train(
         "tied": tied,
         "learning_rate": learning_rate,
     }
-    _run("train", one, dataset, epochs, (seed,), output, batch_size, settings)
+    plan, data, folder = _run(
+        "train", one, dataset, epochs, (seed,), output, batch_size, settings
+    )
+    if report:
+        _report(plan, data, folder, seed)
 
 
 def _positive(name: str, value: float) -> float:
@@ -224,6 +235,16 @@ def _run(
     _print(evaluation.summarize(table))
     typer.echo(f"Models, figures and pictures: {folder}{os.sep}")
     return plan, data, folder
+
+
+def _report(plan: Any, data: Any, folder: Any, seed: int) -> None:
+    from rich.console import Console
+
+    from keras_sae import runs
+
+    with Console().status("Writing the report ..."):
+        path = runs.write_report(plan, data, folder, seed=seed)
+    typer.echo(f"Report, to open in a browser: {path}")
 
 
 def _bar(progress: Any, name: str, epochs: int) -> Any:

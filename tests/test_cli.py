@@ -191,3 +191,12 @@ def test_help_shows_an_example(command):
     assert f"keras-sae {command} --" in result.output
     for option in ("--dataset", "--epochs", "--seed", "--output"):
         assert option in result.output
+
+
+def test_a_report_of_a_finished_run(trained):
+    result = _run("train", *SMALL, "--report", "--output", trained)
+    assert result.exit_code == 0, result.output
+    assert "report.html" in result.output.replace("\n", "")
+    page = (trained / "report.html").read_text(encoding="utf-8")
+    assert "Sparse autoencoders on digits" in page
+    assert "dictionary learning" in page  # the table, with its baselines

@@ -8,6 +8,7 @@ import numpy as np
 from keras_sae import evaluation
 from keras_sae.plots import _canvas
 
+
 def filters(model: Any, count: int = 64, columns: int = 16) -> Any:
     """Draws what each unit adds to the reconstruction, as an image.
 
@@ -31,7 +32,8 @@ def filters(model: Any, count: int = 64, columns: int = 16) -> Any:
     >>> len(figure.axes)
     8
     """
-    blocks = {name: evaluation.atoms(m)[:count] for name, m in _canvas.named(model).items()}
+    named = _canvas.named(model)
+    blocks = {name: evaluation.atoms(m)[:count] for name, m in named.items()}
     rows = {name: math.ceil(len(a) / columns) for name, a in blocks.items()}
     columns = min(columns, max(len(a) for a in blocks.values()))
     figure = _canvas.figure(

@@ -3,13 +3,13 @@
 Until then each has one point: without any, Bokeh warns that it finds no range.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-PLUS, MINUS, MUTED = "#d97706", "#2563eb", "#8a94a6"
+PLUS, MINUS, MUTED = "#d97706", "#3b82f6", "#8a94a6"
 # Told apart on white and on black, and by those who see no red or green.
 _COLOURS = (
-    "#2563eb",
+    "#3b82f6",
     "#d97706",
     "#0d9488",
     "#a855f7",
@@ -20,7 +20,7 @@ _COLOURS = (
     "#6b7280",
     "#e11d48",
 )
-_MARKERS = ("circle", "square", "triangle", "diamond", "hex", "inverted_triangle")
+_MARKERS = {"circle": "●", "square": "■", "triangle": "▲", "diamond": "◆"}
 
 
 def script() -> str:
@@ -34,7 +34,9 @@ def histogram() -> dict[str, Any]:
     """Activations of the chosen unit; sources and ranges are filled by the page."""
     from bokeh.models import ColumnDataSource
 
-    source = ColumnDataSource({"left": [0], "right": [1], "count": [0]}, name="histogram")
+    source = ColumnDataSource(
+        {"left": [0], "right": [1], "count": [0]}, name="histogram"
+    )
     figure = _figure("activation, where it is not zero", "samples", height=190)
     figure.quad(
         left="left",
@@ -100,22 +102,33 @@ def pareto(table: Any, x: str, y: str) -> dict[str, Any]:
     rows = table.dropna(subset=[x, y]).sort_values([x, y])
     front = rows[rows[y] <= rows[y].cummin()]
     figure.step(front[x], front[y], mode="after", line_color=MUTED)
-    names = rows["model"].astype(str) if "model" in rows else rows.index.map(str)
-    for i, name in enumerate(dict.fromkeys(names)):
+    names = rows["model"].astype(str)
+    for name, colour, marker in styles(table["model"].astype(str)):
         group = rows[names == name]
         figure.scatter(
             group[x],
             group[y],
             name=name,
             size=10,
-            color=_COLOURS[i % len(_COLOURS)],
-            marker=_MARKERS[i // len(_COLOURS) % len(_MARKERS)],
-            legend_label=name,
+            color=colour,
+            marker=marker,
         )
-    if len(rows):
-        figure.add_layout(figure.legend[0], "right")
     _hover(figure, [("", "$name"), (x, "@x{0.00}")], "@y{0.00000}")
     return _item(figure)
+
+
+def styles(names: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Name, colour and marker of each model, in their order."""
+    markers = list(_MARKERS)
+    return [
+        (name, _COLOURS[i % len(_COLOURS)], markers[i // len(_COLOURS) % len(markers)])
+        for i, name in enumerate(dict.fromkeys(names))
+    ]
+
+
+def legend(names: Iterable[str]) -> list[tuple[str, str, str]]:
+    """The same, with the marker as a character."""
+    return [(name, colour, _MARKERS[m]) for name, colour, m in styles(names)]
 
 
 def _figure(x: str, y: str | None, height: int) -> Any:

@@ -92,7 +92,10 @@ class Part:
 
     def payload(self) -> dict[str, Any]:
         """Its numbers, for JSON."""
-        figures = evaluation.evaluate(self.model, self.data.x, self.data.y)
+        # Nothing can be read from a code that is zero, nor told of a single class.
+        readable = self.codes.any() and len(self.data.classes) > 1
+        y = self.data.y if readable else None
+        figures = evaluation.evaluate(self.model, self.data.x, y)
         return {
             "count": int(self.codes.shape[1]),
             "figures": cards(figures),

@@ -10,7 +10,7 @@ import numpy as np
 
 # Longest side of a tile; what is larger is averaged down.
 _SIDE, _STRIP = 48, 256
-_PLUS, _MINUS = (217, 119, 6), (37, 99, 235)
+_PLUS, _MINUS = (217, 119, 6), (59, 130, 246)
 
 
 @dataclass(frozen=True)

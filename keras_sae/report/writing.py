@@ -58,16 +58,19 @@ def write(
     contents = _contents.gather(models, data, history, samples)
     charts = {"histogram": _charts.histogram(), "activations": _charts.activations()}
     curves = _charts.curves(contents.panels)
+    legend: list = []
     comparison = None if table is None else _figures.comparison(table)
     if comparison is not None and comparison.points is not None:
         axes = _figures.ACTIVE, _figures.ERROR
         charts["pareto"] = _charts.pareto(comparison.points, *axes)
+        legend = _charts.legend(comparison.points["model"].astype(str))
     page = _render(
         title=title,
         contents=contents,
         comparison=comparison,
         charts=charts,
         curves=curves,
+        legend=legend,
         bokeh=_charts.script(),
     )
     path = Path(path)

@@ -56,7 +56,8 @@ function fill(view, name, data) {
 }
 
 function fillCurves() {
-  for (const panel of Object.keys(plots.curves)) {
+  Object.keys(plots.curves).forEach((panel, i) => {
+    byId(`curve-${i}`).hidden = !(panel in current().history);
     const line = (logs, key) => {
       const value = logs[key] ?? [];
       return { epoch: value.map((_, i) => i + 1), value };
@@ -65,5 +66,5 @@ function fillCurves() {
     fill(`curve:${panel}`, "others", { xs: others.map((o) => o.epoch), ys: others.map((o) => o.value) });
     fill(`curve:${panel}`, "training", line(current().history, panel));
     fill(`curve:${panel}`, "validation", line(current().history, `val_${panel}`));
-  }
+  });
 }

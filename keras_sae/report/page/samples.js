@@ -55,8 +55,8 @@ function chooseSample(index) {
 }
 
 function unitButton(unit, value) {
-  const text = element("span", { textContent: `${unit}: ${number(value)}` });
-  const button = element("button", { type: "button", title: `unit ${unit}` }, [picture(`atoms-${state.model}`, unit), text]);
+  const lines = [number(value), `unit ${unit}`].map((text) => element("span", { textContent: text }));
+  const button = element("button", { type: "button" }, [picture(`atoms-${state.model}`, unit), ...lines]);
   button.addEventListener("click", () => {
     goToUnit(unit);
     byId("units").scrollIntoView();

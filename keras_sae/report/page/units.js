@@ -19,10 +19,16 @@ const shown = {
 function makeUnits() {
   const { units, count } = current();
   options.length = 0;
-  const most = Math.max(...units.fires) || 1;
+  // A bounded code is never exactly zero: every unit fires for every sample.
+  const always = units.fires.every((share) => share === 1);
+  const rates = always ? units.mean : units.fires;
+  const most = Math.max(...rates) || 1;
+  byId("rate-says").textContent = always
+    ? "how great its mean activation is, since no unit of this code is ever exactly zero"
+    : "how often the unit fires";
   for (let unit = 0; unit < count; unit++) {
     const rate = element("i");
-    rate.style.width = `${(100 * units.fires[unit]) / most}%`;
+    rate.style.width = `${(100 * rates[unit]) / most}%`;
     const option = element("div", { className: "option", tabIndex: -1 }, [
       picture(`atoms-${state.model}`, unit),
       element("span", { className: "rate" }, [rate]),
@@ -36,7 +42,7 @@ function makeUnits() {
     options.push(option);
   }
   const wide = layout(`atoms-${state.model}`)[2] > 2;
-  grid.style.setProperty("--wide", wide ? "96px" : "46px");
+  grid.style.setProperty("--wide", wide ? "96px" : count > 128 ? "46px" : "62px");
   document.body.classList.toggle("wide-tiles", wide);
   byId("goto").max = count - 1;
   arrange();
@@ -71,12 +77,12 @@ function chooseUnit(unit) {
   const left = units.counts[unit].map((_, i) => units.low[unit] + i * width);
   fill("histogram", "histogram", { left, right: left.map((x) => x + width), count: units.counts[unit] });
   byId("unit-top").replaceChildren(...units.top[unit].map((s, i) => sampleButton(s, units.top_values[unit][i])));
-  byId("unit-classes")?.replaceChildren(...units.classes[unit].map((c, i) => bar(c, units.shares[unit][i])));
+  byId("unit-classes")?.replaceChildren(...units.classes[unit].map((c, i) => bar(c, units.shares[unit][i], units.shares[unit][0])));
 }
 
-function bar(index, share) {
+function bar(index, share, most) {
   const length = element("i");
-  length.style.width = percent(share);
+  length.style.width = percent(most ? share / most : 0);
   return element("li", {}, [
     element("span", { textContent: page.classes[index] }),
     length,
