@@ -10,9 +10,9 @@ const paints = {
   label_text_color: "--ink",
   text_color: "--ink",
   outline_line_color: null,
-  border_fill_color: null,
+  border_fill_color: "--panel",
   border_line_color: null,
-  background_fill_color: null,
+  background_fill_color: "--panel",
 };
 const smaller = { axis_label_text_font_style: "normal", major_label_text_font_size: "11px", axis_label_text_font_size: "12px", label_text_font_size: "11px" };
 
