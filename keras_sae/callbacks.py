@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks
+from keras_sae._tensorboard import TensorBoard as TensorBoard
 from keras_sae.layers import Penalty, SparseDense
 
 

@@ -6,6 +6,7 @@ class that has none.
 
 import inspect
 import pkgutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -23,6 +24,7 @@ SAMPLE = (12,)
 
 # Top modules that are no part of what a user types, and why.
 NOT_PUBLIC = {
+    "atoms": "re-exported by evaluation",
     "checks": "messages of errors, for the package's own use",
     "registration": "the package's own decorator",
     "cli": "typed in a shell; its options are tested there",
@@ -164,6 +166,7 @@ PARTS = {
 CALLBACKS: dict[str, Callable[[], keras.callbacks.Callback]] = {
     "SparsityWarmup": lambda: callbacks.SparsityWarmup(epochs=1),
     "DeadUnits": lambda: callbacks.DeadUnits(),
+    "TensorBoard": lambda: callbacks.TensorBoard(tempfile.mkdtemp(), batch(samples=8)),
     "DeadUnits-revive": lambda: callbacks.DeadUnits(revive=batch(samples=8)),
 }
 
@@ -211,9 +214,9 @@ def public_objects() -> Iterator[tuple[str, Any]]:
         for name, value in sorted((name, getattr(module, name)) for name in names):
             if not (inspect.isclass(value) or inspect.isfunction(value)):
                 continue
-            ours = value.__module__.startswith(
-                module_name if listed is None else "keras_sae"
-            )
+            # What a module takes from a private one is that module's own.
+            places = (module_name, "keras_sae._") if listed is None else "keras_sae"
+            ours = value.__module__.startswith(places)
             if ours and (name in listed if listed else not name.startswith("_")):
                 yield f"{module_name}.{name}", value
 

@@ -22,13 +22,14 @@ FILES = {
 }
 
 # Room by room, the rooms it may import. A new room needs a line here.
-GROUND = {"registration", "checks", "files"}
+GROUND = {"registration", "checks", "files", "atoms"}
 CODE = GROUND | {"regularizers", "layers"}
 FIGURES = GROUND | {"metrics"}
 ALLOWED = {
     "registration": set(),
     "checks": set(),
     "files": set(),  # whole files and folders: the standard library alone
+    "atoms": set(),  # what a unit adds: pictures, pages and callbacks draw it
     "regularizers": GROUND,
     "metrics": GROUND,
     "layers": GROUND | {"regularizers"},
@@ -36,7 +37,8 @@ ALLOWED = {
     "pretraining": CODE | FIGURES | {"models"},
     "tuning": CODE | FIGURES | {"models"},
     "export": CODE | FIGURES | {"models"},
-    "callbacks": CODE | FIGURES,
+    "_tensorboard": GROUND,
+    "callbacks": CODE | FIGURES | {"_tensorboard"},
     "evaluation": CODE | FIGURES | {"models", "callbacks"},
     "estimators": CODE | FIGURES | {"models"},
     "datasets": set(),
