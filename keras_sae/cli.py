@@ -68,7 +68,7 @@ def compare(
 
     Example: keras-sae compare --dataset fashion_mnist --units 256
     """
-    from keras_sae import plans, runs
+    from keras_sae import _bars, plans, runs
 
     families = functools.partial(
         plans.families,
@@ -87,7 +87,10 @@ def compare(
     )
     if full:
         typer.echo("Sweeping the weights of the penalties ...")
-        runs.sweep(plan, data, folder, epochs=epochs, seed=seed, batch_size=batch_size)
+        trainings = len(plan.sweeps) * len(runs.FACTORS)
+        options = {"epochs": epochs, "seed": seed, "batch_size": batch_size}
+        with _bars.Bars(trainings, epochs) as bars:
+            runs.sweep(plan, data, folder, **options, callbacks=bars.callbacks)
     if report:
         _report(plan, data, folder, seed)
 
@@ -197,9 +200,7 @@ def _run(
     batch_size: int,
     settings: dict[str, Any],
 ) -> tuple[Any, Any, Any]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
-    from keras_sae import __version__, datasets, evaluation, runs
+    from keras_sae import __version__, _bars, datasets, evaluation, runs
 
     data = datasets.load_data(dataset)
     x = data[0][0]
@@ -217,12 +218,7 @@ def _run(
         **settings,
     }
     folder = runs.open_folder(output, settings)
-    with Progress(
-        "[progress.description]{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    ) as progress:
+    with _bars.Bars(len(plan.builders) * len(seeds), epochs) as bars:
         table = runs.run(
             plan,
             data,
@@ -230,7 +226,7 @@ def _run(
             epochs=epochs,
             seeds=seeds,
             batch_size=batch_size,
-            callbacks=lambda name: [_bar(progress, name, epochs)],
+            callbacks=bars.callbacks,
         )
     _print(evaluation.summarize(table))
     typer.echo(f"Models, figures and pictures: {folder}{os.sep}")
@@ -245,22 +241,6 @@ def _report(plan: Any, data: Any, folder: Any, seed: int) -> None:
     with Console().status("Writing the report ..."):
         path = runs.write_report(plan, data, folder, seed=seed)
     typer.echo(f"Report, to open in a browser: {path}")
-
-
-def _bar(progress: Any, name: str, epochs: int) -> Any:
-    """A Keras callback that moves a bar of `progress` with every epoch."""
-    import keras
-
-    class Bar(keras.callbacks.Callback):
-        def on_train_begin(self, logs: dict | None = None) -> None:
-            del logs
-            self.task = progress.add_task(name, total=epochs)
-
-        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-            del logs
-            progress.update(self.task, completed=epoch + 1)
-
-    return Bar()
 
 
 # Columns of the printed table, with their headings and formats.
@@ -312,6 +292,18 @@ def _cell(name: str, row: Any) -> str:
         return _COLUMNS[name][1].format(value)
     expected = row.get("expected_l0", float("nan"))
     return f"~{expected:.1f}" if name == "l0" and expected == expected else "-"
+
+
+def _examples() -> str:
+    """The example of every command, as its docstring has it."""
+    docs = (command.callback.__doc__ or "" for command in app.registered_commands)
+    found = [line.strip() for doc in docs for line in doc.splitlines()]
+    begin = "Example: "
+    # A blank line between them: otherwise they are joined to one.
+    return "\n\n".join(x.removeprefix(begin) for x in found if x.startswith(begin))
+
+
+app.info.epilog = _examples()
 
 
 def main() -> None:

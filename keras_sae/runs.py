@@ -163,7 +163,14 @@ def _trained(plan: Plan, folder: Path, seed: int) -> tuple[dict, dict]:
 
 
 def sweep(
-    plan: Plan, data: Data, folder: Path, *, epochs: int, seed: int, batch_size: int
+    plan: Plan,
+    data: Data,
+    folder: Path,
+    *,
+    epochs: int,
+    seed: int,
+    batch_size: int,
+    callbacks: Callable[[str], list] | None = None,
 ) -> Any:
     """Sweeps the weight of each penalty, and draws the front of all of them.
 
@@ -176,6 +183,7 @@ def sweep(
         epochs: As for `run`.
         seed: Of weights and batches.
         batch_size: As for `run`.
+        callbacks: As for `run`.
 
     Returns:
         A `pandas.DataFrame`, `model` names the penalty.
@@ -191,6 +199,7 @@ def sweep(
             seeds=(seed,),
             batch_size=batch_size,
             directory=folder / "sweep" / evaluation.run_name(name, seed),
+            callbacks=callbacks,
         ).assign(model=name)
         for name, builder in plan.sweeps.items()
     ]

@@ -200,3 +200,11 @@ def test_a_report_of_a_finished_run(trained):
     page = (trained / "report.html").read_text(encoding="utf-8")
     assert "Sparse autoencoders on digits" in page
     assert "dictionary learning" in page  # the table, with its baselines
+
+
+def test_the_first_help_fits_a_screen_and_has_an_example_of_each_command():
+    result = _run("--help")
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) <= 24
+    for command in cli.app.registered_commands:
+        assert f"keras-sae {command.callback.__name__} --" in result.output
