@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae.layers import sparsity
-from keras_sae.models import _inputs
+from keras_sae.layers import SparseDense, sparsity
+from keras_sae.models import _adapting, _inputs
 from keras_sae.models.levels import flatten
 
 
@@ -19,6 +19,11 @@ class Checked(keras.Model):
 
     encoder: keras.Model
     decoder: keras.Model
+
+    @property
+    def sparse_layers(self) -> list[SparseDense]:
+        """The layers whose output is a sparse code, from the input inwards."""
+        return [x for x in flatten(self.encoder) if isinstance(x, SparseDense)]
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -52,6 +57,8 @@ class Checked(keras.Model):
                 `batch_size`; `y` is not a target of the shape of `x`.
         """
         self.check_data(x, y, batch_size)
+        _inputs.check_batch(self.sparse_layers, batch_size)
+        _adapting.check_adapted(self)
         if kwargs.get("class_weight") is not None:
             raise ValueError(
                 "`class_weight` weighs classes, and an autoencoder has none. Received: "
@@ -61,6 +68,9 @@ class Checked(keras.Model):
         if validation is not None:
             pair = validation if isinstance(validation, (tuple, list)) else [validation]
             self.check_data(*pair[:2])
+        if hasattr(x, "element_spec") and not args:
+            # Keras would warn that it does not shuffle a dataset, asked or not.
+            kwargs.setdefault("shuffle", False)
         return super().fit(x, y, batch_size, *args, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:

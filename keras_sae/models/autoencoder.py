@@ -10,8 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks, metrics
-from keras_sae.layers import SparseDense, _terms, sparsity, tying
-from keras_sae.models import _contraction, _inputs
+from keras_sae.layers import _forward, sparsity, tying
+from keras_sae.models import _adapting, _contraction, _inputs, _objectives
 from keras_sae.models._checked import Checked
 from keras_sae.models.levels import Level, flatten, levels_of
 from keras_sae.registration import register
@@ -88,6 +88,7 @@ class Autoencoder(Checked):
             _contraction.check(encoder)
         self.encoder = encoder
         self.decoder = decoder
+        _inputs.check_sparsities(self.sparse_layers)
         self.explained_variance = metrics.ExplainedVariance(
             int(np.prod(self.sample_shape))
         )
@@ -101,11 +102,6 @@ class Autoencoder(Checked):
         """Does nothing: encoder and decoder are built already."""
 
     @property
-    def sparse_layers(self) -> list[SparseDense]:
-        """The layers whose output is a sparse code, from the input inwards."""
-        return [x for x in flatten(self.encoder) if isinstance(x, SparseDense)]
-
-    @property
     def levels(self) -> list[Level]:
         """The levels of a dense model with a mirrored decoder, outermost first.
 
@@ -114,20 +110,52 @@ class Autoencoder(Checked):
         """
         return levels_of(self)
 
+    @property
+    def atoms(self) -> np.ndarray:
+        """The dictionary: what each unit adds to a reconstruction, `(units, values)`.
+
+        Raises:
+            ValueError: The decoder is not one dense layer.
+        """
+        return _adapting.atoms(self)
+
+    def adapt(self, x: Any, location: str = "mean") -> None:
+        """Learns the data's centre and scale, before `fit`.
+
+        The centring layer gets the centre, the output's bias too if the output is
+        linear (the published pre-bias), and scaling layers the root mean square of
+        the centred data.
+
+        Args:
+            x: Array of shape `(samples, *input_shape)`; some ten thousand samples
+                are enough.
+            location: `"mean"` or `"geometric_median"`.
+
+        Raises:
+            ValueError: `x` has another shape, or `location` is unknown.
+        """
+        self._check_arrays(x, self.sample_shape)
+        _adapting.adapt(self, x, location)
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the reconstruction of `inputs`, in their shape."""
-        with _terms.collect() as terms:
+        with _forward.collect() as forward:
             code = self._encode(inputs, training)
-            reconstruction = self.decoder(code, training=training)
-        if not getattr(_local, "step", False):
-            return reconstruction
-        return {"reconstruction": reconstruction, "code": code, "terms": dict(terms)}
+            made = _objectives.innermost(self.encoder, forward)
+            reconstruction = _objectives.decode(self.decoder, made, code, training)
+            if not getattr(_local, "step", False):
+                return reconstruction
+            _objectives.add_terms(self, made, inputs, reconstruction, training)
+        if made is not None and made.entries is not None:
+            code = made.entries.values  # as many of them are on as of the code
+        terms = dict(forward.terms)
+        return {"reconstruction": reconstruction, "code": code, "terms": terms}
 
     def _encode(self, inputs: Any, training: bool | None) -> Any:
         if not self.contractive:
             return self.encoder(inputs, training=training)
         code, norm = _contraction.encode(self.encoder, inputs)
-        _terms.add(self, "auxiliary_loss", self.contractive * norm)
+        _forward.add(self, "auxiliary_loss", self.contractive * norm)
         return code
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
@@ -239,6 +267,8 @@ class Autoencoder(Checked):
     def _term_names(self) -> list[str]:
         layers = [*flatten(self.encoder), *flatten(self.decoder)]
         terms = {x.term for x in layers if hasattr(x, "term")}
+        for code in self.sparse_layers[-1:]:
+            terms |= set(getattr(code.sparse, "extra_terms", ()))
         terms |= {"auxiliary_loss"} if self.contractive else set()
         return ["reconstruction_loss", *sorted(terms)]
 
