@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_sae import callbacks as callbacks
 from keras_sae import datasets as datasets
+from keras_sae import estimators as estimators
 from keras_sae import evaluation as evaluation
 from keras_sae import layers as layers
 from keras_sae import metrics as metrics
@@ -12,6 +13,7 @@ from keras_sae import models as models
 from keras_sae import plots as plots
 from keras_sae import pretraining as pretraining
 from keras_sae import regularizers as regularizers
+from keras_sae import report as report
 
 if TYPE_CHECKING:
     from keras_sae import tuning as tuning

@@ -24,6 +24,9 @@ Output = Annotated[str, typer.Option(help="Folder for models, figures, pictures.
 Units = Annotated[int, typer.Option(min=1, help="Width of the code.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples a step.")]
 Rate = Annotated[float, typer.Option(help="Learning rate of Adam.")]
+Report = Annotated[
+    bool, typer.Option("--report", help="Also write report.html, a page to explore.")
+]
 
 
 def _reported(command: Callable) -> Callable:
@@ -59,12 +62,13 @@ def compare(
     full: Annotated[
         bool, typer.Option(help="Three seeds, and a sweep of the penalties.")
     ] = False,
+    report: Report = False,
 ) -> None:
     """Train each family on the same data, with baselines beside them.
 
     Example: keras-sae compare --dataset fashion_mnist --units 256
     """
-    from keras_sae import plans, runs
+    from keras_sae import _bars, plans, runs
 
     families = functools.partial(
         plans.families,
@@ -83,7 +87,12 @@ def compare(
     )
     if full:
         typer.echo("Sweeping the weights of the penalties ...")
-        runs.sweep(plan, data, folder, epochs=epochs, seed=seed, batch_size=batch_size)
+        trainings = len(plan.sweeps) * len(runs.FACTORS)
+        options = {"epochs": epochs, "seed": seed, "batch_size": batch_size}
+        with _bars.Bars(trainings, epochs) as bars:
+            runs.sweep(plan, data, folder, **options, callbacks=bars.callbacks)
+    if report:
+        _report(plan, data, folder, seed)
 
 
 @app.command()
@@ -107,6 +116,7 @@ def train(
     tied: Annotated[bool, typer.Option(help="Decoder = encoder transposed.")] = False,
     learning_rate: Rate = 5e-3,
     batch_size: BatchSize = 64,
+    report: Report = False,
 ) -> None:
     """Train one model with its settings as options.
 
@@ -153,7 +163,11 @@ def train(
         "tied": tied,
         "learning_rate": learning_rate,
     }
-    _run("train", one, dataset, epochs, (seed,), output, batch_size, settings)
+    plan, data, folder = _run(
+        "train", one, dataset, epochs, (seed,), output, batch_size, settings
+    )
+    if report:
+        _report(plan, data, folder, seed)
 
 
 @app.command()
@@ -246,9 +260,7 @@ def _run(
     batch_size: int,
     settings: dict[str, Any],
 ) -> tuple[Any, Any, Any]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
-    from keras_sae import __version__, datasets, evaluation, runs
+    from keras_sae import __version__, _bars, datasets, evaluation, runs
 
     data = datasets.load_data(dataset)
     x = data[0][0]
@@ -266,12 +278,7 @@ def _run(
         **settings,
     }
     folder = runs.open_folder(output, settings)
-    with Progress(
-        "[progress.description]{task.description}",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    ) as progress:
+    with _bars.Bars(len(plan.builders) * len(seeds), epochs) as bars:
         table = runs.run(
             plan,
             data,
@@ -279,27 +286,21 @@ def _run(
             epochs=epochs,
             seeds=seeds,
             batch_size=batch_size,
-            callbacks=lambda name: [_bar(progress, name, epochs)],
+            callbacks=bars.callbacks,
         )
     _print(evaluation.summarize(table))
     typer.echo(f"Models, figures and pictures: {folder}{os.sep}")
     return plan, data, folder
 
 
-def _bar(progress: Any, name: str, epochs: int) -> Any:
-    """A Keras callback that moves a bar of `progress` with every epoch."""
-    import keras
+def _report(plan: Any, data: Any, folder: Any, seed: int) -> None:
+    from rich.console import Console
 
-    class Bar(keras.callbacks.Callback):
-        def on_train_begin(self, logs: dict | None = None) -> None:
-            del logs
-            self.task = progress.add_task(name, total=epochs)
+    from keras_sae import runs
 
-        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-            del logs
-            progress.update(self.task, completed=epoch + 1)
-
-    return Bar()
+    with Console().status("Writing the report ..."):
+        path = runs.write_report(plan, data, folder, seed=seed)
+    typer.echo(f"Report, to open in a browser: {path}")
 
 
 # Columns of the printed table, with their headings and formats.
@@ -374,6 +375,18 @@ def _cell(name: str, row: Any, columns: dict[str, tuple]) -> str:
         return columns[name][1].format(value)
     expected = row.get("expected_l0", float("nan"))
     return f"~{expected:.1f}" if name == "l0" and expected == expected else "-"
+
+
+def _examples() -> str:
+    """The example of every command, as its docstring has it."""
+    docs = (command.callback.__doc__ or "" for command in app.registered_commands)
+    found = [line.strip() for doc in docs for line in doc.splitlines()]
+    begin = "Example: "
+    # A blank line between them: otherwise they are joined to one.
+    return "\n\n".join(x.removeprefix(begin) for x in found if x.startswith(begin))
+
+
+app.info.epilog = _examples()
 
 
 def main() -> None:

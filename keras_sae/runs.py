@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae import evaluation, files, plots
+from keras_sae import evaluation, files, plots, report
 from keras_sae.plans import Plan
 
 # Weights of a sweep: from hardly any penalty to hardly any code.
@@ -122,17 +122,55 @@ def run(
         callbacks=callbacks,
     )
     _write(table, folder, "table", "metrics")
-    trained, histories = {}, {}
-    for name in plan.builders:
-        stem = folder / f"{evaluation.run_name(name, seeds[0])}"
-        trained[name] = keras.saving.load_model(stem.with_suffix(".keras"))
-        histories[name] = json.loads(stem.with_suffix(".json").read_text())["history"]
-    draw(trained, histories, test[0], folder)
+    draw(*_trained(plan, folder, seeds[0]), test[0], folder)
     return table
 
 
+def write_report(plan: Plan, data: Data, folder: Path, *, seed: int) -> Path:
+    """Writes the page of a finished run, `report.html` in its folder.
+
+    Args:
+        plan: As for `run`, which has been called.
+        data: As for `run`; the page is of the test data.
+        folder: As for `run`.
+        seed: The models of this seed are shown.
+
+    Returns:
+        The page's path.
+    """
+    import pandas as pd
+
+    trained, histories = _trained(plan, folder, seed)
+    name = json.loads((folder / "settings.json").read_text()).get("dataset", "")
+    return report.write(
+        trained,
+        data[1],
+        folder / "report.html",
+        history=histories,
+        table=pd.read_csv(folder / "table.csv"),
+        title=f"Sparse autoencoders on {name}" if name else "Sparse autoencoders",
+    )
+
+
+def _trained(plan: Plan, folder: Path, seed: int) -> tuple[dict, dict]:
+    """The models of a finished run, and their logs."""
+    trained, histories = {}, {}
+    for name in plan.builders:
+        stem = folder / f"{evaluation.run_name(name, seed)}"
+        trained[name] = keras.saving.load_model(stem.with_suffix(".keras"))
+        histories[name] = json.loads(stem.with_suffix(".json").read_text())["history"]
+    return trained, histories
+
+
 def sweep(
-    plan: Plan, data: Data, folder: Path, *, epochs: int, seed: int, batch_size: int
+    plan: Plan,
+    data: Data,
+    folder: Path,
+    *,
+    epochs: int,
+    seed: int,
+    batch_size: int,
+    callbacks: Callable[[str], list] | None = None,
 ) -> Any:
     """Sweeps the weight of each penalty, and draws the front of all of them.
 
@@ -145,6 +183,7 @@ def sweep(
         epochs: As for `run`.
         seed: Of weights and batches.
         batch_size: As for `run`.
+        callbacks: As for `run`.
 
     Returns:
         A `pandas.DataFrame`, `model` names the penalty.
@@ -160,6 +199,7 @@ def sweep(
             seeds=(seed,),
             batch_size=batch_size,
             directory=folder / "sweep" / evaluation.run_name(name, seed),
+            callbacks=callbacks,
         ).assign(model=name)
         for name, builder in plan.sweeps.items()
     ]

@@ -6,6 +6,7 @@ class that has none.
 
 import inspect
 import pkgutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -23,6 +24,7 @@ SAMPLE = (12,)
 
 # Top modules that are no part of what a user types, and why.
 NOT_PUBLIC = {
+    "atoms": "re-exported by evaluation",
     "checks": "messages of errors, for the package's own use",
     "registration": "the package's own decorator",
     "cli": "typed in a shell; its options are tested there",
@@ -203,6 +205,7 @@ CALLBACKS: dict[str, Callable[[], keras.callbacks.Callback]] = {
     "SparsityWarmup": lambda: callbacks.SparsityWarmup(epochs=1),
     "SparsityTarget": lambda: callbacks.SparsityTarget(l0=2.5),
     "DeadUnits": lambda: callbacks.DeadUnits(),
+    "TensorBoard": lambda: callbacks.TensorBoard(tempfile.mkdtemp(), batch(samples=8)),
     "DeadUnits-revive": lambda: callbacks.DeadUnits(revive=batch(samples=8)),
 }
 
@@ -215,6 +218,7 @@ EXEMPT = {
     "keras_sae.evaluation.RawPixels": _BASELINE,
     "keras_sae.datasets.Superposition": "data, no Keras object",
     "keras_sae.layers.Weighted": "what layers with a penalty are made from",
+    "keras_sae.estimators.SparseAutoencoder": "scikit-learn's own checks hold it",
     "keras_sae.models.Level": "a view of a model's own layers, never saved",
     "keras_sae.tuning.FailedTrialsError": "an exception",
     "keras_sae.tuning.ReconstructionUnderL0": "keras-tuner's: a rule, never saved",
@@ -250,12 +254,14 @@ def public_objects() -> Iterator[tuple[str, Any]]:
     for module_name in public_modules():
         module = import_module(module_name)
         listed = getattr(module, "__all__", None)
-        for name, value in sorted(vars(module).items()):
+        # What is listed may be imported only when it is asked for.
+        names = listed or vars(module)
+        for name, value in sorted((name, getattr(module, name)) for name in names):
             if not (inspect.isclass(value) or inspect.isfunction(value)):
                 continue
-            ours = value.__module__.startswith(
-                module_name if listed is None else "keras_sae"
-            )
+            # What a module takes from a private one is that module's own.
+            places = (module_name, "keras_sae._") if listed is None else "keras_sae"
+            ours = value.__module__.startswith(places)
             if ours and (name in listed if listed else not name.startswith("_")):
                 yield f"{module_name}.{name}", value
 

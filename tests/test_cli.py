@@ -191,3 +191,20 @@ def test_help_shows_an_example(command):
     assert f"keras-sae {command} --" in result.output
     for option in ("--dataset", "--epochs", "--seed", "--output"):
         assert option in result.output
+
+
+def test_a_report_of_a_finished_run(trained):
+    result = _run("train", *SMALL, "--report", "--output", trained)
+    assert result.exit_code == 0, result.output
+    assert "report.html" in result.output.replace("\n", "")
+    page = (trained / "report.html").read_text(encoding="utf-8")
+    assert "Sparse autoencoders on digits" in page
+    assert "dictionary learning" in page  # the table, with its baselines
+
+
+def test_the_first_help_fits_a_screen_and_has_an_example_of_each_command():
+    result = _run("--help")
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) <= 24
+    for command in cli.app.registered_commands:
+        assert f"keras-sae {command.callback.__name__} --" in result.output

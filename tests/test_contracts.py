@@ -393,7 +393,10 @@ def test_callback_watches_two_fits(case):
     plain = set(model.fit(batch(), epochs=1, verbose=0).history)
     for _ in range(2):
         fit = model.fit(batch(), epochs=2, verbose=0, callbacks=[callback])
-        assert plain < set(fit.history)
+        assert plain <= set(fit.history)
+        # What watches adds to the logs; what shows them writes files.
+        shows = isinstance(callback, keras.callbacks.TensorBoard)
+        assert shows or plain < set(fit.history)
         assert all(len(values) == 2 for values in fit.history.values())
         assert np.isfinite(list(fit.history.values())).all()
 

@@ -97,3 +97,35 @@ def test_pareto_draws_the_front(tmp_path):
 def test_pareto_names_the_missing_column():
     with pytest.raises(ValueError, match="missing: reconstruction"):
         plots.pareto(pd.DataFrame({"l0": [1.0]}))
+
+
+class _Prior:
+    """Stands in for a variational model: its draws and decodings are known."""
+
+    def __init__(self, images):
+        self.images = np.asarray(images, "float32")
+
+    def sample(self, count, seed):
+        return self.images[:count]
+
+    def encode(self, x):
+        return np.asarray(x).reshape(len(x), -1)[:, :2]
+
+    def decode(self, codes):
+        return np.repeat(self.images[:1], len(codes), axis=0)
+
+
+def test_one_wild_sample_does_not_turn_the_others_grey(tmp_path):
+    usual = np.linspace(0, 1, 101)[:, None].repeat(4, axis=1)
+    model = _Prior([usual, 50 * usual - 20])
+    figure = _drawn(plots.samples(model, count=2), tmp_path)
+    scales = [axes.images[0].get_clim() for axes in figure.axes]
+    assert scales[0] == pytest.approx((0.02, 0.98))
+    assert scales[1] == pytest.approx((-19.0, 29.0), rel=1e-5)
+
+
+def test_each_picture_of_the_latent_plane_has_its_own_scale(tmp_path):
+    usual = np.linspace(0, 1, 101)[:, None].repeat(4, axis=1)
+    figure = _drawn(plots.latent_plane(_Prior([usual]), X, steps=2), tmp_path)
+    scale = pytest.approx((0.02, 0.98))
+    assert [axes.images[0].get_clim() for axes in figure.axes] == [scale] * 4

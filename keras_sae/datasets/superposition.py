@@ -134,7 +134,7 @@ def superposition(
     """Makes a task of known features, more of them than dimensions if you like.
 
     What a sparse autoencoder finds can be held against them:
-    `keras_sae.metrics.recovery_score(task.features, model.atoms)`.
+    `metrics.recovery_score(task.features, evaluation.atoms(model))`.
 
     Args:
         num_features: How many features.

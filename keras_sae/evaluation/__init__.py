@@ -1,5 +1,6 @@
 """What models have learned, in figures, and beside baselines."""
 
+from keras_sae.atoms import atoms as atoms
 from keras_sae.evaluation.baselines import PCA as PCA
 from keras_sae.evaluation.baselines import DictionaryLearning as DictionaryLearning
 from keras_sae.evaluation.baselines import RandomEncoder as RandomEncoder
@@ -23,6 +24,7 @@ __all__ = [
     "DictionaryLearning",
     "RandomEncoder",
     "RawPixels",
+    "atoms",
     "compare",
     "copying",
     "cross_probe",

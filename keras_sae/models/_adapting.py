@@ -5,10 +5,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_sae import checks
-from keras_sae.layers import Centering, Scaling, TiedDense
+from keras_sae.layers import Centering, Scaling
 from keras_sae.models.levels import flatten
 
 
@@ -85,18 +84,3 @@ def check_adapted(model: Any) -> None:
             "`adapt` was forgotten. Received: rms=0. Call model.adapt(x_train) before "
             "`fit`, or build the model with scaling=False."
         )
-
-
-def atoms(model: Any) -> np.ndarray:
-    """Returns the rows of the only kernel of the decoder."""
-    kernels = [x for x in flatten(model.decoder) if hasattr(x, "kernel")]
-    if len(kernels) != 1 or len(kernels[0].kernel.shape) != 2:
-        raise ValueError(
-            "`atoms` are the rows of a decoder of one dense layer. Received: "
-            f"model={model.name!r} with {len(kernels)} kernels in its decoder. See "
-            "`keras_sae.plots.filters` for what a unit of a deeper model draws."
-        )
-    kernel = ops.convert_to_numpy(kernels[0].kernel)
-    rows = kernel.T if isinstance(kernels[0], TiedDense) else kernel
-    scale = [float(layer.rms) for layer in scaling_layers(model)][-1:]
-    return rows * scale[0] if scale and scale[0] else rows

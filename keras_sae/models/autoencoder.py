@@ -110,15 +110,6 @@ class Autoencoder(Checked):
         """
         return levels_of(self)
 
-    @property
-    def atoms(self) -> np.ndarray:
-        """The dictionary: what each unit adds to a reconstruction, `(units, values)`.
-
-        Raises:
-            ValueError: The decoder is not one dense layer.
-        """
-        return _adapting.atoms(self)
-
     def adapt(self, x: Any, location: str = "mean") -> None:
         """Learns the data's centre and scale, before `fit`.
 

@@ -1,0 +1,55 @@
+"""What every picture is drawn on: figures, grids of axes, images, colours."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+INK, ACCENT, MUTED = "#1f2933", "#c2410c", "#3b6ea5"
+COLOURS = [
+    "#3b6ea5",
+    "#c2410c",
+    "#4d7c3a",
+    "#7a4fa3",
+    "#a16207",
+    "#0f766e",
+    "#be185d",
+    "#64748b",
+    "#84cc16",
+    "#06b6d4",
+]
+
+
+def figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", dpi=120)
+
+
+def grid(figure: Any, rows: int, columns: int, items: Sequence[Any]) -> Any:
+    """Yields (axes, item); axes that nothing is drawn in are removed."""
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in axes[len(items) :]:
+        unused.remove()
+    return zip(axes, items, strict=False)
+
+
+def image(axes: Any, values: np.ndarray, low: float, high: float) -> None:
+    image = np.squeeze(values)
+    side = math.isqrt(image.size)
+    if image.ndim == 1:  # a vector: a square if it can be one, else a strip
+        image = image.reshape((side, side) if side * side == image.size else (1, -1))
+    if image.ndim == 3:
+        image = np.clip((image - low) / (high - low or 1), 0, 1)
+    axes.imshow(image, cmap="gray", vmin=low, vmax=high)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def named(model: Any) -> Mapping[str, Any]:
+    return model if isinstance(model, Mapping) else {model.name: model}
+
+
+def cycle(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]

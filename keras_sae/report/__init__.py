@@ -1,0 +1,8 @@
+"""One HTML page of what a model has learned, to look through and to send on.
+
+It needs no network and no server: data, pictures and scripts are in the file.
+"""
+
+from keras_sae.report.writing import write as write
+
+__all__ = ["write"]

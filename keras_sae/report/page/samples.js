@@ -1,0 +1,74 @@
+// Reconstructions, and the code of one sample unit by unit.
+const strip = byId("strip");
+let codes = null;
+
+function makeSamples() {
+  const { samples, errors } = current();
+  const bytes = Uint8Array.from(atob(current().codes), (c) => c.charCodeAt(0));
+  codes = new Float32Array(bytes.buffer);
+  const error = new Map(samples.map((sample, i) => [sample, errors[i]]));
+  for (const end of ["worst", "best"]) {
+    byId(end).replaceChildren(...current()[end].map((sample) => pair(sample, error.get(sample))));
+  }
+  strip.style.setProperty("--wide", layout("inputs")[2] > 2 ? "96px" : "40px");
+  strip.replaceChildren(...samples.map(sampleOption));
+  chooseSample(0);
+}
+
+function sampleOption(sample, index) {
+  const option = element("div", { className: "option", tabIndex: -1, title: `sample ${sample}` }, [inputPicture(sample)]);
+  option.dataset.index = index;
+  option.setAttribute("role", "option");
+  option.setAttribute("aria-selected", "false");
+  option.setAttribute("aria-label", `Sample ${sample}`);
+  return option;
+}
+
+function pair(sample, error) {
+  const rebuilt = picture(`rebuilt-${state.model}`, current().samples.indexOf(sample));
+  const text = element("span", { textContent: number(error) });
+  const button = element("button", { type: "button", title: `sample ${sample}` }, [inputPicture(sample), rebuilt, text]);
+  button.addEventListener("click", () => goToSample(sample));
+  return element("li", {}, [button]);
+}
+
+function chooseSample(index) {
+  state.sample = index;
+  const { samples, errors, count } = current();
+  const sample = samples[index];
+  const code = codes.subarray(index * count, (index + 1) * count);
+  mark(strip, strip.children[index]);
+  byId("sample-name").textContent = `Sample ${sample}`;
+  show(byId("sample-input"), "inputs", tiles.get(sample));
+  show(byId("sample-rebuilt"), `rebuilt-${state.model}`, index);
+  const active = code.reduce((sum, value) => sum + (value !== 0), 0);
+  const class_ = label(sample);
+  facts(byId("sample-facts"), [
+    ...(class_ === null ? [] : [["class", class_]]),
+    ["squared error", number(errors[index])],
+    ["active units", `${active} of ${count}`],
+  ]);
+  const unit = Array.from(code.keys());
+  fill("activations", "activations", { unit, activation: Array.from(code) });
+  const strongest = unit.filter((j) => code[j] !== 0).sort((a, b) => Math.abs(code[b]) - Math.abs(code[a]));
+  byId("sample-units").replaceChildren(...strongest.slice(0, 24).map((j) => unitButton(j, code[j])));
+}
+
+function unitButton(unit, value) {
+  const lines = [number(value), `unit ${unit}`].map((text) => element("span", { textContent: text }));
+  const button = element("button", { type: "button" }, [picture(`atoms-${state.model}`, unit), ...lines]);
+  button.addEventListener("click", () => {
+    goToUnit(unit);
+    byId("units").scrollIntoView();
+  });
+  return element("li", {}, [button]);
+}
+
+function goToSample(sample) {
+  const index = current().samples.indexOf(sample);
+  chooseSample(index);
+  reveal(strip, strip.children[index]);
+  byId("sample").scrollIntoView();
+}
+
+walkable(strip, chooseSample);
