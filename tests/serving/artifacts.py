@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from keras_sae import layers, models
 from keras_sae.regularizers import L1, KLDivergence
@@ -41,21 +40,29 @@ def question(signature: str, model: Any, samples: int, seed: int = 0) -> dict:
     """Random inputs for a signature, with the name that the table gives them."""
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (samples, *SHAPE), "uint8")
-    files = [tf.io.encode_png(one).numpy() for one in image]
     kinds = {
         "uint8": lambda: {"image": image},
-        "png": lambda: {"image_bytes": np.array(files, object)},
+        "png": lambda: {"image_bytes": png_files(image)},
         "sample": lambda: {"seed": rng.integers(0, 99, samples, "int32")},
         "decode": lambda: {
             "code": rng.random((samples, model.decoder.input_shape[-1]), "float32")
         },
     }
-    default = lambda: {"x": rng.random((samples, *SHAPE), "float32")}  # noqa: E731
-    return kinds.get(signature.rpartition("_")[2], default)()
+    kind = signature.rpartition("_")[2]
+    return kinds.get(kind, lambda: {"x": rng.random((samples, *SHAPE), "float32")})()
+
+
+def png_files(images: np.ndarray) -> np.ndarray:
+    """The images as files, bytes in an array of objects."""
+    import tensorflow as tf
+
+    return np.array([tf.io.encode_png(one).numpy() for one in images], object)
 
 
 def pixels(inputs: dict) -> Any:
     """What a request for samples is to the model: values between 0 and 1."""
+    import tensorflow as tf
+
     if "image_bytes" in inputs:
         images = [tf.io.decode_png(file).numpy() for file in inputs["image_bytes"]]
         return np.asarray(images, "float32") / 255
@@ -93,7 +100,7 @@ def _encode(model: Any, x: np.ndarray) -> dict:
 
 
 _ANSWERS = {
-    "serving_default": lambda model, x: _DEFAULT(model)(model, x),
+    "serving_default": lambda model, x: _default(model)(model, x),
     "reconstruct": _reconstruct,
     "encode": _encode,
     "top_features": _top,
@@ -102,12 +109,14 @@ _ANSWERS = {
 }
 
 
-def _DEFAULT(model: Any):  # noqa: N802
+def _default(model: Any):
     return _classify if hasattr(model, "num_classes") else _reconstruct
 
 
 def answer(signature: str, model: Any, inputs: dict) -> dict:
     """What Keras makes of the inputs of a signature."""
+    import tensorflow as tf
+
     if "code" in inputs:
         return {"reconstruction": model.decode(inputs["code"])}
     if "seed" in inputs:
