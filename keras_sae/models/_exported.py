@@ -11,6 +11,8 @@ _SAVED_MODEL = "tf_saved_model"  # Keras's name, and its default
 class Exported(keras.Model):
     """`export` of the models of this package."""
 
+    encoder: keras.Model
+
     def export(
         self,
         filepath: str | Path,
@@ -39,7 +41,8 @@ class Exported(keras.Model):
 
         writer = {_SAVED_MODEL: export.write_artifact}.get(format)
         if writer is None:
-            super().export(filepath, format, verbose, input_signature, **kwargs)
+            plain = self._functional_copy()
+            plain.export(filepath, format, verbose, input_signature, **kwargs)
             return
         if input_signature is not None:
             raise ValueError(
@@ -49,3 +52,16 @@ class Exported(keras.Model):
         path = writer(self, filepath, **kwargs)
         if verbose:
             print(f"Saved artifact at {str(path)!r}.")
+
+    def _functional_copy(self) -> keras.Model:
+        """The function `x` to `model(x)`, with a name for its input.
+
+        Keras traces what it exports. A copy keeps the traces to itself.
+        """
+        copy = type(self).from_config(self.get_config())
+        copy.set_weights(self.get_weights())
+        shape = tuple(self.encoder.input_shape[1:])
+        x = keras.Input(shape, name="x")
+        model = keras.Model(x, copy(x), name=self.name)
+        model(keras.ops.zeros((1, *shape)))  # to ONNX goes what was called
+        return model
