@@ -24,6 +24,9 @@ Output = Annotated[str, typer.Option(help="Folder for models, figures, pictures.
 Units = Annotated[int, typer.Option(min=1, help="Width of the code.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples a step.")]
 Rate = Annotated[float, typer.Option(help="Learning rate of Adam.")]
+Export = Annotated[
+    str | None, typer.Option("--export", help="Also export for serving, to here.")
+]
 
 
 def _reported(command: Callable) -> Callable:
@@ -33,7 +36,7 @@ def _reported(command: Callable) -> Callable:
     def wrapper(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             typer.secho(f"Error: {error}", err=True, fg="red")
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
@@ -107,12 +110,13 @@ def train(
     tied: Annotated[bool, typer.Option(help="Decoder = encoder transposed.")] = False,
     learning_rate: Rate = 5e-3,
     batch_size: BatchSize = 64,
+    export_to: Export = None,
 ) -> None:
     """Train one model with its settings as options.
 
     Example: keras-sae train --sparsity kl --target 0.05 --units 100
     """
-    from keras_sae import checks, layers, models, plans
+    from keras_sae import checks, evaluation, layers, models, plans
 
     families: dict[str, Callable] = {
         "shallow": models.shallow,
@@ -153,7 +157,49 @@ def train(
         "tied": tied,
         "learning_rate": learning_rate,
     }
-    _run("train", one, dataset, epochs, (seed,), output, batch_size, settings)
+    _, _, folder = _run(
+        "train", one, dataset, epochs, (seed,), output, batch_size, settings
+    )
+    if export_to is not None:
+        saved = folder / f"{evaluation.run_name(family, seed)}.keras"
+        _deploy(saved, export_to, dataset=dataset)
+
+
+@app.command()
+@_reported
+def export(
+    model: Annotated[str, typer.Argument(help="A .keras file.")],
+    output: Annotated[str, typer.Option(help="Folder of the versions.")] = (
+        "serving/sae"
+    ),
+    version: Annotated[
+        int | None, typer.Option(help="Its number; the next free one if left out.")
+    ] = None,
+    images: Annotated[
+        bool, typer.Option(help="Add signatures for bytes 0..255 and PNG files.")
+    ] = False,
+    top_k: Annotated[int, typer.Option(help="Units that top_features names.")] = 10,
+    dataset: Annotated[
+        str | None, typer.Option(help="Its test samples give figures to the metadata.")
+    ] = None,
+    epochs: Annotated[
+        int, typer.Option(min=0, help="Of training on the dataset before the export.")
+    ] = 0,
+    seed: Seed = 0,
+) -> None:
+    """Export a trained model for TensorFlow Serving.
+
+    Example: keras-sae export --dataset digits --output serving/sae model.keras
+    """
+    options = {"version": version, "images": images, "top_k": top_k}
+    _deploy(model, output, dataset=dataset, epochs=epochs, seed=seed, **options)
+
+
+def _deploy(source: Any, output: str, **options: Any) -> None:
+    from keras_sae import deployment
+
+    version = deployment.deploy(source, output, **options)
+    typer.echo(f"SavedModel for TensorFlow Serving: {version}{os.sep}")
 
 
 def _positive(name: str, value: float) -> float:

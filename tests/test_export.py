@@ -389,7 +389,7 @@ def no_file_longer_than(size: int):
 def test_a_disk_that_fills_up_leaves_nothing(size, tmp_path):
     """It does so in Python as the model is handed over, or in TensorFlow later."""
     model = models.shallow((600,), 400)  # 1.9 MB of weights
-    with no_file_longer_than(size), pytest.raises(RuntimeError, match="written"):
+    with no_file_longer_than(size), pytest.raises(OSError, match="written"):
         export.export_saved_model(model, tmp_path / "sae")
     assert list((tmp_path / "sae").iterdir()) == []
 
@@ -403,7 +403,7 @@ def test_a_disk_that_fills_up_in_tensorflow(tmp_path, monkeypatch):
             _build.build(source, folder)
 
     monkeypatch.setattr("keras_sae.export._processes.build", build)
-    with pytest.raises(RuntimeError, match="Nothing was left"):
+    with pytest.raises(OSError, match="Nothing was left"):
         export.export_saved_model(models.shallow((600,), 400), tmp_path / "sae")
     assert list((tmp_path / "sae").iterdir()) == []
 

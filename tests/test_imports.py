@@ -41,9 +41,10 @@ ALLOWED = {
     "datasets": set(),
     "plots": {"evaluation", "metrics"},
     "report": {"evaluation", "metrics"},
-    # Two rooms of the command line's: what a run trains, and the folder it leaves.
+    # Rooms of the command line's: what a run trains, the folder it leaves, serving.
     "plans": CODE | FIGURES | {"models", "pretraining"},
     "runs": CODE | {"evaluation", "plans", "plots"},
+    "deployment": {"datasets", "evaluation", "export"},
 }
 # Imported inside a function, against the table: the module, and why.
 LATE = {

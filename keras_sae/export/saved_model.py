@@ -51,7 +51,8 @@ def export_saved_model(
     Raises:
         ValueError: `model` is none of this package or gives NaN, `path` cannot be
             written, the version is there already, or an option is out of its range.
-        RuntimeError: The artifact cannot be written or differs from the model.
+        OSError: The disk is full; nothing is left of the version.
+        RuntimeError: The artifact differs from the model.
 
     Example:
 
@@ -110,6 +111,7 @@ def write_artifact(
 
     Raises:
         ValueError: As for `export_saved_model`.
+        OSError: As for `export_saved_model`.
         RuntimeError: As for `export_saved_model`.
 
     Example:
@@ -144,7 +146,7 @@ def _write(model: Any, path: Path, options: _build.Options) -> None:
             _processes.build(Path(source), unfinished)
     except OSError as error:
         _check_free(path)  # another export may have come first
-        raise RuntimeError(
+        raise OSError(
             f"The artifact could not be written to {str(path)!r}: "
             f"{error.strerror or error}. Nothing was left there."
         ) from error
