@@ -7,12 +7,17 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks
-from keras_sae.layers import Penalty, SparseDense
+from keras_sae.layers import SparseDense
 
 
 def _layers(model: keras.Model, kind: type) -> list[Any]:
     """The sublayers of `model` of one kind, in no particular order."""
     return [x for x in model._flatten_layers() if isinstance(x, kind)]
+
+
+def _steerable(model: keras.Model) -> list[Any]:
+    """The sublayers of `model` that a warm-up can steer."""
+    return [x for x in model._flatten_layers() if hasattr(x, "set_share")]
 
 
 class SparsityWarmup(keras.callbacks.Callback):
@@ -21,7 +26,9 @@ class SparsityWarmup(keras.callbacks.Callback):
     `scale(epoch) = min(1, (epoch + 1) / (epochs + 1))`, epochs counted from 0.
 
     Units find features first and are pressed to be sparse afterwards, which
-    costs fewer dead units. `val_sparsity_loss` is reported at the same scale.
+    costs fewer dead units. `val_sparsity_loss` is reported at the same scale. A
+    `TopK` or `BatchTopK` with an `initial_k` has its `k` lowered in the same steps,
+    and the divergence of a variational model is raised.
 
     Args:
         epochs: Number of epochs below full weight, a positive integer.
@@ -49,7 +56,7 @@ class SparsityWarmup(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks that there is a penalty."""
-        if not _layers(self.model, Penalty):
+        if not _steerable(self.model):
             raise ValueError(
                 "`SparsityWarmup` raises the weight of a sparsity penalty, and this "
                 f"model has none. Received: model={self.model.name!r}. Build it with "
@@ -59,8 +66,8 @@ class SparsityWarmup(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Sets the scale of every penalty."""
         self._scale = min(1.0, (epoch + 1) / (self.epochs + 1))
-        for layer in _layers(self.model, Penalty):
-            layer.scale.assign(self._scale)
+        for layer in _steerable(self.model):
+            layer.set_share(self._scale)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds `sparsity_scale` to the logs."""

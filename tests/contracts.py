@@ -78,6 +78,30 @@ LAYERS = {
     ),
     "Penalty-l1": LayerCase(_penalty(L1(0.1), (0.0, 1.0)), 0, 1, losses=1),
     "Penalty-kl": LayerCase(_penalty(KLDivergence(0.1), (-1.0, 1.0)), 0, 1, losses=1),
+    # A selection has no variables, but for a `k` that moves, and the threshold of a
+    # batch with the count of its steps.
+    "TopK": LayerCase(lambda **kw: layers.TopK(3, **kw), 0, 0),
+    "TopK-annealed": LayerCase(lambda **kw: layers.TopK(3, initial_k=6, **kw), 0, 1),
+    "BatchTopK": LayerCase(lambda **kw: layers.BatchTopK(3, **kw), 0, 2),
+    "Lifetime": LayerCase(lambda **kw: layers.Lifetime(0.5, **kw), 0, 0),
+    "JumpReLU": LayerCase(
+        lambda **kw: layers.JumpReLU(0.1, threshold=0.1, bandwidth=2.0, **kw),
+        1,
+        1,
+        losses=1,
+    ),
+    "JumpReLU-target": LayerCase(
+        lambda **kw: layers.JumpReLU(0.1, target_l0=2, bandwidth=2.0, **kw),
+        1,
+        1,
+        losses=1,
+    ),
+    "Gated": LayerCase(lambda **kw: layers.Gated(0.1, **kw), 2, 1, losses=1),
+    "Matryoshka": LayerCase(
+        lambda **kw: layers.Matryoshka(layers.BatchTopK(3), (2, 4), **kw), 0, 2
+    ),
+    "SparseDense-top_k": LayerCase(_sparse(layers.TopK(2)), 2, 1),
+    "SparseDense-gated": LayerCase(_sparse("gated"), 4, 2, losses=1),
     "TiedDense": LayerCase(_tied, 2, 0),
     "TiedDense-no-bias": LayerCase(lambda **kw: _tied(use_bias=False, **kw), 1, 0),
     "Centering": LayerCase(layers.Centering, 0, 2),
@@ -147,6 +171,15 @@ MODELS = {
             corruption=keras.layers.GaussianNoise(0.1),
         )
     ),
+    "shallow-top-k": ModelCase(
+        _shallow(layers.TopK(2, initial_k=4, auxiliary=layers.AuxK(dead_after=1)))
+    ),
+    "shallow-batch-top-k-tied": ModelCase(_shallow(layers.BatchTopK(2), tied=True)),
+    "shallow-jump-relu": ModelCase(_shallow(layers.JumpReLU(0.01, bandwidth=0.5))),
+    "shallow-gated": ModelCase(_shallow("gated")),
+    "shallow-matryoshka": ModelCase(
+        _shallow(layers.Matryoshka(layers.BatchTopK(2), (2, 5)))
+    ),
     "deep": ModelCase(lambda: models.deep(SAMPLE, (7, 3), L1(0.01))),
     "deep-tied": ModelCase(lambda: models.deep(SAMPLE, (7, 3), L1(0.01), tied=True)),
     "stacked-tied": ModelCase(lambda: models.stacked(SAMPLE, (7, 3), "kl", tied=True)),
@@ -159,6 +192,7 @@ MODELS = {
 # Parts of a model that are no layers, but saved with it.
 PARTS = {
     "GaussianLikelihood": lambda: models.GaussianLikelihood(0.25),
+    "AuxK": lambda: layers.AuxK(units=4, factor=0.5, dead_after=7),
     "BernoulliLikelihood": models.BernoulliLikelihood,
 }
 

@@ -5,13 +5,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.layers import _terms
+from keras_sae.layers._weighted import Weighted
 from keras_sae.registration import register
 from keras_sae.regularizers import KLDivergence
 
 
 @register
-class Penalty(keras.layers.Layer):
+class Penalty(Weighted):
     """Passes a code on unchanged and adds a regularizer's penalty to the loss.
 
     `loss += scale * regularizer(h) / batch`
@@ -42,9 +42,6 @@ class Penalty(keras.layers.Layer):
     1.5
     """
 
-    # Under this name the penalty stands in the logs.
-    term = "sparsity_loss"
-
     def __init__(
         self,
         regularizer: Any,
@@ -58,14 +55,7 @@ class Penalty(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the scale and, for a divergence with momentum, the running mean."""
-        state = {
-            "trainable": False,
-            "dtype": "float32",
-            "autocast": False,
-        }
-        self.scale = self.add_weight(
-            shape=(), initializer="ones", name="scale", **state
-        )
+        super().build(input_shape)
         self.running_mean: Any = None
         if self._averages:
             self.running_mean = self.add_weight(
@@ -73,7 +63,9 @@ class Penalty(keras.layers.Layer):
                 initializer=keras.initializers.Constant(self.regularizer.target),
                 name="running_mean",
                 aggregation="mean",
-                **state,
+                trainable=False,
+                dtype="float32",
+                autocast=False,
             )
 
     @property
@@ -94,7 +86,7 @@ class Penalty(keras.layers.Layer):
         else:
             batch = ops.cast(ops.shape(code)[0], "float32")
             value = ops.cast(self.regularizer(code), "float32") / batch
-        _terms.add(self, self.term, self.scale * value)
+        self.add_term(value)
         return inputs
 
     def _average(self, code: Any, training: bool | None) -> Any:

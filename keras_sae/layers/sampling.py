@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_sae import checks
-from keras_sae.layers import _terms
+from keras_sae.layers._weighted import Weighted
 from keras_sae.registration import register
 
 # exp(-20) and exp(10): a variance beyond them is a number gone astray.
@@ -14,7 +14,7 @@ _LOG_VARIANCE = (-20.0, 10.0)
 
 
 @register
-class Sampling(keras.layers.Layer):
+class Sampling(Weighted):
     """Draws a code from a Gaussian, and adds its divergence from the prior.
 
     `z = mean + exp(log_variance / 2) * epsilon`, `epsilon ~ Normal(0, 1)`;
@@ -85,14 +85,7 @@ class Sampling(keras.layers.Layer):
                 "the last axis of its inputs must be even. Received: "
                 f"input_shape={tuple(input_shape)}. For a code of m units make it 2 m."
             )
-        self.scale = self.add_weight(
-            shape=(),
-            initializer="ones",
-            name="scale",
-            trainable=False,
-            dtype="float32",
-            autocast=False,
-        )
+        super().build(input_shape)
 
     def split(self, inputs: Any) -> tuple[Any, Any]:
         """Returns `(mean, log_variance)`, both float32.
@@ -110,8 +103,7 @@ class Sampling(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the code; adds the divergence to the loss."""
         mean, log_variance = self.split(inputs)
-        divergence = self.factor * self._divergence(mean, log_variance)
-        _terms.add(self, self.term, self.scale * divergence)
+        self.add_term(self.factor * self._divergence(mean, log_variance))
         if training:
             noise = keras.random.normal(
                 ops.shape(mean), dtype="float32", seed=self.seed_generator

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_sae import checks
+from keras_sae.layers import _forward
 from keras_sae.layers import sparsity as sparsities
 from keras_sae.registration import register
 
@@ -126,6 +127,7 @@ class SparseDense(keras.layers.Layer):
         code = self.activation(x)
         if self.sparse is not None:
             code = self.sparse(code, training=training)
+        _forward.made(self, code, lambda: x)
         if training:
             self._count_silence(code)
         return code

@@ -7,10 +7,22 @@ import keras
 import numpy as np
 
 from keras_sae import checks
+from keras_sae.layers.matryoshka import Matryoshka
 from keras_sae.layers.penalty import Penalty
+from keras_sae.layers.selection import BatchTopK, Lifetime, TopK
+from keras_sae.layers.thresholds import Gated, JumpReLU
 from keras_sae.regularizers import L1, KLDivergence
 
-NAMES: dict[str, type] = {"l1": L1, "kl": KLDivergence}
+NAMES: dict[str, type] = {
+    "l1": L1,
+    "kl": KLDivergence,
+    "top_k": TopK,
+    "batch_top_k": BatchTopK,
+    "lifetime": Lifetime,
+    "jump_relu": JumpReLU,
+    "gated": Gated,
+    "matryoshka": Matryoshka,
+}
 
 # The value of an argument that is chosen by the sparsity.
 AUTO = "auto"
@@ -140,8 +152,10 @@ def attach(
     Raises:
         ValueError: A divergence meets an activation without bounds.
     """
-    if not isinstance(sparsity, keras.regularizers.Regularizer):
-        return sparsity
+    if isinstance(sparsity, keras.layers.Layer):
+        return type(sparsity).from_config({**sparsity.get_config(), "dtype": dtype})
+    if sparsity is None:
+        return None
     if not isinstance(sparsity, KLDivergence):
         return Penalty(sparsity, dtype=dtype, name=name)
     low, high = bounds(activation)

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae.layers import sparsity
+from keras_sae.layers import SparseDense, sparsity
 from keras_sae.models import _inputs
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
@@ -20,6 +20,11 @@ class Checked(Exported):
 
     encoder: keras.Model
     decoder: keras.Model
+
+    @property
+    def sparse_layers(self) -> list[SparseDense]:
+        """The layers whose output is a sparse code, from the input inwards."""
+        return [x for x in flatten(self.encoder) if isinstance(x, SparseDense)]
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -53,6 +58,7 @@ class Checked(Exported):
                 `batch_size`; `y` is not a target of the shape of `x`.
         """
         self.check_data(x, y, batch_size)
+        _inputs.check_batch(self.sparse_layers, batch_size)
         if kwargs.get("class_weight") is not None:
             raise ValueError(
                 "`class_weight` weighs classes, and an autoencoder has none. Received: "

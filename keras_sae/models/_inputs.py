@@ -168,3 +168,27 @@ def _check_kind(dtype: np.dtype, name: str) -> None:
             f"dtype={dtype}. Convert it yourself, so that the scale is in your code: "
             f"x.astype('float32') / {BYTE_RANGE}."
         )
+
+
+def check_sparsities(layers: list[Any]) -> None:
+    """Raises if a sparsity that needs the decoder does not make the code itself."""
+    for layer in layers[:-1]:
+        if getattr(layer.sparse, "needs_decoder", False):
+            raise ValueError(
+                f"`{type(layer.sparse).__name__}` compares the input with what the "
+                "decoder makes of its code, so it can only be the sparsity of the "
+                f"innermost layer. Received: it stands on the layer {layer.name!r}. "
+                "Give the hidden layers another sparsity, or None."
+            )
+
+
+def check_batch(layers: list[Any], batch_size: int | None) -> None:
+    """Raises for training batches too small for a sparsity that chooses over them."""
+    for layer in layers:
+        least = getattr(layer.sparse, "least_batch", 1)
+        if batch_size is not None and batch_size < least:
+            raise ValueError(
+                f"`{type(layer.sparse).__name__}` chooses over the samples of a batch, "
+                f"so a batch needs at least {least}. Received: batch_size={batch_size}."
+                " Raise it, or use `keras_sae.layers.TopK`, which looks at one sample."
+            )

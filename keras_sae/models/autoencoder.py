@@ -10,8 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks, metrics
-from keras_sae.layers import SparseDense, _terms, sparsity, tying
-from keras_sae.models import _contraction, _inputs
+from keras_sae.layers import _forward, sparsity, tying
+from keras_sae.models import _contraction, _inputs, _objectives
 from keras_sae.models._checked import Checked
 from keras_sae.models.levels import Level, flatten, levels_of
 from keras_sae.registration import register
@@ -88,6 +88,7 @@ class Autoencoder(Checked):
             _contraction.check(encoder)
         self.encoder = encoder
         self.decoder = decoder
+        _inputs.check_sparsities(self.sparse_layers)
         self.explained_variance = metrics.ExplainedVariance(
             int(np.prod(self.sample_shape))
         )
@@ -101,11 +102,6 @@ class Autoencoder(Checked):
         """Does nothing: encoder and decoder are built already."""
 
     @property
-    def sparse_layers(self) -> list[SparseDense]:
-        """The layers whose output is a sparse code, from the input inwards."""
-        return [x for x in flatten(self.encoder) if isinstance(x, SparseDense)]
-
-    @property
     def levels(self) -> list[Level]:
         """The levels of a dense model with a mirrored decoder, outermost first.
 
@@ -116,18 +112,20 @@ class Autoencoder(Checked):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the reconstruction of `inputs`, in their shape."""
-        with _terms.collect() as terms:
+        with _forward.collect() as forward:
             code = self._encode(inputs, training)
             reconstruction = self.decoder(code, training=training)
-        if not getattr(_local, "step", False):
-            return reconstruction
-        return {"reconstruction": reconstruction, "code": code, "terms": dict(terms)}
+            if not getattr(_local, "step", False):
+                return reconstruction
+            _objectives.add_terms(self, forward, inputs, reconstruction, training)
+        terms = dict(forward.terms)
+        return {"reconstruction": reconstruction, "code": code, "terms": terms}
 
     def _encode(self, inputs: Any, training: bool | None) -> Any:
         if not self.contractive:
             return self.encoder(inputs, training=training)
         code, norm = _contraction.encode(self.encoder, inputs)
-        _terms.add(self, "auxiliary_loss", self.contractive * norm)
+        _forward.add(self, "auxiliary_loss", self.contractive * norm)
         return code
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
@@ -239,6 +237,8 @@ class Autoencoder(Checked):
     def _term_names(self) -> list[str]:
         layers = [*flatten(self.encoder), *flatten(self.decoder)]
         terms = {x.term for x in layers if hasattr(x, "term")}
+        for code in self.sparse_layers[-1:]:
+            terms |= set(getattr(code.sparse, "extra_terms", ()))
         terms |= {"auxiliary_loss"} if self.contractive else set()
         return ["reconstruction_loss", *sorted(terms)]
 

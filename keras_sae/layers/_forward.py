@@ -1,0 +1,87 @@
+"""What the layers tell the model about one forward pass.
+
+Keras keeps the losses of a forward pass in one unnamed list. A model that logs
+`sparsity_loss` apart from `auxiliary_loss` has to know which is which, so the
+layers of this package name what they add. A sparse layer also hands over what its
+code was made from, because some objectives need it with the decoder at hand. All of
+it lives for one pass, in the thread that traces it, and nothing stays on a layer.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+_local = threading.local()
+
+
+@dataclass(frozen=True)
+class Made:
+    """A code, the layer that made it, and how to get at what it was made from."""
+
+    layer: keras.layers.Layer
+    code: Any
+    pre: Callable[[], Any]  # the pre-activations, shape of the code
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an objective may use that needs the decoder a second time.
+
+    Args:
+        x: The input, uncorrupted.
+        pre: Returns the pre-activations of the code, `(batch, units)`.
+        code: The code, `(batch, units)`.
+        reconstruction: Of the whole code, in the shape of `x`.
+        decode: A code in, its reconstruction out.
+        decode_frozen: The same, with no gradient to the decoder's weights.
+        data_loss: The compiled loss between a target and a reconstruction.
+        silent: Training steps since each unit was last on, `(units,)`.
+    """
+
+    x: Any
+    pre: Callable[[], Any]
+    code: Any
+    reconstruction: Any
+    decode: Callable[[Any], Any]
+    decode_frozen: Callable[[Any], Any]
+    data_loss: Callable[[Any, Any], Any]
+    silent: Any
+
+
+@dataclass
+class Forward:
+    """One forward pass: the terms of the loss by name, and the codes made."""
+
+    terms: dict[str, Any] = field(default_factory=dict)
+    codes: list[Made] = field(default_factory=list)
+
+
+@contextmanager
+def collect() -> Iterator[Forward]:
+    """Collects what layers tell inside the `with` block."""
+    outer = getattr(_local, "forward", None)
+    _local.forward = Forward()
+    try:
+        yield _local.forward
+    finally:
+        _local.forward = outer
+
+
+def add(layer: keras.layers.Layer, name: str, value: Any) -> None:
+    """Adds the scalar `value` to the loss, to be logged as `name`."""
+    layer.add_loss(value)
+    forward = getattr(_local, "forward", None)
+    if forward is not None:
+        terms = forward.terms
+        terms[name] = terms[name] + value if name in terms else value
+
+
+def made(layer: keras.layers.Layer, code: Any, pre: Callable[[], Any]) -> None:
+    """Tells that `layer` has made `code` from the pre-activations `pre()`."""
+    forward = getattr(_local, "forward", None)
+    if forward is not None:
+        forward.codes.append(Made(layer, code, pre))

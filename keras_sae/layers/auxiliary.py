@@ -1,0 +1,111 @@
+"""The auxiliary loss that gives dead units something to do."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_sae import checks
+from keras_sae.layers import _top
+from keras_sae.layers._forward import Step
+from keras_sae.registration import register
+
+
+@register
+class AuxK:
+    """Lets the dead units rebuild what the living ones leave over.
+
+    `factor * mean((e - d)^2) / var(e)` with the residual `e = x - r`, taken as it
+    is, and `d` the decoder's answer to the `units` largest pre-activations among
+    the dead units, without its bias.
+
+    A dead unit gets no gradient from a hard sparsity, for it is never chosen. The
+    largest pre-activations count as they are, negative ones too: a ReLU would keep
+    those dead for good. The term is 0, and costs nothing, while no unit is dead.
+
+    Args:
+        units: How many dead units rebuild a sample's residual; half the number of
+            values of a sample if None.
+        factor: Weight of the term.
+        dead_after: Training steps without a sign of life after which a unit counts
+            as dead.
+
+    Raises:
+        ValueError: `units` or `dead_after` is not positive, or `factor` negative.
+
+    Reference:
+        Gao et al., "Scaling and evaluating sparse autoencoders", 2024.
+
+    Example:
+
+    >>> from keras_sae import layers, models
+    >>> top_k = layers.TopK(4, auxiliary=layers.AuxK(units=8, dead_after=50))
+    >>> model = models.shallow((12,), units=32, sparsity=top_k)
+    >>> sorted(model.term_means)
+    ['auxiliary_loss', 'reconstruction_loss']
+    """
+
+    def __init__(
+        self, units: int | None = None, factor: float = 1 / 32, dead_after: int = 100
+    ) -> None:
+        self.units = None if units is None else checks.positive_integer("units", units)
+        self.factor = checks.finite_factor("factor", factor)
+        self.dead_after = checks.positive_integer("dead_after", dead_after)
+
+    def term(self, step: Step) -> Any:
+        """Returns the weighted loss of one step, a float32 scalar."""
+        dead = ops.convert_to_tensor(step.silent) >= self.dead_after
+        return ops.cond(
+            ops.any(dead),
+            lambda: self.factor * self._unexplained(step, dead),
+            lambda: ops.zeros((), "float32"),
+        )
+
+    def _unexplained(self, step: Step, dead: Any) -> Any:
+        """The share of the residual's variance that the dead units leave."""
+        x, r = (ops.cast(v, "float32") for v in (step.x, step.reconstruction))
+        residual = ops.stop_gradient(x - r)
+        code = self._code(step, dead)
+        nothing = ops.stop_gradient(ops.zeros_like(code))
+        answer = step.decode(code) - step.decode(nothing)
+        error = ops.mean(ops.square(residual - ops.cast(answer, "float32")))
+        variance = ops.var(residual, axis=0)
+        return error / ops.maximum(ops.mean(variance), 1e-12)
+
+    def _code(self, step: Step, dead: Any) -> Any:
+        pre = ops.cast(step.pre(), "float32")
+        width = pre.shape[-1]
+        values = 1
+        for n in step.x.shape[1:]:
+            values *= n
+        k = min(width, self.units or max(1, values // 2))
+        best, columns = ops.top_k(ops.where(dead, pre, -1e30), k)
+        best = ops.where(best > -1e29, best, 0.0)
+        return _top.dense(best, columns, width)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            "units": self.units,
+            "factor": self.factor,
+            "dead_after": self.dead_after,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "AuxK":
+        """Makes what `get_config` describes."""
+        return cls(**config)
+
+
+def get(identifier: Any) -> AuxK | None:
+    """Returns the auxiliary loss of an object, a config, None, or `"auto"`."""
+    if isinstance(identifier, dict):
+        identifier = keras.saving.deserialize_keras_object(identifier)
+    if identifier == "auto":
+        return AuxK()
+    if identifier is None or isinstance(identifier, AuxK):
+        return identifier
+    raise ValueError(
+        "`auxiliary` must be a `keras_sae.layers.AuxK`, 'auto' or None. Received: "
+        f"auxiliary={identifier!r}."
+    )

@@ -1,0 +1,369 @@
+"""Hard and learned sparsity, held against their definitions in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import gradient, to_numpy, total
+from keras import ops
+
+from keras_sae import callbacks, layers, metrics, models
+from keras_sae.layers import _top
+
+
+def top_k(a: np.ndarray, k: int) -> np.ndarray:
+    """The definition, one sample at a time."""
+    kept = np.zeros_like(a)
+    for row, out in zip(a, kept, strict=True):
+        best = np.argsort(-row)[:k]
+        out[best] = row[best]
+    return kept
+
+
+def batch_top_k(a: np.ndarray, n: int) -> np.ndarray:
+    kept = np.zeros_like(a).ravel()
+    best = np.argsort(-a.ravel())[:n]
+    kept[best] = a.ravel()[best]
+    return kept.reshape(a.shape)
+
+
+@pytest.fixture
+def a(rng) -> np.ndarray:
+    return rng.uniform(0.1, 1.0, size=(40, 30)).astype("float32")
+
+
+# TopK.
+
+
+@pytest.mark.parametrize("k", [1, 3, 30])
+@pytest.mark.parametrize("training", [True, False])
+def test_top_k_keeps_the_largest_of_each_sample(a, k, training):
+    code = layers.TopK(k)(a, training=training)
+    np.testing.assert_array_equal(to_numpy(code), top_k(a, k).astype("float64"))
+
+
+def test_top_k_passes_the_gradient_of_what_it_keeps(a):
+    layer = layers.TopK(3)
+    slope = gradient(lambda x: ops.sum(ops.square(layer(x))), a)
+    np.testing.assert_allclose(slope, 2 * top_k(a, 3), rtol=1e-6)
+
+
+def test_top_k_of_a_further_axis(a):
+    code = layers.TopK(2)(a.reshape(4, 10, 30))
+    np.testing.assert_array_equal(to_numpy(code).reshape(40, 30), top_k(a, 2))
+
+
+def test_k_is_annealed_by_the_warm_up():
+    model = models.shallow((12,), 20, layers.TopK(2, initial_k=11))
+    model.compile("sgd")
+    x = np.random.default_rng(0).normal(size=(64, 12)).astype("float32")
+    warmup = callbacks.SparsityWarmup(epochs=2)
+    l0 = model.fit(x, epochs=4, verbose=0, callbacks=[warmup]).history["l0"]
+    # Shares 1/3, 2/3 and 1 of the way from 11 to 2; about half of 20 are positive.
+    assert l0[0] <= 8
+    assert l0[1:] == pytest.approx([5, 2, 2], abs=0.2)
+
+
+# BatchTopK.
+
+
+@pytest.mark.parametrize("k", [1, 4, 29])
+def test_batch_top_k_keeps_the_largest_of_the_batch(a, k):
+    code = layers.BatchTopK(k)(a, training=True)
+    np.testing.assert_array_equal(to_numpy(code), batch_top_k(a, k * len(a)))
+
+
+def test_batch_top_k_where_one_sample_takes_it_all(a):
+    """More of one row than is looked at before everything is sorted."""
+    a[7] += 10
+    code = to_numpy(layers.BatchTopK(1)(a, training=True))
+    np.testing.assert_array_equal(code, batch_top_k(a, 40))
+    assert (code[7] > 0).sum() == 30 > _top._CANDIDATES
+
+
+def test_batch_top_k_never_keeps_what_is_off():
+    a = np.array([[1.0, 0, 0, 0], [2.0, 0, 0, 0]], "float32")
+    code = to_numpy(layers.BatchTopK(3)(a, training=True))
+    np.testing.assert_array_equal(code, a)
+
+
+def test_batch_top_k_learns_the_threshold_of_inference(rng):
+    layer, threshold = layers.BatchTopK(3, momentum=0.5), 0.0
+    for t in range(20):
+        a = rng.uniform(0.1, 1.0, size=(40, 30)).astype("float32")
+        layer(a, training=True)
+        mu = min(0.5, t / (t + 9))
+        least = np.sort(a.ravel())[-3 * 40]
+        threshold = mu * threshold + (1 - mu) * least
+    assert float(layer.threshold) == pytest.approx(threshold, rel=1e-5)
+    code = to_numpy(layer(a, training=False))
+    np.testing.assert_array_equal(code, np.where(a > np.float32(threshold), a, 0))
+
+
+def test_batch_top_k_of_one_sample_does_not_see_the_others(a):
+    layer = layers.BatchTopK(3)
+    layer(a, training=True)
+    together = to_numpy(layer(a, training=False))
+    alone = [to_numpy(layer(row[None], training=False))[0] for row in a]
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_batch_top_k_leaves_its_threshold_where_no_unit_is_on(a):
+    layer = layers.BatchTopK(3)
+    layer(a, training=True)
+    before = float(layer.threshold)
+    layer(np.zeros_like(a), training=True)
+    assert float(layer.threshold) == before > 0
+
+
+# Lifetime.
+
+
+def test_lifetime_keeps_each_unit_s_strongest_samples(a):
+    code = to_numpy(layers.Lifetime(0.05)(a, training=True))
+    np.testing.assert_array_equal(code, top_k(a.T, 2).T)  # ceil(0.05 * 40)
+    np.testing.assert_array_equal(to_numpy(layers.Lifetime(0.05)(a)), a)
+
+
+# JumpReLU.
+
+
+def jump_gradients(z, theta, bandwidth, upstream):
+    """By z, and by theta for the activation and for the step, as published."""
+    window = (np.abs(z - theta) < bandwidth / 2).astype("float64")
+    by_z = upstream * (z > theta)
+    activation = (-(theta / bandwidth) * window * upstream).sum(axis=0)
+    step = (-(1 / bandwidth) * window).sum(axis=0) / len(z)
+    return by_z, activation, step
+
+
+@pytest.mark.parametrize("target", [None, 3.0])
+def test_jump_relu_has_the_published_gradients(rng, target):
+    z = rng.normal(size=(50, 8)).astype("float32")
+    upstream = rng.normal(size=(50, 8)).astype("float32")
+    theta = rng.uniform(0.2, 0.8, size=8).astype("float32")
+    layer = layers.JumpReLU(0.7, target, bandwidth=0.4)
+    layer.build((None, 8))
+    by_z, by_activation, by_step = jump_gradients(z, theta, 0.4, upstream)
+    l0 = (z > theta).sum(axis=1).mean()
+    factor = 0.7 if target is None else 0.7 * 2 * (l0 / target - 1) / target
+    expected = {"code": by_activation, "penalty": factor * by_step}
+
+    def run(theta, of):
+        code, _, losses = layer.stateless_call(
+            [theta], layer.non_trainable_variables, z, return_losses=True
+        )
+        weighed = ops.sum(code * ops.convert_to_tensor(upstream))
+        return weighed if of == "code" else losses[0]
+
+    for of, value in expected.items():
+        found = gradient(lambda t, of=of: run(t, of), theta)
+        np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-6)
+    layer.theta.assign(theta)
+    weights = ops.convert_to_tensor(upstream)
+    found = gradient(lambda x: ops.sum(layer(x) * weights), z)
+    np.testing.assert_allclose(found, by_z, rtol=1e-6)
+
+
+def test_jump_relu_values(rng):
+    z = rng.normal(size=(50, 8)).astype("float32")
+    for target, penalty in [(None, lambda l0: l0), (2.0, lambda l0: (l0 / 2 - 1) ** 2)]:
+        layer = layers.JumpReLU(0.7, target, threshold=0.5)
+        code = to_numpy(layer(z))
+        np.testing.assert_allclose(code, np.where(z > 0.5, z, 0), rtol=1e-6)
+        l0 = (z > 0.5).sum(axis=1).mean()
+        assert total(layer.losses) == pytest.approx(0.7 * penalty(l0), rel=1e-5)
+
+
+def test_jump_relu_reaches_its_target():
+    x = np.random.default_rng(0).normal(size=(512, 12)).astype("float32")
+    sparsity = layers.JumpReLU(10.0, target_l0=4, threshold=0.1, bandwidth=0.2)
+    model = models.shallow((12,), 24, sparsity)
+    model.compile(keras.optimizers.Adam(0.01))
+    history = model.fit(x, epochs=40, batch_size=64, verbose=0).history
+    assert history["l0"][0] > 5
+    assert history["l0"][-1] == pytest.approx(4, rel=0.1)
+
+
+# Gated.
+
+
+def test_gated_values(rng):
+    z = rng.normal(size=(50, 8)).astype("float32")
+    layer = layers.Gated(0.7)
+    layer.build((None, 8))
+    gain, bias = rng.normal(size=(2, 8)).astype("float32")
+    layer.log_gain.assign(gain)
+    layer.bias.assign(bias)
+    expected = (z > 0) * np.maximum(z * np.exp(gain) + bias, 0)
+    np.testing.assert_allclose(to_numpy(layer(z)), expected, rtol=1e-5, atol=1e-6)
+    penalty = 0.7 * np.maximum(z, 0).sum(axis=1).mean()
+    assert float(layer.losses[0]) == pytest.approx(penalty, rel=1e-5)
+
+
+def linear_parts(model):
+    """Kernels and biases of a shallow model, float64: W, b, W', c."""
+    code, output = model.encoder.get_layer("code"), model.decoder.get_layer("output")
+    return [to_numpy(v) for v in (code.kernel, code.bias, output.kernel, output.bias)]
+
+
+def logs_of(model, x) -> dict[str, float]:
+    return model.test_on_batch(x, return_dict=True)
+
+
+def test_gated_rebuilds_from_the_gate(rng):
+    x = rng.normal(size=(20, 12)).astype("float32")
+    model = models.shallow((12,), 24, "gated", centering=False)
+    model.compile("sgd")
+    W, b, A, c = linear_parts(model)
+    rebuilt = np.maximum(x @ W + b, 0) @ A + c
+    expected = ((x - rebuilt) ** 2).mean()
+    assert logs_of(model, x)["auxiliary_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_gated_s_second_reconstruction_leaves_the_decoder_alone(rng):
+    """The step that plain reconstruction of the code alone would have taken."""
+    x = rng.normal(size=(20, 12)).astype("float32")
+    model = models.shallow((12,), 24, layers.Gated(0.0), centering=False)
+    model.compile(keras.optimizers.SGD(1.0))
+    W, b, A, c = linear_parts(model)
+    code = np.maximum(x @ W + b, 0)
+    error = code @ A + c - x
+    model.train_on_batch(x)
+    expected = c - 2 * error.mean(axis=0) / 12
+    np.testing.assert_allclose(linear_parts(model)[3], expected, rtol=1e-4, atol=1e-6)
+    moved = A - code.T @ error * 2 / error.size
+    moved /= np.linalg.norm(moved, axis=1, keepdims=True)  # unit atoms
+    np.testing.assert_allclose(linear_parts(model)[2], moved, rtol=1e-4, atol=1e-5)
+
+
+# Matryoshka.
+
+
+def test_matryoshka_adds_the_loss_of_each_prefix(rng):
+    x = rng.normal(size=(20, 12)).astype("float32")
+    nested = layers.Matryoshka(layers.TopK(5, auxiliary=None), widths=(4, 10, 24))
+    model = models.shallow((12,), 24, nested, centering=False)
+    model.compile("sgd")
+    W, b, A, c = linear_parts(model)
+    code = top_k(np.maximum(x @ W + b, 0), 5)
+    expected = sum(
+        ((x - code[:, :width] @ A[:width] - c) ** 2).mean() for width in (4, 10)
+    )
+    logs = logs_of(model, x)
+    assert logs["auxiliary_loss"] == pytest.approx(expected, rel=1e-5)
+    whole = ((x - code @ A - c) ** 2).mean()
+    assert logs["reconstruction_loss"] == pytest.approx(whole, rel=1e-5)
+    assert logs["loss"] == pytest.approx(whole + expected, rel=1e-5)
+
+
+# AuxK.
+
+
+@pytest.mark.parametrize("units", [3, None])
+def test_aux_k_rebuilds_the_residual_from_dead_units(rng, units):
+    x = rng.normal(size=(20, 12)).astype("float32")
+    aux = layers.AuxK(units, factor=0.5, dead_after=10)
+    model = models.shallow((12,), 24, layers.TopK(5, auxiliary=aux), centering=False)
+    model.compile("sgd")
+    assert logs_of(model, x)["auxiliary_loss"] == 0
+    dead = np.arange(24) % 2 == 0
+    model.sparse_layers[0].silent.assign(np.where(dead, 10.0, 9.0))
+    W, b, A, c = linear_parts(model)
+    pre = x @ W + b
+    residual = x - top_k(np.maximum(pre, 0), 5) @ A - c
+    rescue = top_k(np.where(dead, pre, -np.inf), units or 6)
+    error = ((residual - rescue @ A) ** 2).mean() / residual.var(axis=0).mean()
+    found = logs_of(model, x)["auxiliary_loss"]
+    assert found == pytest.approx(0.5 * error, rel=1e-5)
+
+
+def test_aux_k_brings_dead_units_back():
+    x = np.random.default_rng(0).normal(size=(512, 12)).astype("float32")
+
+    def dead(auxiliary):
+        keras.utils.set_random_seed(0)
+        sparsity = layers.TopK(2, auxiliary=auxiliary)
+        model = models.shallow((12,), 64, sparsity)
+        bias = np.zeros(64, "float32")
+        bias[:32] = -3
+        model.sparse_layers[0].bias.assign(bias)
+        model.compile(keras.optimizers.Adam(0.03))
+        model.fit(x, epochs=20, batch_size=64, verbose=0)
+        return metrics.dead_fraction(model.encode(x))
+
+    assert dead(None) > 0.4
+    assert dead(layers.AuxK(dead_after=10)) < 0.2
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.5, True, "8"])
+@pytest.mark.parametrize("kind", [layers.TopK, layers.BatchTopK])
+def test_bad_k(kind, bad):
+    with pytest.raises(ValueError, match=r"`k` must be a positive integer.*Received"):
+        kind(bad)
+
+
+@pytest.mark.parametrize("kind", [layers.TopK, layers.BatchTopK])
+def test_k_above_the_width(kind):
+    with pytest.raises(ValueError, match="k=33 for units=32"):
+        models.shallow((12,), 32, kind(33))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: layers.JumpReLU(threshold=float("nan")), "threshold=nan"),
+        (lambda: layers.JumpReLU(threshold=-1), "threshold=-1"),
+        (lambda: layers.JumpReLU(bandwidth=0), "bandwidth=0"),
+        (lambda: layers.JumpReLU(target_l0=0), "target_l0=0"),
+        (lambda: layers.Gated(float("inf")), "factor=inf"),
+        (lambda: layers.Lifetime(0), "fraction=0"),
+        (lambda: layers.BatchTopK(4, momentum=1), "momentum=1"),
+        (lambda: layers.TopK(4, initial_k=4), "initial_k=4 with k=4"),
+        (lambda: layers.TopK(4, auxiliary="yes"), "auxiliary='yes'"),
+        (lambda: layers.AuxK(units=0), "units=0"),
+        (lambda: layers.Matryoshka(widths=(8, 4)), r"widths=\(8, 4\)"),
+        (lambda: layers.Matryoshka(widths=()), r"widths=\(\)"),
+        (lambda: layers.Matryoshka("l1"), "sparsity='l1'"),
+        (
+            lambda: models.shallow(
+                (12,), 32, layers.Matryoshka(layers.TopK(4), widths=(64,))
+            ),
+            r"widths=\(64,\) for units=32",
+        ),
+        (lambda: models.deep((12,), (8, 4), ["gated", None]), "innermost"),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("sparsity", [layers.BatchTopK(4), layers.Lifetime(0.5)])
+def test_a_batch_of_one_is_nothing_to_choose_from(sparsity):
+    model = models.shallow((12,), 32, sparsity)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="batch_size=1"):
+        model.fit(np.zeros((4, 12), "float32"), batch_size=1)
+
+
+# On data.
+
+
+def test_top_k_rebuilds_the_digits_better_than_pca():
+    from sklearn.decomposition import PCA
+
+    from keras_sae import datasets
+
+    (x, _), (x_test, _) = datasets.load_data("digits")
+    flat, flat_test = x.reshape(len(x), -1), x_test.reshape(len(x_test), -1)
+    pca = PCA(8, svd_solver="full").fit(flat)
+    rebuilt = pca.inverse_transform(pca.transform(flat_test))
+    model = models.shallow((8, 8, 1), 256, layers.TopK(8))
+    model.compile(keras.optimizers.Adam(3e-3))
+    model.fit(x, epochs=40, batch_size=64, verbose=0)
+    ours = ((model.predict(x_test, verbose=0) - x_test) ** 2).mean()
+    assert ours < 0.8 * ((rebuilt - flat_test) ** 2).mean()
+    assert metrics.l0(model.encode(x_test)) <= 8
