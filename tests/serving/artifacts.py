@@ -17,6 +17,11 @@ def _shallow(*args: Any, **kwargs: Any):
 FAMILIES = {
     "l1": _shallow(L1(0.1), corruption=layers.MaskingNoise(0.5)),
     "kl_tied": _shallow(KLDivergence(0.1, momentum=0.9), tied=True),
+    "top_k": _shallow(layers.TopK(2)),
+    "batch_top_k": _shallow(layers.BatchTopK(2)),
+    "jump_relu": _shallow(layers.JumpReLU(0.1)),
+    "gated": _shallow(layers.Gated(0.1)),
+    "matryoshka": _shallow(layers.Matryoshka(layers.BatchTopK(2), widths=(3, 6))),
     "contractive": _shallow(activation="sigmoid", contractive=0.1),
     "deep": lambda: models.deep(SHAPE, (9, 5), "l1", tied=True),
     "stacked": lambda: models.stacked(SHAPE, (9, 5), "kl"),
@@ -24,6 +29,10 @@ FAMILIES = {
     "variational": lambda: models.variational(SHAPE, (9,), 4, centering=True),
     "classifier": lambda: models.classifier(models.shallow(SHAPE, 6, "l1"), 3),
 }
+
+
+# Pictures come in the same way whatever the model: one of each kind of default.
+WITH_IMAGES = ("l1", "convolutional", "classifier")
 
 
 def make(family: str) -> Any:

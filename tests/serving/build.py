@@ -17,7 +17,7 @@ def build_loader(folder: Path) -> Path:
     import tensorflow as tf
 
     program, library = Path(folder) / "loader", tf.sysconfig.get_lib()
-    command = [compiler() or "g++", "-O1", str(SOURCE), "-o", str(program)]
+    command = [compiler() or "g++", "-O0", str(SOURCE), "-o", str(program)]
     command += tf.sysconfig.get_compile_flags()
     command += [f"-L{library}", f"-Wl,-rpath,{library}"]
     # Nothing here calls what registers the session factory: as needed, it is dropped.

@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -95,20 +96,30 @@ std::vector<Request> ReadRequests(const std::string& path) {
   return requests;
 }
 
+// A model that is named twice is loaded once.
+std::shared_ptr<tensorflow::SavedModelBundle> Load(const std::string& path) {
+  static std::map<std::string, std::shared_ptr<tensorflow::SavedModelBundle>> loaded;
+  auto& bundle = loaded[path];
+  if (bundle == nullptr) {
+    bundle = std::make_shared<tensorflow::SavedModelBundle>();
+    Check(tensorflow::LoadSavedModel({}, {}, path, {"serve"}, bundle.get()));
+  }
+  return bundle;
+}
+
 class Model {
  public:
   Model(const std::string& path, const std::string& requests)
-      : requests_(ReadRequests(requests)), answers_(requests_.size()) {
-    Check(tensorflow::LoadSavedModel({}, {}, path,
-                                     {"serve"}, &bundle_));
-  }
+      : requests_(ReadRequests(requests)),
+        answers_(requests_.size()),
+        bundle_(Load(path)) {}
 
   size_t size() const { return requests_.size(); }
 
   // Answers request i, and returns the seconds that the session took.
   double Run(size_t i) {
     const Request& request = requests_[i];
-    const auto& signature = bundle_.GetSignatures().at(request.signature);
+    const auto& signature = bundle_->GetSignatures().at(request.signature);
     std::vector<std::pair<std::string, Tensor>> inputs;
     for (const auto& [name, tensor] : request.inputs) {
       inputs.emplace_back(signature.inputs().at(name).name(), tensor);
@@ -120,7 +131,7 @@ class Model {
     }
     std::vector<Tensor> outputs;
     const auto begin = std::chrono::steady_clock::now();
-    const auto status = bundle_.GetSession()->Run(inputs, fetches, {}, &outputs);
+    const auto status = bundle_->GetSession()->Run(inputs, fetches, {}, &outputs);
     const std::chrono::duration<double> taken =
         std::chrono::steady_clock::now() - begin;
     answers_[i] = status.ok() ? Response(names, outputs) : std::string();
@@ -162,7 +173,7 @@ class Model {
 
   std::vector<Request> requests_;
   std::vector<std::string> answers_;
-  tensorflow::SavedModelBundle bundle_;
+  std::shared_ptr<tensorflow::SavedModelBundle> bundle_;
 };
 
 }  // namespace
