@@ -108,6 +108,7 @@ def write_server_config(path: Path) -> None:
     Args:
         path: Folder of the versions; its last part is the model's name.
     """
+    path = path.resolve()  # a server takes no relative one
     target = path / "models.config"
     if target.exists():
         return  # somebody may have changed it

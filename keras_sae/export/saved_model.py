@@ -66,9 +66,9 @@ def export_saved_model(
     if version is not None:
         version = checks.positive_integer("version", version)
     signatures(model, 1)  # raises for what is no model of ours
-    path = files.output_folder(path, "path", "Choose another folder.").resolve()
+    path = files.output_folder(path, "path", "Choose another folder.")
     target = path / str(_next(path) if version is None else version)
-    write_artifact(model, target, **{"name": path.name, **options})
+    write_artifact(model, target, **{"name": path.resolve().name, **options})
     _extras.write_server_config(path)
     return target
 
@@ -121,14 +121,14 @@ def write_artifact(
     >>> export.write_artifact(model, "artifact", top_k=2).name
     'artifact'
     """
-    path = Path(path).resolve()
+    path = Path(path)
     signatures(model, checks.positive_integer("top_k", top_k))
     if images:
         _images.check_image(tuple(model.encoder.input_shape[1:]))
     _check_free(path)
     files.output_folder(path.parent, "path", "Choose another folder.")
     options = _build.Options(
-        name=name or path.name,
+        name=name or path.resolve().name,
         top_k=top_k,
         images=images,
         input_range=_range(input_range),
