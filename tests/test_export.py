@@ -15,7 +15,7 @@ import pytest
 from helpers import BACKEND, tensorflow_only
 from serving import artifacts
 
-from keras_sae import export, models
+from keras_sae import export, layers, models
 
 TOP = artifacts.TOP
 
@@ -175,6 +175,21 @@ def test_the_graph_holds_what_the_outputs_need_and_nothing_else(family, tmp_path
 
 
 @tensorflow_only
+@pytest.mark.parametrize("family", ["batch_top_k", "jump_relu", "gated", "matryoshka"])
+def test_the_graph_of_a_hard_sparsity_has_no_penalty_and_keeps_no_count(
+    family, tmp_path
+):
+    """Penalties sum over units and take absolute values; counts are assigned."""
+    path = tmp_path / "artifact"
+    artifacts.make(family).export(path)
+    for name, ops in operations(path).items():
+        if name in {"serving_default", "reconstruct", "encode", "top_features"}:
+            assert "ReadVariableOp" in ops
+            assert not ops & {"Sum", "Mean", "Abs", "Tanh", "Square"}
+            assert not any("Assign" in op or "Random" in op for op in ops)
+
+
+@tensorflow_only
 def test_only_sample_draws_random_numbers(exported):
     """And nothing of the divergence, which is made of expm1, is left."""
     _, path, _ = exported
@@ -257,7 +272,7 @@ def test_the_users_backend_exports(tmp_path):
     """Under JAX and PyTorch too; TensorFlow runs what they have written."""
     import tensorflow as tf
 
-    model = models.deep((8,), (6, 4), "kl", tied=True)
+    model = models.deep((8,), (6, 4), layers.TopK(2), tied=True)
     path = export.export_saved_model(model, tmp_path / "sae", 7)
     assert path == tmp_path / "sae" / "7"
     x = np.random.default_rng(0).random((5, 8), "float32")
