@@ -324,6 +324,12 @@ def test_a_version_that_appears_meanwhile_is_kept(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("writes_only_a_file")
+def test_a_name_of_its_own_on_the_server(tmp_path):
+    export.export_saved_model(models.shallow((6,), 4), tmp_path, name="edges")
+    assert 'name: "edges"' in (tmp_path / "models.config").read_text()
+
+
+@pytest.mark.usefixtures("writes_only_a_file")
 def test_a_changed_server_config_is_kept(tmp_path):
     (tmp_path / "models.config").write_text("mine")
     export.export_saved_model(models.shallow((6,), 4), tmp_path)
@@ -341,6 +347,7 @@ def test_a_changed_server_config_is_kept(tmp_path):
         ({"images": True}, "signatures for images"),
         ({"input_range": (1, 0)}, "two finite numbers"),
         ({"input_range": (0, np.inf)}, "two finite numbers"),
+        ({"input_range": 255}, "two finite numbers"),
     ],
 )
 def test_bad_options(options, message, tmp_path):
@@ -446,7 +453,9 @@ def test_without_the_messages_of_serving_it_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(_extras, "find_spec", lambda name: None)
     with pytest.warns(UserWarning, match=r"keras-sae\[serving\]"):
-        assert not _extras.has_serving_messages()
+        assert not _extras.can_warm_up(None)
+    with pytest.raises(ValueError, match="without tensorflow-serving-api"):
+        export.export_saved_model(models.shallow((6,), 4), tmp_path, warmup=True)
     export.export_saved_model(models.shallow((6,), 4), tmp_path / "sae", warmup=False)
 
 

@@ -13,6 +13,7 @@ from keras_sae.export import _empty, _extras, _graph, _images, _reference
 from keras_sae.export._signatures import Signature, signatures
 
 MODEL, KNOWN, OPTIONS = "model.keras", "known.npz", "options.json"
+TOLERANCE = "tolerance.json"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def hand_over(model: Any, folder: Path, options: Options) -> None:
     np.savez(folder / KNOWN, **arrays)
     model.save(folder / MODEL)
     (folder / OPTIONS).write_text(json.dumps(asdict(options)))
+    (folder / TOLERANCE).write_text(json.dumps(_reference.tolerance(model)))
 
 
 def build(source: Path, folder: Path) -> None:
@@ -73,7 +75,8 @@ def build(source: Path, folder: Path) -> None:
         _extras.write_metadata(folder, _facts(model, served, options))
         if options.warmup:
             _extras.write_warmup(folder, served, arrays, options.name)
-    _reference.verify(folder, served, arrays, _reference.compute_dtype(model))
+    tolerance = json.loads((source / TOLERANCE).read_text())
+    _reference.verify(folder, served, arrays, tolerance)
 
 
 def _facts(

@@ -89,10 +89,25 @@ def request_log(name: str, signature: str, inputs: Mapping[str, Any]) -> Any:
     return log
 
 
-def has_serving_messages() -> bool:
-    """Whether `tensorflow-serving-api` is here; says so where it is not."""
-    if find_spec("tensorflow_serving") is not None:
-        return True
+def can_warm_up(wanted: bool | None) -> bool:
+    """Returns whether to write warm-up requests.
+
+    Args:
+        wanted: What the user said; None writes them where it is possible.
+
+    Returns:
+        A bool, after a warning where `tensorflow-serving-api` is missing.
+
+    Raises:
+        ValueError: They are wanted and it is missing.
+    """
+    if wanted is False or find_spec("tensorflow_serving") is not None:
+        return wanted is not False
+    if wanted:
+        raise ValueError(
+            "`warmup` needs the messages of TensorFlow Serving. Received: "
+            "warmup=True without tensorflow-serving-api. Install 'keras-sae[serving]'."
+        )
     warnings.warn(
         "The artifact has no warm-up requests, because tensorflow-serving-api is not "
         "installed: a server's first answers will be slow. Install "
@@ -102,18 +117,19 @@ def has_serving_messages() -> bool:
     return False
 
 
-def write_server_config(path: Path) -> None:
+def write_server_config(path: Path, model: str) -> None:
     """Writes `models.config` for `tensorflow_model_server`, if there is none yet.
 
     Args:
-        path: Folder of the versions; its last part is the model's name.
+        path: Folder of the versions.
+        model: Name of the model on the server.
     """
     path = path.resolve()  # a server takes no relative one
     target = path / "models.config"
     if target.exists():
         return  # somebody may have changed it
     # JSON's quotes are those of a text-format message.
-    name, base = json.dumps(path.name), json.dumps(str(path))
+    name, base = json.dumps(model), json.dumps(str(path))
     with files.whole(target) as unfinished:
         unfinished.write_text(
             "model_config_list {\n"

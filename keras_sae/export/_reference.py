@@ -17,8 +17,8 @@ Arrays = dict[str, np.ndarray]
 SAMPLES = 3
 
 # Largest difference, relative to the largest value, at which answers are the same.
-_TOLERANCE = {"float32": 1e-5, "float64": 1e-5}
-_COARSE = 3e-2  # float16 and bfloat16
+_FINE, _COARSE = 1e-5, 3e-2
+_EXACT = {"float32", "float64"}
 
 # Units of equal value may stand in any order: what counts is their values.
 _SEEN_AS: dict[str, Callable[[np.ndarray, Arrays], np.ndarray]] = {
@@ -94,7 +94,7 @@ def drawn(model: Any, seeds: np.ndarray) -> Arrays:
 
 
 def verify(
-    folder: Path, served: Mapping[str, Signature], arrays: Arrays, dtype: str
+    folder: Path, served: Mapping[str, Signature], arrays: Arrays, most: float
 ) -> None:
     """Raises if an artifact answers otherwise than Keras.
 
@@ -102,7 +102,7 @@ def verify(
         folder: Where the artifact is.
         served: The signatures it should have.
         arrays: What `known` returned.
-        dtype: In which the model computes.
+        most: What `tolerance` returned.
     """
     import tensorflow as tf
 
@@ -112,7 +112,7 @@ def verify(
         outputs = artifact.signatures[name](**{signature.input: given})
         for output, tensor in outputs.items():
             error = _difference(output, tensor.numpy(), arrays)
-            if not error <= _TOLERANCE.get(dtype, _COARSE):
+            if not error <= most:
                 raise RuntimeError(
                     f"The artifact is not the model: {output!r} of the signature "
                     f"{name!r} differs from Keras's by {error:.2g} of its largest "
@@ -131,15 +131,22 @@ def _difference(output: str, got: np.ndarray, arrays: Arrays) -> float:
     return float(gap / max(1.0, np.abs(expected).max(initial=0.0)))
 
 
-def compute_dtype(model: keras.Model) -> str:
-    """Returns the coarsest type that the layers of a model compute in."""
+def tolerance(model: keras.Model) -> float:
+    """Returns how far, of their largest value, the answers may lie from the model's.
+
+    Coarse where a layer computes in half precision, and on an accelerator, whose
+    products of float32 have as few digits.
+    """
+    one = keras.ops.ones((1, 1))
+    device = str(keras.ops.matmul(one, one).device)
     kinds = {
         layer.compute_dtype
         for part in (model.encoder, getattr(model, "decoder", model.encoder))
         for layer in part.layers
         if not isinstance(layer, keras.layers.InputLayer)
     }
-    return min(kinds, key=lambda kind: _TOLERANCE.get(kind, -1.0))
+    exact = kinds <= _EXACT and "cpu" in device.lower()
+    return _FINE if exact else _COARSE
 
 
 def _numpy(tensor: Any) -> np.ndarray:

@@ -68,8 +68,9 @@ def export_saved_model(
     signatures(model, 1)  # raises for what is no model of ours
     path = files.output_folder(path, "path", "Choose another folder.")
     target = path / str(_next(path) if version is None else version)
-    write_artifact(model, target, **{"name": path.resolve().name, **options})
-    _extras.write_server_config(path)
+    options["name"] = options.get("name") or path.resolve().name
+    write_artifact(model, target, **options)
+    _extras.write_server_config(path, options["name"])
     return target
 
 
@@ -132,7 +133,7 @@ def write_artifact(
         top_k=top_k,
         images=images,
         input_range=_range(input_range),
-        warmup=_extras.has_serving_messages() if warmup is None else warmup,
+        warmup=_extras.can_warm_up(warmup),
         figures=figures or {},
     )
     _write(model, path, options)
@@ -161,10 +162,10 @@ def _check_free(path: Path) -> None:
 
 
 def _range(values: Any) -> tuple[float, float]:
-    low, high = (float(value) for value in values)
-    if not (np.isfinite([low, high]).all() and low < high):
+    pair = np.asarray(values)
+    if pair.shape != (2,) or not np.isfinite(pair).all() or pair[0] >= pair[1]:
         raise ValueError(
             "`input_range` must be two finite numbers, the lower first. Received: "
             f"input_range={values!r}. Pixels between 0 and 1 have (0.0, 1.0)."
         )
-    return low, high
+    return float(pair[0]), float(pair[1])
