@@ -1,13 +1,9 @@
 """SavedModels: what is in them, what they answer, and how an export fails."""
 
 import json
-import os
 import resource
-import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -465,38 +461,3 @@ def test_a_process_that_fails_says_why(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r"model\.keras"):
         export.export_saved_model(models.shallow((6,), 4), tmp_path / "sae")
     assert list((tmp_path / "sae").iterdir()) == []
-
-
-POINTS = 10
-
-
-@tensorflow_only
-def test_a_process_that_is_killed_leaves_a_whole_version_or_none(tmp_path):
-    script = Path(__file__).parent / "serving" / "killed.py"
-    paths = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run(
-        [sys.executable, script, tmp_path, str(POINTS)],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    x = np.random.default_rng(0).random((2, 8, 8, 1), "float32")
-    whole = {p.relative_to(tmp_path / "0") for p in (tmp_path / "0").rglob("*")}
-    unfinished = 0
-    for n in range(POINTS + 1):
-        folder = tmp_path / str(n)
-        entries = {p.name for p in folder.iterdir()} if folder.exists() else set()
-        hidden = {name for name in entries if name.startswith(".unfinished-")}
-        assert entries - hidden <= {"1", "models.config"}
-        if "1" in entries:
-            files = {p.relative_to(folder) for p in (folder / "1").rglob("*")}
-            assert files == {p for p in whole if p.parts[0] == "1" and p.parts[1:]}
-            assert ask(load(folder / "1"), "anomaly_score", {"x": x})["score"].all()
-        else:
-            unfinished += 1
-    assert unfinished > POINTS / 2  # the points do lie within an export
-    # The next export is not troubled by what was left.
-    last = max(n for n in range(1, POINTS + 1) if not (tmp_path / f"{n}/1").exists())
-    path = export.export_saved_model(models.shallow((6,), 4), tmp_path / str(last))
-    assert path.name == "1"

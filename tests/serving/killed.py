@@ -19,7 +19,7 @@ from keras_sae import export, models
 
 def _export(folder: str) -> None:
     model = models.shallow((8, 8, 1), 16, "l1")
-    export.export_saved_model(model, folder, images=True)
+    export.export_saved_model(model, folder)
 
 
 def _child(run: Callable[[], None]) -> int:
