@@ -83,6 +83,7 @@ LAYERS = {
     "TopK": LayerCase(lambda **kw: layers.TopK(3, **kw), 0, 0),
     "TopK-annealed": LayerCase(lambda **kw: layers.TopK(3, initial_k=6, **kw), 0, 1),
     "BatchTopK": LayerCase(lambda **kw: layers.BatchTopK(3, **kw), 0, 2),
+    "AtomDense": LayerCase(lambda **kw: layers.AtomDense(5, **kw), 2, 0),
     "Lifetime": LayerCase(lambda **kw: layers.Lifetime(0.5, **kw), 0, 0),
     "JumpReLU": LayerCase(
         lambda **kw: layers.JumpReLU(0.1, threshold=0.1, bandwidth=2.0, **kw),
@@ -105,6 +106,8 @@ LAYERS = {
     "TiedDense": LayerCase(_tied, 2, 0),
     "TiedDense-no-bias": LayerCase(lambda **kw: _tied(use_bias=False, **kw), 1, 0),
     "Centering": LayerCase(layers.Centering, 0, 2),
+    "Scaling": LayerCase(layers.Scaling, 0, 1),
+    "Scaling-inverse": LayerCase(lambda **kw: layers.Scaling(inverse=True, **kw), 0, 1),
     "MaskingNoise": LayerCase(
         lambda **kw: layers.MaskingNoise(0.5, **kw), 0, 0, seeds=1
     ),

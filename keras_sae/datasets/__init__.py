@@ -7,3 +7,6 @@ first use and cached like any other TFDS set.
 
 from keras_sae.datasets.loading import load as load
 from keras_sae.datasets.loading import load_data as load_data
+from keras_sae.datasets.superposition import Superposition as Superposition
+from keras_sae.datasets.superposition import superposition as superposition
+from keras_sae.datasets.superposition import zipf as zipf

@@ -1,7 +1,9 @@
 """Keras layers that make, use or penalise a sparse code."""
 
+from keras_sae.layers.atom_dense import AtomDense as AtomDense
 from keras_sae.layers.auxiliary import AuxK as AuxK
 from keras_sae.layers.centering import Centering as Centering
+from keras_sae.layers.centering import Scaling as Scaling
 from keras_sae.layers.corruption import MaskingNoise as MaskingNoise
 from keras_sae.layers.corruption import SaltAndPepper as SaltAndPepper
 from keras_sae.layers.matryoshka import Matryoshka as Matryoshka
@@ -18,6 +20,7 @@ from keras_sae.layers.tied_dense import TiedDense as TiedDense
 from keras_sae.layers.tied_dense import tying as tying
 
 __all__ = [
+    "AtomDense",
     "AuxK",
     "BatchTopK",
     "Centering",
@@ -29,6 +32,7 @@ __all__ = [
     "Penalty",
     "SaltAndPepper",
     "Sampling",
+    "Scaling",
     "SparseDense",
     "TiedDense",
     "TopK",

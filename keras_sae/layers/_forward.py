@@ -25,6 +25,7 @@ class Made:
     layer: keras.layers.Layer
     code: Any
     pre: Callable[[], Any]  # the pre-activations, shape of the code
+    entries: Any  # those of the code that may be on, or None where all may
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Step:
         code: The code, `(batch, units)`.
         reconstruction: Of the whole code, in the shape of `x`.
         decode: A code in, its reconstruction out.
+        decode_part: Booleans of shape `(units,)` in, out the reconstruction of the
+            code with the other units zeroed.
         decode_frozen: The same, with no gradient to the decoder's weights.
         data_loss: The compiled loss between a target and a reconstruction.
         silent: Training steps since each unit was last on, `(units,)`.
@@ -47,6 +50,7 @@ class Step:
     code: Any
     reconstruction: Any
     decode: Callable[[Any], Any]
+    decode_part: Callable[[Any], Any]
     decode_frozen: Callable[[Any], Any]
     data_loss: Callable[[Any, Any], Any]
     silent: Any
@@ -80,8 +84,10 @@ def add(layer: keras.layers.Layer, name: str, value: Any) -> None:
         terms[name] = terms[name] + value if name in terms else value
 
 
-def made(layer: keras.layers.Layer, code: Any, pre: Callable[[], Any]) -> None:
+def made(
+    layer: keras.layers.Layer, code: Any, pre: Callable[[], Any], entries: Any = None
+) -> None:
     """Tells that `layer` has made `code` from the pre-activations `pre()`."""
     forward = getattr(_local, "forward", None)
     if forward is not None:
-        forward.codes.append(Made(layer, code, pre))
+        forward.codes.append(Made(layer, code, pre, entries))

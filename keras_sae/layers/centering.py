@@ -1,4 +1,4 @@
-"""A layer that subtracts the data's mean, which it learns as it sees the data."""
+"""Layers that bring the data to mean 0 and unit size, and back."""
 
 from typing import Any
 
@@ -86,3 +86,79 @@ class Centering(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Returns `input_shape`."""
         return input_shape
+
+
+@register
+class Scaling(keras.layers.Layer):
+    """Divides by the root mean square that it was adapted to, or multiplies by it.
+
+    `y = x / rms`, or `y = x * rms` with `inverse`
+
+    The thresholds and weights of the published sparse autoencoders are for inputs
+    of unit mean square. `keras_sae.models.shallow(..., scaling=True)` has this layer
+    before its encoder and the inverse behind its decoder, and the model's `adapt`
+    sets both. One number for all values keeps the directions of the data.
+
+    Args:
+        inverse: Whether to multiply.
+        **kwargs: Those of `keras.layers.Layer`.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        The same.
+
+    Attributes:
+        rms: float32 variable, 0 before it was adapted, which leaves the data alone.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import layers
+    >>> layer = layers.Scaling()
+    >>> layer.adapt(np.array([[3.0, -3.0]], "float32"))
+    >>> np.asarray(layer(np.array([[6.0, 1.5]], "float32"))).tolist()
+    [[2.0, 0.5]]
+    """
+
+    def __init__(self, inverse: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.inverse = inverse
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the root mean square."""
+        del input_shape
+        self.rms = self.add_weight(
+            shape=(),
+            initializer="zeros",
+            name="rms",
+            trainable=False,
+            dtype="float32",
+            autocast=False,
+        )
+
+    def call(self, inputs: Any) -> Any:
+        """Returns the scaled inputs."""
+        rms = ops.convert_to_tensor(self.rms)
+        rms = ops.where(rms > 0, rms, 1.0)
+        factor = rms if self.inverse else 1 / rms
+        return inputs * ops.cast(factor, self.compute_dtype)
+
+    def adapt(self, x: Any) -> None:
+        """Sets the root mean square to that of `x`.
+
+        Args:
+            x: Array of any shape, centred as the layer will see it.
+        """
+        if not self.built:
+            self.build(np.shape(x))
+        self.rms.assign(np.sqrt(np.mean(np.square(x, dtype="float64"))))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Returns `input_shape`."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "inverse": self.inverse}

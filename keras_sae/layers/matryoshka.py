@@ -100,6 +100,16 @@ class Matryoshka(keras.layers.Layer):
         """Returns the code that the sparsity inside makes."""
         return self.sparsity(inputs, training=training)
 
+    def choose(self, pre: Any, training: bool | None) -> Any:
+        """Returns what the sparsity inside chooses, if it does.
+
+        Args:
+            pre: Shape `(batch, units)`.
+            training: As in `call`.
+        """
+        inner = getattr(self.sparsity, "choose", None)
+        return inner(pre, training) if inner else None
+
     def set_share(self, share: float) -> None:
         """Passes a warm-up on to the sparsity inside.
 
@@ -115,8 +125,7 @@ class Matryoshka(keras.layers.Layer):
         total = sum((inner(step) if inner else {}).values())
         unit = ops.arange(step.code.shape[-1])
         for width in self._prefixes:
-            prefix = ops.where(unit < width, step.code, ops.zeros_like(step.code))
-            total = total + step.data_loss(step.x, step.decode(prefix))
+            total = total + step.data_loss(step.x, step.decode_part(unit < width))
         return {"auxiliary_loss": total}
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

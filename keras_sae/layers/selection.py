@@ -8,6 +8,7 @@ from keras import ops
 from keras_sae import checks
 from keras_sae.layers import _top
 from keras_sae.layers import auxiliary as auxiliaries
+from keras_sae.layers._entries import Entries
 from keras_sae.layers._forward import Step
 from keras_sae.registration import register
 
@@ -131,6 +132,19 @@ class TopK(Selection):
     [[0.0, 3.0, 0.0, 2.0]]
     """
 
+    def choose(self, pre: Any, training: bool | None) -> Entries | None:
+        """Returns the `k` largest of each sample.
+
+        Args:
+            pre: Shape `(batch, units)`.
+            training: Of no effect.
+        """
+        del training
+        if self.current is not None:
+            return None
+        values, columns = ops.top_k(pre, self.k)
+        return Entries(values, ops.cast(columns, "int32"))
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns `inputs` with all but the largest of each sample zeroed."""
         del training
@@ -224,6 +238,19 @@ class BatchTopK(Selection):
             aggregation="mean",
         )
 
+    def choose(self, pre: Any, training: bool | None) -> Entries | None:
+        """Returns the `k * batch` largest of the batch, in training.
+
+        Args:
+            pre: Shape `(batch, units)`.
+            training: At inference the threshold decides, and None is returned.
+        """
+        if not training or self.current is not None:
+            return None
+        values, columns, rows = _top.largest(pre, self.k)
+        self._follow(ops.min(ops.where(values > 0, values, float("inf"))))
+        return Entries(values, columns, rows)
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns `inputs` with all but the largest zeroed."""
         if not training:
@@ -231,8 +258,8 @@ class BatchTopK(Selection):
             return ops.where(on, inputs, ops.zeros_like(inputs))
         code = ops.stop_gradient(ops.cast(_top.rows(inputs), "float32"))
         n = self._k_now() * ops.shape(code)[0]
-        least = _top.nth_largest(code, n, self.most)
-        on = ops.logical_and(code >= least, code > 0)
+        least = _top.cut(code, n, self.most)
+        on = ops.logical_and(code > least, code > 0)
         self._follow(ops.min(ops.where(on, code, float("inf"))))
         on = ops.reshape(on, ops.shape(inputs))
         return ops.where(on, inputs, ops.zeros_like(inputs))

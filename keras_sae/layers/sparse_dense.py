@@ -8,6 +8,7 @@ from keras import ops
 from keras_sae import checks
 from keras_sae.layers import _forward
 from keras_sae.layers import sparsity as sparsities
+from keras_sae.layers._entries import Entries, encoded
 from keras_sae.registration import register
 
 
@@ -121,21 +122,42 @@ class SparseDense(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the code of `inputs`."""
-        x = ops.matmul(inputs, self.kernel)
-        if self.bias is not None:
-            x = ops.add(x, self.bias)
-        code = self.activation(x)
-        if self.sparse is not None:
-            code = self.sparse(code, training=training)
-        _forward.made(self, code, lambda: x)
+        entries = self._entries(inputs, training)
+        if entries is not None:
+            code = entries.dense(self.units)
+            fired = entries.fired(self.units)
+            _forward.made(self, code, lambda: self._pre(inputs), entries)
+        else:
+            pre = self._pre(inputs)
+            code = self.activation(pre)
+            if self.sparse is not None:
+                code = self.sparse(code, training=training)
+            fired = ops.any(
+                ops.not_equal(code, 0), axis=tuple(range(len(code.shape) - 1))
+            )
+            _forward.made(self, code, lambda: pre)
         if training:
-            self._count_silence(code)
+            self.silent.assign(ops.where(fired, 0.0, ops.add(self.silent, 1.0)))
         return code
 
-    def _count_silence(self, code: Any) -> None:
-        samples = tuple(range(len(code.shape) - 1))
-        fired = ops.any(ops.not_equal(code, 0), axis=samples)
-        self.silent.assign(ops.where(fired, 0.0, ops.add(self.silent, 1.0)))
+    def _pre(self, inputs: Any) -> Any:
+        x = ops.matmul(inputs, self.kernel)
+        return x if self.bias is None else ops.add(x, self.bias)
+
+    def _entries(self, inputs: Any, training: bool | None) -> Entries | None:
+        """The code as its entries, where a sparsity chooses a fixed number of them.
+
+        The choice has no gradient, and the chosen have a cheaper one than by way of
+        all pre-activations.
+        """
+        choose = getattr(self.sparse, "choose", None)
+        monotone = self.activation in (keras.activations.relu, keras.activations.linear)
+        if not (choose and monotone and self.use_bias and len(inputs.shape) == 2):
+            return None
+        chosen = choose(ops.stop_gradient(self._pre(inputs)), training)
+        if chosen is None:
+            return None
+        return encoded(inputs, self.kernel, self.bias, chosen, self.activation)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Returns `input_shape` with `units` as its last entry."""

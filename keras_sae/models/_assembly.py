@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_sae import checks
-from keras_sae.layers import Centering, SparseDense, TiedDense, get_sparsity
+from keras_sae.layers import Centering, Scaling, SparseDense, TiedDense, get_sparsity
 
 Layers = list[keras.layers.Layer]
 
@@ -104,12 +104,17 @@ def codes(
 
 
 def encoder(
-    shape: tuple[int, ...], layers: Sequence[Any], corruption: Any, centering: bool
+    shape: tuple[int, ...],
+    layers: Sequence[Any],
+    corruption: Any,
+    centering: bool,
+    scaling: bool = False,
 ) -> keras.Model:
-    """Returns the model that flattens its input, centers it, and applies `layers`."""
+    """Returns the model that flattens, centers and scales, and applies `layers`."""
     center = [Centering(name="center")] if centering else []
+    scale = [Scaling(name="scale")] if scaling else []
     flat = keras.layers.Flatten(name="flatten")
-    before = [*corrupting(corruption), flat, *center]
+    before = [*corrupting(corruption), flat, *center, *scale]
     return chain(shape, [*before, *layers], "encoder")
 
 
@@ -119,6 +124,8 @@ def decoder(
     outputs: Sequence[tuple[int, Any]],
     tied: Sequence[Any] | None = None,
     batch_normalization: bool = False,
+    dense: type[keras.layers.Dense] = keras.layers.Dense,
+    scaling: bool = False,
     **kwargs: Any,
 ) -> keras.Model:
     """Returns the mirror of an encoder, with layers `..., decode_2, output`.
@@ -130,7 +137,9 @@ def decoder(
             layer of the encoder at its side takes in.
         tied: Those layers of the encoder, if their kernels are used again.
         batch_normalization: Whether to normalise between the layers.
-        **kwargs: Of each `keras.layers.Dense`.
+        dense: Class of the layers that are not tied.
+        scaling: Whether to scale the output back.
+        **kwargs: Of each of them.
     """
     layers: Layers = []
     for n, (width, activation) in enumerate(outputs, start=1):
@@ -138,11 +147,12 @@ def decoder(
         if tied:
             layers.append(TiedDense(tied[n - 1], activation, name=name))
         else:
-            layers.append(keras.layers.Dense(width, activation, name=name, **kwargs))
+            layers.append(dense(width, activation, name=name, **kwargs))
     output, *hidden = layers
     inside_out = normalized(hidden[::-1], batch_normalization)
     restore = keras.layers.Reshape(shape, name="reshape")
-    return chain((code,), [*inside_out, output, restore], "decoder")
+    scale = [Scaling(inverse=True, name="unscale")] if scaling else []
+    return chain((code,), [*inside_out, output, *scale, restore], "decoder")
 
 
 def normalized(layers: Sequence[Any], wanted: bool) -> Layers:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_sae.layers import SparseDense, sparsity
-from keras_sae.models import _inputs
+from keras_sae.models import _adapting, _inputs
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 
@@ -59,6 +59,7 @@ class Checked(Exported):
         """
         self.check_data(x, y, batch_size)
         _inputs.check_batch(self.sparse_layers, batch_size)
+        _adapting.check_adapted(self)
         if kwargs.get("class_weight") is not None:
             raise ValueError(
                 "`class_weight` weighs classes, and an autoencoder has none. Received: "
@@ -68,6 +69,9 @@ class Checked(Exported):
         if validation is not None:
             pair = validation if isinstance(validation, (tuple, list)) else [validation]
             self.check_data(*pair[:2])
+        if hasattr(x, "element_spec") and not args:
+            # Keras would warn that it does not shuffle a dataset, asked or not.
+            kwargs.setdefault("shuffle", False)
         return super().fit(x, y, batch_size, *args, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:

@@ -1,15 +1,47 @@
-"""The losses of a sparsity that needs the decoder a second time."""
+"""Decoding in a training step, and the losses that need it a second time."""
 
+import dataclasses
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_sae.layers import _forward
+from keras_sae.layers import AtomDense, Scaling, _forward
+
+# What may follow the atoms in a decoder that is a chain.
+_AFTER = (Scaling, keras.layers.Reshape)
+
+
+def innermost(encoder: keras.Model, forward: _forward.Forward) -> Any:
+    """Returns what the layer told that made the encoder's output, or None."""
+    made = forward.codes[-1] if forward.codes else None
+    outputs = getattr(encoder, "outputs", None)
+    last = outputs[0]._keras_history.operation if outputs else None
+    return made if made is not None and made.layer is last else None
+
+
+def decode(decoder: keras.Model, made: Any, code: Any, training: Any) -> Any:
+    """Returns the reconstruction of a code, from its entries where they are enough.
+
+    Args:
+        decoder: Model of the code.
+        made: What `innermost` returns.
+        code: Shape `(batch, units)`.
+        training: As in `call`.
+    """
+    first, *rest = decoder.layers[1:]
+    entries = getattr(made, "entries", None)
+    plain = isinstance(first, AtomDense) and all(isinstance(x, _AFTER) for x in rest)
+    if entries is None or not plain:
+        return decoder(code, training=training)
+    x = first.from_entries(entries)
+    for layer in rest:
+        x = layer(x)
+    return x
 
 
 def add_terms(
-    model: Any, forward: _forward.Forward, x: Any, reconstruction: Any, training: Any
+    model: Any, made: Any, x: Any, reconstruction: Any, training: Any
 ) -> None:
     """Adds to the loss what the sparsity of the model's code asks for.
 
@@ -19,27 +51,33 @@ def add_terms(
 
     Args:
         model: An `Autoencoder` inside a training or test step.
-        forward: What the layers told of the pass that gave `reconstruction`.
+        made: What `innermost` returns.
         x: The input.
         reconstruction: Of `x`.
         training: As in `call`.
     """
-    for made in forward.codes[-1:]:
-        terms = getattr(made.layer.sparse, "terms", None)
-        if terms is None:
-            continue
-        step = _forward.Step(
-            x=x,
-            pre=made.pre,
-            code=made.code,
-            reconstruction=reconstruction,
-            decode=lambda code: model.decoder(code, training=training),
-            decode_frozen=lambda code: _frozen(model.decoder, code),
-            data_loss=model._compile_loss,
-            silent=made.layer.silent,
-        )
-        for name, value in terms(step).items():
-            _forward.add(model, name, value)
+    if made is None or not hasattr(made.layer.sparse, "terms"):
+        return
+    step = _forward.Step(
+        x=x,
+        pre=made.pre,
+        code=made.code,
+        reconstruction=reconstruction,
+        decode=lambda code: model.decoder(code, training=training),
+        decode_part=lambda keep: _decode_part(model.decoder, made, keep, training),
+        decode_frozen=lambda code: _frozen(model.decoder, code),
+        data_loss=model._compile_loss,
+        silent=made.layer.silent,
+    )
+    for name, value in made.layer.sparse.terms(step).items():
+        _forward.add(model, name, value)
+
+
+def _decode_part(decoder: keras.Model, made: Any, keep: Any, training: Any) -> Any:
+    if made.entries is not None:
+        made = dataclasses.replace(made, entries=made.entries.where(keep))
+    code = ops.where(keep, made.code, ops.zeros_like(made.code))
+    return decode(decoder, made, code, training)
 
 
 def _frozen(decoder: keras.Model, code: Any) -> Any:

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_sae import checks, metrics
 from keras_sae.layers import _forward, sparsity, tying
-from keras_sae.models import _contraction, _inputs, _objectives
+from keras_sae.models import _adapting, _contraction, _inputs, _objectives
 from keras_sae.models._checked import Checked
 from keras_sae.models.levels import Level, flatten, levels_of
 from keras_sae.registration import register
@@ -110,14 +110,44 @@ class Autoencoder(Checked):
         """
         return levels_of(self)
 
+    @property
+    def atoms(self) -> np.ndarray:
+        """The dictionary: what each unit adds to a reconstruction, `(units, values)`.
+
+        Raises:
+            ValueError: The decoder is not one dense layer.
+        """
+        return _adapting.atoms(self)
+
+    def adapt(self, x: Any, location: str = "mean") -> None:
+        """Learns the data's centre and scale, before `fit`.
+
+        The centring layer gets the centre, the output's bias too if the output is
+        linear (the published pre-bias), and scaling layers the root mean square of
+        the centred data.
+
+        Args:
+            x: Array of shape `(samples, *input_shape)`; some ten thousand samples
+                are enough.
+            location: `"mean"` or `"geometric_median"`.
+
+        Raises:
+            ValueError: `x` has another shape, or `location` is unknown.
+        """
+        self._check_arrays(x, self.sample_shape)
+        _adapting.adapt(self, x, location)
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the reconstruction of `inputs`, in their shape."""
         with _forward.collect() as forward:
             code = self._encode(inputs, training)
-            reconstruction = self.decoder(code, training=training)
+            made = _objectives.innermost(self.encoder, forward)
+            reconstruction = _objectives.decode(self.decoder, made, code, training)
             if not getattr(_local, "step", False):
                 return reconstruction
-            _objectives.add_terms(self, forward, inputs, reconstruction, training)
+            _objectives.add_terms(self, made, inputs, reconstruction, training)
+        if made is not None and made.entries is not None:
+            code = made.entries.values  # as many of them are on as of the code
         terms = dict(forward.terms)
         return {"reconstruction": reconstruction, "code": code, "terms": terms}
 

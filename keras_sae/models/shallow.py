@@ -3,8 +3,9 @@
 from typing import Any
 
 import keras
+from keras import ops
 
-from keras_sae.layers import get_sparsity
+from keras_sae.layers import AtomDense, get_sparsity
 from keras_sae.models import _assembly
 from keras_sae.models.autoencoder import Autoencoder
 
@@ -20,7 +21,9 @@ def shallow(
     corruption: Any = None,
     contractive: float = 0.0,
     unit_norm: bool | None = None,
+    transposed_start: bool | None = None,
     centering: bool = True,
+    scaling: bool = False,
     name: str = "shallow",
     **kwargs: Any,
 ) -> Autoencoder:
@@ -47,10 +50,19 @@ def shallow(
         unit_norm: Whether the atoms, the rows of `W'`, are kept at norm 1.
             Without it, scaling the encoder down and the decoder up lowers an L1
             penalty for nothing. None is True where the penalty depends on the
-            scale of the code; published settings want False.
+            scale of the code; published settings want False. Behind a hard sparsity
+            the decoder is a `keras_sae.layers.AtomDense`, whose gradient is taken
+            along the sphere.
+        transposed_start: Whether the encoder starts as the transpose of the
+            decoder, so that a unit answers to its own atom from the first step.
+            None is True for a hard or learned sparsity.
         centering: Whether the encoder subtracts the data's mean
             (`keras_sae.layers.Centering`), which keeps ReLU units alive;
             published settings want False.
+        scaling: Whether the model works on data of unit mean square
+            (`keras_sae.layers.Scaling`) and scales its reconstruction back; call the
+            model's `adapt` before `fit`. The published settings of learned and hard
+            sparsity are for such data. The loss stays in the data's own units.
         name: Name of the model.
         **kwargs: Further arguments of `keras_sae.layers.SparseDense`, such as
             `kernel_initializer` and `kernel_regularizer`.
@@ -84,6 +96,9 @@ def shallow(
         unit_norm = getattr(sparsity, "scale_dependent", sparsity is not None)
     # An atom is a row of a decoder's kernel, and a column of an encoder's.
     norm = keras.constraints.UnitNorm(axis=0 if tied else 1) if unit_norm else None
+    hard = isinstance(sparsity, keras.layers.Layer)
+    if transposed_start is None:
+        transposed_start = hard and not tied
     [code] = _assembly.codes(
         [units],
         [sparsity],
@@ -91,15 +106,19 @@ def shallow(
         kernel_constraint=norm if tied else None,
         **kwargs,
     )
-    encoder = _assembly.encoder(shape, [code], corruption, centering)
+    encoder = _assembly.encoder(shape, [code], corruption, centering, scaling)
+    atoms = hard and unit_norm and not tied
     decoder = _assembly.decoder(
         shape,
         code.units,
         [(_assembly.size(shape), output_activation)],
         tied=[code] if tied else None,
-        kernel_constraint=norm,
+        scaling=scaling,
+        **({"dense": AtomDense} if atoms else {"kernel_constraint": norm}),
     )
+    output = decoder.get_layer("output")
     if norm is not None:  # Keras applies a constraint only after an update
-        output = decoder.get_layer("output")
-        output.kernel.assign(norm(output.kernel))
+        output.kernel.assign(norm(ops.convert_to_tensor(output.kernel)))
+    if transposed_start:
+        code.kernel.assign(ops.transpose(output.kernel))
     return Autoencoder(encoder, decoder, contractive=contractive, name=name)

@@ -1,0 +1,201 @@
+"""A hard-sparse code as its entries, and the products that touch those alone.
+
+Of a code of `m` units `k` are on. The encoder's product has to be dense, for that is
+how the `k` are found, but decoding and every gradient of a weight need `k` rows a
+sample. Each function here has a dense equal in `keras.ops`, which the tests hold
+it against.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_sae.layers import _top
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The entries of a code that may be non-zero.
+
+    Args:
+        values: Shape `(batch, k)`.
+        columns: Their units, int32 of the same shape.
+        rows: Their samples, int32 of the same shape; None where each row of
+            `values` is a sample's own.
+    """
+
+    values: Any
+    columns: Any
+    rows: Any = None
+
+    def where(self, keep: Any) -> "Entries":
+        """Returns these entries with those of other units than `keep` zeroed.
+
+        Args:
+            keep: Booleans, shape `(units,)`.
+        """
+        kept = ops.where(ops.take(keep, self.columns), self.values, 0)
+        return Entries(kept, self.columns, self.rows)
+
+    def dense(self, units: int) -> Any:
+        """Returns the code of shape `(batch, units)`."""
+        if self.rows is None:
+            return _top.dense(self.values, self.columns, units)
+        flat = [ops.reshape(v, (-1,)) for v in (self.rows, self.columns)]
+        places = ops.stack(flat, axis=-1)
+        empty = ops.zeros((ops.shape(self.values)[0], units), dtype=self.values.dtype)
+        return ops.scatter_update(empty, places, ops.reshape(self.values, (-1,)))
+
+    def fired(self, units: int) -> Any:
+        """Returns which units are on in any sample, booleans of shape `(units,)`."""
+        on = ops.cast(ops.reshape(self.values, (-1,)) != 0, "float32")
+        return _sum_by(on, ops.reshape(self.columns, (-1,)), units) > 0
+
+
+def encoded(
+    x: Any, kernel: Any, bias: Any, entries: Entries, activation: Callable[[Any], Any]
+) -> Entries:
+    """Returns the entries with the gradient that they have by kernel, bias and `x`.
+
+    `values = activation((x W + b)[rows, columns])`, whose values are known already.
+
+    Args:
+        x: Shape `(batch, input_dim)`.
+        kernel: Shape `(input_dim, units)`.
+        bias: Shape `(units,)`.
+        entries: Pre-activations and their places, without a gradient.
+        activation: A function of one tensor.
+    """
+
+    @ops.custom_gradient
+    def products(x: Any, kernel: Any, bias: Any) -> tuple[Any, Callable]:
+        del bias  # its gradient alone is wanted
+
+        def gradient(*args: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
+            part = Entries(args[-1] if upstream is None else upstream, *places)
+            units = kernel.shape[1]
+            # A row of the sum is a unit's, so the products land side by side.
+            by_kernel = ops.transpose(outer_sum(part, x, units))
+            by_bias = _sum_by(part.values, part.columns, units)
+            # Dense, but left out of the graph where nothing before is trained.
+            by_x = ops.matmul(part.dense(units), ops.transpose(kernel))
+            return by_x, by_kernel, by_bias
+
+        return entries.values, gradient
+
+    places = (entries.columns, entries.rows)
+    values = products(x, ops.convert_to_tensor(kernel), ops.convert_to_tensor(bias))
+    return Entries(activation(values), *places)
+
+
+def decoded(entries: Entries, kernel: Any) -> Any:
+    """Returns `code @ kernel` from the code's entries.
+
+    Args:
+        entries: Of a code of shape `(batch, units)`.
+        kernel: Shape `(units, output_dim)`.
+    """
+
+    @ops.custom_gradient
+    def product(values: Any, kernel: Any) -> tuple[Any, Callable]:
+        def gradient(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
+            by_output = args[-1] if upstream is None else upstream
+            part = Entries(values, *places)
+            by_kernel = outer_sum(part, by_output, kernel.shape[0])
+            return _inner(part, by_output, kernel), by_kernel
+
+        return _combination(Entries(values, *places), kernel), gradient
+
+    places = (entries.columns, entries.rows)
+    return product(entries.values, ops.convert_to_tensor(kernel))
+
+
+def _column(entries: Entries, j: Any) -> tuple[Any, Any, Any]:
+    """Values, units and samples of the `j`-th entry of each row."""
+    rows = None if entries.rows is None else ops.take(entries.rows, j, axis=1)
+    return (
+        ops.take(entries.values, j, axis=1),
+        ops.take(entries.columns, j, axis=1),
+        rows,
+    )
+
+
+def _of_samples(x: Any, rows: Any) -> Any:
+    return x if rows is None else ops.take(x, rows, axis=0)
+
+
+def _combination(entries: Entries, kernel: Any) -> Any:
+    """`sum_j values_ij kernel[columns_ij]`, an entry of each row at a time.
+
+    All at once would be an array of `(batch, k, output_dim)`, which costs ten
+    times as long to write and read as the sum itself.
+    """
+
+    def add(j: Any, total: Any) -> Any:
+        values, units, rows = _column(entries, j)
+        part = values[:, None] * ops.take(kernel, units, axis=0)
+        if rows is None:
+            return total + part
+        return ops.scatter_update(total, rows[:, None], part, reduction="add")
+
+    shape = (ops.shape(entries.values)[0], kernel.shape[1])
+    empty = ops.zeros(shape, dtype=entries.values.dtype)
+    return ops.fori_loop(0, entries.values.shape[1], add, empty)
+
+
+def _inner(entries: Entries, x: Any, kernel: Any) -> Any:
+    """`x_i . kernel[columns_ij]`, the gradient of the values."""
+
+    def put(j: Any, total: Any) -> Any:
+        _, units, rows = _column(entries, j)
+        products = _of_samples(x, rows) * ops.take(kernel, units, axis=0)
+        return ops.slice_update(total, (j, 0), ops.sum(products, axis=-1)[None])
+
+    k = entries.values.shape[1]
+    empty = ops.zeros((k, ops.shape(entries.values)[0]), dtype=x.dtype)
+    return ops.transpose(ops.fori_loop(0, k, put, empty))
+
+
+def outer_sum(entries: Entries, x: Any, units: int) -> Any:
+    """Returns `code^T x`, shape `(units, dim)`: the gradient of a kernel.
+
+    Args:
+        entries: Of a code of shape `(batch, units)`.
+        x: Shape `(batch, dim)`.
+        units: Width of the code.
+    """
+    return _OUTER_SUM.get(keras.backend.backend(), _outer_at_once)(entries, x, units)
+
+
+def _outer_one_by_one(entries: Entries, x: Any, units: int) -> Any:
+    def add(j: Any, total: Any) -> Any:
+        values, column, rows = _column(entries, j)
+        part = values[:, None] * _of_samples(x, rows)
+        return ops.scatter_update(total, column[:, None], part, reduction="add")
+
+    empty = ops.zeros((units, x.shape[1]), dtype=x.dtype)
+    return ops.fori_loop(0, entries.values.shape[1], add, empty)
+
+
+def _outer_at_once(entries: Entries, x: Any, units: int) -> Any:
+    if entries.rows is None:
+        products = entries.values[:, :, None] * x[:, None, :]
+    else:
+        products = entries.values[:, :, None] * ops.take(x, entries.rows, axis=0)
+    flat = ops.reshape(products, (-1, x.shape[1]))
+    return _sum_by(flat, ops.reshape(entries.columns, (-1,)), units)
+
+
+# XLA adds to an array in place and is three times as fast one by one. TensorFlow
+# copies the array at every turn of a loop, and is twice as fast at once.
+_OUTER_SUM = {"jax": _outer_one_by_one}
+
+
+def _sum_by(values: Any, columns: Any, units: int) -> Any:
+    """Sums of the values of each unit; both arrays may have any number of axes."""
+    if len(columns.shape) > 1:
+        values, columns = (ops.reshape(v, (-1,)) for v in (values, columns))
+    return ops.segment_sum(values, columns, num_segments=units)

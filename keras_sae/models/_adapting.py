@@ -1,0 +1,102 @@
+"""What a model learns of its data before training."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sae import checks
+from keras_sae.layers import Centering, Scaling, TiedDense
+from keras_sae.models.levels import flatten
+
+
+def mean(rows: np.ndarray) -> np.ndarray:
+    """Returns the mean of the rows."""
+    return rows.mean(axis=0)
+
+
+def geometric_median(rows: np.ndarray, steps: int = 100) -> np.ndarray:
+    """Returns the point with the least sum of distances to the rows (Weiszfeld)."""
+    point = rows.mean(axis=0)
+    for _ in range(steps):
+        distance = np.linalg.norm(rows - point, axis=1)
+        weight = 1 / np.maximum(distance, 1e-12)
+        moved = (weight[:, None] * rows).sum(axis=0) / weight.sum()
+        if np.linalg.norm(moved - point) <= 1e-7 * np.linalg.norm(moved):
+            return moved
+        point = moved
+    return point
+
+
+LOCATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "mean": mean,
+    "geometric_median": geometric_median,
+}
+
+
+def adapt(model: Any, x: Any, location: str) -> None:
+    """Sets centring, scaling and the output's bias of `model` from the data `x`."""
+    center = LOCATIONS[checks.known_name("location", location, LOCATIONS)]
+    rows = np.asarray(x, "float64").reshape(len(x), -1)
+    point = center(rows)
+    centered = rows
+    for layer in flatten(model.encoder):
+        if isinstance(layer, Centering):
+            layer.mean.assign(_of_width(point, layer.mean.shape[0]))
+            layer.count.assign(len(rows))
+            centered = rows - point
+    rms = np.sqrt(np.mean(centered**2))
+    scalings = scaling_layers(model)
+    for layer in scalings:
+        layer.rms.assign(rms)
+    bias = _output_bias(model)
+    if bias is not None:
+        bias.assign(point / rms if scalings else point)
+
+
+def _of_width(point: np.ndarray, width: int) -> np.ndarray:
+    """A mean of each value becomes one of each channel, where a layer has those."""
+    return point.reshape(-1, width).mean(axis=0)
+
+
+def _output_bias(model: Any) -> Any:
+    """The bias in which a linear decoder holds the centre of the data."""
+    kernels = [x for x in flatten(model.decoder) if hasattr(x, "kernel")]
+    last = kernels[-1]
+    linear = getattr(last, "activation", None) is keras.activations.linear
+    size = int(np.prod(model.sample_shape))
+    bias = getattr(last, "bias", None)
+    return bias if linear and bias is not None and bias.shape == (size,) else None
+
+
+def scaling_layers(model: Any) -> list[Scaling]:
+    """Returns the layers whose scale `adapt` sets."""
+    both = [*flatten(model.encoder), *flatten(model.decoder)]
+    return [x for x in both if isinstance(x, Scaling)]
+
+
+def check_adapted(model: Any) -> None:
+    """Raises if the model scales its data and does not know by how much."""
+    if any(float(layer.rms) == 0 for layer in scaling_layers(model)):
+        raise ValueError(
+            f"The model {model.name!r} scales its input by it does not know how much: "
+            "`adapt` was forgotten. Received: rms=0. Call model.adapt(x_train) before "
+            "`fit`, or build the model with scaling=False."
+        )
+
+
+def atoms(model: Any) -> np.ndarray:
+    """Returns the rows of the only kernel of the decoder."""
+    kernels = [x for x in flatten(model.decoder) if hasattr(x, "kernel")]
+    if len(kernels) != 1 or len(kernels[0].kernel.shape) != 2:
+        raise ValueError(
+            "`atoms` are the rows of a decoder of one dense layer. Received: "
+            f"model={model.name!r} with {len(kernels)} kernels in its decoder. See "
+            "`keras_sae.plots.filters` for what a unit of a deeper model draws."
+        )
+    kernel = ops.convert_to_numpy(kernels[0].kernel)
+    rows = kernel.T if isinstance(kernels[0], TiedDense) else kernel
+    scale = [float(layer.rms) for layer in scaling_layers(model)][-1:]
+    return rows * scale[0] if scale and scale[0] else rows

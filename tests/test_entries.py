@@ -1,0 +1,157 @@
+"""The products that touch a code's entries alone, against their dense equals."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import to_numpy, weights_of
+from keras import ops
+
+from keras_sae import layers, models
+from keras_sae.layers import SparseDense, _entries, _top
+from keras_sae.layers._entries import Entries
+
+
+def entries_of(rng, shared: bool) -> tuple[Entries, np.ndarray]:
+    """Entries, three a sample on average, and the code that they make."""
+    code = np.zeros((6, 10), "float32")
+    if shared:
+        places = rng.permutation(60)[:18]
+        rows, columns = places // 10, places % 10
+    else:
+        columns = np.stack([rng.permutation(10)[:3] for _ in range(6)])
+        rows = np.repeat(np.arange(6), 3)
+    values = rng.normal(size=18).astype("float32")
+    code[rows.ravel(), columns.ravel()] = values
+    as_ints = [np.reshape(v, (6, 3)).astype("int32") for v in (columns, rows)]
+    columns, rows = (ops.convert_to_tensor(v) for v in as_ints)
+    values = ops.convert_to_tensor(values.reshape(6, 3))
+    return Entries(values, columns, rows if shared else None), code
+
+
+shared = pytest.mark.parametrize("shared", [False, True], ids=["rows", "batch"])
+
+
+@shared
+def test_entries_make_their_code(rng, shared):
+    entries, code = entries_of(rng, shared)
+    np.testing.assert_array_equal(to_numpy(entries.dense(10)), code)
+    np.testing.assert_array_equal(to_numpy(entries.fired(10)) > 0, (code != 0).any(0))
+    keep = np.arange(10) < 4
+    part = entries.where(ops.convert_to_tensor(keep))
+    np.testing.assert_array_equal(to_numpy(part.dense(10)), code * keep)
+
+
+@shared
+@pytest.mark.parametrize("outer", [_entries._outer_one_by_one, _entries._outer_at_once])
+def test_outer_sum(rng, shared, outer):
+    entries, code = entries_of(rng, shared)
+    x = rng.normal(size=(6, 4)).astype("float32")
+    found = to_numpy(outer(entries, ops.convert_to_tensor(x), 10))
+    np.testing.assert_allclose(found, code.T @ x, rtol=1e-5, atol=1e-6)
+
+
+@shared
+def test_decoded(rng, shared):
+    entries, code = entries_of(rng, shared)
+    kernel = rng.normal(size=(10, 4)).astype("float32")
+    found = to_numpy(_entries.decoded(entries, ops.convert_to_tensor(kernel)))
+    np.testing.assert_allclose(found, code @ kernel, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [0, 10], ids=["even", "overflow"])
+@pytest.mark.parametrize("units", [30, 400])
+def test_largest_of_the_batch(rng, units, shift):
+    code = rng.normal(size=(12, units)).astype("float32")
+    code[3] += shift  # more of this row than is looked at before everything is
+    assert not _top._is_narrow(400, 5)
+    values, columns, rows = (
+        to_numpy(v) for v in _top.largest(ops.convert_to_tensor(code), 5)
+    )
+    assert sorted(values.ravel()) == sorted(np.sort(code.ravel())[-60:])
+    places = rows.astype(int), columns.astype(int)
+    np.testing.assert_array_equal(code[places], values)
+    assert len(set(zip(*(v.ravel() for v in places), strict=True))) == 60
+    least = float(_top.cut(ops.convert_to_tensor(code), 60, 5))
+    assert (code > least).sum() == 60
+
+
+SPARSITIES = {
+    "top_k": lambda: layers.TopK(4),
+    "linear": lambda: layers.TopK(4),
+    "batch_top_k": lambda: layers.BatchTopK(4),
+    "dead": lambda: layers.TopK(4, auxiliary=layers.AuxK(dead_after=1)),
+    "matryoshka": lambda: layers.Matryoshka(layers.BatchTopK(4), (5, 20)),
+}
+
+
+@pytest.mark.parametrize("name", SPARSITIES)
+def test_a_step_is_that_of_the_dense_products(name, rng, monkeypatch):
+    """Three steps of SGD with all gradients, by entries and by dense products."""
+    x = rng.normal(size=(32, 3, 4)).astype("float32")
+    calls = []
+    decoded = layers.AtomDense.from_entries
+    monkeypatch.setattr(
+        layers.AtomDense,
+        "from_entries",
+        lambda self, entries: calls.append(1) or decoded(self, entries),
+    )
+
+    def trained():
+        keras.utils.set_random_seed(0)
+        activation = "linear" if name == "linear" else "auto"
+        model = models.shallow((3, 4), 40, SPARSITIES[name](), activation=activation)
+        model.compile(keras.optimizers.SGD(0.5))
+        logs = [model.train_on_batch(x, return_dict=True) for _ in range(3)]
+        return weights_of(model), logs[-1]
+
+    sparse, logs = trained()
+    assert calls
+    monkeypatch.setattr(SparseDense, "_entries", lambda *_: None)
+    calls.clear()
+    dense, dense_logs = trained()
+    assert not calls
+    assert logs == pytest.approx(dense_logs, rel=1e-4)
+    for one, other in zip(sparse, dense, strict=True):
+        # Sums of a hundred float32 products, in another order, three times.
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+
+
+def test_the_gradient_reaches_what_lies_before_the_code(rng):
+    """A hidden layer below a TopK is trained as by the dense product."""
+    x = rng.normal(size=(32, 12)).astype("float32")
+
+    def kernel(by_entries):
+        with pytest.MonkeyPatch.context() as patch:
+            if not by_entries:
+                patch.setattr(SparseDense, "_entries", lambda *_: None)
+            keras.utils.set_random_seed(0)
+            model = models.deep((12,), (10, 20), layers.TopK(3))
+            model.compile(keras.optimizers.SGD(0.5))
+            model.train_on_batch(x)
+        return to_numpy(model.sparse_layers[0].kernel)
+
+    np.testing.assert_allclose(kernel(True), kernel(False), rtol=1e-4, atol=1e-6)
+
+
+def test_atoms_move_along_the_sphere(rng):
+    layer = layers.AtomDense(4, use_bias=False)
+    layer.build((None, 10))
+    model = keras.Sequential([keras.Input((10,)), layer])
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    x, y = rng.normal(size=(8, 10)), rng.normal(size=(8, 4))
+    A = to_numpy(layer.kernel)
+    slope = 2 * x.T @ (x @ A - y) / y.size
+    slope -= (slope * A).sum(axis=1, keepdims=True) * A
+    expected = A - 0.1 * slope
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    model.train_on_batch(x.astype("float32"), y.astype("float32"))
+    np.testing.assert_allclose(to_numpy(layer.kernel), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("sparsity", ["top_k", "jump_relu", "gated"])
+def test_a_unit_starts_at_its_own_atom(sparsity):
+    model = models.shallow((12,), 40, sparsity)
+    code, output = model.encoder.get_layer("code"), model.decoder.get_layer("output")
+    np.testing.assert_array_equal(to_numpy(code.kernel), to_numpy(output.kernel).T)
+    norms = np.linalg.norm(to_numpy(output.kernel), axis=1)
+    np.testing.assert_allclose(norms, 1, rtol=1e-6)
