@@ -24,7 +24,10 @@ def save(served: Mapping[str, Signature], folder: Path) -> None:
     holder = tf.Module()
     variables = {id(v): v for graph in graphs.values() for v in graph.graph.variables}
     holder.model_variables = list(variables.values())
-    tf.saved_model.save(holder, str(folder), signatures=graphs)
+    # Nobody differentiates on a server; saving the gradients would need what the
+    # pruned graphs no longer hold.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(holder, str(folder), signatures=graphs, options=options)
 
 
 def trace(signature: Signature) -> Any:
