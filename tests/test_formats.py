@@ -8,7 +8,7 @@ from serving import artifacts
 # Keras converts to both by way of TensorFlow.
 pytestmark = tensorflow_only
 
-FAMILIES = ["l1", "kl_tied", "convolutional", "variational", "classifier"]
+FAMILIES = ["l1", "top_k", "kl_tied", "convolutional", "variational", "classifier"]
 # What penalties, noise and divergences are made of.
 TRAINING = {"abs", "log", "exp", "expm1", "randomuniform", "randomnormal"}
 
