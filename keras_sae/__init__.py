@@ -7,6 +7,7 @@ from keras_sae import callbacks as callbacks
 from keras_sae import datasets as datasets
 from keras_sae import estimators as estimators
 from keras_sae import evaluation as evaluation
+from keras_sae import export as export
 from keras_sae import layers as layers
 from keras_sae import metrics as metrics
 from keras_sae import models as models

@@ -36,11 +36,17 @@ def whole(path: str | Path) -> Iterator[Path]:
         os.replace(unfinished, path)
 
 
-def output_folder(path: str | Path) -> Path:
+def output_folder(
+    path: str | Path,
+    argument: str = "output",
+    mend: str = "Choose another with --output.",
+) -> Path:
     """Makes the folder `path` and returns it, if it can be written.
 
     Args:
         path: A folder, there already or not.
+        argument: What the caller calls it, for the message.
+        mend: How to mend it, for the message.
 
     Returns:
         The folder's path.
@@ -62,7 +68,7 @@ def output_folder(path: str | Path) -> Path:
             pass
     except OSError as error:
         raise ValueError(
-            f"`output` must be a folder that can be written. Received: {str(path)!r} "
-            f"({error.strerror or error}). Choose another with --output."
+            f"`{argument}` must be a folder that can be written. Received: "
+            f"{str(path)!r} ({error.strerror or error}). {mend}"
         ) from error
     return path

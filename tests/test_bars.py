@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_sae._bars import Bars
+from keras_sae.cli._bars import Bars
 
 
 def _states(bars):

@@ -184,7 +184,67 @@ def test_full_runs_three_seeds_and_a_sweep(tmp_path, monkeypatch):
     assert (out / "pareto.png").exists()
 
 
-@pytest.mark.parametrize("command", ["compare", "train"])
+def _served(path) -> list[str]:
+    import tensorflow as tf
+
+    return sorted(tf.saved_model.load(str(path)).signatures)
+
+
+def test_train_exports_what_it_has_trained(trained, tmp_path):
+    """The run is read again, and its model exported with its figures."""
+    serving = tmp_path / "serving" / "sae"
+    options = ["--output", trained, "--export", serving]
+    result = _run("train", *SMALL, *options)
+    assert result.exit_code == 0, result.output
+    assert str(serving / "1") in result.output.replace("\n", "")
+    assert "anomaly_score" in _served(serving / "1")
+    metadata = json.loads((serving / "1/assets.extra/metadata.json").read_text())
+    [row] = json.loads((trained / "metrics.json").read_text())[:1]
+    for name in ("reconstruction", "l0"):
+        assert metadata["figures"][name] == pytest.approx(row[name], rel=1e-4)
+
+
+def test_export_of_a_file(trained, tmp_path):
+    model = trained / "shallow-seed0.keras"
+    options = ["--images", "--version", 5, "--top-k", 2]
+    result = _run("export", model, "--output", tmp_path, *options)
+    assert result.exit_code == 0, result.output
+    assert "encode_png" in _served(tmp_path / "5")
+    result = _run("export", model, "--output", tmp_path, *options)
+    assert result.exit_code == 2
+    assert "never overwritten" in result.output
+
+
+def test_export_may_train_on(trained, tmp_path):
+    model = trained / "shallow-seed0.keras"
+    errors = []
+    for epochs in (0, 2):
+        options = ["--dataset", "digits", "--epochs", epochs, "--output", tmp_path]
+        assert _run("export", model, *options).exit_code == 0
+        path = tmp_path / str(len(errors) + 1) / "assets.extra" / "metadata.json"
+        errors.append(json.loads(path.read_text())["figures"]["reconstruction"])
+    assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.keras"], "nowhere.keras"),
+        (["MODEL", "--epochs", 3], "Training needs data"),
+        (["MODEL", "--version", 0], "positive integer"),
+        (["MODEL", "--dataset", "digit"], "digits"),
+    ],
+)
+def test_bad_exports_end_in_one_message(arguments, message, trained, tmp_path):
+    model = str(trained / "shallow-seed0.keras")
+    given = [model if one == "MODEL" else one for one in arguments]
+    result = _run("export", *given, "--output", tmp_path / "sae")
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert not (tmp_path / "sae").exists()
+
+
+@pytest.mark.parametrize("command", ["compare", "train", "export"])
 def test_help_shows_an_example(command):
     result = _run(command, "--help")
     assert result.exit_code == 0

@@ -26,15 +26,23 @@ def _small(**kwargs):
     )
 
 
-def _eager(input_shape, units, sparsity):
-    """A model of which no step is traced: the checks fit a hundred, a step each."""
-    model = models.shallow(input_shape, units, sparsity)
-    model.compile = functools.partial(model.compile, run_eagerly=True)
-    return model
+class _Eager:
+    """Makes models of which no step is traced: the checks fit a hundred, a step each.
+
+    Its name is the same in every process of a test run, as a function's is not.
+    """
+
+    def __call__(self, input_shape, units, sparsity):
+        model = models.shallow(input_shape, units, sparsity)
+        model.compile = functools.partial(model.compile, run_eagerly=True)
+        return model
+
+    def __repr__(self):
+        return "eager"
 
 
 # All of scikit-learn's checks apply: none is expected to fail.
-@parametrize_with_checks([_small(units=2, batch_size=256, factory=_eager)])
+@parametrize_with_checks([_small(units=2, batch_size=256, factory=_Eager())])
 def test_scikit_learns_contract(estimator, check):
     check(estimator)
 
@@ -122,7 +130,7 @@ def test_pickling_keeps_the_codes(fitted):
 
 
 def test_in_a_pipeline_and_a_grid_search():
-    pipeline = make_pipeline(_small(factory=_eager), LogisticRegression())
+    pipeline = make_pipeline(_small(factory=_Eager()), LogisticRegression())
     grid = {
         "sparseautoencoder__units": [2, 8],
         "sparseautoencoder__sparsity": [L1(1e-3)],
@@ -136,7 +144,7 @@ def test_in_a_pipeline_and_a_grid_search():
 
 def test_a_grid_search_without_labels_goes_by_explained_variance():
     search = GridSearchCV(
-        _small(factory=_eager), {"units": [1, 12]}, cv=2, error_score="raise"
+        _small(factory=_Eager()), {"units": [1, 12]}, cv=2, error_score="raise"
     ).fit(X)
     scores = search.cv_results_["mean_test_score"]
     assert search.best_params_ == {"units": [1, 12][int(np.argmax(scores))]}

@@ -7,10 +7,11 @@ import numpy as np
 
 from keras_sae.layers import SparseDense, sparsity
 from keras_sae.models import _adapting, _inputs
+from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 
 
-class Checked(keras.Model):
+class Checked(Exported):
     """`fit`, `evaluate` and `predict` of an autoencoder, with a look at the data.
 
     What Keras would broadcast, cast or train on in silence is a `ValueError` here,

@@ -8,12 +8,13 @@ from keras import ops
 
 from keras_sae import checks
 from keras_sae.models import _inputs
+from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 from keras_sae.registration import register
 
 
 @register
-class Classifier(keras.Model):
+class Classifier(Exported):
     """An encoder and a softmax layer on its code.
 
     `p = softmax(encoder(x) V + d)`

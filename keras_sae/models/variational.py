@@ -82,11 +82,15 @@ class VariationalAutoencoder(Autoencoder):
             `(mean, log_variance)`, each of shape `(samples, latent_dim)`.
         """
         _inputs.check_data(x, None, self.sample_shape, None)
-        [layer] = [x for x in self.encoder.layers if isinstance(x, Sampling)]
-        parameters = keras.Model(self.encoder.input, layer.input)
+        parameters, layer = self.posterior_layers()
         both = parameters.predict(x, batch_size=batch_size, verbose=0)
         mean, log_variance = (ops.convert_to_numpy(v) for v in layer.split(both))
         return mean, log_variance
+
+    def posterior_layers(self) -> tuple[keras.Model, Sampling]:
+        """Returns the model up to the parameters, and the layer that splits them."""
+        [layer] = [x for x in self.encoder.layers if isinstance(x, Sampling)]
+        return keras.Model(self.encoder.input, layer.input), layer
 
     def elbo(
         self, x: Any, samples: int = 1, batch_size: int = 256, seed: int = 0

@@ -1,0 +1,155 @@
+"""Latency and throughput of a served model, beside Keras and the bare products.
+
+    python benchmarks/serving_speed.py [--rounds 100]
+
+784-1024-784 (ReLU, L1, centring: the defaults), signature `reconstruct`. The C++
+program of `tests/serving`, which loads models as TensorFlow Serving does, runs the
+artifact and a graph of the two matrix products alone, request by request in turn.
+`predict` and `predict_on_batch` take turns in this process. Results are kept in
+`results/serving_speed.json` and rendered into `docs/serving_speed.md`.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import numpy as np
+import tensorflow as tf
+from _timing import in_turn, machine, medians, record
+from serving.build import build_loader
+from serving.messages import write_requests
+
+from keras_sae import models
+
+UNITS, DIMENSION, BATCHES = 1024, 784, (1, 64, 1024)
+# Longest time of the artifact, in times of the bare products.
+TARGETS = {1: 1.5, 1024: 1.1}
+PAGE = Path(__file__).parents[1] / "docs" / "serving_speed.md"
+OURS, BARE = "artifact, C++", "matrix products, C++"
+
+
+def batch(samples: int) -> np.ndarray:
+    return np.random.default_rng(samples).random((samples, DIMENSION), "float32")
+
+
+def write_products(path: Path) -> None:
+    """A SavedModel of `x W V`, of the same widths, and nothing else."""
+    rng, graph = np.random.default_rng(0), tf.Module()
+    graph.encoder = tf.Variable(rng.random((DIMENSION, UNITS), "float32"))
+    graph.decoder = tf.Variable(rng.random((UNITS, DIMENSION), "float32"))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, DIMENSION), name="x")])
+    def products(x: tf.Tensor) -> dict:
+        return {"reconstruction": x @ graph.encoder @ graph.decoder}
+
+    graph.products = products
+    tf.saved_model.save(graph, str(path), signatures={"reconstruct": products})
+
+
+def served(model: models.Autoencoder, rounds: int) -> dict[str, dict[int, list]]:
+    """Seconds of every request in the C++ program, both models in turn."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        requests = write_requests(
+            folder / "requests", [("reconstruct", {"x": batch(n)}) for n in BATCHES]
+        )
+        model.export(folder / "ours")
+        write_products(folder / "bare")
+        command = [str(build_loader(folder)), str(rounds)]
+        for side in ("ours", "bare"):
+            command += [str(folder / side), str(requests), str(folder / "answers")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds: dict[str, dict[int, list]] = {
+        side: {n: [] for n in BATCHES} for side in (OURS, BARE)
+    }
+    for line in done.stdout.splitlines():
+        side, request, taken = line.split()
+        seconds[(OURS, BARE)[int(side)]][BATCHES[int(request)]].append(float(taken))
+    # The first runs optimise the graphs and allocate.
+    return {side: {n: s[2:] for n, s in of.items()} for side, of in seconds.items()}
+
+
+def in_python(model: models.Autoencoder, rounds: int) -> dict[str, dict[int, list]]:
+    """Seconds of Keras's two ways to predict, all batches in turn."""
+
+    def predict(x: np.ndarray) -> Callable[[], np.ndarray]:
+        return lambda: model.predict(x, batch_size=len(x), verbose=0)
+
+    def on_batch(x: np.ndarray) -> Callable[[], np.ndarray]:
+        return lambda: model.predict_on_batch(x)
+
+    ways = {"predict_on_batch": on_batch, "predict": predict}
+    sides = {(w, n): make(batch(n)) for w, make in ways.items() for n in BATCHES}
+    seconds = in_turn(sides, rounds)
+    return {way: {n: seconds[way, n] for n in BATCHES} for way in ways}
+
+
+def ratios(seconds: dict[str, dict[int, list]]) -> dict[int, float]:
+    """Median over the rounds of ours against the products, round by round."""
+    return {
+        n: statistics.median(
+            ours / bare
+            for ours, bare in zip(seconds[OURS][n], seconds[BARE][n], strict=True)
+        )
+        for n in BATCHES
+    }
+
+
+def page(result: dict) -> str:
+    lines = [
+        "# Speed of a served model",
+        "",
+        f"{DIMENSION}-{UNITS}-{DIMENSION} (ReLU, centring), signature `reconstruct`,",
+        f"{result['machine']['cores']} core(s). Medians of {result['rounds']} rounds,",
+        "in which the two in C++ took turns, and the two of Keras. Made by",
+        "`benchmarks/serving_speed.py` from `benchmarks/results/serving_speed.json`.",
+        "",
+        "| batch | side | ms a request | samples a second |",
+        "|---|---|---|---|",
+    ]
+    for n in BATCHES:
+        for side, value in medians_of(result["seconds"], n).items():
+            lines.append(f"| {n} | {side} | {1e3 * value:.3f} | {n / value:,.0f} |")
+    lines += ["", "| batch | artifact / matrix products | to reach | reached |"]
+    lines += ["|---|---|---|---|"]
+    for n, ratio in result["ratios"].items():
+        target = TARGETS.get(n)
+        reached = "" if target is None else ("yes" if ratio <= target else "**no**")
+        wanted = "" if target is None else f"<= {target}"
+        lines.append(f"| {n} | {ratio:.2f} | {wanted} | {reached} |")
+    return "\n".join(lines) + "\n"
+
+
+def medians_of(seconds: dict[str, dict[int, list]], n: int) -> dict[str, float]:
+    return medians({side: times[n] for side, times in seconds.items()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100)
+    rounds = parser.parse_args().rounds
+    shape = machine()
+    model = models.shallow((DIMENSION,), UNITS, "l1")
+    seconds = {**served(model, rounds + 2), **in_python(model, max(3, rounds // 5))}
+    result = {
+        "rounds": rounds,
+        "machine": shape,
+        "ratios": ratios(seconds),
+        "seconds": seconds,
+    }
+    record("serving_speed", result)
+    PAGE.write_text(page(result))
+    print(page(result))
+
+
+if __name__ == "__main__":
+    main()

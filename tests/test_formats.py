@@ -1,0 +1,73 @@
+"""Formats of Keras's own: ONNX and LiteRT, each run in its own runtime."""
+
+import numpy as np
+import pytest
+from helpers import tensorflow_only
+from serving import artifacts
+
+# Keras converts to both by way of TensorFlow.
+pytestmark = tensorflow_only
+
+FAMILIES = ["l1", "top_k", "kl_tied", "convolutional", "variational", "classifier"]
+# What penalties, noise and divergences are made of.
+TRAINING = {"abs", "log", "exp", "expm1", "randomuniform", "randomnormal"}
+
+
+def _x(samples: int) -> np.ndarray:
+    return np.random.default_rng(0).random((samples, *artifacts.SHAPE), "float32")
+
+
+def _assert_close(got, expected) -> None:
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+# tf2onnx asks NumPy for what it no longer has; Keras mends it after the import.
+@pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_onnx(family, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="needs keras-sae[onnx]")
+    pytest.importorskip("tf2onnx", reason="needs keras-sae[onnx]")
+    runtime = pytest.importorskip("onnxruntime", reason="needs keras-sae[onnx]")
+    model, path = artifacts.make(family), str(tmp_path / "model.onnx")
+    model.export(path, format="onnx", verbose=False)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [given.name for given in session.get_inputs()] == ["x"]
+    for samples in (1, 5):
+        x = _x(samples)
+        _assert_close(session.run(None, {"x": x})[0], model.predict_on_batch(x))
+    nodes = {node.op_type.lower() for node in onnx.load(path).graph.node}
+    assert not nodes & TRAINING
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_litert(family, tmp_path):
+    runtime = pytest.importorskip(
+        "ai_edge_litert.interpreter", reason="needs keras-sae[litert]"
+    )
+    model, path = artifacts.make(family), str(tmp_path / "model.tflite")
+    model.export(path, format="litert", verbose=False)
+    interpreter = runtime.Interpreter(model_path=path)
+    [given], [output] = (
+        interpreter.get_input_details(),
+        interpreter.get_output_details(),
+    )
+    for samples in (1, 5):
+        x = _x(samples)
+        interpreter.resize_tensor_input(given["index"], x.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(given["index"], x)
+        interpreter.invoke()
+        got = interpreter.get_tensor(output["index"])
+        _assert_close(got, model.predict_on_batch(x))
+
+
+def test_another_format_leaves_the_model_as_it_was(tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="needs keras-sae[litert]")
+    model = artifacts.make("l1")
+    model.export(str(tmp_path / "model.tflite"), format="litert", verbose=False)
+    assert model.losses == []
+
+
+def test_an_unknown_format(tmp_path):
+    with pytest.raises(ValueError, match="Unrecognized format=onx"):
+        artifacts.make("l1").export(tmp_path / "model", format="onx")

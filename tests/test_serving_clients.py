@@ -1,0 +1,149 @@
+"""The serving guide: its blocks run, and its clients talk to a server."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.error import HTTPError
+
+import numpy as np
+import pytest
+from helpers import tensorflow_only
+from serving import artifacts, model_server, stand_in
+
+from keras_sae import export
+
+pytestmark = tensorflow_only
+
+GUIDE = (Path(__file__).parents[1] / "docs/guides/serving.md").read_text()
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory):
+    """The names that the guide's Python blocks leave, run one after another."""
+    folder, names = tmp_path_factory.mktemp("guide"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for code in re.findall(r"```python\n(.*?)```", GUIDE, re.S):
+            exec(compile(code, "serving.md", "exec"), names)
+    return {**names, "folder": folder}
+
+
+def _stand_in(path):
+    return stand_in.stand_in(path, "sae")
+
+
+def _model_server(path):
+    if not model_server.installed():
+        pytest.skip(
+            "tensorflow_model_server is not on the PATH: the requests went to the "
+            "stand-in alone, and the artifact to Serving's C++ loader."
+        )
+    return model_server.model_server(path, "sae")
+
+
+@pytest.fixture(scope="module", params=[_stand_in, _model_server])
+def served(request, guide, tmp_path_factory):
+    """Addresses of a server for REST and for gRPC, and the guide's names."""
+    path = export.export_saved_model(
+        guide["model"], tmp_path_factory.mktemp("served") / "sae", images=True
+    )
+    with request.param(path) as (rest, rpc):
+        yield rest, rpc, guide
+
+
+def _expected(guide, x):
+    model = guide["model"]
+    rebuilt = model.predict_on_batch(x)
+    return model.encode(x), rebuilt, np.square(x - rebuilt).sum(axis=(1, 2, 3))
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+def test_rest_in_rows(served, samples):
+    rest, _, guide = served
+    x = guide["x_test"][:samples]
+    code, rebuilt, score = _expected(guide, x)
+    for signature, expected in {
+        "encode": code,
+        "reconstruct": rebuilt,
+        "serving_default": rebuilt,
+        "anomaly_score": score,
+    }.items():
+        for rows in (x.tolist(), [{"x": one} for one in x.tolist()]):
+            got = guide["ask"](signature, rows, rest)
+            np.testing.assert_allclose(got, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    rows = guide["ask"]("top_features", x.tolist(), rest)
+    for row, expected in zip(rows, code, strict=True):
+        np.testing.assert_allclose(
+            row["values"], np.sort(expected)[::-1][:10], rtol=TOLERANCE, atol=TOLERANCE
+        )
+        assert row["indices"] == np.argsort(-expected, kind="stable")[:10].tolist()
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+def test_rest_in_columns(served, samples):
+    rest, _, guide = served
+    x = guide["x_test"][:samples]
+    code, rebuilt, _ = _expected(guide, x)
+    got = guide["ask"]("decode", {"code": code.tolist()}, rest, form="inputs")
+    np.testing.assert_allclose(got, rebuilt, rtol=TOLERANCE, atol=TOLERANCE)
+    got = guide["ask"]("encode", x.tolist(), rest, form="inputs")
+    np.testing.assert_allclose(got, code, rtol=TOLERANCE, atol=TOLERANCE)
+    got = guide["ask"]("top_features", {"x": x.tolist()}, rest, form="inputs")
+    assert set(got) == {"indices", "values"}
+
+
+def test_rest_with_png_files(served, tmp_path):
+    rest, _, guide = served
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), "uint8")
+    rows = []
+    for n, file in enumerate(artifacts.png_files(images)):
+        (tmp_path / f"{n}.png").write_bytes(file)
+        rows.append(guide["png"](tmp_path / f"{n}.png"))
+    got = guide["ask"]("encode_png", rows, rest)
+    expected = guide["model"].encode(images.astype("float32") / 255)
+    np.testing.assert_allclose(got, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("samples", [1, 64, 0])
+def test_grpc(served, samples):
+    _, rpc, guide = served
+    x = guide["x_test"][:samples]
+    got = guide["ask_grpc"]("anomaly_score", rpc, x=x)
+    assert got["score"].shape == (samples,)
+    if samples:
+        score = _expected(guide, x)[2]
+        np.testing.assert_allclose(got["score"], score, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_a_request_of_another_shape_is_refused(served):
+    rest, _, guide = served
+    with pytest.raises(HTTPError, match="400"):
+        guide["ask"]("encode", [[[0.0] * 4] * 8], rest)
+
+
+def test_the_guide_shows_what_saved_model_cli_says(guide):
+    """In its own words, which depend on the signatures alone."""
+    [shown] = re.findall(r"saved_model_cli show --all --dir \S+\n(.*?)```", GUIDE, re.S)
+    code = "from tensorflow.python.tools import saved_model_cli as c; c.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "show", "--all", "--dir", guide["version"]],
+        capture_output=True,
+        text=True,
+        cwd=guide["folder"],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert shown.strip() in done.stdout, done.stdout
+
+
+def test_the_guide_names_the_signatures_that_are_there(guide):
+    import tensorflow as tf
+
+    artifact = tf.saved_model.load(str(guide["folder"] / guide["version"]))
+    table = GUIDE.split("## What it answers")[1].split("A variational")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", "".join(rows))) == set(artifact.signatures)
+    metadata = (guide["folder"] / guide["version"]) / "assets.extra" / "metadata.json"
+    assert "explained_variance" in metadata.read_text()
