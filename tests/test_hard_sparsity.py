@@ -444,4 +444,5 @@ def test_features_are_recovered(sparsity):
     model = models.shallow((12,), 12, sparsity)
     model.compile(keras.optimizers.Adam(5e-3))
     model.fit(task.dataset(512 * 600, batch_size=512), epochs=1, verbose=0)
-    assert metrics.recovery_score(task.features, evaluation.atoms(model)) > 0.95
+    # Random atoms score .6 here.
+    assert metrics.recovery_score(task.features, evaluation.atoms(model)) > 0.9

@@ -29,7 +29,8 @@ def decode(decoder: keras.Model, made: Any, code: Any, training: Any) -> Any:
         code: Shape `(batch, units)`.
         training: As in `call`.
     """
-    first, *rest = decoder.layers[1:]
+    layers = [x for x in decoder.layers if not isinstance(x, keras.layers.InputLayer)]
+    first, *rest = layers
     entries = getattr(made, "entries", None)
     plain = isinstance(first, AtomDense) and all(isinstance(x, _AFTER) for x in rest)
     if entries is None or not plain:
