@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,13 @@ def medians(seconds: Mapping[str, list]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def machine() -> dict[str, Any]:
-    """Versions, cores and memory: what a figure depends on, and no name or path."""
-    packages = ["keras", "tensorflow", "jax", "torch", "numpy", "scikit-learn"]
+def machine(others: Sequence[str] = ()) -> dict[str, Any]:
+    """Versions, cores and memory: what a figure depends on, and no name or path.
+
+    Args:
+        others: Further packages whose versions matter.
+    """
+    packages = ["keras", "tensorflow", "jax", "torch", "numpy", "scikit-learn", *others]
     versions = {}
     for name in packages:
         try:

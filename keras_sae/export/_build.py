@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_sae.export import _empty, _extras, _graph, _images, _reference
 from keras_sae.export._signatures import Signature, signatures
+from keras_sae.models._folding import folded
 
 MODEL, KNOWN, OPTIONS = "model.keras", "known.npz", "options.json"
 TOLERANCE = "tolerance.json"
@@ -61,7 +62,7 @@ def build(source: Path, folder: Path) -> None:
     options = Options(**json.loads((source / OPTIONS).read_text()))
     with np.load(source / KNOWN) as stored:
         arrays = dict(stored)
-    model = keras.saving.load_model(source / MODEL, compile=False)
+    model = folded(keras.saving.load_model(source / MODEL, compile=False))
     served = signatures(model, options.top_k)
     if _empty.convolves(model):
         served = {name: _empty.never_empty(one) for name, one in served.items()}

@@ -23,6 +23,11 @@ class AuxK:
     largest pre-activations count as they are, negative ones too: a ReLU would keep
     those dead for good. The term is 0, and costs nothing, while no unit is dead.
 
+    On data of known features `units=1` revived more units than the published
+    default, half of the values: alone each dead unit learns a feature, together they
+    learn a dense code of the residual in which none stands out. A sparsity's
+    `auxiliary="auto"` is `AuxK(units=1, dead_after=50)`.
+
     Args:
         units: How many dead units rebuild a sample's residual; half the number of
             values of a sample if None.
@@ -102,7 +107,9 @@ def get(identifier: Any) -> AuxK | None:
     if isinstance(identifier, dict):
         identifier = keras.saving.deserialize_keras_object(identifier)
     if identifier == "auto":
-        return AuxK()
+        # Measured in benchmarks/recovery.py: several at once learn a dense code of
+        # the residual, and none of them is ever large enough to be chosen.
+        return AuxK(units=1, dead_after=50)
     if identifier is None or isinstance(identifier, AuxK):
         return identifier
     raise ValueError(

@@ -106,8 +106,9 @@ class TopK(Selection):
         k: Units that stay on.
         initial_k: Where `k` is annealed from by
             `keras_sae.callbacks.SparsityWarmup`; None leaves it as it is.
-        auxiliary: `AuxK(...)`, which revives dead units; `"auto"` is `AuxK()`, and
-            None goes without. It acts where the model's code comes from this layer.
+        auxiliary: `AuxK(...)`, which revives dead units; `"auto"` takes one dead
+            unit a sample, and None goes without. It acts where the model's code
+            comes from this layer.
         **kwargs: Those of `keras.layers.Layer`.
 
     Input shape:

@@ -1,0 +1,182 @@
+"""The sides of `step_speed.py`, each in a process of its own.
+
+    python _step_sides.py SIDE UNITS DIM BATCH K
+
+Reads a number of steps a line, runs that many, and answers with the seconds. The
+last line is the peak of resident memory in MiB.
+"""
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+Step = Callable[[np.ndarray], None]
+
+
+def _ours(backend: str, sparsity: str, optimizer: str = "Adam") -> Callable[..., Step]:
+    def make(units: int, dim: int, k: int) -> Step:
+        os.environ["KERAS_BACKEND"] = backend
+        import keras
+
+        from keras_sae import layers, models
+
+        kinds = {
+            "top_k": lambda: layers.TopK(k),
+            "batch_top_k": lambda: layers.BatchTopK(k),
+            "jump_relu": lambda: layers.JumpReLU(target_l0=k),
+            "gated": lambda: layers.Gated(1e-3),
+            "matryoshka": lambda: layers.Matryoshka(
+                layers.BatchTopK(k), (units // 4, units // 2, units)
+            ),
+        }
+        model = models.shallow((dim,), units, kinds[sparsity]())
+        model.compile(getattr(keras.optimizers, optimizer)(1e-4))
+        return lambda x: model.train_on_batch(x)
+
+    return make
+
+
+def _plain_keras(backend: str) -> Callable[..., Step]:
+    def make(units: int, dim: int, k: int) -> Step:
+        del k
+        os.environ["KERAS_BACKEND"] = backend
+        import keras
+
+        model = keras.Sequential(
+            [
+                keras.Input((dim,)),
+                keras.layers.Dense(units, "relu"),
+                keras.layers.Dense(dim),
+            ]
+        )
+        model.compile(keras.optimizers.Adam(1e-4), "mse")
+        return lambda x: model.train_on_batch(x, x)
+
+    return make
+
+
+def _product(units: int, dim: int, k: int) -> Step:
+    del k
+    import jax
+
+    kernel = jax.random.normal(jax.random.key(0), (dim, units))
+    multiply = jax.jit(lambda x, kernel: x @ kernel)
+    return lambda x: multiply(x, kernel).block_until_ready()
+
+
+def _saelens(architecture: str) -> Callable[..., Step]:
+    def make(units: int, dim: int, k: int) -> Step:
+        import sae_lens.saes as saes
+        import torch
+        from sae_lens.saes.sae import TrainStepInput
+
+        common = {"d_in": dim, "d_sae": units, "device": "cpu"}
+        widths = [units // 4, units // 2, units]
+        kinds = {
+            "topk": lambda: saes.TopKTrainingSAE(
+                saes.TopKTrainingSAEConfig(k=k, **common)
+            ),
+            "batchtopk": lambda: saes.BatchTopKTrainingSAE(
+                saes.BatchTopKTrainingSAEConfig(k=k, **common)
+            ),
+            "jumprelu": lambda: saes.JumpReLUTrainingSAE(
+                saes.JumpReLUTrainingSAEConfig(**common)
+            ),
+            "gated": lambda: saes.GatedTrainingSAE(
+                saes.GatedTrainingSAEConfig(**common)
+            ),
+            "matryoshka": lambda: saes.MatryoshkaBatchTopKTrainingSAE(
+                saes.MatryoshkaBatchTopKTrainingSAEConfig(
+                    k=k, matryoshka_widths=widths, **common
+                )
+            ),
+        }
+        sae = kinds[architecture]()
+        sae.train()
+        optimizer = torch.optim.Adam(sae.parameters(), lr=1e-4)
+        dead = torch.zeros(units, dtype=torch.bool)
+        coefficients = {"l0": 1.0, "l1": 1.0}
+
+        def step(x: np.ndarray) -> None:
+            given = TrainStepInput(torch.from_numpy(x), coefficients, dead, 0, False)
+            output = sae.training_forward_pass(given)
+            output.loss.backward()
+            torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    return make
+
+
+def _sparsify(units: int, dim: int, k: int) -> Step:
+    import torch
+    from sparsify import SparseCoder, SparseCoderConfig
+
+    coder = SparseCoder(dim, SparseCoderConfig(num_latents=units, k=k))
+    optimizer = torch.optim.Adam(coder.parameters(), lr=1e-4)
+
+    def step(x: np.ndarray) -> None:
+        coder.set_decoder_norm_to_unit_norm()
+        output = coder(torch.from_numpy(x))
+        output.fvu.backward()
+        coder.remove_gradient_parallel_to_decoder_directions()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _dictionary_learning(units: int, dim: int, k: int) -> Step:
+    import torch
+    from dictionary_learning.trainers.top_k import TopKTrainer
+
+    trainer = TopKTrainer(
+        steps=10_000, activation_dim=dim, dict_size=units, k=k, layer=0, lm_name=""
+    )
+    taken = iter(range(1, 10_000))  # step 0 looks for a geometric median
+    return lambda x: trainer.update(next(taken), torch.from_numpy(x))
+
+
+SIDES: dict[str, Callable[..., Step]] = {
+    "encoder product": _product,
+    "TopK, JAX": _ours("jax", "top_k"),
+    "TopK, JAX, SGD": _ours("jax", "top_k", "SGD"),
+    "TopK, TensorFlow": _ours("tensorflow", "top_k"),
+    "TopK, SAELens": _saelens("topk"),
+    "TopK, sparsify": _sparsify,
+    "TopK, dictionary_learning": _dictionary_learning,
+    "BatchTopK, JAX": _ours("jax", "batch_top_k"),
+    "BatchTopK, SAELens": _saelens("batchtopk"),
+    "JumpReLU, JAX": _ours("jax", "jump_relu"),
+    "JumpReLU, SAELens": _saelens("jumprelu"),
+    "Gated, JAX": _ours("jax", "gated"),
+    "Gated, SAELens": _saelens("gated"),
+    "Matryoshka, JAX": _ours("jax", "matryoshka"),
+    "Matryoshka, SAELens": _saelens("matryoshka"),
+    "dense, plain Keras, JAX": _plain_keras("jax"),
+}
+
+
+def main() -> None:
+    side, (units, dim, batch, k) = sys.argv[1], map(int, sys.argv[2:])
+    step = SIDES[side](units, dim, k)
+    x = np.random.default_rng(0).normal(size=(batch, dim)).astype("float32")
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
+    for line in sys.stdin:
+        begin = time.perf_counter()
+        for _ in range(int(line)):
+            step(x)
+        print(time.perf_counter() - begin, file=answers, flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(peak, file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

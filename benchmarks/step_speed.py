@@ -1,0 +1,183 @@
+"""The training step of a hard-sparse autoencoder, beside what one would use instead.
+
+    python benchmarks/step_speed.py [SIDE ...] [--units 4096 12288] [--doublings]
+
+Batch 1,024, 768 dimensions, k = 32, Adam included ("SGD" tells it apart). Every side
+has a process of its own, and in each round all of them run two steps, one after the
+other. The extra `bench` has the other libraries. `--doublings` times our TopK over
+three doublings of batch, width and dimension instead. Results go to
+`results/step_speed.json` and are rendered into `docs/step_speed.md`.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from _step_sides import SIDES
+from _timing import RESULTS, machine, record
+
+PAGE = Path(__file__).parents[1] / "docs" / "step_speed.md"
+SHAPE = {"dim": 768, "batch": 1024, "k": 32}
+STEPS = 2
+PACKAGES = ["sae-lens", "eai-sparsify", "dictionary-learning"]
+
+# Side, what it is held against, and how often its time it may take at m = 12,288.
+TARGETS = [
+    ("TopK, JAX", "TopK, SAELens", 1 / 2.7),
+    ("TopK, JAX", "TopK, sparsify", 1.0),
+    ("TopK, JAX", "encoder product", 3.5),
+    ("TopK, TensorFlow", "TopK, SAELens", 1 / 2.7),
+    ("TopK, TensorFlow", "TopK, sparsify", 1.0),
+    ("TopK, TensorFlow", "encoder product", 3.5),
+    ("BatchTopK, JAX", "TopK, JAX", 1.2),
+    ("BatchTopK, JAX", "BatchTopK, SAELens", 1.0),
+    ("JumpReLU, JAX", "JumpReLU, SAELens", 1.0),
+    ("Gated, JAX", "Gated, SAELens", 1.0),
+    ("Matryoshka, JAX", "Matryoshka, SAELens", 1.0),
+]
+
+
+class Side:
+    """A process that takes steps when it is asked to."""
+
+    def __init__(self, name: str, units: int, dim: int, batch: int, k: int) -> None:
+        script = Path(__file__).with_name("_step_sides.py")
+        sizes = [str(n) for n in (units, dim, batch, k)]
+        self.process = subprocess.Popen(
+            [sys.executable, script, name, *sizes],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def seconds(self, steps: int) -> float:
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError("A side has ended; run `_step_sides.py` to see why.")
+        return float(answer) / steps
+
+    def finish(self) -> float:
+        """Ends the process; returns its peak of memory in MiB."""
+        self.process.stdin.close()
+        return float(self.process.stdout.readline())
+
+
+def measure(names: list[str], units: int, rounds: int, **shape: int) -> dict:
+    sides = {}
+    for name in names:  # one after the other: to start is the work of a minute
+        sides[name] = Side(name, units, **shape)
+        sides[name].seconds(2)  # compiles, and meets its memory
+        print(f"{name} is ready", flush=True)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            times[name].append(side.seconds(STEPS))
+    return {
+        name: {
+            "milliseconds": [1000 * t for t in times[name]],
+            "median": 1000 * statistics.median(times[name]),
+            "samples_a_second": shape["batch"] / statistics.median(times[name]),
+            "peak_mib": side.finish(),
+        }
+        for name, side in sides.items()
+    }
+
+
+def doublings(name: str, rounds: int) -> dict:
+    """Median milliseconds of our TopK as each size doubles, the others held."""
+    start = {"units": 1536, "dim": 192, "batch": 256}
+    found = {}
+    for size in start:
+        cases = [{**start, size: start[size] * 2**n} for n in range(4)]
+        sides = [Side(name, k=32, **case) for case in cases]
+        for side in sides:
+            side.seconds(2)
+        times = [[side.seconds(STEPS) for side in sides] for _ in range(rounds)]
+        for side in sides:
+            side.finish()
+        medians = [1000 * statistics.median(t) for t in zip(*times, strict=True)]
+        found[size] = {"sizes": [c[size] for c in cases], "milliseconds": medians}
+    return {"side": name, "start": start, **found}
+
+
+def page(results: dict) -> str:
+    lines = [
+        "# The training step",
+        "",
+        f"d = {SHAPE['dim']}, batch {SHAPE['batch']}, k = {SHAPE['k']}; medians of a",
+        "run in which the sides take turns, Adam included where nothing is said. Made",
+        "by `benchmarks/step_speed.py`.",
+        "",
+    ]
+    for units, sides in results.get("units", {}).items():
+        lines += [
+            f"## {int(units):,} units",
+            "",
+            "| side | ms a step | samples a second | peak MiB |",
+            "|---|---|---|---|",
+        ]
+        for name, side in sides.items():
+            cells = [name, f"{side['median']:.0f}", f"{side['samples_a_second']:,.0f}"]
+            lines.append(f"| {' | '.join(cells)} | {side['peak_mib']:,.0f} |")
+        lines.append("")
+    sides = results.get("units", {}).get("12288", {})
+    lines += [
+        "## Targets, at 12,288 units",
+        "",
+        "| side | against | times its time | target | met |",
+        "|---|---|---|---|---|",
+    ]
+    for ours, other, most in TARGETS:
+        if ours in sides and other in sides:
+            ratio = sides[ours]["median"] / sides[other]["median"]
+            met = "yes" if ratio <= most else "**no**"
+            lines.append(f"| {ours} | {other} | {ratio:.2f} | {most:.2f} | {met} |")
+    if "doublings" in results:
+        lines += [
+            "",
+            "## Three doublings",
+            "",
+            f"{results['doublings']['side']}, one size doubled and the others held:",
+            "",
+            "| size | | | | |",
+            "|---|---|---|---|---|",
+        ]
+        for size in ("batch", "units", "dim"):
+            case = results["doublings"][size]
+            times = zip(case["sizes"], case["milliseconds"], strict=True)
+            lines.append(
+                f"| {size} | " + " | ".join(f"{n}: {t:.1f} ms" for n, t in times) + " |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sides", nargs="*", help=f"among: {', '.join(SIDES)}")
+    parser.add_argument("--units", type=int, nargs="+", default=[4096, 12288])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--doublings", action="store_true")
+    options = parser.parse_args()
+    kept = RESULTS / "step_speed.json"
+    results = json.loads(kept.read_text()) if kept.exists() else {}
+    if options.doublings:
+        results["doublings"] = doublings("TopK, JAX", options.rounds)
+    for units in [] if options.doublings else options.units:
+        names = options.sides or list(SIDES)
+        found = measure(names, units, options.rounds, **SHAPE)
+        for name, side in found.items():
+            print(f"{units} {name}: {side['median']:.0f} ms", flush=True)
+        results.setdefault("units", {})[str(units)] = found
+    results["machine"] = machine(PACKAGES)
+    record("step_speed", results)
+    PAGE.write_text(page(results))
+
+
+if __name__ == "__main__":
+    main()
