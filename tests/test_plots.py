@@ -1,5 +1,7 @@
 """Pictures hold what they are said to hold, and touch no global state."""
 
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -20,6 +22,12 @@ def _drawn(figure, path):
     figure.savefig(path / "figure.png")
     assert not plt.get_fignums()
     return figure
+
+
+def test_a_notebook_shows_what_is_returned(model):
+    png = plots.filters(model, count=6)._repr_png_()
+    height, width = plt.imread(io.BytesIO(png), format="png").shape[:2]
+    assert width > height > 100
 
 
 def test_filters_are_the_atoms(model, tmp_path):
