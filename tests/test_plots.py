@@ -1,5 +1,7 @@
 """Pictures hold what they are said to hold, and touch no global state."""
 
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -20,6 +22,12 @@ def _drawn(figure, path):
     figure.savefig(path / "figure.png")
     assert not plt.get_fignums()
     return figure
+
+
+def test_a_notebook_shows_what_is_returned(model):
+    png = plots.filters(model, count=6)._repr_png_()
+    height, width = plt.imread(io.BytesIO(png), format="png").shape[:2]
+    assert width > height > 100
 
 
 def test_filters_are_the_atoms(model, tmp_path):
@@ -129,3 +137,19 @@ def test_each_picture_of_the_latent_plane_has_its_own_scale(tmp_path):
     figure = _drawn(plots.latent_plane(_Prior([usual]), X, steps=2), tmp_path)
     scale = pytest.approx((0.02, 0.98))
     assert [axes.images[0].get_clim() for axes in figure.axes] == [scale] * 4
+
+
+@pytest.mark.parametrize("panels", [1, 2, 3])
+def test_the_legend_of_a_history_is_not_cut_off(panels, tmp_path):
+    logs = {f"figure {i}": [2.0, 1.0] for i in range(panels)}
+    logs |= {f"val_{name}": values for name, values in logs.items()}
+    names = [f"stacked, greedily {i}" for i in range(6)]
+    figure = _drawn(plots.history(dict.fromkeys(names, logs)), tmp_path)
+    [legend] = figure.legends
+    box = legend.get_window_extent()
+    width, height = figure.bbox.size
+    assert len(legend.get_texts()) == 12
+    assert box.x0 >= 0
+    assert box.x1 <= width
+    assert min(axes.get_window_extent().y0 for axes in figure.axes) > box.y1
+    assert min(axes.get_window_extent().height for axes in figure.axes) > height / 5

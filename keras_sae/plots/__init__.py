@@ -1,7 +1,7 @@
 """Figures that a person looks at. Each function returns a matplotlib `Figure`.
 
-No global state of pyplot is touched: save with `figure.savefig(path)`; in a
-notebook the returned figure is shown.
+No global state of pyplot is touched: save with `figure.savefig(path)`; a notebook
+shows the returned figure without any magic.
 """
 
 from keras_sae.plots.curves import activations as activations

@@ -22,9 +22,9 @@ COLOURS = [
 
 
 def figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
+    from keras_sae.plots._picture import Picture
 
-    return Figure(figsize=(width, height), layout="constrained", dpi=120)
+    return Picture(figsize=(width, height), layout="constrained", dpi=120)
 
 
 def grid(figure: Any, rows: int, columns: int, items: Sequence[Any]) -> Any:

@@ -9,6 +9,9 @@ import numpy as np
 
 from keras_sae.plots import _canvas
 
+# What a label such as "stacked, greedy (validation)" takes in a legend.
+_LABEL_INCHES, _LEGEND_ROW_INCHES = 2.5, 0.18
+
 
 def activations(codes: Any, target: Any = None) -> Any:
     """Draws how strongly units fire, and the mean activation of every unit.
@@ -95,16 +98,25 @@ def history(history: Any) -> Any:
                     ax.plot(epochs, logs[key], style, color=colour, label=label)
         ax.set_title(panel, fontsize=9)
         ax.set_xlabel("epoch")
+    _legend(figure)
+    return figure
+
+
+def _legend(figure: Any) -> None:
+    """Names the lines of all panels below them; a long legend makes room for itself."""
     lines = {label: line for ax in figure.axes for line, label in _labelled(ax)}
+    width, height = figure.get_size_inches()
+    columns = max(1, min(4, int(width / _LABEL_INCHES)))
+    extra_rows = math.ceil(len(lines) / columns) - 1
+    figure.set_size_inches(width, height + extra_rows * _LEGEND_ROW_INCHES)
     figure.legend(
         list(lines.values()),
         list(lines),
         loc="outside lower center",
-        ncols=4,
+        ncols=columns,
         frameon=False,
         fontsize=8,
     )
-    return figure
 
 
 def _histories(history: Any) -> dict[str, Mapping[str, Sequence[float]]]:

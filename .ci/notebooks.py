@@ -1,0 +1,83 @@
+"""Executes the notebooks, each in a fresh kernel and a temporary folder.
+
+Fails if a cell fails or writes to stderr. With `--write` the outputs go into the
+notebooks; without it nothing in the tree changes. Names may follow: `5_` is the fifth.
+"""
+
+import argparse
+import concurrent.futures
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+# All six are meant to take at most six minutes on two cores, two at a time; a cell that
+# hangs is stopped.
+AT_A_TIME, CELL_SECONDS = 2, 600
+# The notes that TensorFlow's libraries write to the process's stderr on loading are
+# about the machine: they go to the terminal, not into the notebook.
+KERNEL = ["--IPKernelApp.capture_fd_output=False"]
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def execute(path: Path) -> Any:
+    """Returns the notebook with the outputs of a fresh kernel."""
+    notebook = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        NotebookClient(
+            notebook,
+            timeout=CELL_SECONDS,
+            kernel_name="python3",
+            record_timing=False,
+            extra_arguments=KERNEL,
+            resources={"metadata": {"path": folder}},
+        ).execute()
+    notebook.metadata = nbformat.from_dict(METADATA)
+    return notebook
+
+
+def noise(notebook: Any) -> list[str]:
+    """Returns what the cells wrote to stderr, warnings among it."""
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
+    return [out.text for out in outputs if out.get("name") == "stderr"]
+
+
+def check(path: Path, write: bool) -> int:
+    """Executes one notebook; returns how often it wrote to stderr."""
+    begin = time.perf_counter()
+    notebook = execute(path)
+    print(f"{path.stem}: {time.perf_counter() - begin:.0f}s", flush=True)
+    noisy = noise(notebook)
+    print(*noisy, sep="\n", end="", file=sys.stderr)
+    if write:
+        nbformat.write(notebook, path)
+    return len(noisy)
+
+
+def main() -> int:
+    """Executes what the command line names; returns 1 if one was noisy."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=[""], help="how the names begin")
+    parser.add_argument("--write", action="store_true", help="keep the outputs")
+    given = parser.parse_args()
+    every = sorted(FOLDER.glob("*.ipynb"))
+    paths = [path for path in every if path.name.startswith(tuple(given.names))]
+    if not paths:
+        parser.error(f"no notebook begins with {' or '.join(given.names)}")
+    begin = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(AT_A_TIME) as pool:
+        noisy = list(pool.map(check, paths, [given.write] * len(paths)))
+    print(f"{len(paths)} notebooks in {time.perf_counter() - begin:.0f}s")
+    return int(any(noisy))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
