@@ -1,15 +1,16 @@
 """The guide names what there is, and its space is one."""
 
 import re
-from pathlib import Path
 
 import keras_tuner
+from pages import DOCS, blocks
 
 from keras_sae import tuning
 from keras_sae.tuning import objectives
 
-GUIDE = (Path(__file__).parents[1] / "docs" / "guides" / "tuning.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, re.S)
+PAGE = DOCS / "guides" / "tuning.md"
+GUIDE = PAGE.read_text()
+BLOCKS = [code for _, code in blocks(PAGE)]
 
 
 def test_names_in_the_guide_exist():
@@ -24,7 +25,7 @@ def test_names_in_the_guide_exist():
 
 def test_links_of_the_guide_lead_somewhere():
     for link in re.findall(r"\]\((?!http)([^)]+)\)", GUIDE):
-        assert (Path(__file__).parents[1] / "docs" / "guides" / link).exists(), link
+        assert (PAGE.parent / link).exists(), link
 
 
 def test_the_space_of_the_guide_can_be_built():
