@@ -26,6 +26,15 @@ class Reading(griffe.Extension):
             lines = [f"    {line}".rstrip() for line in example.splitlines()]
             obj.docstring.value = "\n".join([text + "Examples:", *lines])
 
+    def on_function(self, *, func: griffe.Function, **kwargs: Any) -> None:
+        """Leaves out types that say nothing: `Any`, and `{}` for no more arguments."""
+        del kwargs
+        for parameter in func.parameters:
+            if str(parameter.annotation) == "Any":
+                parameter.annotation = None
+            if parameter.kind is griffe.ParameterKind.var_keyword:
+                parameter.default = None
+
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
         """Lets a function hide the file of its name, as an import does.
 
