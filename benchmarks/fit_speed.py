@@ -14,6 +14,7 @@ import subprocess
 import sys
 
 import numpy as np
+import render
 from _timing import in_turn, machine, medians, record
 
 UNITS, DIMENSION, BATCH, FACTOR = 1024, 784, 256, 1e-4
@@ -156,6 +157,7 @@ def main() -> None:
         "ratios": {name: ratios(medians(times)) for name, times in seconds.items()},
     }
     record("fit_speed", result)
+    render.main()
     print(table(result))
 
 

@@ -4,8 +4,8 @@
 
 Without a row, all that are not marked as long are run. Results are kept in
 `results/paper_figures.json`, a row an entry, and rendered into
-`docs/paper_figures.md`. JAX unless `KERAS_BACKEND` says otherwise: it was the
-fastest on a CPU.
+`docs/paper_figures.md` and the pages that quote them. JAX unless `KERAS_BACKEND`
+says otherwise: it was the fastest on a CPU.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import render
 from _paper_rows import ROWS
 from _timing import RESULTS, machine, record
 
@@ -54,6 +55,7 @@ def run(name: str, seeds: int) -> dict:
 
 def page(results: dict) -> str:
     lines = [
+        *("---", "hide: [toc]", "---", ""),  # a wide table
         "# Published figures and ours",
         "",
         "Each row: the published settings, mean of the seeds (and their standard",
@@ -102,6 +104,7 @@ def main() -> None:
         record("paper_figures", results)
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(page(results))
+        render.main()
 
 
 if __name__ == "__main__":

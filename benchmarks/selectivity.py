@@ -15,6 +15,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import pandas as pd
+import render
 from _timing import machine, record
 
 from keras_sae import datasets, evaluation, models, regularizers
@@ -56,6 +57,7 @@ def main() -> None:
             "rows": table.to_dict("records"),
         },
     )
+    render.main()
 
 
 if __name__ == "__main__":

@@ -1,25 +1,22 @@
 """The README runs as it stands, and names nothing that is not there."""
 
 import re
-from pathlib import Path
 
 import keras
 import pytest
 from helpers import tensorflow_only
+from pages import ROOT, blocks, run
 
 import keras_sae
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
 @tensorflow_only
-def test_the_twenty_lines_run(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+def test_the_twenty_lines_run(tmp_path):
+    ((_, code),) = blocks(ROOT / "README.md")
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
-    monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    exec(compile(code, "README.md", "exec"), names)
+    names = run(ROOT / "README.md", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"filters.png", "edges.keras"}
     assert names["features"].shape == (len(names["x_test"]), 96)
     # What the text says of the picture: with the penalty few units are active.

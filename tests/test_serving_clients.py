@@ -4,31 +4,28 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from urllib.error import HTTPError
 
 import numpy as np
 import pytest
 from helpers import tensorflow_only
+from pages import DOCS, run
 from serving import artifacts, model_server, stand_in
 
 from keras_sae import export
 
 pytestmark = tensorflow_only
 
-GUIDE = (Path(__file__).parents[1] / "docs/guides/serving.md").read_text()
+PAGE = DOCS / "guides" / "serving.md"
+GUIDE = PAGE.read_text()
 TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory):
     """The names that the guide's Python blocks leave, run one after another."""
-    folder, names = tmp_path_factory.mktemp("guide"), {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for code in re.findall(r"```python\n(.*?)```", GUIDE, re.S):
-            exec(compile(code, "serving.md", "exec"), names)
-    return {**names, "folder": folder}
+    folder = tmp_path_factory.mktemp("guide")
+    return {**run(PAGE, folder), "folder": folder}
 
 
 def _stand_in(path):

@@ -1,15 +1,17 @@
 """The guide names what there is, and its space is one."""
 
 import re
-from pathlib import Path
 
 import keras_tuner
+from helpers import tensorflow_only
+from pages import DOCS, blocks, run
 
 from keras_sae import tuning
 from keras_sae.tuning import objectives
 
-GUIDE = (Path(__file__).parents[1] / "docs" / "guides" / "tuning.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, re.S)
+PAGE = DOCS / "guides" / "tuning.md"
+GUIDE = PAGE.read_text()
+BLOCKS = [code for _, code in blocks(PAGE)]
 
 
 def test_names_in_the_guide_exist():
@@ -24,7 +26,7 @@ def test_names_in_the_guide_exist():
 
 def test_links_of_the_guide_lead_somewhere():
     for link in re.findall(r"\]\((?!http)([^)]+)\)", GUIDE):
-        assert (Path(__file__).parents[1] / "docs" / "guides" / link).exists(), link
+        assert (PAGE.parent / link).exists(), link
 
 
 def test_the_space_of_the_guide_can_be_built():
@@ -37,6 +39,11 @@ def test_the_space_of_the_guide_can_be_built():
     assert hp["batch_size"] == 64
 
 
-def test_all_its_code_is_python():
-    for block in BLOCKS:
-        compile(block, "tuning.md", "exec")
+@tensorflow_only
+def test_its_code_runs(tmp_path, monkeypatch):
+    """Two trials of an epoch, and a limit that all keep, stand for the long search."""
+    search, small = tuning.search, {"max_trials": 2, "epochs": 1, "max_l0": 1000}
+    monkeypatch.setattr(tuning, "search", lambda *a, **k: search(*a, **{**k, **small}))
+    names = run(PAGE, tmp_path)
+    assert {"best.keras", "front.png", "search"} == {p.name for p in tmp_path.iterdir()}
+    assert 1 <= len(names["front"]) <= len(tuning.trials(names["tuner"])) == 2

@@ -10,3 +10,11 @@ from keras_sae.datasets.loading import load_data as load_data
 from keras_sae.datasets.superposition import Superposition as Superposition
 from keras_sae.datasets.superposition import superposition as superposition
 from keras_sae.datasets.superposition import zipf as zipf
+
+__all__ = [
+    "Superposition",
+    "load",
+    "load_data",
+    "superposition",
+    "zipf",
+]

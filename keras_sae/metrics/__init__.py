@@ -12,3 +12,18 @@ from keras_sae.metrics.recovery import uniqueness as uniqueness
 from keras_sae.metrics.streaming import L0 as L0
 from keras_sae.metrics.streaming import ExpectedL0 as ExpectedL0
 from keras_sae.metrics.streaming import ExplainedVariance as ExplainedVariance
+
+__all__ = [
+    "L0",
+    "ExpectedL0",
+    "ExplainedVariance",
+    "dead_fraction",
+    "explained_variance",
+    "f1",
+    "hoyer",
+    "l0",
+    "matching",
+    "recovery_score",
+    "shrinkage",
+    "uniqueness",
+]
