@@ -180,6 +180,7 @@ MODELS = {
     "shallow-top-k": ModelCase(
         _shallow(layers.TopK(2, initial_k=4, auxiliary=layers.AuxK(dead_after=1)))
     ),
+    "shallow-batch-top-k": ModelCase(_shallow(layers.BatchTopK(2))),
     "shallow-batch-top-k-tied": ModelCase(_shallow(layers.BatchTopK(2), tied=True)),
     "shallow-jump-relu": ModelCase(_shallow(layers.JumpReLU(0.01, bandwidth=0.5))),
     "shallow-gated": ModelCase(_shallow("gated")),

@@ -178,7 +178,19 @@ def test_layer_state_is_float32(case, policy):
 
 @policies
 @pytest.mark.parametrize(
-    "name", ["shallow-l1-tied", "shallow-kl-momentum", "deep-tied", "variational"]
+    "name",
+    [
+        "shallow-l1-tied",
+        "shallow-kl-momentum",
+        "shallow-top-k",
+        "shallow-batch-top-k",
+        "shallow-batch-top-k-tied",
+        "shallow-jump-relu",
+        "shallow-gated",
+        "shallow-matryoshka",
+        "deep-tied",
+        "variational",
+    ],
 )
 def test_model_precision(name, policy):
     keras.config.set_dtype_policy(policy)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import gradient, to_numpy, total
+from helpers import BACKEND, gradient, to_numpy, total
 from keras import ops
 
 from keras_sae import callbacks, datasets, evaluation, layers, metrics, models
@@ -446,3 +446,23 @@ def test_features_are_recovered(sparsity):
     model.fit(task.dataset(512 * 600, batch_size=512), epochs=1, verbose=0)
     # Random atoms score .6 here.
     assert metrics.recovery_score(task.features, evaluation.atoms(model)) > 0.9
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="XLA compiles TensorFlow and JAX")
+@pytest.mark.parametrize(
+    "sparsity",
+    [
+        layers.TopK(3, auxiliary=layers.AuxK(dead_after=1)),
+        layers.Matryoshka(layers.BatchTopK(3)),
+        layers.Lifetime(0.1),
+        layers.JumpReLU(),
+        layers.Gated(),
+    ],
+    ids=lambda sparsity: type(sparsity).__name__,
+)
+def test_a_compiled_step(sparsity, rng):
+    x = rng.normal(size=(100, 12)).astype("float32")
+    model = models.shallow((12,), 24, sparsity)
+    model.compile(keras.optimizers.Adam(0.01), jit_compile=True)
+    loss = model.fit(x, batch_size=32, epochs=3, verbose=0).history["loss"]
+    assert loss[-1] < loss[0]

@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from keras_sae import checks
-from keras_sae.layers import _top
 from keras_sae.layers._forward import Step
 from keras_sae.registration import register
 
@@ -84,9 +83,12 @@ class AuxK:
         for n in step.x.shape[1:]:
             values *= n
         k = min(width, self.units or max(1, values // 2))
-        best, columns = ops.top_k(ops.where(dead, pre, -1e30), k)
-        best = ops.where(best > -1e29, best, 0.0)
-        return _top.dense(best, columns, width)
+        silent = ops.where(dead, ops.stop_gradient(pre), -1e30)
+        # By the least of them: the gradient of a `top_k` inside a condition is more
+        # than XLA can compile on TensorFlow.
+        least = ops.min(ops.top_k(silent, k)[0], axis=-1, keepdims=True)
+        chosen = ops.logical_and(dead, silent >= least)
+        return ops.where(chosen, pre, 0.0)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
