@@ -137,6 +137,7 @@ def _combination(entries: Entries, kernel: Any) -> Any:
     def add(j: Any, total: Any) -> Any:
         values, units, rows = _column(entries, j)
         part = values[:, None] * ops.take(kernel, units, axis=0)
+        part = ops.cast(part, total.dtype)  # one of the two may be float32
         if rows is None:
             return total + part
         return ops.scatter_update(total, rows[:, None], part, reduction="add")
@@ -152,7 +153,8 @@ def _inner(entries: Entries, x: Any, kernel: Any) -> Any:
     def put(j: Any, total: Any) -> Any:
         _, units, rows = _column(entries, j)
         products = _of_samples(x, rows) * ops.take(kernel, units, axis=0)
-        return ops.slice_update(total, (j, 0), ops.sum(products, axis=-1)[None])
+        sums = ops.cast(ops.sum(products, axis=-1), total.dtype)
+        return ops.slice_update(total, (j, 0), sums[None])
 
     k = entries.values.shape[1]
     empty = ops.zeros((k, ops.shape(entries.values)[0]), dtype=x.dtype)
@@ -173,7 +175,7 @@ def outer_sum(entries: Entries, x: Any, units: int) -> Any:
 def _outer_one_by_one(entries: Entries, x: Any, units: int) -> Any:
     def add(j: Any, total: Any) -> Any:
         values, column, rows = _column(entries, j)
-        part = values[:, None] * _of_samples(x, rows)
+        part = ops.cast(values[:, None] * _of_samples(x, rows), total.dtype)
         return ops.scatter_update(total, column[:, None], part, reduction="add")
 
     empty = ops.zeros((units, x.shape[1]), dtype=x.dtype)

@@ -67,7 +67,8 @@ class AtomDense(keras.layers.Dense):
 
     def from_entries(self, entries: Entries) -> Any:
         """Returns the outputs of the code that has these entries."""
-        return self._finish(decoded(entries, along_sphere(self.kernel)))
+        atoms = along_sphere(ops.cast(self.kernel, self.compute_dtype))
+        return self._finish(decoded(entries, atoms))
 
     def _finish(self, x: Any) -> Any:
         if self.bias is not None:
