@@ -7,11 +7,11 @@ from keras_sae.layers.centering import Centering as Centering
 from keras_sae.layers.centering import Scaling as Scaling
 from keras_sae.layers.corruption import MaskingNoise as MaskingNoise
 from keras_sae.layers.corruption import SaltAndPepper as SaltAndPepper
+from keras_sae.layers.lifetime import Lifetime as Lifetime
 from keras_sae.layers.matryoshka import Matryoshka as Matryoshka
 from keras_sae.layers.penalty import Penalty as Penalty
 from keras_sae.layers.sampling import Sampling as Sampling
 from keras_sae.layers.selection import BatchTopK as BatchTopK
-from keras_sae.layers.selection import Lifetime as Lifetime
 from keras_sae.layers.selection import TopK as TopK
 from keras_sae.layers.sparse_dense import SparseDense as SparseDense
 from keras_sae.layers.sparsity import get as get_sparsity

@@ -7,9 +7,10 @@ import keras
 import numpy as np
 
 from keras_sae import checks
+from keras_sae.layers.lifetime import Lifetime
 from keras_sae.layers.matryoshka import Matryoshka
 from keras_sae.layers.penalty import Penalty
-from keras_sae.layers.selection import BatchTopK, Lifetime, TopK
+from keras_sae.layers.selection import BatchTopK, TopK
 from keras_sae.layers.thresholds import Gated, JumpReLU
 from keras_sae.regularizers import L1, KLDivergence
 
