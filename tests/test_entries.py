@@ -155,3 +155,22 @@ def test_a_unit_starts_at_its_own_atom(sparsity):
     np.testing.assert_array_equal(to_numpy(code.kernel), to_numpy(output.kernel).T)
     norms = np.linalg.norm(to_numpy(output.kernel), axis=1)
     np.testing.assert_allclose(norms, 1, rtol=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="graphs of reads")
+def test_a_step_reads_the_kernel_once():
+    """Of two reads, grappler let the gradient's run after the kernel's update."""
+    import tensorflow as tf
+
+    model = models.shallow((12,), 20, layers.TopK(3, auxiliary=None))
+    model.compile(keras.optimizers.SGD(0.5))
+    model.train_on_batch(np.ones((32, 12), "float32"))
+    step = tf.function(lambda x: model.train_step((x,)))
+    graph = step.get_concrete_function(tf.ones((32, 12))).graph
+    layer = model.sparse_layers[-1]
+    for variable in (layer.kernel, layer.bias):
+        handle = next(
+            inner for outer, inner in graph.captures if outer is variable.value.handle
+        )
+        reads = [c for c in handle.consumers() if c.type == "ReadVariableOp"]
+        assert len(reads) == 1

@@ -64,8 +64,8 @@ def encoded(
 
     Args:
         x: Shape `(batch, input_dim)`.
-        kernel: Shape `(input_dim, units)`.
-        bias: Shape `(units,)`.
+        kernel: Shape `(input_dim, units)`; the tensor that the entries came from.
+        bias: Shape `(units,)`; likewise.
         entries: Pre-activations and their places, without a gradient.
         activation: A function of one tensor.
     """
@@ -87,7 +87,7 @@ def encoded(
         return entries.values, gradient
 
     places = (entries.columns, entries.rows)
-    values = products(x, ops.convert_to_tensor(kernel), ops.convert_to_tensor(bias))
+    values = products(x, kernel, bias)
     return Entries(activation(values), *places)
 
 

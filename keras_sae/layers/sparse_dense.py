@@ -154,10 +154,16 @@ class SparseDense(keras.layers.Layer):
         monotone = self.activation in (keras.activations.relu, keras.activations.linear)
         if not (choose and monotone and self.use_bias and len(inputs.shape) == 2):
             return None
-        chosen = choose(ops.stop_gradient(self._pre(inputs)), training)
+        # One read for the choice and the gradient. Of two, TensorFlow's optimizer of
+        # graphs may put the gradient's after the update of the weights.
+        kernel, bias = (
+            ops.cast(v, self.compute_dtype) for v in (self.kernel, self.bias)
+        )
+        pre = ops.add(ops.matmul(inputs, kernel), bias)
+        chosen = choose(ops.stop_gradient(pre), training)
         if chosen is None:
             return None
-        return encoded(inputs, self.kernel, self.bias, chosen, self.activation)
+        return encoded(inputs, kernel, bias, chosen, self.activation)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Returns `input_shape` with `units` as its last entry."""
