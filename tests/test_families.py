@@ -1,6 +1,7 @@
 """Deep, stacked, convolutional models and classifiers against NumPy."""
 
 import pickle
+from functools import partial
 
 import keras
 import numpy as np
@@ -195,10 +196,20 @@ def test_a_single_sparsity_is_the_code_s_in_deep_and_everyone_s_in_stacked():
     assert kinds(models.stacked((D,), (5, 4), [None, penalty])) == [None, penalty]
 
 
-def test_weight_decay_is_on_every_kernel(x):
-    model = models.deep((D,), (5, 4), kernel_regularizer=keras.regularizers.L2(0.1))
+@pytest.mark.parametrize(
+    "make, count",
+    [
+        (partial(models.shallow, units=4), 2),
+        (partial(models.shallow, units=4, tied=True), 1),
+        (partial(models.deep, units=(5, 4)), 4),
+        (partial(models.deep, units=(5, 4), tied=True), 2),
+    ],
+    ids=["shallow", "shallow-tied", "deep", "deep-tied"],
+)
+def test_weight_decay_is_on_every_kernel(x, make, count):
+    model = make((D,), kernel_regularizer=keras.regularizers.L2(0.1))
     kernels = [v for v in model.trainable_weights if v.name == "kernel"]
-    assert len(kernels) == 4
+    assert len(kernels) == count
     decay = 0.1 * sum((to_numpy(v) ** 2).sum() for v in kernels)
     model.compile(jit_compile=False)
     logs = model.test_on_batch(x, return_dict=True)

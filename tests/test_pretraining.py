@@ -516,6 +516,7 @@ both = pytest.mark.parametrize(
 @both
 def test_models_without_levels_are_refused(method):
     _bad(method, "nothing to pretrain", models.variational((6,), (5,), 2))
+    _bad(method, "nothing to pretrain", models.convolutional((8, 8, 1), (2, 3)))
     plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6)])
     _bad(method, "must be a `keras_sae", plain)
     _bad(method, "must be a `keras_sae", "model")

@@ -24,6 +24,7 @@ def shallow(
     transposed_start: bool | None = None,
     centering: bool = True,
     scaling: bool = False,
+    kernel_regularizer: Any = None,
     name: str = "shallow",
     **kwargs: Any,
 ) -> Autoencoder:
@@ -63,9 +64,11 @@ def shallow(
             (`keras_sae.layers.Scaling`) and scales its reconstruction back; call the
             model's `adapt` before `fit`. The published settings of learned and hard
             sparsity are for such data. The loss stays in the data's own units.
+        kernel_regularizer: Of both kernels (weight decay); of the one that there is
+            if `tied`.
         name: Name of the model.
         **kwargs: Further arguments of `keras_sae.layers.SparseDense`, such as
-            `kernel_initializer` and `kernel_regularizer`.
+            `kernel_initializer`.
 
     Returns:
         A `keras_sae.models.Autoencoder`.
@@ -104,6 +107,7 @@ def shallow(
         [sparsity],
         [activation],
         kernel_constraint=norm if tied else None,
+        kernel_regularizer=kernel_regularizer,
         **kwargs,
     )
     encoder = _assembly.encoder(shape, [code], corruption, centering, scaling)
@@ -114,6 +118,7 @@ def shallow(
         [(_assembly.size(shape), output_activation)],
         tied=[code] if tied else None,
         scaling=scaling,
+        kernel_regularizer=kernel_regularizer,
         **({"dense": AtomDense} if atoms else {"kernel_constraint": norm}),
     )
     output = decoder.get_layer("output")
