@@ -197,7 +197,7 @@ def test_a_single_sparsity_is_the_code_s_in_deep_and_everyone_s_in_stacked():
 
 
 @pytest.mark.parametrize(
-    "make, count",
+    ("make", "count"),
     [
         (partial(models.shallow, units=4), 2),
         (partial(models.shallow, units=4, tied=True), 1),
