@@ -31,7 +31,7 @@ TRIAL_COLUMNS = {
     "explained_variance": ("EV", "{:.3f}"),
     "l0": ("L0", "{:.1f}"),
     "probe_accuracy": ("probe", "{:.1%}"),
-    "score": ("score", "{:.4f}"),
+    "score": ("score", "{:.3f}"),
 }
 TRIAL_CAPTION = """The best first, on a fifth of the training set. sparsity: with \
 what was drawn for it. error: squared, a value. EV: share of the data's variance \
