@@ -164,11 +164,11 @@ SIDES: dict[str, Callable[..., Step]] = {
 
 
 def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
     side, (units, dim, batch, k) = sys.argv[1], map(int, sys.argv[2:])
     step = SIDES[side](units, dim, k)
     x = np.random.default_rng(0).normal(size=(batch, dim)).astype("float32")
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
     for line in sys.stdin:
         begin = time.perf_counter()
         for _ in range(int(line)):

@@ -80,7 +80,21 @@ def selectivity() -> str:
     )
 
 
-FIGURES = {f.__name__: f for f in (published, fit_speed, machine, selectivity)}
+def tuning_workers() -> str:
+    """What a second worker on a second core gives."""
+    result = read("tuning_workers")
+    one, two = (side["seconds"] for side in result["sides"].values())
+    return (
+        f"{result['settings']['trials']} equal trials took one worker on one core "
+        f"{one:.0f} s and two on two {two:.0f} s, {result['faster']:.1f} times as fast "
+        "(`benchmarks/tuning_workers.py`)."
+    )
+
+
+FIGURES = {
+    f.__name__: f
+    for f in (published, fit_speed, machine, selectivity, tuning_workers)
+}
 
 
 def rendered(text: str) -> str:
