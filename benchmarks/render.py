@@ -92,8 +92,7 @@ def tuning_workers() -> str:
 
 
 FIGURES = {
-    f.__name__: f
-    for f in (published, fit_speed, machine, selectivity, tuning_workers)
+    f.__name__: f for f in (published, fit_speed, machine, selectivity, tuning_workers)
 }
 
 

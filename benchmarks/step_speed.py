@@ -110,10 +110,10 @@ def page(results: dict) -> str:
     lines = [
         "# The training step",
         "",
-        f"{SHAPE['dim']} dimensions, batch {SHAPE['batch']:,}, k = {SHAPE['k']}; medians",
-        "of a run in which the sides take turns, each in a process of its own, the",
-        "optimizer included: Adam, where nothing else is said. The encoder product is",
-        "what no TopK step can do without. Made by `benchmarks/step_speed.py`.",
+        f"{SHAPE['dim']} dimensions, batch {SHAPE['batch']:,}, k = {SHAPE['k']};",
+        "medians of a run in which the sides take turns, each in a process of its own,",
+        "the optimizer included: Adam, where nothing else is said. The encoder product",
+        "is what no TopK step can do without. Made by `benchmarks/step_speed.py`.",
         "",
     ]
     for units, sides in results.get("units", {}).items():

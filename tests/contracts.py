@@ -70,6 +70,7 @@ def _penalty(regularizer: Any, bounds: tuple[float, float]) -> Callable[..., Any
 LAYERS = {
     "SparseDense": LayerCase(_sparse(), 2, 1),
     "SparseDense-no-bias": LayerCase(_sparse(use_bias=False), 1, 1),
+    "SparseDense-rows": LayerCase(_sparse(unit_rows=True), 2, 1),
     "SparseDense-l1": LayerCase(_sparse("l1"), 2, 2, losses=1),
     "SparseDense-kl": LayerCase(_sparse("kl"), 2, 2, losses=1),
     "SparseDense-tanh": LayerCase(_sparse("kl", activation="tanh"), 2, 2, losses=1),

@@ -11,6 +11,12 @@ tensorflow_only = pytest.mark.skipif(
 )
 
 
+def matrix(layer) -> np.ndarray:
+    """`W` of a `SparseDense`, of shape `(input_dim, units)`."""
+    kernel = to_numpy(layer.kernel)
+    return kernel.T if layer.unit_rows else kernel
+
+
 def to_numpy(tensor) -> np.ndarray:
     """Any tensor as float64, by way of float32: NumPy has no bfloat16."""
     tensor = keras.ops.cast(tensor, "float32")

@@ -112,8 +112,9 @@ def test_a_bounded_code_has_no_dead_units():
     assert logs["dead_units"] == [0.0]
 
 
-def test_revived_units_fire_again():
-    model = _model(units=8)
+@pytest.mark.parametrize("sparsity", ["l1", layers.TopK(3)], ids=["l1", "top_k"])
+def test_revived_units_fire_again(sparsity):
+    model = _model(sparsity, units=8)
     _kill(model, [0, 3])
     watch = callbacks.DeadUnits(revive=X)
     logs = model.fit(X, epochs=3, batch_size=16, verbose=0, callbacks=[watch]).history
@@ -134,8 +135,9 @@ def test_a_revived_atom_is_a_residual_at_unit_norm():
     assert np.isclose(directions @ atom, 1.0, atol=1e-5).any()
 
 
-def test_revival_forgets_the_moments():
-    model = models.shallow((12,), 8, "l1")
+@pytest.mark.parametrize("sparsity", ["l1", layers.TopK(3)], ids=["l1", "top_k"])
+def test_revival_forgets_the_moments(sparsity):
+    model = models.shallow((12,), 8, sparsity)
     model.compile(keras.optimizers.Adam(1e-2))
     model.fit(X, verbose=0)
     watch = callbacks.DeadUnits(revive=X)
@@ -147,8 +149,11 @@ def test_revival_forgets_the_moments():
         for v in model.optimizer.variables
         if tuple(v.shape) == tuple(kernel.shape)
     ]
-    moments = [m for m in moments if m.shape == (12, 8)]
-    assert moments
+    if sparsity == "l1":
+        moments = [m for m in moments if m.shape == (12, 8)]
+    else:  # a row a unit, as in the decoder
+        moments = [m.T for m in moments]
+    assert len(moments) == (2 if sparsity == "l1" else 4)
     for moment in moments:
         assert not moment[:, 4].any()
         assert moment[:, 3].any()

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy, weights_of
+from helpers import matrix, to_numpy, weights_of
 from keras import ops
 
 from keras_sae import layers, models
@@ -116,6 +116,46 @@ def test_a_step_is_that_of_the_dense_products(name, rng, monkeypatch):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", SPARSITIES)
+def test_unit_rows_change_where_the_kernel_lies_alone(name, rng):
+    x = rng.normal(size=(32, 12)).astype("float32")
+
+    def trained(unit_rows):
+        keras.utils.set_random_seed(0)
+        model = models.shallow(
+            (12,),
+            40,
+            SPARSITIES[name](),
+            unit_rows=unit_rows,
+            transposed_start=False,
+            kernel_initializer="he_normal",  # as wide as what comes in alone
+        )
+        model.compile(keras.optimizers.SGD(0.5))
+        model.train_on_batch(x)
+        layer = model.sparse_layers[0]
+        assert tuple(layer.kernel.shape) == ((40, 12) if unit_rows else (12, 40))
+        rest = [to_numpy(v) for v in model.weights if v is not layer.kernel]
+        return [matrix(layer), *rest]
+
+    for one, other in zip(trained(True), trained(False), strict=True):
+        # Sums of a hundred float32 products, in another order.
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "settings", "expected"),
+    [
+        ("top_k", {}, True),
+        ("batch_top_k", {}, True),
+        ("top_k", {"tied": True}, False),
+        ("l1", {}, False),
+    ],
+)
+def test_rows_where_a_gradient_is_of_few_units(sparsity, settings, expected):
+    model = models.shallow((12,), 40, sparsity, **settings)
+    assert model.sparse_layers[0].unit_rows is expected
+
+
 def test_the_gradient_reaches_what_lies_before_the_code(rng):
     """A hidden layer below a TopK is trained as by the dense product."""
     x = rng.normal(size=(32, 12)).astype("float32")
@@ -152,7 +192,7 @@ def test_atoms_move_along_the_sphere(rng):
 def test_a_unit_starts_at_its_own_atom(sparsity):
     model = models.shallow((12,), 40, sparsity)
     code, output = model.encoder.get_layer("code"), model.decoder.get_layer("output")
-    np.testing.assert_array_equal(to_numpy(code.kernel), to_numpy(output.kernel).T)
+    np.testing.assert_array_equal(matrix(code), to_numpy(output.kernel).T)
     norms = np.linalg.norm(to_numpy(output.kernel), axis=1)
     np.testing.assert_allclose(norms, 1, rtol=1e-6)
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, gradient, to_numpy, total
+from helpers import BACKEND, gradient, matrix, to_numpy, total
 from keras import ops
 
 from keras_sae import callbacks, datasets, evaluation, layers, metrics, models
@@ -201,7 +201,8 @@ def test_gated_values(rng):
 def linear_parts(model):
     """Kernels and biases of a shallow model, float64: W, b, W', c."""
     code, output = model.encoder.get_layer("code"), model.decoder.get_layer("output")
-    return [to_numpy(v) for v in (code.kernel, code.bias, output.kernel, output.bias)]
+    rest = (code.bias, output.kernel, output.bias)
+    return [matrix(code), *map(to_numpy, rest)]
 
 
 def logs_of(model, x) -> dict[str, float]:

@@ -306,6 +306,13 @@ def test_tied_dense_needs_a_built_kernel(unbuilt):
         layers.TiedDense(unbuilt)
 
 
+def test_tied_dense_needs_a_kernel_as_keras_stores_it():
+    source = layers.SparseDense(4, unit_rows=True)
+    source.build((None, 4))
+    with pytest.raises(ValueError, match="Build it with unit_rows=False"):
+        layers.TiedDense(source)
+
+
 def test_tied_dense_needs_inputs_of_the_code_s_width(source):
     with pytest.raises(ValueError, match=r"must end in 5.*\(3, 4\)"):
         layers.TiedDense(source)(np.ones((3, 4), "float32"))

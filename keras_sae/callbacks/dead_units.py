@@ -117,9 +117,10 @@ class DeadUnits(keras.callbacks.Callback):
         picks = self.rng.choice(len(x), size=len(dead), p=error / error.sum())
         atoms = residual[picks] / np.linalg.norm(residual[picks], axis=1, keepdims=True)
         kernel = ops.convert_to_numpy(code.kernel).copy()
+        rows = kernel if code.unit_rows else kernel.T  # a view of it
         alive = np.setdiff1d(np.arange(code.units), dead)
-        norm = np.linalg.norm(kernel[:, alive], axis=0).mean() if len(alive) else 1.0
-        kernel[:, dead] = 0.2 * norm * atoms.T
+        norm = np.linalg.norm(rows[alive], axis=1).mean() if len(alive) else 1.0
+        rows[dead] = 0.2 * norm * atoms
         decoder = ops.convert_to_numpy(output.kernel).copy()
         decoder[dead] = atoms
         code.kernel.assign(kernel)
@@ -129,7 +130,7 @@ class DeadUnits(keras.callbacks.Callback):
             code.bias.assign(bias)
             self._forget(code.bias, dead)
         output.kernel.assign(decoder)
-        self._forget(code.kernel, (slice(None), dead))
+        self._forget(code.kernel, dead if code.unit_rows else (slice(None), dead))
         self._forget(output.kernel, dead)
 
     def _forget(self, variable: Any, entries: Any) -> None:

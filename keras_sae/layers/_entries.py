@@ -60,11 +60,11 @@ def encoded(
 ) -> Entries:
     """Returns the entries with the gradient that they have by kernel, bias and `x`.
 
-    `values = activation((x W + b)[rows, columns])`, whose values are known already.
+    `values = activation((x K^T + b)[rows, columns])`, whose values are known already.
 
     Args:
         x: Shape `(batch, input_dim)`.
-        kernel: Shape `(input_dim, units)`; the tensor that the entries came from.
+        kernel: Shape `(units, input_dim)`; the tensor that the entries came from.
         bias: Shape `(units,)`; likewise.
         entries: Pre-activations and their places, without a gradient.
         activation: A function of one tensor.
@@ -76,12 +76,11 @@ def encoded(
 
         def gradient(*args: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
             part = Entries(args[-1] if upstream is None else upstream, *places)
-            units = kernel.shape[1]
-            # A row of the sum is a unit's, so the products land side by side.
-            by_kernel = ops.transpose(outer_sum(part, x, units))
+            units = kernel.shape[0]
+            by_kernel = outer_sum(part, x, units)
             by_bias = _sum_by(part.values, part.columns, units)
             # Dense, but left out of the graph where nothing before is trained.
-            by_x = ops.matmul(part.dense(units), ops.transpose(kernel))
+            by_x = ops.matmul(part.dense(units), kernel)
             return by_x, by_kernel, by_bias
 
         return entries.values, gradient

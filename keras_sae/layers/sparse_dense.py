@@ -34,7 +34,10 @@ class SparseDense(keras.layers.Layer):
             `logit(target)` for a KL divergence behind a sigmoid, so that units
             start near their target.
         kernel_regularizer: Regularizer of `W` (weight decay).
-        kernel_constraint: Constraint of `W`.
+        kernel_constraint: Constraint of `W`, as it is stored.
+        unit_rows: Whether `kernel` is stored as the transpose of `W`, a row a unit.
+            The gradient of a `TopK` or `BatchTopK` then lands where it is needed, in
+            rows that lie side by side in memory. It changes nothing else.
         **kwargs: Those of `keras.layers.Layer`.
 
     Input shape:
@@ -44,6 +47,8 @@ class SparseDense(keras.layers.Layer):
         `(batch, ..., units)`.
 
     Attributes:
+        kernel: Variable of shape `(input_dim, units)`, or `(units, input_dim)` by
+            `unit_rows`.
         silent: float32 variable of shape `(units,)`: training steps since the
             unit was last non-zero.
         sparse: The layer that makes the code sparse, or None.
@@ -72,6 +77,7 @@ class SparseDense(keras.layers.Layer):
         bias_initializer: Any = "auto",
         kernel_regularizer: Any = None,
         kernel_constraint: Any = None,
+        unit_rows: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -86,6 +92,7 @@ class SparseDense(keras.layers.Layer):
         )
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.unit_rows = unit_rows
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -96,9 +103,10 @@ class SparseDense(keras.layers.Layer):
                 "The last dimension of the inputs of `SparseDense` must be known. "
                 f"Received: input_shape={tuple(input_shape)}."
             )
+        shape = (input_dim, self.units)
         self.kernel = self.add_weight(
-            shape=(input_dim, self.units),
-            initializer=self.kernel_initializer,
+            shape=shape[::-1] if self.unit_rows else shape,
+            initializer=self._initial,
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
             name="kernel",
@@ -140,8 +148,15 @@ class SparseDense(keras.layers.Layer):
             self.silent.assign(ops.where(fired, 0.0, ops.add(self.silent, 1.0)))
         return code
 
+    def _initial(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        # An initializer tells by the order of the axes which of them comes in.
+        if not self.unit_rows:
+            return self.kernel_initializer(shape, dtype=dtype)
+        return ops.transpose(self.kernel_initializer(shape[::-1], dtype=dtype))
+
     def _pre(self, inputs: Any) -> Any:
-        x = ops.matmul(inputs, self.kernel)
+        kernel = ops.transpose(self.kernel) if self.unit_rows else self.kernel
+        x = ops.matmul(inputs, kernel)
         return x if self.bias is None else ops.add(x, self.bias)
 
     def _entries(self, inputs: Any, training: bool | None) -> Entries | None:
@@ -159,11 +174,12 @@ class SparseDense(keras.layers.Layer):
         kernel, bias = (
             ops.cast(v, self.compute_dtype) for v in (self.kernel, self.bias)
         )
-        pre = ops.add(ops.matmul(inputs, kernel), bias)
+        rows = kernel if self.unit_rows else ops.transpose(kernel)
+        pre = ops.add(ops.matmul(inputs, ops.transpose(rows)), bias)
         chosen = choose(ops.stop_gradient(pre), training)
         if chosen is None:
             return None
-        return encoded(inputs, kernel, bias, chosen, self.activation)
+        return encoded(inputs, rows, bias, chosen, self.activation)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Returns `input_shape` with `units` as its last entry."""
@@ -188,4 +204,5 @@ class SparseDense(keras.layers.Layer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
+            "unit_rows": self.unit_rows,
         }

@@ -170,4 +170,9 @@ def _kernel_of(layer: Any) -> Any:
             "`tied_to` must be a built layer with a kernel of two axes. Received: "
             f"tied_to={layer!r}. Call the layer, or its `build`, first."
         )
+    if getattr(layer, "unit_rows", False):
+        raise ValueError(
+            "`tied_to` must store its kernel as `(input_dim, units)`. Received: "
+            f"tied_to={layer!r} with unit_rows=True. Build it with unit_rows=False."
+        )
     return kernel

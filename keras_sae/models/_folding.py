@@ -97,7 +97,8 @@ def _fold_in(dense: Any, before: list[Any]) -> None:
         if isinstance(layer, Scaling):
             kernel = kernel / _rms(layer)
         else:
-            bias = bias - _numpy(layer.mean) @ kernel
+            by_rows = getattr(dense, "unit_rows", False)
+            bias = bias - _numpy(layer.mean) @ (kernel.T if by_rows else kernel)
     dense.kernel.assign(kernel)
     dense.bias.assign(bias)
 

@@ -94,7 +94,8 @@ def _kernel_layer(block: list[keras.layers.Layer]) -> Any:
 def _ends(layer: Any) -> tuple[int, ...]:
     """Width of the input and of the output of a dense layer."""
     shape = tuple(layer.kernel.shape)
-    return shape[::-1] if isinstance(layer, TiedDense) else shape
+    turned = isinstance(layer, TiedDense) or getattr(layer, "unit_rows", False)
+    return shape[::-1] if turned else shape
 
 
 def _shapes(blocks: list[list]) -> list[Any]:

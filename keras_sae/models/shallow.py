@@ -102,6 +102,8 @@ def shallow(
     hard = isinstance(sparsity, keras.layers.Layer)
     if transposed_start is None:
         transposed_start = hard and not tied
+    # The gradient of a few units a sample is cheapest by rows.
+    kwargs.setdefault("unit_rows", hasattr(sparsity, "choose") and not tied)
     [code] = _assembly.codes(
         [units],
         [sparsity],
@@ -125,5 +127,6 @@ def shallow(
     if norm is not None:  # Keras applies a constraint only after an update
         output.kernel.assign(norm(ops.convert_to_tensor(output.kernel)))
     if transposed_start:
-        code.kernel.assign(ops.transpose(output.kernel))
+        rows = ops.copy(output.kernel)  # JAX gives a buffer away once alone
+        code.kernel.assign(rows if code.unit_rows else ops.transpose(rows))
     return Autoencoder(encoder, decoder, contractive=contractive, name=name)
