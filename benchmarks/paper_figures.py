@@ -1,6 +1,6 @@
 """Published results beside what the same settings give here.
 
-    TFDS_DATA_DIR=... python benchmarks/paper_figures.py [ROW ...] [--seeds 3]
+    TFDS_DATA_DIR=... python benchmarks/paper_figures.py [ROW ...] [--seeds N]
 
 Without a row, all that are not marked as long are run. Results are kept in
 `results/paper_figures.json`, a row an entry, and rendered into
@@ -25,10 +25,10 @@ from _timing import RESULTS, machine, record
 PAGE = Path(__file__).parents[1] / "docs" / "paper_figures.md"
 
 
-def run(name: str, seeds: int) -> dict:
+def run(name: str, seeds: int | None) -> dict:
     row = ROWS[name]
     figures, seconds = [], []
-    for seed in range(seeds if row.random else 1):
+    for seed in range(seeds or row.seeds):
         begin = time.perf_counter()
         figures.append(row.run(seed))
         seconds.append(time.perf_counter() - begin)
@@ -89,7 +89,7 @@ def page(results: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", help=f"among: {', '.join(ROWS)}")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, help="in place of the row's own")
     options = parser.parse_args()
     unknown = set(options.rows) - set(ROWS)
     if unknown:
