@@ -130,6 +130,7 @@ def test_train_takes_its_settings(tmp_path):
         (["--sparsity", "k1"], "Did you mean"),
         (["--family", "shalow"], "Did you mean 'shallow'"),
         (["--target", "0.1"], "belongs to the KL penalty"),
+        (["--sparsity", "top_k"], "must be a penalty with a weight"),
         (["--sparsity", "kl", "--target", "1.5"], "between 0 and 1"),
         (["--factor", "-1"], "`factor`"),
         (["--factor", "nan"], "`factor`"),
@@ -213,6 +214,15 @@ def test_export_of_a_file(trained, tmp_path):
     result = _run("export", model, "--output", tmp_path, *options)
     assert result.exit_code == 2
     assert "never overwritten" in result.output
+
+
+def test_export_says_in_a_line_what_is_missing(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_sae.export._extras.find_spec", lambda name: None)
+    model = trained / "shallow-seed0.keras"
+    result = _run("export", model, "--output", tmp_path / "sae")
+    assert result.exit_code == 0
+    [line] = [x for x in result.stderr.splitlines() if "warm-up" in x]
+    assert line.startswith("The artifact has no warm-up requests")
 
 
 def test_export_may_train_on(trained, tmp_path):

@@ -1,6 +1,7 @@
 """`export`, and the `--export` of other commands."""
 
 import os
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -41,5 +42,9 @@ def deploy(source: Any, output: str, **options: Any) -> None:
     """Exports a saved model, and says where to."""
     from keras_sae import deployment
 
-    version = deployment.deploy(source, output, **options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "The artifact has no warm-up requests")
+        version = deployment.deploy(source, output, **options)
+    for warning in caught:  # a line, without the source that warns
+        typer.echo(str(warning.message), err=True)
     typer.echo(f"SavedModel for TensorFlow Serving: {version}{os.sep}")

@@ -82,7 +82,7 @@ def train(
         str, typer.Option(help="shallow, deep, stacked or convolutional.")
     ] = "shallow",
     units: Annotated[
-        str, typer.Option(help="Width of the code; of each layer: 128,64.")
+        str, typer.Option(help="Width of the code; deep ones: 128,64.")
     ] = "64",
     sparsity: Annotated[str, typer.Option(help="l1 or kl.")] = "l1",
     factor: Annotated[float, typer.Option(help="Weight of the penalty.")] = 3e-3,
@@ -110,7 +110,14 @@ def train(
     factory = families[checks.known_name("family", family, families)]
     kind = type(layers.get_sparsity(sparsity))
     config = {"factor": factor} | ({} if target is None else {"target": target})
-    if not set(config) <= set(kind().get_config()):
+    known = set(kind().get_config())
+    if "factor" not in known:
+        raise ValueError(
+            "`sparsity` must be a penalty with a weight, l1 or kl. Received: "
+            f"--sparsity {sparsity}. `keras-sae tune` tries the others, and "
+            "keras_sae.models.shallow(..., sparsity=...) takes them."
+        )
+    if not set(config) <= known:
         raise ValueError(
             f"`target` belongs to the KL penalty. Received: target={target} with "
             f"sparsity={sparsity!r}. Leave it out, or use --sparsity kl."

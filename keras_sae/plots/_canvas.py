@@ -36,13 +36,15 @@ def grid(figure: Any, rows: int, columns: int, items: Sequence[Any]) -> Any:
 
 
 def image(axes: Any, values: np.ndarray, low: float, high: float) -> None:
-    image = np.squeeze(values)
+    image, aspect = np.squeeze(values), "equal"
     side = math.isqrt(image.size)
-    if image.ndim == 1:  # a vector: a square if it can be one, else a strip
-        image = image.reshape((side, side) if side * side == image.size else (1, -1))
+    if image.ndim == 1 and side * side == image.size:
+        image = image.reshape(side, side)
+    elif image.ndim == 1:  # bars as high as the place allows
+        image, aspect = image[None], "auto"
     if image.ndim == 3:
         image = np.clip((image - low) / (high - low or 1), 0, 1)
-    axes.imshow(image, cmap="gray", vmin=low, vmax=high)
+    axes.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=aspect)
     axes.set_xticks([])
     axes.set_yticks([])
 

@@ -39,6 +39,13 @@ FIGURES = {
     "seconds": ("Seconds", "{:.1f}", "of training"),
 }
 
+# A card is made of the samples of the page; the table has those of training as well.
+_OF_A_CARD = {
+    "probe_accuracy": "accuracy of a linear classifier on codes, which learned on half "
+    "of these samples and was asked about the other; the table's learned on the "
+    "training set",
+}
+
 # Axes of the Pareto plot; smaller is better on both.
 ACTIVE, ERROR = "active units a sample", "squared error a value"
 
@@ -66,7 +73,7 @@ def cards(figures: dict[str, float]) -> list[dict[str, Any]]:
             "key": key,
             "name": FIGURES[key][0],
             "text": _text(key, figures[key]),
-            "says": FIGURES[key][2],
+            "says": _OF_A_CARD.get(key, FIGURES[key][2]),
         }
         for key in known
     ]

@@ -56,6 +56,8 @@ function fill(view, name, data) {
 }
 
 function fillCurves() {
+  const logged = Object.keys(current().history);
+  byId("validated").hidden = !logged.some((key) => key.startsWith("val_"));
   Object.keys(plots.curves).forEach((panel, i) => {
     byId(`curve-${i}`).hidden = !(panel in current().history);
     const line = (logs, key) => {

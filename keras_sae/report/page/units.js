@@ -25,7 +25,7 @@ function makeUnits() {
   const most = Math.max(...rates) || 1;
   byId("rate-says").textContent = always
     ? "how great its mean activation is, since no unit of this code is ever exactly zero"
-    : "how often the unit fires";
+    : "how often the unit fires, beside the one that fires most";
   for (let unit = 0; unit < count; unit++) {
     const rate = element("i");
     rate.style.width = `${(100 * rates[unit]) / most}%`;
