@@ -45,4 +45,13 @@ class Reading(griffe.Extension):
         for room in list(pkg.modules.values()):
             for name, file in list(room.modules.items()):
                 if name in (room.exports or ()) and name in file.members:
+                    self._read(file)
                     room.members[name] = griffe.Alias(name, file[name], parent=room)
+
+    def _read(self, module: griffe.Module) -> None:
+        """What griffe does after this, but not for a file that it no longer finds."""
+        for member in module.members.values():
+            if not member.is_alias:
+                self.on_object(obj=member)
+            if not member.is_alias and member.is_function:
+                self.on_function(func=member)
