@@ -16,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import render
 from _step_sides import SIDES
 from _timing import RESULTS, machine, record
 
@@ -132,6 +133,7 @@ def page(results: dict) -> str:
         "medians of a run in which the sides take turns, each in a process of its own,",
         "the optimizer included: Adam, where nothing else is said. The encoder product",
         "is what no TopK step can do without. Made by `benchmarks/step_speed.py`.",
+        render.machine("step_speed"),
         "",
     ]
     for units, sides in results.get("units", {}).items():
