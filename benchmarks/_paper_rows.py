@@ -309,9 +309,10 @@ def digits_svm(seed: int) -> dict[str, float]:
         return 100 * classifier.fit(encode(x), y).score(encode(test), y_test)
 
     keras.utils.set_random_seed(seed)
-    model = models.shallow((8, 8, 1), 1024, regularizers.L1(3e-3))
+    penalty = regularizers.KLDivergence(0.05, 1e-3)
+    model = models.shallow((8, 8, 1), 1024, penalty)
     model.compile(keras.optimizers.Adam(3e-3))
-    model.fit(x, epochs=100, batch_size=64, verbose=0)
+    model.fit(x, epochs=30, batch_size=64, verbose=0)
     scores = {
         "pixels": svm(evaluation.RawPixels().fit(x).encode),
         "random_encoder": svm(evaluation.RandomEncoder(1024, seed).fit(x).encode),
@@ -470,7 +471,15 @@ ROWS = {
         published="95.5 -> 99.0, one split of 629",
         target="3 points above pixels, above a random encoder",
         reached=lambda f: f["gain"] >= 3 and f["accuracy"] > f["random_encoder"],
-        settings={"units": 1024, "splits": "35% test, one a seed"},
+        settings={
+            "units": 1024,
+            "training": "KL .05, 1e-3; Adam 3e-3, batch 64, 30 epochs",
+            "classifier": "LinearSVC(C=.01) on standardised codes",
+            "splits": "35% test, one a seed",
+            "tried": "on splits 1 to 3: L1 of 3e-4 and 3e-3, TopK of 32 and 128, with "
+            "masked or noisy inputs: lower; KL targets of .02 and .1, weights of 1e-4 "
+            "and 1e-2, 60 and 150 epochs: within half a point",
+        },
         seeds=10,
     ),
 }

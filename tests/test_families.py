@@ -261,7 +261,7 @@ def test_levels_are_the_model_in_parts(name, tmp_path):
 
 def test_levels_of_a_shallow_model():
     [level] = models.shallow((2, 3), 4, tied=True).levels
-    [_] = models.shallow((2, 3), 4, "top_k").levels  # its kernel is stored by rows
+    [_] = models.shallow((2, 3), 4, layers.TopK(2)).levels  # a kernel stored by rows
     assert [layer.name for layer in level.encode] == ["flatten", "center", "code"]
     assert [layer.name for layer in level.decode] == ["output", "reshape"]
 
