@@ -69,12 +69,9 @@ def page(results: dict) -> str:
         if name not in results:
             continue
         row = results[name]
-        key = row["figure"]
-        ours = f"{row['mean'][key]:.4g} ({row['spread'][key]:.2g})"
         minutes = statistics.mean(row["seconds"]) / 60
-        reached = "yes" if row["reached"] else "**no**"
-        cells = [name, row["published"], row["target"], f"{key} {ours}"]
-        cells += [str(len(row["seeds"])), reached, f"{minutes:.1f}"]
+        cells = [name, row["published"], row["target"], *render.outcome(row)]
+        cells.append(f"{minutes:.1f}")
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "## Settings and further figures", ""]
     for name in ROWS:

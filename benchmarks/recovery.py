@@ -92,15 +92,14 @@ def run(task: Task, method: type, seed: int) -> dict[str, float]:
     seconds = time.perf_counter() - begin
     x, activations = truth.sample(SAMPLES_TO_JUDGE, seed=seed)
     codes, atoms = model.encode(x), evaluation.atoms(model)
+    rebuilt = model.predict(x, verbose=0)
     pairs = metrics.matching(truth.features, atoms)
     return {
         "recovery": metrics.recovery_score(truth.features, atoms),
         "f1": metrics.f1(activations, codes, pairs),
         "uniqueness": metrics.uniqueness(truth.features, atoms),
-        "shrinkage": metrics.shrinkage(x, model.predict(x, verbose=0)),
-        "explained_variance": metrics.explained_variance(
-            x, model.predict(x, verbose=0)
-        ),
+        "shrinkage": metrics.shrinkage(x, rebuilt),
+        "explained_variance": metrics.explained_variance(x, rebuilt),
         "l0": metrics.l0(codes),
         "true_l0": truth.l0,
         "dead": metrics.dead_fraction(codes),

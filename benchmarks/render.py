@@ -30,6 +30,13 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def outcome(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Of a published figure: ours with its spread, the seeds, and if it is reached."""
+    key = row["figure"]
+    ours = f"{key} {row['mean'][key]:.4g} ({row['spread'][key]:.2g})"
+    return ours, str(len(row["seeds"])), "yes" if row["reached"] else "**no**"
+
+
 def published(*names: str) -> str:
     """Rows of the published figures, as far as they have been run."""
     results, rows = read("paper_figures"), []
@@ -37,12 +44,8 @@ def published(*names: str) -> str:
         if name not in results:
             continue
         row = results[name]
-        key = row["figure"]
-        ours = f"{row['mean'][key]:.4g} ({row['spread'][key]:.2g})"
-        reached = "yes" if row["reached"] else "**no**"
-        count = str(len(row["seeds"]))
-        wanted = row["target"]
-        cells = [row["published"], f"{key} {ours}", count, wanted, reached]
+        ours, seeds, reached = outcome(row)
+        cells = [row["published"], ours, seeds, row["target"], reached]
         rows.append([f"`{name}`", *cells])
     return table(["row", "published", "ours", "seeds", "to reach", "reached"], rows)
 

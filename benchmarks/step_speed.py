@@ -50,7 +50,8 @@ TRIED = """
   in place, and all at once on TensorFlow, which copies the array at every turn of a
   loop.
 - The encoder is stored a row a unit, so that its gradient is not transposed. In a
-  whole step that saves little: XLA hid most of the transposition.
+  whole step that saves little: XLA hid most of the transposition. The tables above
+  were made before.
 - `BatchTopK` cuts the batch by bisection, which counts, in place of sorting it.
 - Updating only the rows that a batch touches was not tried: at this batch nearly all
   are touched.

@@ -439,14 +439,17 @@ def test_adapt_to_an_unknown_place():
 # Recovery of features that are known.
 
 
-@pytest.mark.parametrize("sparsity", [layers.TopK(3), layers.BatchTopK(3)])
-def test_features_are_recovered(sparsity):
+@pytest.mark.parametrize(
+    ("sparsity", "least"), [(layers.TopK(3), 0.9), (layers.BatchTopK(3), 0.99)]
+)
+def test_features_are_recovered(sparsity, least):
+    """Three features a sample on average, which is what BatchTopK assumes."""
     task = datasets.superposition(12, 12, firing=0.25)
     model = models.shallow((12,), 12, sparsity)
     model.compile(keras.optimizers.Adam(5e-3))
     model.fit(task.dataset(512 * 600, batch_size=512), epochs=1, verbose=0)
     # Random atoms score .6 here.
-    assert metrics.recovery_score(task.features, evaluation.atoms(model)) > 0.9
+    assert metrics.recovery_score(task.features, evaluation.atoms(model)) > least
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="XLA compiles TensorFlow and JAX")
