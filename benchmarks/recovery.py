@@ -24,10 +24,11 @@ import keras
 import numpy as np
 from _timing import RESULTS, machine, record
 
-from keras_sae import datasets, evaluation, layers, metrics, models
+from keras_sae import callbacks, datasets, evaluation, layers, metrics, models
 
 PAGE = Path(__file__).parents[1] / "docs" / "recovery.md"
 BATCH = 1024
+PARTS = 40  # of a run in which k is annealed: over the first half, from twice its value
 SAMPLES_TO_JUDGE = 50_000
 
 
@@ -42,6 +43,7 @@ class Task:
     saelens: str  # TopK, BatchTopK, best other
     best: float  # to reach, by the better of ours
     batch: float  # to reach, by BatchTopK
+    annealed: bool = False
 
 
 TASKS = {
@@ -49,7 +51,7 @@ TASKS = {
         16, 32, 0.25, 0.0, 10_000_000, 1e-3, ".825, 1.000, 1.000", 0.9995, 0.9995
     ),
     "64 in 32": Task(
-        64, 32, 0.05, 0.1, 4_000_000, 3e-2, ".901, .842, .985", 0.99, 0.95
+        64, 32, 0.05, 0.1, 4_000_000, 5e-2, ".901, .842, .985", 0.99, 0.95, True
     ),
     "256 in 64, Zipf": Task(
         256,
@@ -83,12 +85,20 @@ def run(task: Task, method: type, seed: int) -> dict[str, float]:
     truth = datasets.superposition(
         task.features, task.dimension, task.firing, magnitude_std=task.std, seed=seed
     )
-    model = models.shallow((task.dimension,), task.features, method(round(truth.l0)))
-    steps = task.samples // BATCH
+    k = round(truth.l0)
+    sparsity = method(k, initial_k=2 * k if task.annealed else None)
+    model = models.shallow((task.dimension,), task.features, sparsity)
+    steps, epochs = task.samples // BATCH, PARTS if task.annealed else 1
     rate = keras.optimizers.schedules.CosineDecay(task.rate, steps)
     model.compile(keras.optimizers.Adam(rate))
     begin = time.perf_counter()
-    model.fit(truth.dataset(task.samples, BATCH, seed=seed), epochs=1, verbose=0)
+    model.fit(
+        truth.dataset(task.samples, BATCH, seed=seed).repeat(),
+        epochs=epochs,
+        steps_per_epoch=steps // epochs,
+        callbacks=[callbacks.SparsityWarmup(epochs // 2)] if task.annealed else [],
+        verbose=0,
+    )
     seconds = time.perf_counter() - begin
     x, activations = truth.sample(SAMPLES_TO_JUDGE, seed=seed)
     codes, atoms = model.encode(x), evaluation.atoms(model)
@@ -142,15 +152,26 @@ def page(results: dict) -> str:
 
 NOTES = """\
 Ours: `models.shallow(..., layers.BatchTopK(k))` with its defaults, Adam with a cosine
-schedule from 1e-3, 3e-2 and 1e-2, batch 1,024, samples as in the task. SAELens's
+schedule from 1e-3, 5e-2 and 1e-2, batch 1,024, samples as in the task; for 64 in 32,
+`initial_k=2 * k` with `callbacks.SparsityWarmup` over the first half. SAELens's
 figures are for tasks of the same numbers with features of its own, at rates of 3e-4 and
 1e-3: the rate is a part of the difference, and so is what revives dead units.
 
-How the settings were chosen: by the recovery score itself, on seed 0, which is among
-the three reported. Rates of 1e-3, 3e-3, 1e-2 and 3e-2 were tried, not each on every
-task; 16 in 32 was first run at 1e-2 with all three seeds (BatchTopK .986, TopK .527)
-and then at 1e-3. SAELens's figures are at given rates, so the comparison favours ours.
-The trials below are of one seed, on shorter runs, and no command repeats them.
+How the settings were chosen: by the recovery score itself. For 64 in 32 on seeds 3, 4
+and 5, which are not reported; for the other two on seed 0, which is. There, rates of
+1e-3, 3e-3, 1e-2 and 3e-2 were tried, not each on every task; 16 in 32 was first run at
+1e-2 with all three seeds (BatchTopK .986, TopK .527) and then at 1e-3. SAELens's
+figures are at given rates, so the comparison favours ours. The trials below are of one
+to three seeds, and no command repeats them.
+
+What was tried for 64 in 32, means of seeds 3 to 5. What is lost without annealing is a
+pair of features with one atom between them, whose other unit is dead. Rates of 1e-2,
+2e-2, 5e-2 and 1e-1 gave BatchTopK .981, .975, .990 and .983, TopK .975, .979, .986 and
+.981. At 5e-2, for BatchTopK: resampling (`callbacks.DeadUnits(revive=...)`, 40 times)
+.989 beside the auxiliary loss and .868 in its place; deadness after 10 steps .988; a
+weight of the auxiliary loss of 1/4 .969; a rate that falls in steps .987; `k` annealed
+from 6 .997, from 12 .995. `JumpReLU(target_l0=3.2)`, which revives nothing, .891. On 16
+in 32 annealing did harm: .962 on one seed of two, with no dead unit.
 
 What was tried for the Zipf task: the published auxiliary loss, in which half as many
 dead units as there are dimensions rebuild the residual together

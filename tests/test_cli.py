@@ -179,6 +179,8 @@ def test_full_runs_three_seeds_and_a_sweep(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     table = pd.read_csv(out / "table.csv")
     assert list(table["seed"][:3]) == [0, 1, 2]
+    errors = table.loc[table["model"] == "L1", "reconstruction"]
+    assert f"{errors.mean():.5f}±{errors.std():.5f}" in result.output
     swept = pd.read_csv(out / "sweep.csv")
     assert list(swept["model"]) == ["KL"] * 2
     assert swept["active"].notna().all()

@@ -13,6 +13,10 @@ _COLUMNS = {
     "parameters": ("weights", "{:,.0f}"),
     "seconds": ("s", "{:.0f}"),
 }
+# Over several seeds these are printed with their standard deviation, and what is no
+# result makes room for it.
+_SPREAD = ("reconstruction", "probe_accuracy")
+_ROOM = ("parameters", "seconds")
 _CAPTION = """On the test set. error: squared, a value. EV: share of the data's \
 variance kept; copy: the same on noise (1 is the identity). L0: active units a \
 sample (~ sum of activations, where none is exactly 0). dead: units that never \
@@ -47,7 +51,12 @@ def print_table(
     from rich.console import Console
     from rich.table import Table
 
-    shown = [name for name in columns if name in table.columns]
+    several = any(table[s].notna().any() for s in map(_spread, _SPREAD) if s in table)
+    shown = [
+        name
+        for name in columns
+        if name in table.columns and not (several and name in _ROOM)
+    ]
     printed = Table(
         caption=caption,
         caption_justify="left",
@@ -67,8 +76,14 @@ def print_table(
 
 
 def _cell(name: str, row: Any, columns: dict[str, tuple]) -> str:
-    value = row[name]
+    value, text = row[name], columns[name][1]
     if value == value:
-        return columns[name][1].format(value)
+        spread = row.get(_spread(name), float("nan")) if name in _SPREAD else None
+        deviation = "" if spread is None or spread != spread else f"±{text}"
+        return (text + deviation).format(value, spread)
     expected = row.get("expected_l0", float("nan"))
     return f"~{expected:.1f}" if name == "l0" and expected == expected else "-"
+
+
+def _spread(name: str) -> str:
+    return f"{name}_spread"
