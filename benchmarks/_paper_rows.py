@@ -200,21 +200,27 @@ def corrupted(seed: int) -> dict[str, float]:
 
 
 def keras_blog(
-    build: Callable[[], Any], epochs: int
+    build: Callable[[], Any], epochs: int, optimizer: Callable[[], Any] = keras.optimizers.Adam
 ) -> Callable[[int], dict[str, float]]:
     def run(seed: int) -> dict[str, float]:
         (x, _), (test, _) = mnist()
         keras.utils.set_random_seed(seed)
         model = build()
-        model.compile("adam", "binary_crossentropy")
+        model.compile(optimizer(), "binary_crossentropy")
         model.fit(x, epochs=epochs, batch_size=256, verbose=0)
         logs = model.evaluate(test, return_dict=True, verbose=0)
         return {
-            "test_loss": logs["loss"],
+            # Keras left the penalty out of a test loss when the figures were made.
+            "test_loss": logs["reconstruction_loss"],
             "code_mean": float(model.encode(test).mean()),
         }
 
     return run
+
+
+def adadelta() -> Any:
+    """The optimizer of the blog's first edition, from which its figures are."""
+    return keras.optimizers.Adadelta(1.0)
 
 
 def blog_shallow(sparsity: Any = None) -> Any:
@@ -230,12 +236,16 @@ def blog_shallow(sparsity: Any = None) -> Any:
 
 
 def blog_sparse(seed: int) -> dict[str, float]:
-    sparse = keras_blog(lambda: blog_shallow(regularizers.L1(1e-4)), 100)(seed)
-    dense = keras_blog(blog_shallow, 100)(seed)
+    def penalized() -> Any:
+        return blog_shallow(regularizers.L1(1e-4))
+
+    sparse = keras_blog(penalized, 100, adadelta)(seed)
+    dense = keras_blog(blog_shallow, 50, adadelta)(seed)
     return {
         **sparse,
         "code_mean_ratio": sparse["code_mean"] / dense["code_mean"],
         "dense_code_mean": dense["code_mean"],
+        "dense_test_loss": dense["test_loss"],
     }
 
 
@@ -444,11 +454,18 @@ ROWS = {
         run=blog_sparse,
         figure="code_mean_ratio",
         published="loss .10, code mean 3.33 / 7.30 = .46",
-        target="ratio .46 +- .05, loss <= .10",
+        target="ratio .46 +- .05, loss .10 at that precision",
         reached=lambda f: (
             abs(f["code_mean_ratio"] - 0.46) <= 0.05 and f["test_loss"] <= 0.105
         ),
-        settings={"source": BLOG, "epochs": 100, "sparsity": "L1(1e-4)"},
+        settings={
+            "source": "Keras blog, Building autoencoders in Keras, first edition",
+            "training": "Adadelta 1.0, batch 256, 100 epochs; 50 without the penalty",
+            "sparsity": "L1(1e-4)",
+            "test_loss": "without the penalty",
+            "tried": "Adam, as in its later editions, 100 epochs each, one seed: "
+            "ratio .158, and .096 with the penalty",
+        },
     ),
     "blog_deep": _blog_row(
         keras_blog(blog_deep, 100), 0.08, epochs=100, layers="128-64-32"
