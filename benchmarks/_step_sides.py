@@ -17,7 +17,9 @@ import numpy as np
 Step = Callable[[np.ndarray], None]
 
 
-def _ours(backend: str, sparsity: str, optimizer: str = "Adam") -> Callable[..., Step]:
+def _ours(
+    backend: str, sparsity: str, optimizer: str = "Adam", dead: float = 0.0
+) -> Callable[..., Step]:
     def make(units: int, dim: int, k: int) -> Step:
         os.environ["KERAS_BACKEND"] = backend
         import keras
@@ -35,6 +37,11 @@ def _ours(backend: str, sparsity: str, optimizer: str = "Adam") -> Callable[...,
         }
         model = models.shallow((dim,), units, kinds[sparsity]())
         model.compile(getattr(keras.optimizers, optimizer)(1e-4))
+        lost = np.arange(units) < dead * units
+        if lost.any():  # so far below the others that no step of a run revives them
+            code = model.sparse_layers[0]
+            code.bias.assign(np.where(lost, -1e3, 0.0))
+            code.silent.assign(np.where(lost, 1e3, 0.0))
         return lambda x: model.train_on_batch(x)
 
     return make
@@ -147,11 +154,13 @@ SIDES: dict[str, Callable[..., Step]] = {
     "encoder product": _product,
     "TopK, JAX": _ours("jax", "top_k"),
     "TopK, JAX, SGD": _ours("jax", "top_k", "SGD"),
+    "TopK, JAX, 2% of the units dead": _ours("jax", "top_k", dead=0.02),
     "TopK, TensorFlow": _ours("tensorflow", "top_k"),
     "TopK, SAELens": _saelens("topk"),
     "TopK, sparsify": _sparsify,
     "TopK, dictionary_learning": _dictionary_learning,
     "BatchTopK, JAX": _ours("jax", "batch_top_k"),
+    "BatchTopK, TensorFlow": _ours("tensorflow", "batch_top_k"),
     "BatchTopK, SAELens": _saelens("batchtopk"),
     "JumpReLU, JAX": _ours("jax", "jump_relu"),
     "JumpReLU, SAELens": _saelens("jumprelu"),

@@ -33,8 +33,10 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def outcome(row: dict[str, Any]) -> tuple[str, str, str]:
     """Of a published figure: ours with its spread, the seeds, and if it is reached."""
     key = row["figure"]
-    ours = f"{key} {row['mean'][key]:.4g} ({row['spread'][key]:.2g})"
-    return ours, str(len(row["seeds"])), "yes" if row["reached"] else "**no**"
+    count = len(row["seeds"])
+    spread = f" ({row['spread'][key]:.2g})" if count > 1 else ""
+    ours = f"{key} {row['mean'][key]:.4g}{spread}"
+    return ours, str(count), "yes" if row["reached"] else "**no**"
 
 
 def published(*names: str) -> str:

@@ -33,6 +33,7 @@ def families(
     kl: float,
     target: float,
     learning_rate: float,
+    batch_size: int = 64,
 ) -> Plan:
     """Plans one model of each family, all with a code of the same width.
 
@@ -44,6 +45,7 @@ def families(
         kl: Weight of the KL penalty.
         target: Mean activation that the KL penalty aims at.
         learning_rate: Of Adam.
+        batch_size: Samples a step of the greedy pretraining.
 
     Returns:
         A `Plan`.
@@ -78,7 +80,11 @@ def families(
         builders["convolutional"] = make(models.convolutional, shape, (16, 32, units))
     return Plan(
         builders,
-        {"stacked, greedy": functools.partial(_greedy, epochs, learning_rate)},
+        {
+            "stacked, greedy": functools.partial(
+                _greedy, epochs, learning_rate, batch_size
+            )
+        },
         {
             "L1": lambda f: make(models.shallow, shape, units, regularizers.L1(f))(),
             "KL": lambda f: make(
@@ -115,7 +121,7 @@ def compiled(rate: float, factory: Callable, *args: Any, **kwargs: Any) -> Calla
     return build
 
 
-def _greedy(epochs: int, rate: float, model: Any, x: Any) -> None:
+def _greedy(epochs: int, rate: float, batch_size: int, model: Any, x: Any) -> None:
     optimizer = keras.optimizers.Adam(rate)
     each = max(1, epochs // 2)
-    pretraining.greedy(model, x, each, batch_size=64, optimizer=optimizer, verbose=0)
+    pretraining.greedy(model, x, each, batch_size, optimizer=optimizer, verbose=0)

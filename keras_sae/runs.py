@@ -80,7 +80,8 @@ def run(
     """Compares models, and leaves figures and pictures in the run's folder.
 
     It leaves `table.csv`, `metrics.json`, a `.keras` file a model, and pictures,
-    each of them whole or not there.
+    each of them whole or not there; of several seeds also `summary.csv`, their means
+    and spreads.
 
     Args:
         plan: What to train.
@@ -122,6 +123,9 @@ def run(
         callbacks=callbacks,
     )
     _write(table, folder, "table", "metrics")
+    if len(seeds) > 1:
+        with files.whole(folder / "summary.csv") as path:
+            evaluation.summarize(table).to_csv(path, index=False)
     draw(*_trained(plan, folder, seeds[0]), test[0], folder)
     return table
 

@@ -188,6 +188,12 @@ MODELS = {
     "shallow-matryoshka": ModelCase(
         _shallow(layers.Matryoshka(layers.BatchTopK(2), (2, 5)))
     ),
+    "shallow-matryoshka-jump-relu": ModelCase(
+        _shallow(layers.Matryoshka(layers.JumpReLU(0.01, bandwidth=0.5), (2, 5)))
+    ),
+    "shallow-matryoshka-gated": ModelCase(
+        _shallow(layers.Matryoshka(layers.Gated(), (2, 5)))
+    ),
     "deep": ModelCase(lambda: models.deep(SAMPLE, (7, 3), L1(0.01))),
     "deep-tied": ModelCase(lambda: models.deep(SAMPLE, (7, 3), L1(0.01), tied=True)),
     "stacked-tied": ModelCase(lambda: models.stacked(SAMPLE, (7, 3), "kl", tied=True)),

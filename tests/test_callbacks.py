@@ -54,9 +54,12 @@ def test_warmup_leaves_the_full_weight_behind():
     assert float(penalty.scale) == 1.0
 
 
-def test_warmup_needs_a_penalty():
+@pytest.mark.parametrize(
+    "sparsity", [None, layers.TopK(3), layers.Matryoshka(layers.TopK(3))]
+)
+def test_warmup_needs_a_penalty(sparsity):
     with pytest.raises(ValueError, match="this model has none"):
-        _model(None).fit(X, verbose=0, callbacks=[callbacks.SparsityWarmup(1)])
+        _model(sparsity).fit(X, verbose=0, callbacks=[callbacks.SparsityWarmup(1)])
 
 
 @pytest.mark.parametrize("epochs", [0, -1, 1.5, True])
@@ -112,15 +115,35 @@ def test_a_bounded_code_has_no_dead_units():
     assert logs["dead_units"] == [0.0]
 
 
-@pytest.mark.parametrize("sparsity", ["l1", layers.TopK(3)], ids=["l1", "top_k"])
+@pytest.mark.parametrize(
+    "sparsity",
+    ["l1", layers.TopK(3), layers.JumpReLU(1e-3, threshold=0.01), layers.Gated(1e-3)],
+    ids=["l1", "top_k", "jump_relu", "gated"],
+)
 def test_revived_units_fire_again(sparsity):
     model = _model(sparsity, units=8)
     _kill(model, [0, 3])
+    if isinstance(sparsity, layers.JumpReLU | layers.Gated):
+        for own, _ in model.sparse_layers[0].sparse.starts():
+            values = to_numpy(own).copy()
+            values[[0, 3]] = 1e3 if isinstance(sparsity, layers.JumpReLU) else -1e3
+            own.assign(values)
     watch = callbacks.DeadUnits(revive=X)
     logs = model.fit(X, epochs=3, batch_size=16, verbose=0, callbacks=[watch]).history
     assert logs["dead_units"][0] >= 2 / 8
     assert logs["dead_units"][-1] < logs["dead_units"][0]
     assert (model.encode(X)[:, [0, 3]] != 0).any(axis=0).all()
+
+
+def test_no_two_units_are_revived_as_the_same():
+    model = _model(units=8)
+    dead = np.arange(1, 8)
+    _kill(model, dead)
+    watch = callbacks.DeadUnits(revive=X[:9])
+    watch.set_model(model)
+    watch._restart(model.sparse_layers[-1], dead)
+    atoms = keras.ops.convert_to_numpy(model.decoder.layers[1].kernel)[dead]
+    assert len(np.unique(atoms.round(5), axis=0)) == len(dead)
 
 
 def test_a_revived_atom_is_a_residual_at_unit_norm():
@@ -210,6 +233,47 @@ def test_a_target_that_is_missed_is_not_passed_over(digits):
     said = [str(w.message) for w in caught if "SparsityTarget" in str(w.message)]
     assert len(said) == 1
     assert "more than 5% off its target. Received: l0=40" in said[0]
+
+
+def test_the_end_is_judged_and_not_the_last_epoch(digits):
+    """In one epoch the mean of it is far off a target that its end has reached."""
+    import tensorflow as tf
+
+    model = models.shallow((8, 8, 1), 32, "l1")
+    model.compile(keras.optimizers.Adam(5e-3))
+    steer = callbacks.SparsityTarget(6)
+    data = tf.data.Dataset.from_tensor_slices(digits).repeat(30).batch(64)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        logs = model.fit(data, verbose=0, callbacks=[steer]).history
+    assert abs(logs["l0"][0] / 6 - 1) > 0.1
+    assert metrics.l0(model.encode(digits)) == pytest.approx(6, rel=0.05)
+    assert not [w for w in caught if "SparsityTarget" in str(w.message)]
+
+
+def test_a_figure_that_is_not_a_number_is_off_the_target():
+    steer = callbacks.SparsityTarget(6)
+    steer.set_model(_model())
+    steer.set_params({"steps": 4, "epochs": 1})
+    steer.on_train_begin()
+    steer._active = float("nan")
+    with pytest.warns(UserWarning, match="ended at an L0 of nan"):
+        steer.on_train_end()
+
+
+# Keras says of the first epoch that the data have ended.
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("length", [None, 23])
+def test_a_dataset_may_be_of_unknown_length(digits, length):
+    import tensorflow as tf
+
+    model = models.shallow((8, 8, 1), 64, "l1")
+    model.compile(keras.optimizers.Adam(3e-3))
+    data = tf.data.Dataset.from_tensor_slices(digits).batch(64)
+    data = data.filter(lambda x: True) if length is None else data
+    steer = callbacks.SparsityTarget(8)
+    logs = model.fit(data, epochs=15, verbose=0, callbacks=[steer]).history
+    assert logs["l0"][-1] == pytest.approx(8, rel=0.05)
 
 
 @pytest.mark.parametrize("sparsity", [None, layers.TopK(4)])

@@ -137,6 +137,7 @@ def test_train_takes_its_settings(tmp_path):
         (["--learning-rate", "-1"], "`learning_rate`"),
         (["--batch-size", "5000"], "fewer samples than one batch"),
         (["--units", "4,x"], "with commas between"),
+        (["--family", "convolutional", "--tied"], "belongs to dense families"),
         (["--units", "0"], "positive integer"),
         (["--family", "deep", "--units", "8,-1"], "positive integer"),
     ],
@@ -181,6 +182,8 @@ def test_full_runs_three_seeds_and_a_sweep(tmp_path, monkeypatch):
     assert list(table["seed"][:3]) == [0, 1, 2]
     errors = table.loc[table["model"] == "L1", "reconstruction"]
     assert f"{errors.mean():.5f}±{errors.std():.5f}" in result.output
+    summary = pd.read_csv(out / "summary.csv").set_index("model")
+    assert summary.loc["L1", "reconstruction_spread"] == pytest.approx(errors.std())
     swept = pd.read_csv(out / "sweep.csv")
     assert list(swept["model"]) == ["KL"] * 2
     assert swept["active"].notna().all()

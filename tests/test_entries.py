@@ -81,6 +81,7 @@ SPARSITIES = {
     "batch_top_k": lambda: layers.BatchTopK(4),
     "dead": lambda: layers.TopK(4, auxiliary=layers.AuxK(dead_after=1)),
     "matryoshka": lambda: layers.Matryoshka(layers.BatchTopK(4), (5, 20)),
+    "batch linear": lambda: layers.BatchTopK(36),  # more than are positive
 }
 
 
@@ -98,7 +99,7 @@ def test_a_step_is_that_of_the_dense_products(name, rng, monkeypatch):
 
     def trained():
         keras.utils.set_random_seed(0)
-        activation = "linear" if name == "linear" else "auto"
+        activation = "linear" if "linear" in name else "auto"
         model = models.shallow((3, 4), 40, SPARSITIES[name](), activation=activation)
         model.compile(keras.optimizers.SGD(0.5))
         logs = [model.train_on_batch(x, return_dict=True) for _ in range(3)]
@@ -114,6 +115,25 @@ def test_a_step_is_that_of_the_dense_products(name, rng, monkeypatch):
     for one, other in zip(sparse, dense, strict=True):
         # Sums of a hundred float32 products, in another order, three times.
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+
+
+@shared
+@pytest.mark.parametrize("outer", [_entries._outer_one_by_one, _entries._outer_at_once])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sums_in_half_precision_do_not_stand_still(outer, dtype, shared):
+    """Four thousand ones: above 256 and 2,048 one more is less than a rounding."""
+    n = 4096
+    ones = ops.ones((n, 1), dtype=dtype)
+    zero = ops.zeros((n, 1), dtype="int32")
+    rows = ops.cast(ops.arange(n)[:, None], "int32") if shared else None
+    total = outer(Entries(ones, zero, rows), ops.ones((n, 2), dtype=dtype), 3)
+    np.testing.assert_array_equal(to_numpy(ops.cast(total, "float32"))[0], [n, n])
+    bias = _entries._sum_by(ones, zero, 3)
+    assert float(to_numpy(ops.cast(bias, "float32"))[0]) == n
+    wide = Entries(ops.ones((1, n), dtype=dtype), ops.zeros((1, n), dtype="int32"))
+    kernel = ops.ones((3, 2), dtype=dtype)
+    decoded = to_numpy(ops.cast(_entries.decoded(wide, kernel), "float32"))
+    np.testing.assert_array_equal(decoded, [[n, n]])
 
 
 @pytest.mark.parametrize("name", SPARSITIES)

@@ -157,8 +157,11 @@ def _builders():
 def test_compare_has_a_row_a_model_and_seed_and_the_baselines():
     table = _compare(_builders(), 1, seeds=(0, 1))
     baselines = ["PCA", "raw pixels", "random encoder", "dictionary learning"]
-    assert list(table["model"]) == ["L1", "L1", "KL", "KL", *baselines]
-    assert list(table["seed"]) == [0, 1, 0, 1, 0, 0, 0, 0]
+    drawn = baselines[2:]  # the first two are the same with every seed
+    assert list(table["model"]) == ["L1", "L1", "KL", "KL", *baselines, *drawn]
+    assert list(table["seed"]) == [0, 1, 0, 1, 0, 0, 0, 0, 1, 1]
+    errors = table.loc[table["model"] == "random encoder", "reconstruction"]
+    assert errors.nunique() == 2
     assert table["probe_accuracy"].between(0, 1).all()
     assert (table["seconds"] >= 0).all()
 
@@ -215,6 +218,48 @@ def test_an_interrupted_training_goes_on_and_leaves_nothing_half_written(tmp_pat
 def test_compare_needs_a_model():
     with pytest.raises(ValueError, match="holds no model"):
         evaluation.compare({}, (X, Y), (X, Y), epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("y", "y_test", "message"),
+    [
+        (np.zeros(60, int), Y, "needs at least two. Received: 60 labels"),
+        (Y[:50], Y, r"y_train.shape=\(50,\) for 60 samples"),
+        (Y, Y[:50], r"y_test.shape=\(50,\) for 60 samples"),
+        (Y, Y + 1, "must hold classes of `y_train`"),
+        (np.linspace(0, 1, 60), Y, "must hold class labels"),
+    ],
+)
+def test_bad_labels_are_refused_before_anything_is_trained(y, y_test, message):
+    def build():
+        raise AssertionError("A model was made.")
+
+    with pytest.raises(ValueError, match=message):
+        evaluation.compare({"L1": build}, (X, y), (X, y_test), epochs=1)
+
+
+def test_no_seed_is_refused():
+    with pytest.raises(ValueError, match="`seeds` is empty"):
+        _compare(_builders(), 1, seeds=())
+
+
+def test_labels_may_be_words():
+    words = np.array(["ant", "bee", "cat", "dog"])[Y % 4]
+    builders = {"L1": _builders()["L1"]}
+    data = (X, words), (X, words)
+    table = evaluation.compare(builders, *data, 1, batch_size=16, fine_tuning=1)
+    assert table["fine_tuned_accuracy"][:1].between(0, 1).all()
+
+
+def test_more_classes_than_labels_leave_a_probe_out():
+    y = np.arange(240) % 120
+    figures = evaluation.held_out(
+        evaluation.RawPixels().fit(np.tile(X, (4, 1, 1, 1))),
+        (np.tile(X, (4, 1, 1, 1)), y),
+        (X[:10], y[:10]),
+    )
+    assert "probe_accuracy" in figures
+    assert "probe_accuracy_100" not in figures
 
 
 def test_what_comes_before_the_fit_comes_before_it():
@@ -288,6 +333,13 @@ def test_a_sweep_has_a_row_a_factor_and_more_penalty_fewer_units():
     assert list(table["factor"]) == factors
     l0 = list(table["l0"])
     assert l0[1] < l0[0]
+
+
+def test_weights_that_are_nearly_the_same_are_two_points():
+    factors = [1e-3, 1e-3 + 1e-10]
+    build = lambda f: models.shallow((4, 4, 1), 8, regularizers.L1(f))  # noqa: E731
+    table = evaluation.sweep(build, factors, (X, None), (X, None), 1, batch_size=16)
+    assert list(table["factor"]) == factors
 
 
 @pytest.mark.parametrize("factors", [[], [1e-3], [1e-3, 1e-3]])

@@ -437,6 +437,14 @@ def test_bad_labels(labels, message, x):
         model.fit(x, labels, verbose=0)
 
 
+def test_held_out_labels_are_looked_at_too(x):
+    model = classifier()
+    model.compile("adam")
+    y = np.arange(8) % 3
+    with pytest.raises(ValueError, match=r"labels from 1 to 3 with num_classes=3"):
+        model.fit(x, y, validation_data=(x, y + 1), verbose=0)
+
+
 @pytest.mark.parametrize("count", [0, 1, -2, 2.5, True, "3"])
 def test_bad_numbers_of_classes(count):
     with pytest.raises(ValueError, match=r"`num_classes`") as error:

@@ -257,6 +257,31 @@ def test_matryoshka_adds_the_loss_of_each_prefix(rng):
     assert logs["loss"] == pytest.approx(whole + expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+def test_prefixes_rebuild_the_target_that_was_given(rng, weighted):
+    x, y = rng.normal(size=(2, 20, 12)).astype("float32")
+    weight = rng.random(20).astype("float32") if weighted else None
+    nested = layers.Matryoshka(layers.TopK(5, auxiliary=None), widths=(4, 24))
+    model = models.shallow((12,), 24, nested, centering=False)
+    model.compile("sgd")
+    W, b, A, c = linear_parts(model)
+    code = top_k(np.maximum(x @ W + b, 0), 5)
+    errors = ((y - code[:, :4] @ A[:4] - c) ** 2).mean(axis=1)
+    expected = np.mean(errors if weight is None else weight * errors)
+    logs = model.evaluate(x, y, sample_weight=weight, return_dict=True, verbose=0)
+    assert logs["auxiliary_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_gate_rebuilds_the_target_that_was_given(rng):
+    x, y = rng.normal(size=(2, 20, 12)).astype("float32")
+    model = models.shallow((12,), 24, layers.Gated(0.0), centering=False)
+    model.compile("sgd")
+    W, b, A, c = linear_parts(model)
+    expected = ((y - np.maximum(x @ W + b, 0) @ A - c) ** 2).mean()
+    logs = model.evaluate(x, y, return_dict=True, verbose=0)
+    assert logs["auxiliary_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 # AuxK.
 
 
@@ -446,6 +471,10 @@ def test_adapt_to_an_unknown_place():
         (layers.TopK(3), 0.15, 0.95),
         # Three features a sample on average, which is what BatchTopK assumes.
         (layers.BatchTopK(3), 0.25, 0.99),
+        # The least of three backends was .999, .955 and .960.
+        (layers.Gated(0.1), 0.15, 0.99),
+        (layers.JumpReLU(1e-2, bandwidth=0.2, threshold=0.1), 0.15, 0.93),
+        (layers.Matryoshka(layers.BatchTopK(2), widths=(6, 12)), 0.15, 0.93),
     ],
 )
 def test_features_are_recovered(sparsity, firing, least):

@@ -21,7 +21,8 @@ class DeadUnits(keras.callbacks.Callback):
     With `revive`, a dead unit starts again from a sample that the model
     rebuilds badly: its atom becomes that sample's residual at unit norm, its
     encoder weights the same direction at a fifth of the mean norm of the living
-    units' weights, its bias zero, and the optimizer forgets its moments.
+    units' weights, its bias zero, a threshold or gain what it was at the start, and
+    the optimizer forgets its moments.
 
     Args:
         window: Training steps without a sign of life; the steps of one epoch
@@ -114,7 +115,10 @@ class DeadUnits(keras.callbacks.Callback):
         x = np.asarray(self.revive, "float32")
         residual = (x - self.model.predict(x, verbose=0)).reshape(len(x), -1)
         error = (residual**2).sum(axis=1).astype("float64")
-        picks = self.rng.choice(len(x), size=len(dead), p=error / error.sum())
+        # Two units of one sample would be, and stay, the same.
+        twice = bool(np.count_nonzero(error) < len(dead))
+        p = error / error.sum()
+        picks = self.rng.choice(len(x), size=len(dead), replace=twice, p=p)
         atoms = residual[picks] / np.linalg.norm(residual[picks], axis=1, keepdims=True)
         kernel = ops.convert_to_numpy(code.kernel).copy()
         rows = kernel if code.unit_rows else kernel.T  # a view of it
@@ -129,6 +133,11 @@ class DeadUnits(keras.callbacks.Callback):
             bias[dead] = 0.0
             code.bias.assign(bias)
             self._forget(code.bias, dead)
+        for own, start in getattr(code.sparse, "starts", tuple)():
+            values = ops.convert_to_numpy(own).copy()
+            values[dead] = start
+            own.assign(values)
+            self._forget(own, dead)
         output.kernel.assign(decoder)
         self._forget(code.kernel, dead if code.unit_rows else (slice(None), dead))
         self._forget(output.kernel, dead)

@@ -23,6 +23,8 @@ _START, _LEAST = 1e-3, 1e-4
 
 _PROPORTIONAL = 2.0  # with the logarithm of the scale for the integral part
 _SMOOTHING = 5  # steps
+_JUDGED = 0.02  # of all steps: how far back the figure goes that is judged at the end
+_UNKNOWN = 100  # steps of an epoch, until the first of unknown length has ended
 
 
 class SparsityTarget(keras.callbacks.Callback):
@@ -37,7 +39,7 @@ class SparsityTarget(keras.callbacks.Callback):
 
     The controlled figure is `l0`, or `expected_l0` for a code that is never exactly
     zero. The scale is logged as `sparsity_scale`. A fit that ends more than 5% off
-    the target warns, with what came and what to change.
+    the target, by a mean of the last steps, warns with what came and what to change.
 
     Args:
         l0: Number of active units a sample to end at.
@@ -82,8 +84,8 @@ class SparsityTarget(keras.callbacks.Callback):
             )
         self._integral, self._error = math.log(_START), 0.0
         self._set(_START)
-        steps = (self.params.get("steps") or 1) * self.params.get("epochs", 1)
-        self._steps = max(int(steps), 1)
+        self._an_epoch = self.params.get("steps")
+        self._active: float | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Begins the epoch's running mean."""
@@ -92,6 +94,9 @@ class SparsityTarget(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Moves the weight by what the last steps' L0 was."""
         active, taken = self._of_the_last_steps(batch + 1, logs or {})
+        share = min(1.0, taken / max(_SMOOTHING, _JUDGED * self._steps))
+        before = active if self._active is None else self._active
+        self._active = before + (active - before) * share
         error = float(np.clip(math.log(max(active, 1e-3) / self.l0), -1, 1))
         self._error += (error - self._error) * min(1.0, taken / _SMOOTHING)
         self._integral += taken * self.gain / self._steps * self._error
@@ -102,18 +107,24 @@ class SparsityTarget(keras.callbacks.Callback):
         """Adds `sparsity_scale` to the logs."""
         if logs is not None:
             logs["sparsity_scale"] = float(self._layers()[0].scale)
-            self._last = self._figure(logs)
+        self._an_epoch = self._an_epoch or self._count
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Warns if the target was not reached."""
-        if abs(self._last / self.l0 - 1) > _TOLERANCE:
+        ended = float("nan") if self._active is None else self._active
+        if not abs(ended / self.l0 - 1) <= _TOLERANCE:  # NaN is off the target too
             warnings.warn(
-                f"`SparsityTarget` ended at an L0 of {self._last:.3g}, more than 5% "
+                f"`SparsityTarget` ended at an L0 of {ended:.3g}, more than 5% "
                 f"off its target. Received: l0={self.l0:g}, in {self._steps} steps. "
                 "Train for more epochs, raise `gain`, or start from a penalty nearer "
                 f"to {float(self._layers()[0].scale):.2g} times the one given.",
                 stacklevel=2,
             )
+
+    @property
+    def _steps(self) -> int:
+        """Steps of the whole fit."""
+        return max(int((self._an_epoch or _UNKNOWN) * self.params.get("epochs", 1)), 1)
 
     def _of_the_last_steps(self, count: int, logs: dict[str, Any]) -> tuple[float, int]:
         """The figure since it was last read, and over how many steps that was.

@@ -46,7 +46,8 @@ class SparsityWarmup(keras.callbacks.Callback):
             raise ValueError(
                 "`SparsityWarmup` raises the weight of a sparsity penalty, and this "
                 f"model has none. Received: model={self.model.name!r}. Build it with "
-                "sparsity='l1' or 'kl', or leave the callback out."
+                "sparsity='l1' or 'kl', or with `TopK(k, initial_k=...)`, or leave the "
+                "callback out."
             )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:

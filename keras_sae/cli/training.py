@@ -1,6 +1,7 @@
 """`compare` and `train`."""
 
 import functools
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -55,6 +56,7 @@ def compare(
         kl=kl,
         target=target,
         learning_rate=_positive("learning_rate", learning_rate),
+        batch_size=batch_size,
     )
     settings = {"units": units, "l1": l1, "kl": kl, "target": target, "full": full}
     settings |= {"learning_rate": learning_rate}
@@ -123,6 +125,11 @@ def train(
             f"sparsity={sparsity!r}. Leave it out, or use --sparsity kl."
         )
     # Only where asked for, since not every family can be tied.
+    if tied and "tied" not in inspect.signature(factory).parameters:
+        raise ValueError(
+            f"`tied` belongs to dense families. Received: --tied with --family {family}"
+            ". Leave it out, or use shallow, deep or stacked."
+        )
     options = {"tied": True} if tied else {}
 
     def one(shape: tuple[int, ...]) -> Any:

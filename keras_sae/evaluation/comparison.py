@@ -18,7 +18,7 @@ from keras_sae.evaluation.baselines import (
     RawPixels,
 )
 from keras_sae.evaluation.figures import evaluate
-from keras_sae.evaluation.probing import few, probe
+from keras_sae.evaluation.probing import check_classes, enough, few, probe
 from keras_sae.evaluation.training import Run, run_name
 
 Data = tuple[Any, Any]
@@ -74,7 +74,9 @@ def compare(
         `summarize` takes means and spreads over the seeds.
 
     Raises:
-        ValueError: There is no model, or the data do not fit.
+        ValueError: There is no model or no seed, the data do not fit, or the labels
+            are of another number, of one class alone, or of a class that is only
+            in `test`; all of it before anything is trained.
 
     Example:
 
@@ -94,10 +96,58 @@ def compare(
             "`builders` holds no model to compare. Expected a dict such as "
             "{'L1': lambda: keras_sae.models.shallow((8, 8, 1), 64, 'l1')}."
         )
+    rows, width = _train(
+        builders,
+        train,
+        test,
+        epochs,
+        seeds,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        prepare=prepare,
+        fine_tuning=fine_tuning,
+        directory=directory,
+        callbacks=callbacks,
+    )
+    for seed in seeds:
+        for name, baseline in _baselines(width, seed).items():
+            if seed != seeds[0] and not hasattr(baseline, "seed"):
+                continue  # nothing is drawn: the same again
+            begin = time.perf_counter()
+            baseline.fit(train[0])
+            figures = {"seconds": time.perf_counter() - begin}
+            figures |= held_out(baseline, train, test)
+            rows.append({"model": name, "seed": seed, **figures})
+    return pd.DataFrame(rows)
+
+
+def _train(
+    builders: Mapping[str, Callable[[], Any]],
+    train: Data,
+    test: Data,
+    epochs: int,
+    seeds: Sequence[int] = (0,),
+    *,
+    batch_size: int = 64,
+    optimizer: str = "adam",
+    prepare: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+    fine_tuning: int = 0,
+    directory: str | Path | None = None,
+    callbacks: Callable[[str], list] | None = None,
+) -> tuple[list[dict[str, Any]], int]:
+    """The rows of the models, and the width of the widest code."""
     checks.positive_integer("epochs", epochs)
+    if not len(seeds):
+        raise ValueError(
+            "`seeds` is empty: each model is trained once a seed. Received: "
+            f"seeds={seeds!r}. Expected e.g. (0,) or range(3)."
+        )
+    if train[1] is not None and test[1] is not None:
+        check_classes(train[1], len(train[0]), test[1], len(test[0]))
     folder = None if directory is None else files.output_folder(directory)
     prepare = prepare or {}
-    rows, width = [], 1
+    rows: list[dict[str, Any]] = []
+    width = 1
     for (name, builder), seed in itertools.product(builders.items(), seeds):
         run = Run(run_name(name, seed), folder)
         extra = callbacks(f"{name}, seed {seed}") if callbacks else []
@@ -119,13 +169,7 @@ def compare(
             run.finish(model, figures, history)
         width = max(width, int(model.encoder.output_shape[-1]))
         rows.append({"model": name, "seed": seed, **figures})
-    for name, baseline in _baselines(width, seeds[0]).items():
-        begin = time.perf_counter()
-        baseline.fit(train[0])
-        figures = {"seconds": time.perf_counter() - begin}
-        figures |= held_out(baseline, train, test)
-        rows.append({"model": name, "seed": seeds[0], **figures})
-    return pd.DataFrame(rows)
+    return rows, width
 
 
 def summarize(table: Any) -> Any:
@@ -168,7 +212,7 @@ def sweep(
         train: As for `compare`.
         test: As for `compare`.
         epochs: As for `compare`.
-        **kwargs: Further arguments of `compare`.
+        **kwargs: Further arguments of `compare`; there are no baselines here.
 
     Returns:
         A `pandas.DataFrame` with the columns `factor` and the figures;
@@ -188,15 +232,16 @@ def sweep(
     >>> list(table["factor"])
     [0.001, 0.01]
     """
+    import pandas as pd
+
     if len(set(factors)) < 2:
         raise ValueError(
             "A sweep needs at least two different weights of the penalty. Received: "
             f"factors={list(factors)!r}. Try numpy.geomspace(1e-4, 1e-2, 5)."
         )
-    names = {f"{factor:g}": factor for factor in factors}
+    names = {repr(float(factor)): float(factor) for factor in factors}
     builders = {n: functools.partial(builder, f) for n, f in names.items()}
-    table = compare(builders, train, test, epochs, **kwargs)
-    table = table[table["model"].isin(names)]
+    table = pd.DataFrame(_train(builders, train, test, epochs, **kwargs)[0])
     return table.assign(factor=table["model"].map(names)).drop(columns="model")
 
 
@@ -228,7 +273,7 @@ def held_out(model: Any, train: Data, test: Data) -> dict[str, float]:
     labels = np.asarray(train[1])
     parts: dict[str, Any] = {"probe_accuracy": slice(None)}
     for count in _FEW:
-        if count < len(labels):
+        if enough(labels, count):
             parts[f"probe_accuracy_{count}"] = few(labels, count)
     for name, part in parts.items():
         dead = not codes[part].any()
@@ -262,10 +307,13 @@ def fine_tuned(
     >>> 0 <= evaluation.fine_tuned(model, data, data, epochs=1, batch_size=10) <= 1
     True
     """
-    classifier = models.classifier(model, int(np.max(train[1])) + 1)
+    classes, labels = np.unique(np.asarray(train[1]), return_inverse=True)
+    held = np.searchsorted(classes, np.asarray(test[1]))
+    classifier = models.classifier(model, len(classes))
     classifier.compile("adam")
-    classifier.fit(*train, epochs=epochs, batch_size=batch_size, verbose=0)
-    return float(classifier.evaluate(*test, verbose=0, return_dict=True)["accuracy"])
+    classifier.fit(train[0], labels, epochs=epochs, batch_size=batch_size, verbose=0)
+    figures = classifier.evaluate(test[0], held, verbose=0, return_dict=True)
+    return float(figures["accuracy"])
 
 
 def _baselines(units: int, seed: int) -> dict[str, Any]:

@@ -45,11 +45,7 @@ def probe(
 
     train, labels = _labelled("train", codes_train, y_train)
     test, expected = _labelled("test", codes_test, y_test)
-    if len(np.unique(labels)) < 2:
-        raise ValueError(
-            "A probe tells classes apart, so `y_train` needs at least two. "
-            f"Received: {len(labels)} labels, all {labels[0]!r}."
-        )
+    _check_two(labels)
     if not train.any():
         raise ValueError(
             "`codes_train` are all zero: every unit is dead, and nothing can be "
@@ -63,17 +59,63 @@ def probe(
 
 def _labelled(name: str, codes: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     codes, y = np.asarray(codes, "float64"), np.asarray(y)
-    if codes.ndim < 2 or y.ndim != 1 or len(codes) != len(y) or not len(y):
+    if codes.ndim < 2:
         raise ValueError(
-            f"`codes_{name}` must be (samples, units) and `y_{name}` one label for "
-            f"each sample. Received: shapes {codes.shape} and {y.shape}."
+            f"`codes_{name}` must be (samples, units). Received: shape {codes.shape}."
+        )
+    _check_labels(name, y, len(codes))
+    return codes.reshape(len(codes), -1), y
+
+
+def check_classes(y_train: Any, samples_train: int, y_test: Any, samples: int) -> None:
+    """Raises where labels cannot be learned, or asked for afterwards.
+
+    Args:
+        y_train: Labels to learn from.
+        samples_train: How many there must be.
+        y_test: Labels that are held out.
+        samples: How many there must be of them.
+
+    Raises:
+        ValueError: Another number of labels, not class labels, one class only, or
+            a class that is only held out.
+
+    Example:
+
+    >>> from keras_sae.evaluation import probing
+    >>> probing.check_classes([0, 1, 1], 3, [1], 1)
+    """
+    y_train, y_test = np.asarray(y_train), np.asarray(y_test)
+    _check_labels("train", y_train, samples_train)
+    _check_labels("test", y_test, samples)
+    _check_two(y_train)
+    unknown = np.setdiff1d(y_test, y_train)
+    if len(unknown):
+        raise ValueError(
+            "`y_test` must hold classes of `y_train`. Received: "
+            f"{unknown[:5].tolist()}, which no training sample has."
+        )
+
+
+def _check_two(y: np.ndarray) -> None:
+    if len(np.unique(y)) < 2:
+        raise ValueError(
+            "A probe tells classes apart, so `y_train` needs at least two. "
+            f"Received: {len(y)} labels, all {y[0]!r}."
+        )
+
+
+def _check_labels(name: str, y: np.ndarray, samples: int) -> None:
+    if y.ndim != 1 or len(y) != samples or not samples:
+        raise ValueError(
+            f"`y_{name}` must be one label for each sample. Received: "
+            f"y_{name}.shape={y.shape} for {samples} samples."
         )
     if not (np.issubdtype(y.dtype, np.integer) or y.dtype.kind in "bUSO"):
         raise ValueError(
             f"`y_{name}` must hold class labels. Received: dtype={y.dtype}. Use "
             "integers, e.g. y.astype(int)."
         )
-    return codes.reshape(len(codes), -1), y
 
 
 def few(y: Any, count: int, seed: int = 0) -> np.ndarray:
@@ -102,6 +144,23 @@ def few(y: Any, count: int, seed: int = 0) -> np.ndarray:
         np.arange(len(y)), train_size=count, stratify=y, random_state=seed
     )
     return chosen
+
+
+def enough(y: Any, count: int) -> bool:
+    """Whether `few` can choose `count` labels, with each class on both sides.
+
+    Args:
+        y: Labels of shape `(samples,)`.
+        count: How many to choose.
+
+    Example:
+
+    >>> from keras_sae.evaluation import probing
+    >>> probing.enough([0, 1] * 10, 4), probing.enough([0, 1] * 10, 19)
+    (True, False)
+    """
+    classes = np.unique(np.asarray(y), return_counts=True)[1]
+    return bool(classes.min() >= 2 and len(classes) <= count <= len(y) - len(classes))
 
 
 def cross_probe(codes: Any, y: Any, seed: int = 0) -> float:

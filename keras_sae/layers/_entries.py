@@ -66,7 +66,8 @@ def encoded(
         x: Shape `(batch, input_dim)`.
         kernel: Shape `(units, input_dim)`; the tensor that the entries came from.
         bias: Shape `(units,)`; likewise.
-        entries: Pre-activations and their places, without a gradient.
+        entries: Pre-activations and their places, without a gradient; what is 0 is
+            off, and has none.
         activation: A function of one tensor.
     """
 
@@ -75,7 +76,9 @@ def encoded(
         del bias  # its gradient alone is wanted
 
         def gradient(*args: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
-            part = Entries(args[-1] if upstream is None else upstream, *places)
+            by_values = args[-1] if upstream is None else upstream
+            by_values = ops.where(entries.values != 0, by_values, 0)
+            part = Entries(ops.cast(by_values, x.dtype), *places)
             units = kernel.shape[0]
             by_kernel = outer_sum(part, x, units)
             by_bias = _sum_by(part.values, part.columns, units)
@@ -136,14 +139,16 @@ def _combination(entries: Entries, kernel: Any) -> Any:
     def add(j: Any, total: Any) -> Any:
         values, units, rows = _column(entries, j)
         part = values[:, None] * ops.take(kernel, units, axis=0)
-        part = ops.cast(part, total.dtype)  # one of the two may be float32
+        part = ops.cast(part, total.dtype)
         if rows is None:
             return total + part
         return ops.scatter_update(total, rows[:, None], part, reduction="add")
 
     shape = (ops.shape(entries.values)[0], kernel.shape[1])
-    empty = ops.zeros(shape, dtype=entries.values.dtype)
-    return ops.fori_loop(0, entries.values.shape[1], add, empty)
+    # In half precision a sum stands still as soon as it is large.
+    empty = ops.zeros(shape, dtype="float32")
+    total = ops.fori_loop(0, entries.values.shape[1], add, empty)
+    return ops.cast(total, entries.values.dtype)
 
 
 def _inner(entries: Entries, x: Any, kernel: Any) -> Any:
@@ -152,12 +157,12 @@ def _inner(entries: Entries, x: Any, kernel: Any) -> Any:
     def put(j: Any, total: Any) -> Any:
         _, units, rows = _column(entries, j)
         products = _of_samples(x, rows) * ops.take(kernel, units, axis=0)
-        sums = ops.cast(ops.sum(products, axis=-1), total.dtype)
+        sums = ops.sum(ops.cast(products, "float32"), axis=-1)
         return ops.slice_update(total, (j, 0), sums[None])
 
     k = entries.values.shape[1]
-    empty = ops.zeros((k, ops.shape(entries.values)[0]), dtype=x.dtype)
-    return ops.transpose(ops.fori_loop(0, k, put, empty))
+    empty = ops.zeros((k, ops.shape(entries.values)[0]), dtype="float32")
+    return ops.cast(ops.transpose(ops.fori_loop(0, k, put, empty)), x.dtype)
 
 
 def outer_sum(entries: Entries, x: Any, units: int) -> Any:
@@ -177,8 +182,8 @@ def _outer_one_by_one(entries: Entries, x: Any, units: int) -> Any:
         part = ops.cast(values[:, None] * _of_samples(x, rows), total.dtype)
         return ops.scatter_update(total, column[:, None], part, reduction="add")
 
-    empty = ops.zeros((units, x.shape[1]), dtype=x.dtype)
-    return ops.fori_loop(0, entries.values.shape[1], add, empty)
+    empty = ops.zeros((units, x.shape[1]), dtype="float32")
+    return ops.cast(ops.fori_loop(0, entries.values.shape[1], add, empty), x.dtype)
 
 
 def _outer_at_once(entries: Entries, x: Any, units: int) -> Any:
@@ -199,4 +204,5 @@ def _sum_by(values: Any, columns: Any, units: int) -> Any:
     """Sums of the values of each unit; both arrays may have any number of axes."""
     if len(columns.shape) > 1:
         values, columns = (ops.reshape(v, (-1,)) for v in (values, columns))
-    return ops.segment_sum(values, columns, num_segments=units)
+    sums = ops.segment_sum(ops.cast(values, "float32"), columns, num_segments=units)
+    return ops.cast(sums, values.dtype)

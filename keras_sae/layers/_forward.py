@@ -33,26 +33,27 @@ class Step:
     """What an objective may use that needs the decoder a second time.
 
     Args:
-        x: The input, uncorrupted.
+        target: What is to be rebuilt: the input, uncorrupted, or what `fit` was
+            given for it.
         pre: Returns the pre-activations of the code, `(batch, units)`.
         code: The code, `(batch, units)`.
-        reconstruction: Of the whole code, in the shape of `x`.
+        reconstruction: Of the whole code, in the shape of `target`.
         decode: A code in, its reconstruction out.
         decode_part: Booleans of shape `(units,)` in, out the reconstruction of the
             code with the other units zeroed.
         decode_frozen: The same, with no gradient to the decoder's weights.
-        data_loss: The compiled loss between a target and a reconstruction.
+        data_loss: The compiled loss of a reconstruction, weighted as the samples are.
         silent: Training steps since each unit was last on, `(units,)`.
     """
 
-    x: Any
+    target: Any
     pre: Callable[[], Any]
     code: Any
     reconstruction: Any
     decode: Callable[[Any], Any]
     decode_part: Callable[[Any], Any]
     decode_frozen: Callable[[Any], Any]
-    data_loss: Callable[[Any, Any], Any]
+    data_loss: Callable[[Any], Any]
     silent: Any
 
 

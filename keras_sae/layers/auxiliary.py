@@ -67,7 +67,7 @@ class AuxK:
 
     def _unexplained(self, step: Step, dead: Any) -> Any:
         """The share of the residual's variance that the dead units leave."""
-        x, r = (ops.cast(v, "float32") for v in (step.x, step.reconstruction))
+        x, r = (ops.cast(v, "float32") for v in (step.target, step.reconstruction))
         residual = ops.stop_gradient(x - r)
         code = self._code(step, dead)
         nothing = ops.stop_gradient(ops.zeros_like(code))
@@ -80,7 +80,7 @@ class AuxK:
         pre = ops.cast(step.pre(), "float32")
         width = pre.shape[-1]
         values = 1
-        for n in step.x.shape[1:]:
+        for n in step.target.shape[1:]:
             values *= n
         k = min(width, self.units or max(1, values // 2))
         silent = ops.where(dead, ops.stop_gradient(pre), -1e30)

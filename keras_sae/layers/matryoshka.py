@@ -15,7 +15,7 @@ from keras_sae.registration import register
 class Matryoshka(keras.layers.Layer):
     """Makes the first units of a code a code of their own, and so on outwards.
 
-    `loss += sum_w loss(x, decode(h_1, ..., h_w, 0, ..., 0))`
+    `loss += sum_w loss(target, decode(h_1, ..., h_w, 0, ..., 0))`
 
     over the `widths` that are less than the whole code, whose loss is there
     anyway; the sum stands as `auxiliary_loss` in the logs. The first units have to
@@ -110,6 +110,15 @@ class Matryoshka(keras.layers.Layer):
         inner = getattr(self.sparsity, "choose", None)
         return inner(pre, training) if inner else None
 
+    @property
+    def steerable(self) -> bool:
+        """Whether a warm-up has anything to change; the sparsity inside is asked."""
+        return False
+
+    def starts(self) -> list[tuple[Any, float]]:
+        """Returns what a unit starts from, of the sparsity inside."""
+        return self.sparsity.starts() if hasattr(self.sparsity, "starts") else []
+
     def set_share(self, share: float) -> None:
         """Passes a warm-up on to the sparsity inside.
 
@@ -125,7 +134,7 @@ class Matryoshka(keras.layers.Layer):
         total = sum((inner(step) if inner else {}).values())
         unit = ops.arange(step.code.shape[-1])
         for width in self._prefixes:
-            total = total + step.data_loss(step.x, step.decode_part(unit < width))
+            total = total + step.data_loss(step.decode_part(unit < width))
         return {"auxiliary_loss": total}
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

@@ -58,6 +58,11 @@ class Selection(keras.layers.Layer):
                 autocast=False,
             )
 
+    @property
+    def steerable(self) -> bool:
+        """Whether a warm-up has anything to change."""
+        return self.initial_k is not None
+
     def set_share(self, share: float) -> None:
         """Sets the `k` of the moment: `initial_k` at a share of 0, `k` at 1.
 
@@ -248,9 +253,10 @@ class BatchTopK(Selection):
         """
         if not training or self.current is not None:
             return None
-        values, columns, rows = _top.largest(pre, self.k)
+        values, columns, rows = _top.largest(ops.cast(pre, "float32"), self.k)
+        values = ops.maximum(values, 0)
         self._follow(ops.min(ops.where(values > 0, values, float("inf"))))
-        return Entries(values, columns, rows)
+        return Entries(ops.cast(values, pre.dtype), columns, rows)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns `inputs` with all but the largest zeroed."""

@@ -109,6 +109,10 @@ class JumpReLU(Weighted):
         self.add_term(self.factor * self._excess(ops.sum(active, axis=-1)))
         return ops.cast(code, self.compute_dtype)
 
+    def starts(self) -> list[tuple[Any, float]]:
+        """Returns what each unit has of its own here, and what it starts from."""
+        return [(self.theta, self.threshold)]
+
     def _excess(self, active: Any) -> Any:
         l0 = ops.mean(active)
         return l0 if self.target_l0 is None else ops.square(l0 / self.target_l0 - 1)
@@ -192,10 +196,14 @@ class Gated(Weighted):
         strength = ops.relu(inputs * ops.exp(self.log_gain) + self.bias)
         return ops.where(inputs > 0, strength, ops.zeros_like(strength))
 
+    def starts(self) -> list[tuple[Any, float]]:
+        """Returns what each unit has of its own here, and what it starts from."""
+        return [(self.log_gain, 0.0), (self.bias, 0.0)]
+
     def terms(self, step: Step) -> dict[str, Any]:
         """Returns the reconstruction from the gate alone, the decoder held fixed."""
         rebuilt = step.decode_frozen(ops.relu(step.pre()))
-        x, rebuilt = (ops.cast(v, "float32") for v in (step.x, rebuilt))
+        x, rebuilt = (ops.cast(v, "float32") for v in (step.target, rebuilt))
         return {"auxiliary_loss": ops.mean(ops.square(x - rebuilt))}
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

@@ -58,7 +58,7 @@ class Checked(Exported):
                 `batch_size`; `y` is not a target of the shape of `x`.
         """
         self.check_data(x, y, batch_size)
-        _inputs.check_batch(self.sparse_layers, batch_size)
+        _inputs.check_batch(self.sparse_layers, x, batch_size)
         _adapting.check_adapted(self)
         if kwargs.get("class_weight") is not None:
             raise ValueError(
@@ -90,6 +90,9 @@ class Checked(Exported):
             ValueError: As in `fit`.
         """
         self.check_data(x, y)
+        if hasattr(x, "shape"):
+            _inputs.check_batch(self.sparse_layers, x, x.shape[0])
+        _adapting.check_adapted(self)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def evaluate(
@@ -118,6 +121,7 @@ class Checked(Exported):
         # Keras itself evaluates inside `fit`, with what `fit` has checked.
         if "_use_cached_eval_dataset" not in kwargs:
             self.check_data(x, y)
+            _adapting.check_adapted(self)
         return super().evaluate(x, y, batch_size, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:

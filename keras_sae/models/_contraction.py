@@ -101,7 +101,8 @@ def encode(encoder: keras.Model, x: Any) -> tuple[Any, Any]:
             continue
         x = layer(x)
         if isinstance(layer, SparseDense):
-            kernels.append(ops.cast(layer.kernel, "float32"))
+            kernel = ops.transpose(layer.kernel) if layer.unit_rows else layer.kernel
+            kernels.append(ops.cast(kernel, "float32"))
             slopes.append(SLOPES[layer.activation](ops.cast(x, "float32")))
     return x, squared_norm(kernels, slopes)
 

@@ -58,8 +58,12 @@ class Exported(keras.Model):
 
         Keras traces what it exports. A copy keeps the traces to itself.
         """
+        # Imported here, because folding builds models, which stand above this one.
+        from keras_sae.models._folding import folded
+
         copy = type(self).from_config(self.get_config())
         copy.set_weights(self.get_weights())
+        copy = folded(copy)
         shape = tuple(self.encoder.input_shape[1:])
         x = keras.Input(shape, name="x")
         model = keras.Model(x, copy(x), name=self.name)

@@ -182,8 +182,14 @@ def check_sparsities(layers: list[Any]) -> None:
             )
 
 
-def check_batch(layers: list[Any], batch_size: int | None) -> None:
+def check_batch(layers: list[Any], x: Any, batch_size: int | None) -> None:
     """Raises for training batches too small for a sparsity that chooses over them."""
+    if hasattr(x, "shape"):
+        batch_size = min(x.shape[0], 32 if batch_size is None else batch_size)
+    elif hasattr(x, "element_spec"):
+        spec = x.element_spec
+        first = spec[0] if isinstance(spec, tuple) else spec
+        batch_size = first.shape[0]
     for layer in layers:
         least = getattr(layer.sparse, "least_batch", 1)
         if batch_size is not None and batch_size < least:

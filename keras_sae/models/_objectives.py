@@ -42,7 +42,7 @@ def decode(decoder: keras.Model, made: Any, code: Any, training: Any) -> Any:
 
 
 def add_terms(
-    model: Any, made: Any, x: Any, reconstruction: Any, training: Any
+    model: Any, made: Any, data: tuple, reconstruction: Any, training: Any
 ) -> None:
     """Adds to the loss what the sparsity of the model's code asks for.
 
@@ -53,25 +53,40 @@ def add_terms(
     Args:
         model: An `Autoencoder` inside a training or test step.
         made: What `innermost` returns.
-        x: The input.
-        reconstruction: Of `x`.
+        data: The input, and the step's target and sample weights or None.
+        reconstruction: Of the input.
         training: As in `call`.
     """
     if made is None or not hasattr(made.layer.sparse, "terms"):
         return
+    x, y, weight = data
+    target = x if y is None else y
     step = _forward.Step(
-        x=x,
+        target=target,
         pre=made.pre,
         code=made.code,
         reconstruction=reconstruction,
         decode=lambda code: model.decoder(code, training=training),
         decode_part=lambda keep: _decode_part(model.decoder, made, keep, training),
         decode_frozen=lambda code: _frozen(model.decoder, code),
-        data_loss=model._compile_loss,
+        data_loss=lambda r: model._compile_loss(target, r, weigh(weight, target)),
         silent=made.layer.silent,
     )
     for name, value in made.layer.sparse.terms(step).items():
         _forward.add(model, name, value)
+
+
+def weigh(sample_weight: Any, target: Any) -> Any:
+    """Returns the weights of samples in a shape that a loss takes them in.
+
+    Args:
+        sample_weight: None, or of shape `(batch, ...)`.
+        target: Shape `(batch, *input_shape)`.
+    """
+    if sample_weight is None or len(sample_weight.shape) != 1:
+        return sample_weight
+    # Keras would hold it against the last axis but one of an image.
+    return ops.reshape(sample_weight, (-1, *(1,) * (len(target.shape) - 2)))
 
 
 def _decode_part(decoder: keras.Model, made: Any, keep: Any, training: Any) -> Any:

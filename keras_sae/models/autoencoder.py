@@ -20,13 +20,13 @@ _local = threading.local()
 
 
 @contextmanager
-def _inside_step() -> Iterator[None]:
+def _inside_step(data: Any) -> Iterator[None]:
     """Inside, `call` also returns the code and the named terms of the loss.
 
     Trace time, one thread: a replica traces its own step.
     """
-    outer = getattr(_local, "step", False)
-    _local.step = True
+    outer = getattr(_local, "step", None)
+    _local.step = keras.utils.unpack_x_y_sample_weight(data)
     try:
         yield
     finally:
@@ -134,9 +134,11 @@ class Autoencoder(Checked):
             code = self._encode(inputs, training)
             made = _objectives.innermost(self.encoder, forward)
             reconstruction = _objectives.decode(self.decoder, made, code, training)
-            if not getattr(_local, "step", False):
+            step = getattr(_local, "step", None)
+            if step is None:
                 return reconstruction
-            _objectives.add_terms(self, made, inputs, reconstruction, training)
+            data = (inputs, *step[1:])
+            _objectives.add_terms(self, made, data, reconstruction, training)
         if made is not None and made.entries is not None:
             code = made.entries.values  # as many of them are on as of the code
         terms = dict(forward.terms)
@@ -151,12 +153,12 @@ class Autoencoder(Checked):
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
         """Keras's own step, in which `call` returns all that the logs need."""
-        with _inside_step():
+        with _inside_step(args[-1]):
             return super().train_step(*args, **kwargs)
 
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
         """Keras's own step, in which `call` returns all that the logs need."""
-        with _inside_step():
+        with _inside_step(args[-1]):
             return super().test_step(*args, **kwargs)
 
     def compute_loss(
@@ -172,10 +174,7 @@ class Autoencoder(Checked):
         step = y_pred if isinstance(y_pred, dict) else {"reconstruction": y_pred}
         reconstruction = step["reconstruction"]
         _inputs.check_target(tuple(y.shape), tuple(reconstruction.shape))
-        if sample_weight is not None and len(sample_weight.shape) == 1:
-            # Keras would hold it against the last axis but one of an image.
-            ones = (1,) * (len(y.shape) - 2)
-            sample_weight = ops.reshape(sample_weight, (-1, *ones))
+        sample_weight = _objectives.weigh(sample_weight, y)
         if "code" in step:
             self._update_figures(y, step, sample_weight)
         return super().compute_loss(

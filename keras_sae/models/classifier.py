@@ -116,6 +116,9 @@ class Classifier(Exported):
                 all are the same, or they are not integers below `num_classes`.
         """
         self._check(x, y)
+        held = kwargs.get("validation_data")
+        if isinstance(held, (tuple, list)) and len(held) > 1:
+            self._check(held[0], held[1])
         if isinstance(y, np.ndarray) and (y == y[0]).all():
             raise ValueError(
                 "`y` must hold at least two classes. Received: the label "

@@ -42,7 +42,7 @@ def flatten(model: keras.Model) -> list[keras.layers.Layer]:
     for layer in model.layers:
         found += flatten(layer) if hasattr(layer, "layers") else [layer]
         if isinstance(layer, SparseDense) and layer.sparse is not None:
-            found.append(layer.sparse)
+            found += layer.sparse._flatten_layers()  # one may hold another
     return found
 
 

@@ -177,7 +177,7 @@ def unroll(rbm: RBM, part: Parts, summary: _sources.Summary) -> None:
         part.center.mean.assign(summary.mean)
         part.center.count.assign(summary.samples)
         bias = bias + summary.mean.astype("float32") @ kernel
-    part.code.kernel.assign(kernel)
+    part.code.kernel.assign(kernel.T if part.code.unit_rows else kernel)
     part.code.bias.assign(bias)
     if not isinstance(part.output, TiedDense):
         part.output.kernel.assign(kernel.T)
