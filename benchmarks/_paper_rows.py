@@ -453,7 +453,8 @@ ROWS = {
         geron(convolutional, 10),
         0.0121,
         epochs=10,
-        layers="16-32-64-30, global average pooling",
+        layers="convolutions of 16, 32 and 64, each halved by max pooling; global "
+        "average pooling; a dense code of 30",
         seeds="cut to one of three",
     ),
     "fashion_corrupted": Row(

@@ -63,6 +63,18 @@ def fit_speed() -> str:
     return table(["process", "side", "seconds", "of plain Keras"], rows)
 
 
+def pretraining_speed() -> str:
+    """Median seconds of pretraining, and ours as a share of each other's."""
+    result, rows = read("pretraining_speed"), []
+    for backend, seconds in result["seconds"].items():
+        values = medians(seconds)
+        for name, value in values.items():
+            kind = name.split(",")[0]
+            share = f"{values[f'{kind}, keras_sae'] / value:.2f}"
+            rows.append([backend, name, f"{value:.1f}", share])
+    return table(["process", "side", "seconds", "ours takes of it"], rows)
+
+
 def machine(name: str) -> str:
     """What a result was measured on."""
     shape = read(name)["machine"]
@@ -97,7 +109,15 @@ def tuning_workers() -> str:
 
 
 FIGURES = {
-    f.__name__: f for f in (published, fit_speed, machine, selectivity, tuning_workers)
+    f.__name__: f
+    for f in (
+        published,
+        fit_speed,
+        pretraining_speed,
+        machine,
+        selectivity,
+        tuning_workers,
+    )
 }
 
 
