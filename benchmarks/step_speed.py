@@ -54,8 +54,9 @@ TRIED = """
   whole step that saves little: XLA hid most of the transposition.
 - `BatchTopK` cuts the batch by bisection, which counts, in place of sorting it.
 - While a unit is dead, the auxiliary loss makes the encoder's product a second time
-  and decodes the dead units densely; without dead units it costs nothing. By entries
-  it would cost less: not done.
+  and decodes the dead units densely, three times the step; without dead units it costs
+  nothing. By entries it would cost little, but the gradients that go by entries cannot
+  stand inside a condition on JAX.
 - Updating only the rows that a batch touches was not tried: at this batch nearly all
   are touched.
 - Twice the time of the product, the limit aimed at, was not reached. What is left are
