@@ -28,7 +28,8 @@ class Accidents(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if len(completed(self.folder)) >= 2:
             self.order("kill-launcher", os.getppid())
-        if os.environ.get("KERASTUNER_TUNER_ID") == "worker-0":
+        # Any worker: one that starts late may find that no trial is left for it.
+        if os.environ.get("KERASTUNER_TUNER_ID", "").startswith("worker"):
             self.order("kill-worker", os.getpid())
 
     def order(self, name: str, victim: int) -> None:
