@@ -80,6 +80,8 @@ SPARSITIES = {
     "linear": lambda: layers.TopK(4),
     "batch_top_k": lambda: layers.BatchTopK(4),
     "dead": lambda: layers.TopK(4, auxiliary=layers.AuxK(dead_after=1)),
+    "one dead": lambda: layers.TopK(4, auxiliary=layers.AuxK(1, dead_after=1)),
+    "batch dead": lambda: layers.BatchTopK(1, auxiliary=layers.AuxK(3, dead_after=1)),
     "matryoshka": lambda: layers.Matryoshka(layers.BatchTopK(4), (5, 20)),
     "batch linear": lambda: layers.BatchTopK(36),  # more than are positive
 }

@@ -37,8 +37,27 @@ class Entries:
         Args:
             keep: Booleans, shape `(units,)`.
         """
-        kept = ops.where(ops.take(keep, self.columns), self.values, 0)
-        return Entries(kept, self.columns, self.rows)
+        return self.filled(ops.where(ops.take(keep, self.columns), self.values, 0))
+
+    def filled(self, values: Any) -> "Entries":
+        """Returns these places with other values."""
+        return Entries(values, *self.places)
+
+    @property
+    def places(self) -> tuple[Any, ...]:
+        """What follows the values in the constructor.
+
+        A function with a gradient of its own takes it as arguments: inside a
+        condition JAX cannot close over an array of outside.
+        """
+        return (self.columns,) if self.rows is None else (self.columns, self.rows)
+
+    def none(self) -> "Entries":
+        """Returns the entries of a single sample in which nothing is on."""
+        values, columns = (
+            ops.zeros((1, 1), dtype=v.dtype) for v in (self.values, self.columns)
+        )
+        return Entries(values, columns)
 
     def dense(self, units: int) -> Any:
         """Returns the code of shape `(batch, units)`."""
@@ -72,25 +91,26 @@ def encoded(
     """
 
     @ops.custom_gradient
-    def products(x: Any, kernel: Any, bias: Any) -> tuple[Any, Callable]:
+    def products(
+        x: Any, kernel: Any, bias: Any, values: Any, *places: Any
+    ) -> tuple[Any, Callable]:
         del bias  # its gradient alone is wanted
 
-        def gradient(*args: Any, upstream: Any = None) -> tuple[Any, Any, Any]:
+        def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:
             by_values = args[-1] if upstream is None else upstream
-            by_values = ops.where(entries.values != 0, by_values, 0)
+            by_values = ops.where(values != 0, by_values, 0)
             part = Entries(ops.cast(by_values, x.dtype), *places)
             units = kernel.shape[0]
             by_kernel = outer_sum(part, x, units)
             by_bias = _sum_by(part.values, part.columns, units)
             # Dense, but left out of the graph where nothing before is trained.
             by_x = ops.matmul(part.dense(units), kernel)
-            return by_x, by_kernel, by_bias
+            return by_x, by_kernel, by_bias, None, *(None for _ in places)
 
-        return entries.values, gradient
+        return values, gradient
 
-    places = (entries.columns, entries.rows)
-    values = products(x, kernel, bias)
-    return Entries(activation(values), *places)
+    values = products(x, kernel, bias, entries.values, *entries.places)
+    return entries.filled(activation(values))
 
 
 def decoded(entries: Entries, kernel: Any) -> Any:
@@ -102,17 +122,18 @@ def decoded(entries: Entries, kernel: Any) -> Any:
     """
 
     @ops.custom_gradient
-    def product(values: Any, kernel: Any) -> tuple[Any, Callable]:
-        def gradient(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
+    def product(values: Any, kernel: Any, *places: Any) -> tuple[Any, Callable]:
+        part = Entries(values, *places)
+
+        def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:
             by_output = args[-1] if upstream is None else upstream
-            part = Entries(values, *places)
             by_kernel = outer_sum(part, by_output, kernel.shape[0])
-            return _inner(part, by_output, kernel), by_kernel
+            by_values = _inner(part, by_output, kernel)
+            return by_values, by_kernel, *(None for _ in places)
 
-        return _combination(Entries(values, *places), kernel), gradient
+        return _combination(part, kernel), gradient
 
-    places = (entries.columns, entries.rows)
-    return product(entries.values, ops.convert_to_tensor(kernel))
+    return product(entries.values, ops.convert_to_tensor(kernel), *entries.places)
 
 
 def _column(entries: Entries, j: Any) -> tuple[Any, Any, Any]:

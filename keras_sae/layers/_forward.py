@@ -26,6 +26,7 @@ class Made:
     code: Any
     pre: Callable[[], Any]  # the pre-activations, shape of the code
     entries: Any  # those of the code that may be on, or None where all may
+    largest: Any = None  # with them, as in `Step`
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,10 @@ class Step:
         pre: Returns the pre-activations of the code, `(batch, units)`.
         code: The code, `(batch, units)`.
         reconstruction: Of the whole code, in the shape of `target`.
+        largest: None, or a function of booleans of shape `(units,)` and of `k`: the
+            entries of a sample's `k` largest pre-activations among those units.
         decode: A code in, its reconstruction out.
+        decode_entries: A code's entries in, its reconstruction out.
         decode_part: Booleans of shape `(units,)` in, out the reconstruction of the
             code with the other units zeroed.
         decode_frozen: The same, with no gradient to the decoder's weights.
@@ -50,7 +54,9 @@ class Step:
     pre: Callable[[], Any]
     code: Any
     reconstruction: Any
+    largest: Callable[[Any, int], Any] | None
     decode: Callable[[Any], Any]
+    decode_entries: Callable[[Any], Any]
     decode_part: Callable[[Any], Any]
     decode_frozen: Callable[[Any], Any]
     data_loss: Callable[[Any], Any]
@@ -86,9 +92,13 @@ def add(layer: keras.layers.Layer, name: str, value: Any) -> None:
 
 
 def made(
-    layer: keras.layers.Layer, code: Any, pre: Callable[[], Any], entries: Any = None
+    layer: keras.layers.Layer,
+    code: Any,
+    pre: Callable[[], Any],
+    entries: Any = None,
+    largest: Any = None,
 ) -> None:
     """Tells that `layer` has made `code` from the pre-activations `pre()`."""
     forward = getattr(_local, "forward", None)
     if forward is not None:
-        forward.codes.append(Made(layer, code, pre, entries))
+        forward.codes.append(Made(layer, code, pre, entries, largest))

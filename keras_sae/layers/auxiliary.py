@@ -1,5 +1,6 @@
 """The auxiliary loss that gives dead units something to do."""
 
+import math
 from typing import Any
 
 import keras
@@ -69,20 +70,24 @@ class AuxK:
         """The share of the residual's variance that the dead units leave."""
         x, r = (ops.cast(v, "float32") for v in (step.target, step.reconstruction))
         residual = ops.stop_gradient(x - r)
-        code = self._code(step, dead)
-        nothing = ops.stop_gradient(ops.zeros_like(code))
-        answer = step.decode(code) - step.decode(nothing)
+        answer = self._answer(step, dead)
         error = ops.mean(ops.square(residual - ops.cast(answer, "float32")))
         variance = ops.var(residual, axis=0)
         return error / ops.maximum(ops.mean(variance), 1e-12)
 
-    def _code(self, step: Step, dead: Any) -> Any:
+    def _answer(self, step: Step, dead: Any) -> Any:
+        """The decoder's answer to the dead units, without its bias."""
+        values = math.prod(step.target.shape[1:])
+        k = min(step.code.shape[-1], self.units or max(1, values // 2))
+        if step.largest is not None:
+            entries = step.largest(dead, k)
+            return step.decode_entries(entries) - step.decode_entries(entries.none())
+        code = self._code(step, dead, k)
+        nothing = ops.stop_gradient(ops.zeros_like(code[:1]))
+        return step.decode(code) - step.decode(nothing)
+
+    def _code(self, step: Step, dead: Any, k: int) -> Any:
         pre = ops.cast(step.pre(), "float32")
-        width = pre.shape[-1]
-        values = 1
-        for n in step.target.shape[1:]:
-            values *= n
-        k = min(width, self.units or max(1, values // 2))
         silent = ops.where(dead, ops.stop_gradient(pre), -1e30)
         # By the least of them: the gradient of a `top_k` inside a condition is more
         # than XLA can compile on TensorFlow.

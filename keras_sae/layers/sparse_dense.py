@@ -1,5 +1,6 @@
 """A dense layer whose output is a sparse code."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -130,11 +131,12 @@ class SparseDense(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the code of `inputs`."""
-        entries = self._entries(inputs, training)
-        if entries is not None:
+        found = self._entries(inputs, training)
+        if found is not None:
+            entries, largest = found
             code = entries.dense(self.units)
             fired = entries.fired(self.units)
-            _forward.made(self, code, lambda: self._pre(inputs), entries)
+            _forward.made(self, code, lambda: self._pre(inputs), entries, largest)
         else:
             pre = self._pre(inputs)
             code = self.activation(pre)
@@ -159,8 +161,13 @@ class SparseDense(keras.layers.Layer):
         x = ops.matmul(inputs, kernel)
         return x if self.bias is None else ops.add(x, self.bias)
 
-    def _entries(self, inputs: Any, training: bool | None) -> Entries | None:
+    def _entries(
+        self, inputs: Any, training: bool | None
+    ) -> tuple[Entries, Callable[[Any, int], Entries]] | None:
         """The code as its entries, where a sparsity chooses a fixed number of them.
+
+        With them comes a function that finds other entries in the same product: the
+        `k` largest pre-activations of each sample among some units.
 
         The choice has no gradient, and the chosen have a cheaper one than by way of
         all pre-activations.
@@ -176,10 +183,19 @@ class SparseDense(keras.layers.Layer):
         )
         rows = kernel if self.unit_rows else ops.transpose(kernel)
         pre = ops.add(ops.matmul(inputs, ops.transpose(rows)), bias)
-        chosen = choose(ops.stop_gradient(pre), training)
+        pre = ops.stop_gradient(pre)
+        chosen = choose(pre, training)
         if chosen is None:
             return None
-        return encoded(inputs, rows, bias, chosen, self.activation)
+
+        def largest(among: Any, k: int) -> Entries:
+            others = ops.where(among, ops.cast(pre, "float32"), -1e30)
+            columns = ops.cast(ops.top_k(others, k)[1], "int32")
+            places = Entries(ops.take_along_axis(pre, columns, axis=1), columns)
+            linear = keras.activations.linear
+            return encoded(inputs, rows, bias, places, linear).where(among)
+
+        return encoded(inputs, rows, bias, chosen, self.activation), largest
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Returns `input_shape` with `units` as its last entry."""

@@ -66,7 +66,11 @@ def add_terms(
         pre=made.pre,
         code=made.code,
         reconstruction=reconstruction,
+        largest=made.largest,
         decode=lambda code: model.decoder(code, training=training),
+        decode_entries=lambda entries: _decode_entries(
+            model.decoder, made, entries, training
+        ),
         decode_part=lambda keep: _decode_part(model.decoder, made, keep, training),
         decode_frozen=lambda code: _frozen(model.decoder, code),
         data_loss=lambda r: model._compile_loss(target, r, weigh(weight, target)),
@@ -74,6 +78,13 @@ def add_terms(
     )
     for name, value in made.layer.sparse.terms(step).items():
         _forward.add(model, name, value)
+
+
+def _decode_entries(
+    decoder: keras.Model, made: Any, entries: Any, training: Any
+) -> Any:
+    code = entries.dense(made.layer.units)
+    return decode(decoder, dataclasses.replace(made, entries=entries), code, training)
 
 
 def weigh(sample_weight: Any, target: Any) -> Any:
