@@ -83,6 +83,7 @@ SPARSITIES = {
     "one dead": lambda: layers.TopK(4, auxiliary=layers.AuxK(1, dead_after=1)),
     "batch dead": lambda: layers.BatchTopK(1, auxiliary=layers.AuxK(3, dead_after=1)),
     "matryoshka": lambda: layers.Matryoshka(layers.BatchTopK(4), (5, 20)),
+    "deep": lambda: layers.TopK(4, auxiliary=layers.AuxK(2, dead_after=1)),
     "batch linear": lambda: layers.BatchTopK(36),  # more than are positive
 }
 
@@ -102,7 +103,12 @@ def test_a_step_is_that_of_the_dense_products(name, rng, monkeypatch):
     def trained():
         keras.utils.set_random_seed(0)
         activation = "linear" if "linear" in name else "auto"
-        model = models.shallow((3, 4), 40, SPARSITIES[name](), activation=activation)
+        sparsity = SPARSITIES[name]()
+        model = (
+            models.deep((3, 4), (20, 40), sparsity, unit_norm=True)
+            if name == "deep"
+            else models.shallow((3, 4), 40, sparsity, activation=activation)
+        )
         model.compile(keras.optimizers.SGD(0.5))
         logs = [model.train_on_batch(x, return_dict=True) for _ in range(3)]
         return weights_of(model), logs[-1]

@@ -36,6 +36,19 @@ def images(rng):
     return rng.uniform(size=(4, *IMAGE)).astype("float32")
 
 
+def mean_of_convolution(filters):
+    convolution = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")
+    return keras.Sequential([convolution, keras.layers.GlobalAveragePooling2D()])
+
+
+def prepared(model):
+    """A model on data of unit size, whose weights start as atoms."""
+    options = {"unit_norm": True, "transposed_start": True, "scaling": True}
+    model = model(**options)
+    model.adapt(data(model))
+    return model
+
+
 FAMILIES = {
     "deep": lambda: models.deep((D,), (5, 4, 3), KLDivergence(0.1, 0.01)),
     "deep-each": lambda: models.deep((D,), [5, 4, 3], [L1(0.1), None, "kl"]),
@@ -55,6 +68,16 @@ FAMILIES = {
         batch_normalization=True,
         pooling=keras.layers.GlobalAveragePooling2D(),
     ),
+    "convolutional-mean": lambda: models.convolutional(
+        IMAGE, (4, 3, 2), L1(0.01), pooling=mean_of_convolution(2)
+    ),
+    "deep-atoms": lambda: prepared(
+        partial(models.deep, (D,), (5, 4), layers.TopK(2, auxiliary=None))
+    ),
+    "deep-atoms-tied": lambda: prepared(
+        partial(models.deep, (D,), (5, 4), "l1", tied=True)
+    ),
+    "stacked-atoms": lambda: prepared(partial(models.stacked, (D,), (5, 4), "l1")),
     "variational": lambda: models.variational((D,), (5, 4), 3),
 }
 families = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
@@ -227,9 +250,57 @@ def test_batch_normalisation_is_between_the_layers():
     assert names[names.index("decode_2_norm") - 1] == "decode_2"
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_atoms_of_every_layer_stay_at_unit_norm(x, tied):
+    model = models.deep((D,), (5, 4, 3), "l1", tied=tied, unit_norm=True)
+
+    def norms():
+        kernels = [to_numpy(layer.kernel) for layer in model.sparse_layers]
+        rest = model.decoder.layers
+        others = [to_numpy(v.kernel) for v in rest if hasattr(v, "kernel")]
+        kernels = [kernel.T for kernel in kernels] if tied else others
+        assert len(kernels) == 3
+        return np.concatenate([np.linalg.norm(kernel, axis=1) for kernel in kernels])
+
+    np.testing.assert_allclose(norms(), 1, rtol=1e-5)
+    model.compile(keras.optimizers.Adam(0.05))
+    model.fit(x, epochs=3, verbose=0)
+    np.testing.assert_allclose(norms(), 1, rtol=1e-5)
+
+
+def test_every_layer_may_start_as_the_transpose_of_its_mirror():
+    model = models.deep((D,), (5, 4, 3), transposed_start=True)
+    mirrors = [model.decoder.get_layer(f"decode_{n}") for n in (2, 3)]
+    for layer, mirror in zip(
+        model.sparse_layers, [model.decoder.get_layer("output"), *mirrors], strict=True
+    ):
+        np.testing.assert_array_equal(to_numpy(layer.kernel), to_numpy(mirror.kernel).T)
+
+
+def test_scaling_a_deep_model_is_scaling_its_data(x):
+    x, rms = x * 50, np.sqrt(((x * 50 - (x * 50).mean(axis=0)) ** 2).mean())
+
+    def rebuilt(data, **kwargs):
+        keras.utils.set_random_seed(0)
+        model = models.deep((D,), (5, 4), **kwargs)
+        model.adapt(data)
+        return model.predict(data, verbose=0)
+
+    by_hand = rebuilt(x / rms) * rms
+    np.testing.assert_allclose(rebuilt(x, scaling=True), by_hand, rtol=1e-4)
+
+
+def test_a_deep_model_s_scale_may_not_be_forgotten(x):
+    model = models.stacked((D,), (5, 4), "l1", scaling=True)
+    model.compile()
+    with pytest.raises(ValueError, match=r"`adapt` was forgotten"):
+        model.fit(x, verbose=0)
+
+
 # Levels.
 
 DENSE = ["deep", "deep-tied", "deep-norm", "deep-noise", "stacked", "stacked-tied"]
+DENSE += ["deep-atoms", "deep-atoms-tied", "stacked-atoms"]
 
 
 def apply(chain, x):
@@ -304,14 +375,14 @@ def test_any_size_is_restored(shape):
 
 
 def test_published_convolutions():
-    """Filters 16, 32, 64, a code of 30, global pooling: Géron, chapter 17."""
+    """Filters 16, 32, 64, 30, the mean, and a code of 30: Géron, chapter 17."""
     model = models.convolutional(
-        (28, 28, 1), (16, 32, 64, 30), pooling=keras.layers.GlobalAveragePooling2D()
+        (28, 28, 1), (16, 32, 64, 30), pooling=mean_of_convolution(30)
     )
     shapes = [tuple(layer.output.shape[1:]) for layer in model.encoder.layers]
     assert shapes == [
         *[(28, 28, 1), (28, 28, 16), (14, 14, 16), (14, 14, 32), (7, 7, 32)],
-        *[(7, 7, 64), (4, 4, 64), (64,), (30,)],
+        *[(7, 7, 64), (4, 4, 64), (30,), (30,)],
     ]
     kinds = [type(layer).__name__ for layer in model.decoder.layers[1:]]
     assert kinds.count("Conv2DTranspose") == 3

@@ -20,6 +20,7 @@ FOLDED = {
         {"center", "scale", "unscale"},
     ),
     "deep": (lambda: models.deep((3, 4), (8, 5), "l1", centering=True), set()),
+    "deep scaled": (lambda: models.deep((3, 4), (8, 5), "l1", scaling=True), set()),
     "no bias": (lambda: models.shallow((3, 4), 10, "l1", use_bias=False), {"center"}),
     "sigmoid output": (
         lambda: models.shallow(

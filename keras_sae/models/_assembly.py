@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_sae import checks
 from keras_sae.layers import Centering, Scaling, SparseDense, TiedDense, get_sparsity
@@ -143,7 +144,7 @@ def decoder(
     """
     layers: Layers = []
     for n, (width, activation) in enumerate(outputs, start=1):
-        name = "output" if n == 1 else f"decode_{n}"
+        name = _mirror_name(n)
         if tied:
             layers.append(TiedDense(tied[n - 1], activation, name=name))
         else:
@@ -153,6 +154,41 @@ def decoder(
     restore = keras.layers.Reshape(shape, name="reshape")
     scale = [Scaling(inverse=True, name="unscale")] if scaling else []
     return chain((code,), [*inside_out, output, *scale, restore], "decoder")
+
+
+def atoms_at_unit_norm(tied: bool) -> keras.constraints.Constraint:
+    """Returns the constraint of an atom: a decoder's row, or an encoder's column."""
+    return keras.constraints.UnitNorm(axis=0 if tied else 1)
+
+
+def start(
+    codes: Sequence[SparseDense],
+    decoder: keras.Model,
+    constraint: Any,
+    transposed: bool,
+) -> None:
+    """Makes the weights of new layers what the options ask for.
+
+    Args:
+        codes: Layers of the encoder, outermost first.
+        decoder: Their mirror, as `decoder` makes it.
+        constraint: None, or what the kernels of the mirror are to meet: Keras
+            applies it only after an update.
+        transposed: Whether each layer of the encoder starts as the transpose of the
+            layer at its side.
+    """
+    for n, code in enumerate(codes, start=1):
+        mirror = decoder.get_layer(_mirror_name(n))
+        if constraint is not None:
+            kernel = ops.convert_to_tensor(mirror.kernel)
+            mirror.kernel.assign(constraint(kernel))
+        if transposed:
+            rows = ops.copy(mirror.kernel)  # JAX gives a buffer away once alone
+            code.kernel.assign(rows if code.unit_rows else ops.transpose(rows))
+
+
+def _mirror_name(n: int) -> str:
+    return "output" if n == 1 else f"decode_{n}"
 
 
 def normalized(layers: Sequence[Any], wanted: bool) -> Layers:

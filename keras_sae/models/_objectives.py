@@ -9,7 +9,7 @@ from keras import ops
 from keras_sae.layers import AtomDense, Scaling, _forward
 
 # What may follow the atoms in a decoder that is a chain.
-_AFTER = (Scaling, keras.layers.Reshape)
+_AFTER = (Scaling, keras.layers.Dense, keras.layers.Reshape)
 
 
 def innermost(encoder: keras.Model, forward: _forward.Forward) -> Any:

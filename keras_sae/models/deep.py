@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import keras
+
+from keras_sae.layers import AtomDense
 from keras_sae.models import _assembly
 from keras_sae.models.autoencoder import Autoencoder
 
@@ -18,7 +21,10 @@ def deep(
     corruption: Any = None,
     contractive: float = 0.0,
     batch_normalization: bool = False,
+    unit_norm: bool = False,
+    transposed_start: bool = False,
     centering: bool = True,
+    scaling: bool = False,
     kernel_initializer: Any = "glorot_uniform",
     kernel_regularizer: Any = None,
     name: str = "deep",
@@ -30,7 +36,7 @@ def deep(
 
     with the output activation as `f_0`. A penalty that depends on the scale of the
     code (L1) can be lowered for nothing by scaling a layer down and the next one
-    up; `kernel_regularizer` closes that.
+    up; `unit_norm` and `kernel_regularizer` close that.
 
     Args:
         input_shape: Shape of one sample without the batch, e.g. `(28, 28, 1)`;
@@ -54,8 +60,15 @@ def deep(
             width.
         batch_normalization: Whether to normalise the output of every layer but
             code and output.
+        unit_norm: Whether the atoms of every layer, the rows of each `W'`, are kept
+            at norm 1. Their gradient is taken along the sphere
+            (`keras_sae.layers.AtomDense`) unless `tied`.
+        transposed_start: Whether each layer of the encoder starts as the transpose of
+            the decoder's at its side. `tied` ones are that anyway.
         centering: Whether the encoder subtracts the data's mean; published
             settings want False.
+        scaling: Whether the model works on data of unit mean square, as in
+            `keras_sae.models.shallow`; call the model's `adapt` before `fit`.
         kernel_initializer: Of every kernel.
         kernel_regularizer: Of every kernel (weight decay).
         name: Name of the model.
@@ -84,16 +97,18 @@ def deep(
     ['relu', 'sigmoid']
     """
     shape, units = _assembly.known_shape(input_shape), _assembly.widths(units)
+    norm = _assembly.atoms_at_unit_norm(tied) if unit_norm else None
     codes = _assembly.codes(
         units,
         _assembly.sparsities(sparsity, len(units)),
         [*[activation] * (len(units) - 1), code_activation],
+        kernel_constraint=norm if tied else None,
         kernel_initializer=kernel_initializer,
         kernel_regularizer=kernel_regularizer,
     )
     *outer, code = codes
     layers = [*_assembly.normalized(outer, batch_normalization), code]
-    encoder = _assembly.encoder(shape, layers, corruption, centering)
+    encoder = _assembly.encoder(shape, layers, corruption, centering, scaling)
     hidden = [(layer.units, layer.activation) for layer in outer]
     decoder = _assembly.decoder(
         shape,
@@ -101,7 +116,10 @@ def deep(
         [(_assembly.size(shape), output_activation), *hidden],
         tied=codes if tied else None,
         batch_normalization=batch_normalization,
+        dense=AtomDense if unit_norm else keras.layers.Dense,
+        scaling=scaling,
         kernel_initializer=kernel_initializer,
         kernel_regularizer=kernel_regularizer,
     )
+    _assembly.start(codes, decoder, norm, transposed_start and not tied)
     return Autoencoder(encoder, decoder, contractive=contractive, name=name)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_sae.layers import AtomDense, get_sparsity
 from keras_sae.models import _assembly
@@ -56,7 +55,7 @@ def shallow(
             along the sphere.
         transposed_start: Whether the encoder starts as the transpose of the
             decoder, so that a unit answers to its own atom from the first step.
-            None is True for a hard or learned sparsity.
+            None is True for a hard or learned sparsity. `tied` ones are that anyway.
         centering: Whether the encoder subtracts the data's mean
             (`keras_sae.layers.Centering`), which keeps ReLU units alive;
             published settings want False.
@@ -97,11 +96,10 @@ def shallow(
     sparsity = get_sparsity(sparsity)
     if unit_norm is None:
         unit_norm = getattr(sparsity, "scale_dependent", sparsity is not None)
-    # An atom is a row of a decoder's kernel, and a column of an encoder's.
-    norm = keras.constraints.UnitNorm(axis=0 if tied else 1) if unit_norm else None
+    norm = _assembly.atoms_at_unit_norm(tied) if unit_norm else None
     hard = isinstance(sparsity, keras.layers.Layer)
     if transposed_start is None:
-        transposed_start = hard and not tied
+        transposed_start = hard
     # The gradient of a few units a sample is cheapest by rows.
     kwargs.setdefault("unit_rows", hasattr(sparsity, "choose") and not tied)
     [code] = _assembly.codes(
@@ -123,10 +121,5 @@ def shallow(
         kernel_regularizer=kernel_regularizer,
         **({"dense": AtomDense} if atoms else {"kernel_constraint": norm}),
     )
-    output = decoder.get_layer("output")
-    if norm is not None:  # Keras applies a constraint only after an update
-        output.kernel.assign(norm(ops.convert_to_tensor(output.kernel)))
-    if transposed_start:
-        rows = ops.copy(output.kernel)  # JAX gives a buffer away once alone
-        code.kernel.assign(rows if code.unit_rows else ops.transpose(rows))
+    _assembly.start([code], decoder, norm, transposed_start and not tied)
     return Autoencoder(encoder, decoder, contractive=contractive, name=name)
