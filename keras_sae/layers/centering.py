@@ -97,8 +97,8 @@ class Scaling(keras.layers.Layer):
     The thresholds and weights of the published sparse autoencoders are for inputs
     of unit mean square. A model made with `scaling=True` (`keras_sae.models.shallow`,
     `deep`, `stacked`) has this layer before its encoder and the inverse behind its
-    decoder, and its `adapt` sets both. One number for all values keeps the directions of
-    the data.
+    decoder, and its `adapt` sets both. One number for all values keeps the
+    directions of the data.
 
     Args:
         inverse: Whether to multiply.
