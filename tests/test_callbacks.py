@@ -203,9 +203,12 @@ def digits():
         (regularizers.L1(1e-4), 10),
         (regularizers.L1(1e-1), 10),
         (layers.Gated(1e-3), 12),
+        (layers.JumpReLU(1e-3, threshold=0.1, bandwidth=0.1), 6),
+        (layers.JumpReLU(1.0, threshold=0.1, bandwidth=0.1), 12),
+        (layers.Matryoshka(layers.JumpReLU(1e-3, bandwidth=0.1), (32, 128)), 12),
         (regularizers.KLDivergence(0.02, 1e-4), 6),
     ],
-    ids=["light", "heavy", "gated", "kl"],
+    ids=["light", "heavy", "gated", "jump", "heavy-jump", "matryoshka", "kl"],
 )
 def test_l0_ends_at_its_target(digits, sparsity, target):
     model = models.shallow((8, 8, 1), 128, sparsity)

@@ -11,7 +11,9 @@ from keras_sae.models import _contraction
 FACTOR = 0.3
 # Piecewise linear ones have no derivative at their kinks, where a finite
 # difference would step across; automatic differentiation takes a side as we do.
-ACTIVATIONS = sorted(f.__name__ for f in _contraction.SLOPES)
+ACTIVATIONS = sorted(
+    f.__name__ for f in [*_contraction.SLOPES, *_contraction.SLOPES_BY_INPUT]
+)
 
 
 def jacobian(function, x: np.ndarray) -> np.ndarray:
@@ -60,7 +62,7 @@ def test_one_layer(activation, x):
 
 
 @pytest.mark.parametrize("units", [(5, 4), (7, 5, 4), (3, 7, 5, 4)])
-@pytest.mark.parametrize("activation", ["sigmoid", "relu", "elu"])
+@pytest.mark.parametrize("activation", ["sigmoid", "relu", "elu", "silu"])
 def test_deep(units, activation, x):
     model = models.deep(
         (6,), units, activation=activation, code_activation="tanh", contractive=FACTOR
@@ -124,6 +126,33 @@ def test_the_gradient_is_that_of_the_closed_form(x):
     model.train_on_batch(x)
     moved = kernel - to_numpy(layer.kernel)
     np.testing.assert_allclose(moved, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [models.shallow, models.deep])
+def test_of_data_that_are_scaled(make, x):
+    model = make((6,), 4, activation="sigmoid", contractive=FACTOR, scaling=True)
+    model.adapt(x * 30)
+    assert penalty(model, x * 30) == pytest.approx(expected(model, x * 30), rel=5e-5)
+
+
+def test_a_dropout_of_the_input_is_a_corruption(x):
+    noise = keras.layers.Dropout(0.5)
+    model = models.deep((6,), (5, 4), contractive=FACTOR, corruption=noise)
+    assert penalty(model, x) == pytest.approx(expected(model, x), rel=5e-5)
+
+
+def test_a_dropout_inside_is_refused():
+    inside = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.SparseDense(5),
+            keras.layers.Dropout(0.5),
+            layers.SparseDense(4),
+        ]
+    )
+    decoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6)])
+    with pytest.raises(ValueError, match="a Dropout"):
+        models.Autoencoder(inside, decoder, contractive=0.1)
 
 
 def test_it_does_not_see_the_batch_size(x):
@@ -191,7 +220,7 @@ def test_with_corruption_the_jacobian_is_at_the_damaged_input(x):
     )
 
 
-@pytest.mark.parametrize("activation", ["softmax", "gelu", "silu", "mish"])
+@pytest.mark.parametrize("activation", ["softmax", "hard_silu", "celu"])
 def test_activations_without_a_known_slope(activation):
     with pytest.raises(ValueError, match=r"`contractive`.*Jacobian") as error:
         models.shallow((6,), 4, activation=activation, contractive=0.1)

@@ -21,6 +21,10 @@ _TOLERANCE = 0.05
 # in time.
 _START, _LEAST = 1e-3, 1e-4
 
+_MOST = 1e8  # whose square, which Adam keeps, is far from the end of float32
+
+_WIDER = "move the thresholds faster, by a larger `bandwidth` or learning rate."
+
 _PROPORTIONAL = 2.0  # with the logarithm of the scale for the integral part
 _SMOOTHING = 5  # steps
 _JUDGED = 0.02  # of all steps: how far back the figure goes that is judged at the end
@@ -36,6 +40,10 @@ class SparsityTarget(keras.callbacks.Callback):
     [-1, 1]: a proportional-integral controller of the logarithm of the weight. It
     starts at a thousandth of the weight that the model was built with, so that no
     unit is killed before the controller has seen anything.
+
+    The thresholds of a `keras_sae.layers.JumpReLU` stay where a penalty has brought
+    them, so there it has to push both ways: `scale = S e`, `log(S) <- log(S) + gain /
+    steps * |e|`, from a thousandth too. A scale below 0 rewards active units.
 
     The controlled figure is `l0`, or `expected_l0` for a code that is never exactly
     zero. The scale is logged as `sparsity_scale`. A fit that ends more than 5% off
@@ -82,8 +90,9 @@ class SparsityTarget(keras.callbacks.Callback):
                 "sparsity='l1', 'kl', 'jump_relu' or 'gated'; a `TopK(k)` has its L0 "
                 "in k."
             )
-        self._integral, self._error = math.log(_START), 0.0
-        self._set(_START)
+        self._integral = self._strength = math.log(_START)
+        self._error = 0.0
+        self._set()
         self._an_epoch = self.params.get("steps")
         self._active: float | None = None
 
@@ -99,9 +108,11 @@ class SparsityTarget(keras.callbacks.Callback):
         self._active = before + (active - before) * share
         error = float(np.clip(math.log(max(active, 1e-3) / self.l0), -1, 1))
         self._error += (error - self._error) * min(1.0, taken / _SMOOTHING)
-        self._integral += taken * self.gain / self._steps * self._error
-        self._integral = max(self._integral, math.log(_LEAST))
-        self._set(math.exp(self._integral + _PROPORTIONAL * self._error))
+        rate = taken * self.gain / self._steps
+        self._integral = max(self._integral + rate * self._error, math.log(_LEAST))
+        self._strength += rate * abs(self._error)
+        self._strength = min(self._strength, math.log(_MOST))
+        self._set()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds `sparsity_scale` to the logs."""
@@ -113,11 +124,13 @@ class SparsityTarget(keras.callbacks.Callback):
         """Warns if the target was not reached."""
         ended = float("nan") if self._active is None else self._active
         if not abs(ended / self.l0 - 1) <= _TOLERANCE:  # NaN is off the target too
+            layer = self._layers()[0]
+            nearer = f"start from a penalty nearer to {float(layer.scale):.2g} times"
             warnings.warn(
                 f"`SparsityTarget` ended at an L0 of {ended:.3g}, more than 5% "
                 f"off its target. Received: l0={self.l0:g}, in {self._steps} steps. "
-                "Train for more epochs, raise `gain`, or start from a penalty nearer "
-                f"to {float(self._layers()[0].scale):.2g} times the one given.",
+                "Train for more epochs, raise `gain`, or "
+                + (_WIDER if layer.lasting else f"{nearer} the one given."),
                 stacklevel=2,
             )
 
@@ -143,6 +156,8 @@ class SparsityTarget(keras.callbacks.Callback):
         found = [x for x in self.model._flatten_layers() if isinstance(x, Weighted)]
         return [x for x in found if x.term == Weighted.term]
 
-    def _set(self, scale: float) -> None:
+    def _set(self) -> None:
+        one_way = math.exp(self._integral + _PROPORTIONAL * self._error)
+        both_ways = math.exp(self._strength) * self._error
         for layer in self._layers():
-            layer.scale.assign(scale)
+            layer.scale.assign(both_ways if layer.lasting else one_way)

@@ -32,6 +32,10 @@ class Weighted(keras.layers.Layer):
     # The term's name in the logs.
     term = "sparsity_loss"
 
+    # Whether a code that the term has made too sparse stays so at a scale of 0, and
+    # needs one below 0 to come back.
+    lasting = False
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the scale."""
         del input_shape

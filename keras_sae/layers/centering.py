@@ -141,10 +141,13 @@ class Scaling(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Returns the scaled inputs."""
+        return inputs * ops.cast(self.factor(), self.compute_dtype)
+
+    def factor(self) -> Any:
+        """Returns what the inputs are multiplied by, a float32 scalar."""
         rms = ops.convert_to_tensor(self.rms)
         rms = ops.where(rms > 0, rms, 1.0)
-        factor = rms if self.inverse else 1 / rms
-        return inputs * ops.cast(factor, self.compute_dtype)
+        return rms if self.inverse else 1 / rms
 
     def adapt(self, x: Any) -> None:
         """Sets the root mean square to that of `x`.

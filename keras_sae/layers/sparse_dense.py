@@ -136,9 +136,9 @@ class SparseDense(keras.layers.Layer):
             entries, largest = found
             code = entries.dense(self.units)
             fired = entries.fired(self.units)
-            _forward.made(self, code, lambda: self._pre(inputs), entries, largest)
+            _forward.made(self, code, lambda: self.pre(inputs), entries, largest)
         else:
-            pre = self._pre(inputs)
+            pre = self.pre(inputs)
             code = self.activation(pre)
             if self.sparse is not None:
                 code = self.sparse(code, training=training)
@@ -156,7 +156,8 @@ class SparseDense(keras.layers.Layer):
             return self.kernel_initializer(shape, dtype=dtype)
         return ops.transpose(self.kernel_initializer(shape[::-1], dtype=dtype))
 
-    def _pre(self, inputs: Any) -> Any:
+    def pre(self, inputs: Any) -> Any:
+        """Returns the pre-activations of `inputs`, `(batch, ..., units)`."""
         kernel = ops.transpose(self.kernel) if self.unit_rows else self.kernel
         x = ops.matmul(inputs, kernel)
         return x if self.bias is None else ops.add(x, self.bias)

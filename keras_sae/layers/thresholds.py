@@ -78,6 +78,7 @@ class JumpReLU(Weighted):
         self.target_l0 = target_l0
         if target_l0 is not None:
             self.target_l0 = checks.positive_number("target_l0", target_l0)
+        self.lasting = target_l0 is None  # the penalty alone lowers no threshold
         self.threshold = _not_negative("threshold", threshold)
         self.bandwidth = checks.positive_number("bandwidth", bandwidth)
 

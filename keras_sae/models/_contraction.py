@@ -1,10 +1,11 @@
 """The contractive penalty: how far a code moves when its input does.
 
 For a chain of dense layers `h_l = f_l(h_{l-1} W_l + b_l)` the Jacobian of the last
-by the input is `W_1 diag(f_1') W_2 diag(f_2') ...`, a matrix a sample. The
-derivatives are taken from the outputs, so one forward pass serves for both.
+by the input is `W_1 diag(f_1') W_2 diag(f_2') ...`, a matrix a sample. Where they
+can be, the derivatives are taken from the outputs: one forward pass serves for both.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from keras_sae.layers import (
     MaskingNoise,
     Penalty,
     SaltAndPepper,
+    Scaling,
     SparseDense,
 )
 
@@ -46,13 +48,43 @@ SLOPES: dict[Any, Callable[[Any], Any]] = {
     _activations.hard_tanh: lambda h: _between(h, -1, 1),
 }
 
-# Layers whose derivative by their input is the identity, or that only damage it.
+
+def _silu(z: Any) -> Any:
+    s = ops.sigmoid(z)
+    return s * (1 + z * (1 - s))
+
+
+def _gelu(z: Any) -> Any:
+    density = ops.exp(-ops.square(z) / 2) / math.sqrt(2 * math.pi)
+    return (1 + ops.erf(z / math.sqrt(2))) / 2 + z * density
+
+
+def _mish(z: Any) -> Any:
+    t = ops.tanh(ops.softplus(z))
+    return t + z * ops.sigmoid(z) * (1 - ops.square(t))
+
+
+# f'(z) where an output belongs to more than one z.
+SLOPES_BY_INPUT: dict[Any, Callable[[Any], Any]] = {
+    _activations.silu: _silu,
+    _activations.gelu: _gelu,
+    _activations.mish: _mish,
+}
+
+# Layers whose derivative by their input is the identity, or a constant.
 _PASSIVE = (
     keras.layers.InputLayer,
     keras.layers.Flatten,
     keras.layers.Reshape,
     keras.layers.GaussianNoise,
     Centering,
+    Scaling,
+)
+
+# The derivative is by what these leave of the input.
+_DAMAGING = (
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
     MaskingNoise,
     SaltAndPepper,
 )
@@ -60,17 +92,19 @@ _PASSIVE = (
 
 def check(encoder: keras.Model) -> None:
     """Raises unless the Jacobian of the encoder is known."""
+    inside = False
     for layer in encoder.layers:
-        if isinstance(layer, _PASSIVE):
+        if isinstance(layer, _PASSIVE if inside else (*_PASSIVE, *_DAMAGING)):
             continue
         problem = _problem(layer)
         if problem:
-            known = ", ".join(sorted(f.__name__ for f in SLOPES))
+            known = ", ".join(sorted(f.__name__ for f in {**SLOPES, **SLOPES_BY_INPUT}))
             raise ValueError(
                 "`contractive` needs the Jacobian of the code: dense layers, soft or "
                 f"no sparsity, and activations among {known}. Received: an encoder "
                 f"with {problem}. Choose another, or contractive=0."
             )
+        inside = True
 
 
 def _problem(layer: keras.layers.Layer) -> str | None:
@@ -78,7 +112,7 @@ def _problem(layer: keras.layers.Layer) -> str | None:
         return f"the layer {layer.name!r}, a {type(layer).__name__}"
     if layer.sparse is not None and not isinstance(layer.sparse, Penalty):
         return f"sparsity={type(layer.sparse).__name__}"
-    if layer.activation not in SLOPES:
+    if layer.activation not in SLOPES and layer.activation not in SLOPES_BY_INPUT:
         name = getattr(layer.activation, "__name__", repr(layer.activation))
         return f"activation={name!r}"
     return None
@@ -95,16 +129,26 @@ def encode(encoder: keras.Model, x: Any) -> tuple[Any, Any]:
         A tensor of shape `(batch, units)` and a float32 scalar. The derivative is
         by what a corruption layer leaves of `x`.
     """
-    kernels, slopes = [], []
+    kernels, slopes, factor = [], [], 1.0
     for layer in encoder.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        x = layer(x)
+        below, x = x, layer(x)
+        if isinstance(layer, Scaling):
+            factor = layer.factor()
         if isinstance(layer, SparseDense):
             kernel = ops.transpose(layer.kernel) if layer.unit_rows else layer.kernel
             kernels.append(ops.cast(kernel, "float32"))
-            slopes.append(SLOPES[layer.activation](ops.cast(x, "float32")))
-    return x, squared_norm(kernels, slopes)
+            slopes.append(_slope(layer, below, x))
+    return x, ops.square(factor) * squared_norm(kernels, slopes)
+
+
+def _slope(layer: SparseDense, x: Any, h: Any) -> Any:
+    """Returns `f'` of a layer that has made `h` of `x`."""
+    if layer.activation in SLOPES:
+        return SLOPES[layer.activation](ops.cast(h, "float32"))
+    by_input = SLOPES_BY_INPUT[layer.activation]
+    return by_input(ops.cast(layer.pre(x), "float32"))
 
 
 def squared_norm(kernels: list[Any], slopes: list[Any]) -> Any:
