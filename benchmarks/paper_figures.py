@@ -60,7 +60,9 @@ def page(results: dict) -> str:
         "",
         "Each row: the published settings, mean of the seeds (and their standard",
         "deviation), and whether the target was reached. Made by",
-        "`benchmarks/paper_figures.py` from `benchmarks/results/paper_figures.json`.",
+        "`benchmarks/paper_figures.py` from `benchmarks/results/paper_figures.json`. A",
+        "row whose seeds take more than 15 minutes together is long, and run only by",
+        "its name.",
         "",
         "| row | published | to reach | ours | seeds | reached | minutes a seed |",
         "|---|---|---|---|---|---|---|",
@@ -71,7 +73,7 @@ def page(results: dict) -> str:
         row = results[name]
         minutes = statistics.mean(row["seconds"]) / 60
         cells = [name, row["published"], row["target"], *render.outcome(row)]
-        cells.append(f"{minutes:.1f}")
+        cells.append(f"{minutes:.1f}" + ", long" * row["long"])
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "## Settings and further figures", ""]
     for name in ROWS:

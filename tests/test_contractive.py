@@ -136,8 +136,26 @@ def test_of_data_that_are_scaled(make, x):
 
 
 def test_a_dropout_of_the_input_is_a_corruption(x):
-    noise = keras.layers.Dropout(0.5)
-    model = models.deep((6,), (5, 4), contractive=FACTOR, corruption=noise)
+    options = {"activation": "silu", "contractive": FACTOR, "centering": False}
+    noise = keras.layers.Dropout(0.5, seed=3)
+    model = models.deep((6,), (5, 4), corruption=noise, **options)
+    damaged = to_numpy(keras.layers.Dropout(0.5, seed=3)(x, training=True))
+    assert (damaged == 0).any()
+    model(x, training=True)
+    clean = models.deep((6,), (5, 4), **options)
+    clean.set_weights([v for v in model.get_weights() if v.dtype.kind == "f"])
+    assert total(model.losses) == pytest.approx(
+        penalty(clean, damaged.astype("float32")), rel=5e-5
+    )
+
+
+def test_scales_are_multiplied(x):
+    scales = [layers.Scaling(), layers.Scaling()]
+    chain = [keras.Input((6,)), *scales, layers.SparseDense(4, "tanh")]
+    decoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6)])
+    model = models.Autoencoder(keras.Sequential(chain), decoder, contractive=FACTOR)
+    for layer, rms in zip(scales, (3.0, 0.5), strict=True):
+        layer.rms.assign(rms)
     assert penalty(model, x) == pytest.approx(expected(model, x), rel=5e-5)
 
 

@@ -7,7 +7,7 @@ from helpers import matrix, to_numpy, weights_of
 from keras import ops
 
 from keras_sae import layers, models
-from keras_sae.layers import SparseDense, _entries, _top
+from keras_sae.layers import SparseDense, _entries, _top, auxiliary
 from keras_sae.layers._entries import Entries
 
 
@@ -75,15 +75,22 @@ def test_largest_of_the_batch(rng, units, shift):
     assert (code > least).sum() == 60
 
 
+def dead(sparsity, units=None):
+    """One unit a sample: of 40, at least 8 are dead after a step of 32 samples."""
+    return sparsity(1, auxiliary=layers.AuxK(units, dead_after=1))
+
+
 SPARSITIES = {
     "top_k": lambda: layers.TopK(4),
     "linear": lambda: layers.TopK(4),
     "batch_top_k": lambda: layers.BatchTopK(4),
-    "dead": lambda: layers.TopK(4, auxiliary=layers.AuxK(dead_after=1)),
-    "one dead": lambda: layers.TopK(4, auxiliary=layers.AuxK(1, dead_after=1)),
-    "batch dead": lambda: layers.BatchTopK(1, auxiliary=layers.AuxK(3, dead_after=1)),
+    "dead": lambda: dead(layers.TopK),
+    "one dead": lambda: dead(layers.TopK, 1),
+    "more than are dead": lambda: dead(layers.TopK, 36),
+    "batch dead": lambda: dead(layers.BatchTopK, 3),
+    "tied dead": lambda: dead(layers.TopK, 3),
+    "deep dead": lambda: dead(layers.TopK, 2),
     "matryoshka": lambda: layers.Matryoshka(layers.BatchTopK(4), (5, 20)),
-    "deep": lambda: layers.TopK(4, auxiliary=layers.AuxK(2, dead_after=1)),
     "batch linear": lambda: layers.BatchTopK(36),  # more than are positive
 }
 
@@ -104,25 +111,65 @@ def test_a_step_is_that_of_the_dense_products(name, rng, monkeypatch):
         keras.utils.set_random_seed(0)
         activation = "linear" if "linear" in name else "auto"
         sparsity = SPARSITIES[name]()
-        model = (
-            models.deep((3, 4), (20, 40), sparsity, unit_norm=True)
-            if name == "deep"
-            else models.shallow((3, 4), 40, sparsity, activation=activation)
-        )
+        if "deep" in name:
+            model = models.deep((3, 4), (20, 40), sparsity, unit_norm=True)
+        else:
+            options = {"activation": activation, "tied": "tied" in name}
+            model = models.shallow((3, 4), 40, sparsity, **options)
         model.compile(keras.optimizers.SGD(0.5))
         logs = [model.train_on_batch(x, return_dict=True) for _ in range(3)]
         return weights_of(model), logs[-1]
 
-    sparse, logs = trained()
-    assert calls
+    monkeypatch.setattr(auxiliary, "_ROWS", 1000)  # by entries, however many
+    in_dense_products = layers.AuxK._code
+    with monkeypatch.context() as patch:
+        patch.delattr(layers.AuxK, "_code")
+        sparse, logs = trained()
+    assert bool(calls) is ("tied" not in name)
+    assert layers.AuxK._code is in_dense_products
     monkeypatch.setattr(SparseDense, "_entries", lambda *_: None)
     calls.clear()
-    dense, dense_logs = trained()
+    by_products, dense_logs = trained()
     assert not calls
+    if "dead" in name:
+        assert logs["auxiliary_loss"] > 0
     assert logs == pytest.approx(dense_logs, rel=1e-4)
-    for one, other in zip(sparse, dense, strict=True):
+    for one, other in zip(sparse, by_products, strict=True):
         # Sums of a hundred float32 products, in another order, three times.
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+
+
+def test_a_dead_unit_whose_pre_activation_is_zero_is_revived_too():
+    """Blank samples and no bias yet: its bias moves, as by the dense products."""
+    x = np.zeros((4, 6), "float32")
+    x[0] = 1
+
+    def bias(by_entries):
+        with pytest.MonkeyPatch.context() as patch:
+            if not by_entries:
+                patch.setattr(SparseDense, "_entries", lambda *_: None)
+            keras.utils.set_random_seed(0)
+            sparsity = layers.TopK(1, auxiliary=layers.AuxK(8, dead_after=1))
+            model = models.shallow((6,), 8, sparsity, centering=False)
+            model.compile(keras.optimizers.SGD(1.0))
+            model.train_on_batch(x)
+        return to_numpy(model.sparse_layers[0].bias)
+
+    assert np.count_nonzero(bias(True)) >= 7
+    np.testing.assert_allclose(bias(True), bias(False), rtol=1e-4, atol=1e-7)
+
+
+def test_a_layer_that_is_used_twice_is_applied_twice(rng):
+    """Such a decoder is no chain of its layers, and is called as it is."""
+    x = rng.normal(size=(8, 6)).astype("float32")
+    inputs, twice = keras.Input((20,)), keras.layers.Dense(6)
+    outputs = twice(twice(layers.AtomDense(6)(inputs)))
+    encoder = models.shallow((6,), 20, layers.TopK(3)).encoder
+    model = models.Autoencoder(encoder, keras.Model(inputs, outputs))
+    model.compile(keras.optimizers.SGD(0.0))
+    logs = model.train_on_batch(x, return_dict=True)
+    error = np.square(model.decode(model.encode(x)) - x).mean()
+    assert logs["reconstruction_loss"] == pytest.approx(error, rel=1e-5)
 
 
 @shared
@@ -226,11 +273,12 @@ def test_a_unit_starts_at_its_own_atom(sparsity):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="graphs of reads")
-def test_a_step_reads_the_kernel_once():
+@pytest.mark.parametrize("revived", [None, "auto"])
+def test_a_step_reads_the_kernel_once(revived):
     """Of two reads, grappler let the gradient's run after the kernel's update."""
     import tensorflow as tf
 
-    model = models.shallow((12,), 20, layers.TopK(3, auxiliary=None))
+    model = models.shallow((12,), 20, layers.TopK(3, auxiliary=revived))
     model.compile(keras.optimizers.SGD(0.5))
     model.train_on_batch(np.ones((32, 12), "float32"))
     step = tf.function(lambda x: model.train_step((x,)))

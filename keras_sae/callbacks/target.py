@@ -43,7 +43,9 @@ class SparsityTarget(keras.callbacks.Callback):
 
     The thresholds of a `keras_sae.layers.JumpReLU` stay where a penalty has brought
     them, so there it has to push both ways: `scale = S e`, `log(S) <- log(S) + gain /
-    steps * |e|`, from a thousandth too. A scale below 0 rewards active units.
+    steps * |e|`, from a thousandth too. A scale below 0 rewards active units, so the
+    loss is no figure to stop by: take `val_reconstruction_loss`. The fit over, the
+    scale is 0: the thresholds hold what they have learned.
 
     The controlled figure is `l0`, or `expected_l0` for a code that is never exactly
     zero. The scale is logged as `sparsity_scale`. A fit that ends more than 5% off
@@ -56,7 +58,8 @@ class SparsityTarget(keras.callbacks.Callback):
 
     Raises:
         ValueError: `l0` is not a positive number, or the model has no penalty whose
-            weight could be steered (a `TopK` has none, it has `k`).
+            weight could be steered (a `TopK` has none, it has `k`; a `JumpReLU` may
+            have a target of its own).
 
     Reference:
         Rajamanoharan et al., "Jumping Ahead", 2024, for a target in the loss itself:
@@ -90,6 +93,13 @@ class SparsityTarget(keras.callbacks.Callback):
                 "sparsity='l1', 'kl', 'jump_relu' or 'gated'; a `TopK(k)` has its L0 "
                 "in k."
             )
+        for layer in layers:
+            if getattr(layer, "target_l0", None) is not None:
+                raise ValueError(
+                    "`SparsityTarget` cannot steer a layer that has a target of its "
+                    f"own. Received: l0={self.l0:g} for {layer.name!r} with "
+                    f"target_l0={layer.target_l0:g}. Leave one of the two out."
+                )
         self._integral = self._strength = math.log(_START)
         self._error = 0.0
         self._set()
@@ -109,9 +119,9 @@ class SparsityTarget(keras.callbacks.Callback):
         error = float(np.clip(math.log(max(active, 1e-3) / self.l0), -1, 1))
         self._error += (error - self._error) * min(1.0, taken / _SMOOTHING)
         rate = taken * self.gain / self._steps
-        self._integral = max(self._integral + rate * self._error, math.log(_LEAST))
-        self._strength += rate * abs(self._error)
-        self._strength = min(self._strength, math.log(_MOST))
+        low, high = math.log(_LEAST), math.log(_MOST)
+        self._integral = float(np.clip(self._integral + rate * self._error, low, high))
+        self._strength = min(self._strength + rate * abs(self._error), high)
         self._set()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -133,6 +143,9 @@ class SparsityTarget(keras.callbacks.Callback):
                 + (_WIDER if layer.lasting else f"{nearer} the one given."),
                 stacklevel=2,
             )
+        for layer in self._layers():
+            if layer.lasting:  # its last scale is an error, not a weight
+                layer.scale.assign(0.0)
 
     @property
     def _steps(self) -> int:

@@ -20,8 +20,9 @@ _ROOM = ("parameters", "seconds")
 _CAPTION = """On the test set. error: squared, a value. EV: share of the data's \
 variance kept; copy: the same on noise (1 is the identity). L0: active units a \
 sample (~ sum of activations, where none is exactly 0). dead: units that never \
-fire. probe: accuracy of a linear classifier on the code. s: training, with one seed; \
-±: standard deviation, with several. All figures, with few labels and after fine-tuning too, stand in table.csv."""
+fire. probe: accuracy of a linear classifier on the code. s: training, with one \
+seed; ±: standard deviation, with several. All figures, with few labels and after \
+fine-tuning too, stand in table.csv."""
 
 
 # The same of a search, on the validation data.

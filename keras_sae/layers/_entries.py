@@ -75,7 +75,12 @@ class Entries:
 
 
 def encoded(
-    x: Any, kernel: Any, bias: Any, entries: Entries, activation: Callable[[Any], Any]
+    x: Any,
+    kernel: Any,
+    bias: Any,
+    entries: Entries,
+    activation: Callable[[Any], Any],
+    on: Any = None,
 ) -> Entries:
     """Returns the entries with the gradient that they have by kernel, bias and `x`.
 
@@ -85,31 +90,32 @@ def encoded(
         x: Shape `(batch, input_dim)`.
         kernel: Shape `(units, input_dim)`; the tensor that the entries came from.
         bias: Shape `(units,)`; likewise.
-        entries: Pre-activations and their places, without a gradient; what is 0 is
-            off, and has none.
+        entries: Pre-activations and their places, without a gradient.
         activation: A function of one tensor.
+        on: Booleans, which entries have a gradient; those that are not 0 if None.
     """
 
     @ops.custom_gradient
     def products(
-        x: Any, kernel: Any, bias: Any, values: Any, *places: Any
+        x: Any, kernel: Any, bias: Any, values: Any, on: Any, *places: Any
     ) -> tuple[Any, Callable]:
         del bias  # its gradient alone is wanted
 
         def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:
             by_values = args[-1] if upstream is None else upstream
-            by_values = ops.where(values != 0, by_values, 0)
+            by_values = ops.where(on, by_values, 0)
             part = Entries(ops.cast(by_values, x.dtype), *places)
             units = kernel.shape[0]
             by_kernel = outer_sum(part, x, units)
             by_bias = _sum_by(part.values, part.columns, units)
             # Dense, but left out of the graph where nothing before is trained.
             by_x = ops.matmul(part.dense(units), kernel)
-            return by_x, by_kernel, by_bias, None, *(None for _ in places)
+            return by_x, by_kernel, by_bias, None, None, *(None for _ in places)
 
         return values, gradient
 
-    values = products(x, kernel, bias, entries.values, *entries.places)
+    on = entries.values != 0 if on is None else on
+    values = products(x, kernel, bias, entries.values, on, *entries.places)
     return entries.filled(activation(values))
 
 

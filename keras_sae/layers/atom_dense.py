@@ -19,9 +19,9 @@ class AtomDense(keras.layers.Dense):
     along the atom would be undone by the norm, but not before an optimizer with
     moments has remembered it.
 
-    `keras_sae.models.shallow` decodes with this layer behind a hard sparsity. There
-    its model hands over the entries of the code that are on, and no product is made
-    with the rest.
+    `keras_sae.models.shallow` decodes with this layer behind a hard sparsity, and
+    `deep` with `unit_norm=True`. Behind a hard sparsity the model hands over the
+    entries of the code that are on, and no product is made with the rest.
 
     Args:
         units: Width of the output.

@@ -193,8 +193,8 @@ class SparseDense(keras.layers.Layer):
             others = ops.where(among, ops.cast(pre, "float32"), -1e30)
             columns = ops.cast(ops.top_k(others, k)[1], "int32")
             places = Entries(ops.take_along_axis(pre, columns, axis=1), columns)
-            linear = keras.activations.linear
-            return encoded(inputs, rows, bias, places, linear).where(among)
+            linear, on = keras.activations.linear, ops.take(among, columns)
+            return encoded(inputs, rows, bias, places, linear, on).where(among)
 
         return encoded(inputs, rows, bias, chosen, self.activation), largest
 

@@ -135,7 +135,7 @@ def encode(encoder: keras.Model, x: Any) -> tuple[Any, Any]:
             continue
         below, x = x, layer(x)
         if isinstance(layer, Scaling):
-            factor = layer.factor()
+            factor = factor * layer.factor()
         if isinstance(layer, SparseDense):
             kernel = ops.transpose(layer.kernel) if layer.unit_rows else layer.kernel
             kernels.append(ops.cast(kernel, "float32"))

@@ -1,6 +1,6 @@
 """Decoding in a training step, and the losses that need it a second time."""
 
-import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -20,25 +20,40 @@ def innermost(encoder: keras.Model, forward: _forward.Forward) -> Any:
     return made if made is not None and made.layer is last else None
 
 
-def decode(decoder: keras.Model, made: Any, code: Any, training: Any) -> Any:
+def decode(
+    decoder: keras.Model, entries: Any, code: Callable[[], Any], training: Any
+) -> Any:
     """Returns the reconstruction of a code, from its entries where they are enough.
 
     Args:
         decoder: Model of the code.
-        made: What `innermost` returns.
-        code: Shape `(batch, units)`.
+        entries: Of the code, or None.
+        code: Returns it, shape `(batch, units)`.
         training: As in `call`.
     """
-    layers = [x for x in decoder.layers if not isinstance(x, keras.layers.InputLayer)]
-    first, *rest = layers
-    entries = getattr(made, "entries", None)
-    plain = isinstance(first, AtomDense) and all(isinstance(x, _AFTER) for x in rest)
-    if entries is None or not plain:
-        return decoder(code, training=training)
+    if entries is None or not _is_chain_of_atoms(decoder):
+        return decoder(code(), training=training)
+    first, *rest = _layers(decoder)
     x = first.from_entries(entries)
     for layer in rest:
         x = layer(x)
     return x
+
+
+def _is_chain_of_atoms(decoder: keras.Model) -> bool:
+    """Whether it applies atoms, and what may follow, each layer once and in order."""
+    first, *rest = _layers(decoder)
+    graph = getattr(decoder, "_functional", decoder)  # a Sequential has one inside
+    once = len(getattr(graph, "_nodes", ())) == len(graph.layers)
+    return once and isinstance(first, AtomDense) and all(map(_may_follow, rest))
+
+
+def _may_follow(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, _AFTER)
+
+
+def _layers(model: keras.Model) -> list[keras.layers.Layer]:
+    return [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
 
 
 def add_terms(
@@ -68,8 +83,11 @@ def add_terms(
         reconstruction=reconstruction,
         largest=made.largest,
         decode=lambda code: model.decoder(code, training=training),
-        decode_entries=lambda entries: _decode_entries(
-            model.decoder, made, entries, training
+        decode_entries=lambda entries: decode(
+            model.decoder,
+            entries,
+            lambda: entries.dense(made.layer.units),
+            training,
         ),
         decode_part=lambda keep: _decode_part(model.decoder, made, keep, training),
         decode_frozen=lambda code: _frozen(model.decoder, code),
@@ -78,13 +96,6 @@ def add_terms(
     )
     for name, value in made.layer.sparse.terms(step).items():
         _forward.add(model, name, value)
-
-
-def _decode_entries(
-    decoder: keras.Model, made: Any, entries: Any, training: Any
-) -> Any:
-    code = entries.dense(made.layer.units)
-    return decode(decoder, dataclasses.replace(made, entries=entries), code, training)
 
 
 def weigh(sample_weight: Any, target: Any) -> Any:
@@ -101,10 +112,11 @@ def weigh(sample_weight: Any, target: Any) -> Any:
 
 
 def _decode_part(decoder: keras.Model, made: Any, keep: Any, training: Any) -> Any:
-    if made.entries is not None:
-        made = dataclasses.replace(made, entries=made.entries.where(keep))
-    code = ops.where(keep, made.code, ops.zeros_like(made.code))
-    return decode(decoder, made, code, training)
+    def code() -> Any:
+        return ops.where(keep, made.code, ops.zeros_like(made.code))
+
+    entries = None if made.entries is None else made.entries.where(keep)
+    return decode(decoder, entries, code, training)
 
 
 def _frozen(decoder: keras.Model, code: Any) -> Any:

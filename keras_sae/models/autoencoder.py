@@ -133,14 +133,17 @@ class Autoencoder(Checked):
         with _forward.collect() as forward:
             code = self._encode(inputs, training)
             made = _objectives.innermost(self.encoder, forward)
-            reconstruction = _objectives.decode(self.decoder, made, code, training)
+            entries = getattr(made, "entries", None)
+            reconstruction = _objectives.decode(
+                self.decoder, entries, lambda: code, training
+            )
             step = getattr(_local, "step", None)
             if step is None:
                 return reconstruction
             data = (inputs, *step[1:])
             _objectives.add_terms(self, made, data, reconstruction, training)
-        if made is not None and made.entries is not None:
-            code = made.entries.values  # as many of them are on as of the code
+        if entries is not None:
+            code = entries.values  # as many of them are on as of the code
         terms = dict(forward.terms)
         return {"reconstruction": reconstruction, "code": code, "terms": terms}
 

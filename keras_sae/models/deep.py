@@ -36,7 +36,8 @@ def deep(
 
     with the output activation as `f_0`. A penalty that depends on the scale of the
     code (L1) can be lowered for nothing by scaling a layer down and the next one
-    up; `unit_norm` and `kernel_regularizer` close that.
+    up. `kernel_regularizer` closes that, and so does `unit_norm` where no
+    `batch_normalization` undoes it.
 
     Args:
         input_shape: Shape of one sample without the batch, e.g. `(28, 28, 1)`;

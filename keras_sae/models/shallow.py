@@ -75,7 +75,7 @@ def shallow(
     Raises:
         ValueError: An argument is out of its range; see `SparseDense`. The Jacobian
             that `contractive` asks for is unknown: a hard sparsity, or an
-            activation that is not one value to one.
+            activation whose slope is not known.
 
     Reference:
         Vincent et al., "Extracting and composing robust features with denoising

@@ -58,8 +58,8 @@ def parts_of(levels: list[Any], index: int) -> Parts:
             raise ValueError(
                 "A Boltzmann machine is one dense layer with a bias, and its "
                 f"transpose. Received: level {index} with {names}. Build the model "
-                "without batch normalisation and with biases and soft sparsity, or "
-                "use `keras_sae.pretraining.greedy`."
+                "without batch normalisation and scaling, with biases and soft "
+                "sparsity, or use `keras_sae.pretraining.greedy`."
             )
     code, output = dense[0], decode[0]
     _check_constraints(code, output, index)
