@@ -55,9 +55,10 @@ TRIED = """
 - `BatchTopK` cuts the batch by bisection, which counts, in place of sorting it.
 - While a unit is dead, the auxiliary loss finds the largest of the dead in the product
   that is there already and decodes their entries. When it made the product again and
-  decoded densely, such a step took three times as long. Half of the values as `units`,
-  384 at d = 768, cost less than the dense products on JAX and a quarter more on
-  TensorFlow, which holds all of their rows at once.
+  decoded densely, such a step took three times as long. With half of the values as
+  `units`, 384 at d = 768, the entries took less than the dense products on JAX, and a
+  quarter more on TensorFlow, with a gigabyte for their rows: above four times the
+  size of the code the auxiliary loss stays dense.
 - Updating only the rows that a batch touches was not tried: at this batch nearly all
   are touched.
 - Twice the time of the product, the limit aimed at, was not reached. What is left are
