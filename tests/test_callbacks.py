@@ -280,6 +280,20 @@ def test_a_dataset_may_be_of_unknown_length(digits, length):
     assert logs["l0"][-1] == pytest.approx(10, rel=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("sparsity", ["l1", layers.JumpReLU(bandwidth=0.1)])
+def test_one_long_epoch_of_unknown_length(digits, sparsity):
+    """Its steps are guessed anew as it goes on, so the weight is not at its limit."""
+    import tensorflow as tf
+
+    model = models.shallow((8, 8, 1), 64, sparsity)
+    model.compile(keras.optimizers.Adam(3e-3))
+    data = tf.data.Dataset.from_tensor_slices(digits).repeat(40).batch(64)
+    steer = callbacks.SparsityTarget(8)
+    model.fit(data.filter(lambda x: True), verbose=0, callbacks=[steer])
+    assert metrics.l0(model.encode(digits)) == pytest.approx(8, rel=0.06)
+
+
 @pytest.mark.parametrize("sparsity", [None, layers.TopK(4)])
 def test_nothing_to_steer(digits, sparsity):
     model = models.shallow((8, 8, 1), 32, sparsity)

@@ -28,7 +28,9 @@ _WIDER = "move the thresholds faster, by a larger `bandwidth` or learning rate."
 _PROPORTIONAL = 2.0  # with the logarithm of the scale for the integral part
 _SMOOTHING = 5  # steps
 _JUDGED = 0.02  # of all steps: how far back the figure goes that is judged at the end
-_UNKNOWN = 100  # steps of an epoch, until the first of unknown length has ended
+# Steps of an epoch of unknown length, until the first has ended: so many, or so often
+# what it has had. Too few would drive the weight to the end of its range at once.
+_UNKNOWN, _MORE = 1000, 2
 
 
 class SparsityTarget(keras.callbacks.Callback):
@@ -103,7 +105,7 @@ class SparsityTarget(keras.callbacks.Callback):
         self._integral = self._strength = math.log(_START)
         self._error = 0.0
         self._set()
-        self._an_epoch = self.params.get("steps")
+        self._an_epoch, self._count = self.params.get("steps"), 0
         self._active: float | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -150,7 +152,8 @@ class SparsityTarget(keras.callbacks.Callback):
     @property
     def _steps(self) -> int:
         """Steps of the whole fit."""
-        return max(int((self._an_epoch or _UNKNOWN) * self.params.get("epochs", 1)), 1)
+        an_epoch = self._an_epoch or max(_UNKNOWN, _MORE * self._count)
+        return max(int(an_epoch * self.params.get("epochs", 1)), 1)
 
     def _of_the_last_steps(self, count: int, logs: dict[str, Any]) -> tuple[float, int]:
         """The figure since it was last read, and over how many steps that was.
