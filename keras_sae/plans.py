@@ -9,6 +9,10 @@ import keras
 
 from keras_sae import layers, models, pretraining, regularizers
 
+# Steps a call of the backend. Steps as short as those of small images cost less than
+# TensorFlow's calls; JAX gains nothing, and PyTorch has one a call.
+_AT_ONCE = {"tensorflow": 32}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -116,6 +120,8 @@ def compiled(rate: float, factory: Callable, *args: Any, **kwargs: Any) -> Calla
     def build() -> Any:
         model = factory(*args, **kwargs)
         model.compile(keras.optimizers.Adam(rate))
+        # Not given to `compile`, which would save it: PyTorch refuses such a model.
+        model.steps_per_execution = _AT_ONCE.get(keras.backend.backend(), 1)
         return model
 
     return build

@@ -251,7 +251,7 @@ def draw(
     targets = {name: evaluation.target(model) for name, model in trained.items()}
     spread = np.linspace(0, len(x) - 1, min(12, len(x))).astype(int)
     pictures = {
-        "filters": plots.filters(trained, count=32),
+        "filters": plots.filters(trained, count=16),
         "reconstructions": plots.reconstructions(trained, np.asarray(x)[spread]),
         "activations": plots.activations(codes, targets),
         "history": plots.history(histories),

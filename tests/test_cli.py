@@ -2,13 +2,14 @@
 
 import json
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import tensorflow_only
 from typer.testing import CliRunner
 
-from keras_sae import cli, evaluation, plans, runs
+from keras_sae import cli, evaluation, models, plans, runs
 
 RUNNER = CliRunner()
 # What it calls is tested on every backend; how it parses and prints is the same.
@@ -28,11 +29,19 @@ def compared(tmp_path_factory):
     return folder, result
 
 
+def test_a_saved_model_runs_one_step_a_call_on_every_backend(tmp_path):
+    model = plans.compiled(1e-3, models.shallow, (6,), 4)()
+    model.fit(np.ones((40, 6), "float32"), verbose=0)
+    model.save(tmp_path / "model.keras")
+    assert model.steps_per_execution > 1
+    assert keras.saving.load_model(tmp_path / "model.keras").steps_per_execution == 1
+
+
 def test_compare_leaves_models_figures_and_pictures(compared):
     folder, result = compared
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    models = plans.families((8, 8, 1), 4, 1, 1e-3, 1e-2, 0.05, 1e-3).builders
-    runs = [evaluation.run_name(name, 0) for name in models]
+    names_of_models = plans.families((8, 8, 1), 4, 1, 1e-3, 1e-2, 0.05, 1e-3).builders
+    runs = [evaluation.run_name(name, 0) for name in names_of_models]
     pictures = ["filters", "reconstructions", "activations", "history"]
     assert names == {
         "settings.json",
@@ -43,7 +52,7 @@ def test_compare_leaves_models_figures_and_pictures(compared):
     }
     table = pd.read_csv(folder / "table.csv")
     baselines = ["PCA", "raw pixels", "random encoder", "dictionary learning"]
-    assert list(table["model"]) == [*models, *baselines]
+    assert list(table["model"]) == [*names_of_models, *baselines]
     wanted = {"fine_tuned_accuracy", "probe_accuracy_100", "probe_accuracy_1000"}
     assert wanted | {"copying", "hoyer", "target_distance"} <= set(table.columns)
     for name in table["model"]:

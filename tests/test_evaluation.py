@@ -8,6 +8,7 @@ import pytest
 from sklearn import decomposition
 
 from keras_sae import evaluation, metrics, models, regularizers
+from keras_sae.evaluation import training
 
 RNG = np.random.default_rng(0)
 X = RNG.random((60, 4, 4, 1), dtype="float32")
@@ -199,7 +200,12 @@ class _Stop(keras.callbacks.Callback):
         self.begun.append(epoch)
 
 
-def test_an_interrupted_training_goes_on_and_leaves_nothing_half_written(tmp_path):
+# A backup is made after every epoch, or not again within minutes.
+@pytest.mark.parametrize(("old", "first"), [(0.0, 2), (600.0, 1)])
+def test_an_interrupted_training_goes_on_and_leaves_nothing_half_written(
+    old, first, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "_OLD", old)
     build = _builders()["L1"]
     stop = _Stop(at=2)
     with pytest.raises(KeyboardInterrupt):
@@ -208,7 +214,7 @@ def test_an_interrupted_training_goes_on_and_leaves_nothing_half_written(tmp_pat
     rest = _Stop(at=None)
     _compare({"L1": build}, 4, directory=tmp_path, callbacks=lambda _: [rest])
     assert stop.begun == [0, 1]
-    assert rest.begun == [2, 3]
+    assert rest.begun == list(range(first, 4))
     files = sorted(p.name for p in tmp_path.iterdir() if p.is_file())
     assert files == ["l1-seed0.json", "l1-seed0.keras"]
     history = json.loads((tmp_path / "l1-seed0.json").read_text())["history"]

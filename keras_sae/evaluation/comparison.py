@@ -65,7 +65,8 @@ def compare(
         directory: None, or a folder: each finished model leaves
             `NAME-seed0.keras` and `NAME-seed0.json` (figures and history) there.
             What is there already is not trained again, and training that was
-            interrupted goes on after its last whole epoch.
+            interrupted goes on after a whole epoch, the last or one that had ended
+            seconds before.
         callbacks: None, or a function from a run's name to the Keras callbacks
             of its fit, e.g. for progress.
 
@@ -311,6 +312,7 @@ def fine_tuned(
     held = np.searchsorted(classes, np.asarray(test[1]))
     classifier = models.classifier(model, len(classes))
     classifier.compile("adam")
+    classifier.steps_per_execution = model.steps_per_execution
     classifier.fit(train[0], labels, epochs=epochs, batch_size=batch_size, verbose=0)
     figures = classifier.evaluate(test[0], held, verbose=0, return_dict=True)
     return float(figures["accuracy"])

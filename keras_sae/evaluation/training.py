@@ -1,6 +1,7 @@
 """One training that can be interrupted, and the files it leaves."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ import keras
 
 from keras_sae import files
 from keras_sae.callbacks import DeadUnits
+
+_OLD = 2.0  # seconds
 
 
 def run_name(name: str, seed: int) -> str:
@@ -32,6 +35,21 @@ def run_name(name: str, seed: int) -> str:
     """
     stem = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
     return f"{stem}-seed{seed}"
+
+
+class _Backup(keras.callbacks.BackupAndRestore):
+    """Keras's, after an epoch, but not again within seconds.
+
+    Of a small model an epoch takes less time than its backup.
+    """
+
+    _at = -math.inf
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Saves the weights, if those saved are old enough."""
+        if time.monotonic() - self._at >= _OLD:
+            super().on_epoch_end(epoch, logs)
+            self._at = time.monotonic()
 
 
 class Run:
@@ -88,7 +106,7 @@ class Run:
             str(self._backup() / "logs.csv"), append=True
         )
         try:
-            yield [logger, keras.callbacks.BackupAndRestore(self._backup() / "weights")]
+            yield [logger, _Backup(self._backup() / "weights")]
         finally:  # Keras closes the file only where training ends as planned
             if logger.csv_file is not None:
                 logger.csv_file.close()

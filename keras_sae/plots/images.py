@@ -45,7 +45,7 @@ def filters(model: Any, count: int = 64, columns: int = 16) -> Any:
     for part, (name, atoms) in zip(parts, blocks.items(), strict=True):
         title = f"{name}: what each unit adds to the reconstruction"
         part.suptitle(title, fontsize=9, color=_canvas.INK)
-        for axes, atom in _canvas.grid(part, rows[name], columns, list(atoms)):
+        for axes, atom in _canvas.sheet(part, rows[name], columns, list(atoms)):
             limit = float(np.abs(atom).max()) or 1.0
             _canvas.image(axes, atom, -limit, limit)
     return figure

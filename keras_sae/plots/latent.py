@@ -79,7 +79,7 @@ def _sheet(images: np.ndarray, columns: int, title: str) -> Any:
     """
     rows = math.ceil(len(images) / columns)
     figure = _canvas.figure(columns * 0.6 + 0.4, rows * 0.6 + 0.5)
-    for axes, image in _canvas.grid(figure, rows, columns, list(images)):
+    for axes, image in _canvas.sheet(figure, rows, columns, list(images)):
         _canvas.image(axes, image, *np.percentile(image, _CLIP).tolist())
     figure.suptitle(title, fontsize=10)
     return figure

@@ -156,6 +156,7 @@ def train(
     with _workspace(plan, x) as (progress, folder):
         for level in range(len(plan.epochs)):
             stage = make(level, x, shape)
+            stage.model.steps_per_execution = plan.model.steps_per_execution
             _announce(plan, level, stage)
             histories.append(_train_level(plan, level, stage, x, validation, progress))
             stage.finish()
