@@ -2,12 +2,14 @@
 
     python benchmarks/pretraining_speed.py [--samples 60000] [--epochs 3] [--rounds 5]
     python benchmarks/pretraining_speed.py --small
+    python benchmarks/pretraining_speed.py --epochs 10 --backends jax --kinds greedy
 
 Greedy pretraining against the same loop written in plain Keras and in PyTorch, and
 a Boltzmann machine of 784 x 1000 units by CD-1 against scikit-learn's. Every run
 starts from new weights, and building and compiling count. A Keras backend is chosen
 once a process, so this script starts itself once for TensorFlow and once for JAX;
-in each of the two all sides take turns.
+in each of the two all sides take turns. A run leaves the results of other backends and
+other numbers of epochs as they are.
 """
 
 import argparse
@@ -17,11 +19,12 @@ import subprocess
 import sys
 
 import numpy as np
-from _timing import in_turn, machine, medians, record
+from _timing import RESULTS, in_turn, machine, medians, record
 
 DIMENSION, BATCH = 784, 256
 SIZES = (1000, 500, 250, 30)
 SMALL = {"samples": 2_000, "epochs": 1, "rounds": 3}
+BACKENDS, KINDS = ["tensorflow", "jax"], ["greedy", "RBM"]
 
 
 def data(samples: int) -> np.ndarray:
@@ -117,11 +120,17 @@ def machine_sides(x: np.ndarray, epochs: int) -> dict:
     return {"RBM, keras_sae": ours, "RBM, scikit-learn": theirs}
 
 
-def one_process(samples: int, epochs: int, rounds: int) -> dict[str, list]:
+def one_process(samples: int, epochs: int, rounds: int, kinds: list[str]) -> dict:
     x = data(samples)
     sides = keras_sides(x, epochs)
     sides["greedy, PyTorch"] = torch_side(x, epochs)
-    return in_turn({**sides, **machine_sides(x, epochs)}, rounds)
+    sides |= machine_sides(x, epochs)
+    wanted = {name: side for name, side in sides.items() if kind(name) in kinds}
+    return in_turn(wanted, rounds)
+
+
+def kind(side: str) -> str:
+    return side.split(",")[0]
 
 
 def main() -> None:
@@ -129,6 +138,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=60_000)
     parser.add_argument("--epochs", type=int, default=3, help="of every level")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--small", action="store_true", help=f"{SMALL}, not recorded")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -136,24 +147,35 @@ def main() -> None:
         vars(options).update(SMALL)
     settings = {name: vars(options)[name] for name in SMALL}
     if options.inside:
-        print(json.dumps(one_process(**settings)))
+        print(json.dumps(one_process(**settings, kinds=options.kinds)))
         return
     shape = machine()
-    seconds = {name: inside(name, settings) for name in ("tensorflow", "jax")}
+    path = RESULTS / "pretraining_speed.json"
+    kept = json.loads(path.read_text()) if path.exists() and not options.small else {}
+    runs = kept.get("seconds", {})
+    for backend in options.backends:
+        runs[f"{backend}, {options.epochs} epochs"] = inside(
+            backend, settings, options.kinds
+        )
     result = {
-        "settings": {**settings, "batch": BATCH, "sizes": [DIMENSION, *SIZES]},
+        "settings": {
+            "samples": options.samples,
+            "rounds": options.rounds,
+            "batch": BATCH,
+            "sizes": [DIMENSION, *SIZES],
+        },
         "machine": shape,
-        "seconds": seconds,
-        "ratios": {name: ratios(medians(times)) for name, times in seconds.items()},
+        "seconds": runs,
+        "ratios": {name: ratios(medians(times)) for name, times in runs.items()},
     }
     if not options.small:
         record("pretraining_speed", result)
     print(table(result))
 
 
-def inside(backend: str, settings: dict[str, int]) -> dict[str, list]:
+def inside(backend: str, settings: dict[str, int], kinds: list[str]) -> dict[str, list]:
     """Seconds of all sides, in a process whose Keras backend is `backend`."""
-    command = [sys.executable, __file__, "--inside"]
+    command = [sys.executable, __file__, "--inside", "--kinds", *kinds]
     for name, value in settings.items():
         command += [f"--{name}", str(value)]
     done = subprocess.run(
@@ -168,11 +190,11 @@ def inside(backend: str, settings: dict[str, int]) -> dict[str, list]:
 
 def ratios(seconds: dict[str, float]) -> dict[str, float]:
     """Ours against the others, of one process; below 1 is faster."""
-    greedy, rbm = seconds["greedy, keras_sae"], seconds["RBM, keras_sae"]
     return {
-        "greedy: ours / plain Keras": greedy / seconds["greedy, plain Keras"],
-        "greedy: ours / PyTorch": greedy / seconds["greedy, PyTorch"],
-        "RBM: ours / scikit-learn": rbm / seconds["RBM, scikit-learn"],
+        f"{kind(name)}: ours /{name.split(',')[1]}": seconds[f"{kind(name)}, keras_sae"]
+        / value
+        for name, value in seconds.items()
+        if not name.endswith("keras_sae")
     }
 
 
