@@ -198,6 +198,15 @@ MODELS = {
     "deep-tied": ModelCase(lambda: models.deep(SAMPLE, (7, 3), L1(0.01), tied=True)),
     "stacked-tied": ModelCase(lambda: models.stacked(SAMPLE, (7, 3), "kl", tied=True)),
     "variational": ModelCase(lambda: models.variational(SAMPLE, (7,), latent_dim=3)),
+    "variational-l1": ModelCase(
+        lambda: models.variational(SAMPLE, (7,), latent_dim=3, sparsity=L1(0.01))
+    ),
+    "variational-kl": ModelCase(
+        lambda: models.variational(SAMPLE, (7,), latent_dim=3, sparsity="kl")
+    ),
+    "variational-top-k": ModelCase(
+        lambda: models.variational(SAMPLE, (7,), 3, sparsity=layers.TopK(2))
+    ),
     "classifier": ModelCase(
         lambda: models.classifier(models.shallow(SAMPLE, 5, "l1"), 3), labels=True
     ),

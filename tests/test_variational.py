@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import gradient, to_numpy, total
 
-from keras_sae import layers, models
+from keras_sae import callbacks, layers, models, regularizers
 
 D, LATENT = 6, 3
 
@@ -255,6 +255,75 @@ def test_likelihoods(x, rng):
     assert np.isfinite(
         models.BernoulliLikelihood().log_likelihood(ones, 1 - ones)
     ).all()
+
+
+# A sparse mean.
+
+
+def numpy_sparse_mean(model, x):
+    """Encoder of one hidden ReLU layer, then a ReLU for the mean alone."""
+    w1, b1 = (to_numpy(v) for v in model.encoder.get_layer("encode_1").weights)
+    hidden = np.maximum(x @ w1 + b1, 0)
+    w2, b2 = model.encoder.get_layer("mean").trainable_weights
+    w3, b3 = model.encoder.get_layer("log_variance").weights
+    mean = np.maximum(hidden @ to_numpy(w2) + to_numpy(b2), 0)
+    return mean, hidden @ to_numpy(w3) + to_numpy(b3)
+
+
+def test_a_sparse_mean_is_penalised_beside_the_divergence(x):
+    model = make(sparsity=regularizers.L1(0.25), beta=2.0)
+    model.compile(jit_compile=False)
+    logs = model.test_on_batch(x, return_dict=True)
+    mean, log_variance = numpy_sparse_mean(model, x)
+    np.testing.assert_allclose(model.encode(x), mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(model.posterior(x)[0], mean, rtol=1e-4, atol=1e-6)
+    nats = closed_form(mean, log_variance).sum(axis=1).mean()
+    l1 = 0.25 * mean.sum(axis=1).mean()
+    mse = ((x - to_numpy(model(x))) ** 2).mean()
+    assert logs["sparsity_loss"] == pytest.approx(l1, rel=1e-4)
+    assert logs["kl_loss"] == pytest.approx(2 * nats / D, rel=1e-4)
+    assert logs["loss"] == pytest.approx(mse + 2 * nats / D + l1, rel=1e-4)
+
+
+def test_l0_is_of_the_mean_not_of_its_draws(x):
+    model = make(sparsity=layers.TopK(2, auxiliary=None), code_activation="linear")
+    model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    assert model.train_on_batch(x, return_dict=True)["l0"] == pytest.approx(2)
+    assert (np.count_nonzero(model.encode(x), axis=1) == 2).all()
+
+
+def test_the_decoder_is_trained_on_draws_of_a_sparse_mean(x):
+    """The entries of a mean are no code: without its noise the loss would stand."""
+    model = make(sparsity=layers.TopK(1, auxiliary=None))
+    model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    losses = []
+    for _ in range(2):
+        model.reset_metrics()
+        logs = model.train_on_batch(x, return_dict=True)
+        losses.append(logs["reconstruction_loss"])
+    assert losses[0] != losses[1]
+
+
+def test_dead_units_of_a_sparse_mean_are_revived_by_the_auxiliary_loss(x):
+    auxiliary = layers.AuxK(dead_after=1)
+    model = make(sparsity=layers.TopK(1, auxiliary=auxiliary))
+    model.encoder.get_layer("mean").silent.assign(np.full(LATENT, 5.0))
+    model.compile(jit_compile=False)
+    assert model.test_on_batch(x, return_dict=True)["auxiliary_loss"] > 0
+
+
+def test_a_sparse_mean_can_be_steered(rng):
+    x = rng.uniform(size=(256, 16)).astype("float32")
+    model = models.variational((16,), 32, 24, beta=1e-3, sparsity="l1", centering=True)
+    model.compile(keras.optimizers.Adam(0.01))
+    steer = callbacks.SparsityTarget(l0=8)  # warns, which is an error, if it misses
+    model.fit(x, epochs=60, batch_size=16, verbose=0, callbacks=[steer])
+    assert np.count_nonzero(model.encode(x), axis=1).mean() == pytest.approx(8, rel=0.1)
+
+
+def test_a_bounded_likelihood_is_not_scaled():
+    with pytest.raises(ValueError, match=r"`scaling`.*BernoulliLikelihood.*Leave it"):
+        make(likelihood="bernoulli", scaling=True)
 
 
 def test_samples_are_decoded_from_the_prior():

@@ -95,10 +95,9 @@ class Scaling(keras.layers.Layer):
     `y = x / rms`, or `y = x * rms` with `inverse`
 
     The thresholds and weights of the published sparse autoencoders are for inputs
-    of unit mean square. A model made with `scaling=True` (`keras_sae.models.shallow`,
-    `deep`, `stacked`) has this layer before its encoder and the inverse behind its
-    decoder, and its `adapt` sets both. One number for all values keeps the
-    directions of the data.
+    of unit mean square. A model made with `scaling=True` has this layer before its
+    encoder and the inverse behind its decoder, and its `adapt` sets both. One number
+    for all values keeps the directions of the data.
 
     Args:
         inverse: Whether to multiply.

@@ -43,16 +43,18 @@ def adapt(model: Any, x: Any, location: str) -> None:
     centered = rows
     for layer in flatten(model.encoder):
         if isinstance(layer, Centering):
-            layer.mean.assign(_of_width(point, layer.mean.shape[0]))
+            mean = _of_width(point, layer.mean.shape[0])
+            layer.mean.assign(mean)
             layer.count.assign(len(rows))
-            centered = rows - point
+            centered = rows.reshape(-1, len(mean)) - mean
     rms = np.sqrt(np.mean(centered**2))
     scalings = scaling_layers(model)
     for layer in scalings:
         layer.rms.assign(rms)
     bias = _output_bias(model)
     if bias is not None:
-        bias.assign(point / rms if scalings else point)
+        at = _of_width(point, bias.shape[0])
+        bias.assign(at / rms if scalings else at)
 
 
 def _of_width(point: np.ndarray, width: int) -> np.ndarray:
@@ -65,9 +67,11 @@ def _output_bias(model: Any) -> Any:
     kernels = [x for x in flatten(model.decoder) if hasattr(x, "kernel")]
     last = kernels[-1]
     linear = getattr(last, "activation", None) is keras.activations.linear
-    size = int(np.prod(model.sample_shape))
+    # A dense layer has one a value, a convolution one a channel.
+    widths = (int(np.prod(model.sample_shape)), model.sample_shape[-1])
     bias = getattr(last, "bias", None)
-    return bias if linear and bias is not None and bias.shape == (size,) else None
+    fits = linear and bias is not None and bias.shape[0] in widths
+    return bias if fits else None
 
 
 def scaling_layers(model: Any) -> list[Scaling]:

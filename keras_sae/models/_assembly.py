@@ -79,6 +79,18 @@ def corrupting(corruption: Any) -> Layers:
     return [] if corruption is None else [copied("corruption", corruption)]
 
 
+def before(corruption: Any, centering: bool, scaling: bool, *shaping: Any) -> Layers:
+    """Returns what comes before an encoder's first kernel, `shaping` after damage."""
+    center = [Centering(name="center")] if centering else []
+    scale = [Scaling(name="scale")] if scaling else []
+    return [*corrupting(corruption), *shaping, *center, *scale]
+
+
+def unscaled(scaling: bool) -> Layers:
+    """Returns `[what brings a reconstruction to the size of the data]`, or nothing."""
+    return [Scaling(inverse=True, name="unscale")] if scaling else []
+
+
 def copied(argument: str, layer: Any) -> keras.layers.Layer:
     """Returns a copy of a layer, named as the argument: its state is one model's."""
     if isinstance(layer, dict):
@@ -112,11 +124,10 @@ def encoder(
     scaling: bool = False,
 ) -> keras.Model:
     """Returns the model that flattens, centers and scales, and applies `layers`."""
-    center = [Centering(name="center")] if centering else []
-    scale = [Scaling(name="scale")] if scaling else []
     flat = keras.layers.Flatten(name="flatten")
-    before = [*corrupting(corruption), flat, *center, *scale]
-    return chain(shape, [*before, *layers], "encoder")
+    return chain(
+        shape, [*before(corruption, centering, scaling, flat), *layers], "encoder"
+    )
 
 
 def decoder(
@@ -152,8 +163,8 @@ def decoder(
     output, *hidden = layers
     inside_out = normalized(hidden[::-1], batch_normalization)
     restore = keras.layers.Reshape(shape, name="reshape")
-    scale = [Scaling(inverse=True, name="unscale")] if scaling else []
-    return chain((code,), [*inside_out, output, *scale, restore], "decoder")
+    layers = [*inside_out, output, *unscaled(scaling), restore]
+    return chain((code,), layers, "decoder")
 
 
 def atoms_at_unit_norm(tied: bool) -> keras.constraints.Constraint:

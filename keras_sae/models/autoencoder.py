@@ -132,7 +132,7 @@ class Autoencoder(Checked):
         """Returns the reconstruction of `inputs`, in their shape."""
         with _forward.collect() as forward:
             code = self._encode(inputs, training)
-            made = _objectives.innermost(self.encoder, forward)
+            made = self._made(forward)
             entries = getattr(made, "entries", None)
             reconstruction = _objectives.decode(
                 self.decoder, entries, lambda: code, training
@@ -142,10 +142,15 @@ class Autoencoder(Checked):
                 return reconstruction
             data = (inputs, *step[1:])
             _objectives.add_terms(self, made, data, reconstruction, training)
-        if entries is not None:
-            code = entries.values  # as many of them are on as of the code
+        if made is not None:
+            # As many of the entries are on as of the code.
+            code = made.code if entries is None else entries.values
         terms = dict(forward.terms)
         return {"reconstruction": reconstruction, "code": code, "terms": terms}
+
+    def _made(self, forward: _forward.Forward) -> Any:
+        """What the layer told whose output is the code, or None."""
+        return _objectives.innermost(self.encoder, forward)
 
     def _encode(self, inputs: Any, training: bool | None) -> Any:
         if not self.contractive:

@@ -26,6 +26,8 @@ def convolutional(
     pooling: Any = None,
     corruption: Any = None,
     batch_normalization: bool = False,
+    centering: bool = False,
+    scaling: bool = False,
     kernel_initializer: Any = "glorot_uniform",
     kernel_regularizer: Any = None,
     name: str = "convolutional",
@@ -53,6 +55,9 @@ def convolutional(
         corruption: None, or a layer that damages the input while training; the
             target stays the clean input.
         batch_normalization: Whether to normalise the output of the convolutions.
+        centering: Whether the encoder subtracts the data's mean, one of each channel.
+        scaling: Whether the model works on data of unit mean square, as in
+            `keras_sae.models.shallow`; call the model's `adapt` before `fit`.
         kernel_initializer: Of every kernel.
         kernel_regularizer: Of every kernel (weight decay).
         name: Name of the model.
@@ -89,27 +94,29 @@ def convolutional(
         for n, width in enumerate(widths[:-1], start=1)
     ]
     layers = [
-        *_assembly.corrupting(corruption),
+        *_assembly.before(corruption, centering, scaling),
         *_halving(down, penalties, batch_normalization),
         _assembly.copied("pooling", pooling or keras.layers.Flatten()),
         *code,
     ]
     encoder = _assembly.chain(shape, layers, "encoder")
     activations = (activation, output_activation)
-    decoder = _decoder(shape, widths, activations, batch_normalization, options, maps)
+    layers = _decoding(shape, widths, activations, batch_normalization, options, maps)
+    layers += _assembly.unscaled(scaling)
+    decoder = _assembly.chain((code[0].units,), layers, "decoder")
     return Autoencoder(encoder, decoder, name=name)
 
 
-def _decoder(
+def _decoding(
     shape: tuple[int, ...],
     widths: tuple[int, ...],
     activations: tuple[Any, Any],
     batch_normalization: bool,
     options: dict[str, Any],
     maps: dict[str, Any],
-) -> keras.Model:
+) -> list[Any]:
     """The mirror: a dense layer to the last feature maps, and the way back up."""
-    *filters, code = widths
+    *filters, _ = widths
     hidden, last = activations
     sizes = _sizes(shape, len(filters))
     bottom = (*sizes[-1], filters[-1])
@@ -125,12 +132,11 @@ def _decoder(
     output = keras.layers.Conv2DTranspose(
         shape[-1], strides=2, activation=last, name="output", **maps
     )
-    layers = [
+    return [
         *_assembly.normalized([first], batch_normalization),
         keras.layers.Reshape(bottom),
         *_doubling([output, *up], sizes, batch_normalization),
     ]
-    return _assembly.chain((code,), layers, "decoder")
 
 
 def _image(input_shape: Any) -> tuple[int, ...]:

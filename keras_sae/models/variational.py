@@ -1,5 +1,6 @@
 """A code that is a Gaussian, and the model that trains it."""
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -7,7 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks
-from keras_sae.layers import Sampling, sparsity
+from keras_sae.layers import Sampling, SparseDense, _forward, get_sparsity
+from keras_sae.layers import sparsity as sparsities
 from keras_sae.models import _assembly, _inputs, likelihoods
 from keras_sae.models.autoencoder import Autoencoder
 from keras_sae.registration import register
@@ -67,9 +69,24 @@ class VariationalAutoencoder(Autoencoder):
                 `"binary_crossentropy"` for a Bernoulli.
             **kwargs: As in Keras.
         """
-        if isinstance(loss, str) and loss == sparsity.AUTO:
+        if isinstance(loss, str) and loss == sparsities.AUTO:
             loss = self.likelihood.loss
         super().compile(optimizer, loss, **kwargs)
+
+    def _made(self, forward: _forward.Forward) -> Any:
+        """What the layer of a sparse mean told: it is the code, but for the noise.
+
+        The decoder takes the code with its noise, so not the entries of the mean.
+        """
+        made = next((m for m in forward.codes if m.layer is self._mean_layer()), None)
+        return made and replace(made, entries=None)
+
+    def _mean_layer(self) -> Any:
+        """The layer whose output is the mean, where that is a layer's alone."""
+        joined = self._sampling().input._keras_history.operation
+        if not isinstance(joined, keras.layers.Concatenate):
+            return None
+        return joined.input[0]._keras_history.operation
 
     def posterior(self, x: Any, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
         """Returns the parameters of the code's distribution.
@@ -89,8 +106,12 @@ class VariationalAutoencoder(Autoencoder):
 
     def posterior_layers(self) -> tuple[keras.Model, Sampling]:
         """Returns the model up to the parameters, and the layer that splits them."""
-        [layer] = [x for x in self.encoder.layers if isinstance(x, Sampling)]
+        layer = self._sampling()
         return keras.Model(self.encoder.input, layer.input), layer
+
+    def _sampling(self) -> Sampling:
+        [layer] = [x for x in self.encoder.layers if isinstance(x, Sampling)]
+        return layer
 
     def elbo(
         self, x: Any, samples: int = 1, batch_size: int = 256, seed: int = 0
@@ -151,12 +172,15 @@ def variational(
     latent_dim: int,
     beta: float = 1.0,
     *,
+    sparsity: Any = None,
     likelihood: Any = "gaussian",
     free_bits: float = 0.0,
     activation: Any = "relu",
+    code_activation: Any = "auto",
     output_activation: Any = "auto",
     corruption: Any = None,
     centering: bool = False,
+    scaling: bool = False,
     batch_normalization: bool = False,
     kernel_initializer: Any = "glorot_uniform",
     kernel_regularizer: Any = None,
@@ -173,18 +197,27 @@ def variational(
     in place of `mse`. At `beta=1` the loss is the negative ELBO divided by `D`, but
     for a factor and a constant.
 
+    A `sparsity` is that of the posterior's mean, which is the code at inference; while
+    training the decoder sees it with its noise. `sparsity_loss` and `l0` are of the
+    mean then, and without a sparsity no unit is ever off.
+
     Args:
         input_shape: Shape of one sample without the batch, e.g. `(28, 28, 1)`.
         units: Width of each hidden layer of the encoder, outermost first.
         latent_dim: Width of the code.
         beta: Weight of the divergence from the prior.
+        sparsity: As in `keras_sae.models.shallow`, of the posterior's mean.
         likelihood: `GaussianLikelihood(variance)`, `BernoulliLikelihood()`, or
             `"gaussian"` (variance 1/2), `"bernoulli"`.
         free_bits: Nats a latent unit that cost nothing more.
         activation: Of every hidden layer, on both sides.
+        code_activation: Of the posterior's mean; `"auto"` is what its sparsity needs,
+            and linear without one.
         output_activation: Of the reconstruction; `"auto"` is the likelihood's.
         corruption: None, or a layer that damages the input while training.
         centering: Whether the encoder subtracts the data's mean.
+        scaling: Whether the model works on data of unit mean square, as in
+            `keras_sae.models.shallow`; call the model's `adapt` before `fit`.
         batch_normalization: Whether to normalise the output of the hidden layers.
         kernel_initializer: Of every kernel.
         kernel_regularizer: Of every kernel (weight decay).
@@ -195,8 +228,9 @@ def variational(
         `posterior`, `elbo` and `sample`.
 
     Raises:
-        ValueError: An argument is out of its range, or the output activation gives
-            values that the likelihood does not have.
+        ValueError: An argument is out of its range, the output activation gives
+            values that the likelihood does not have, or `scaling` meets a likelihood
+            with bounds.
 
     Reference:
         Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014; Higgins et
@@ -216,9 +250,11 @@ def variational(
     size = _assembly.size(shape)
     latent_dim = checks.positive_integer("latent_dim", latent_dim)
     likelihood = likelihoods.get(likelihood)
-    if output_activation == sparsity.AUTO:
+    if output_activation == sparsities.AUTO:
         output_activation = likelihood.output_activation
     likelihoods.check_range(likelihood, output_activation)
+    if scaling:
+        likelihoods.check_unbounded(likelihood)
     options = {
         "kernel_initializer": kernel_initializer,
         "kernel_regularizer": kernel_regularizer,
@@ -228,12 +264,31 @@ def variational(
         keras.layers.Dense(width, activation, name=f"encode_{n}", **options)
         for n, width in enumerate(units, start=1)
     ]
-    posterior = keras.layers.Dense(2 * latent_dim, name="posterior", **options)
-    code = Sampling(factor, free_bits, name="code")
-    layers = [*_assembly.normalized(hidden, batch_normalization), posterior, code]
-    encoder = _assembly.encoder(shape, layers, corruption, centering)
+    layers = _assembly.normalized(hidden, batch_normalization)
+    below = _assembly.encoder(shape, layers, corruption, centering, scaling)
+    parameters = _parameters(
+        below.output, latent_dim, get_sparsity(sparsity), code_activation, options
+    )
+    code = Sampling(factor, free_bits, name="code")(parameters)
+    encoder = keras.Model(below.input, code, name="encoder")
     outputs = [(size, output_activation), *((width, activation) for width in units)]
     decoder = _assembly.decoder(
-        shape, latent_dim, outputs, batch_normalization=batch_normalization, **options
+        shape,
+        latent_dim,
+        outputs,
+        batch_normalization=batch_normalization,
+        scaling=scaling,
+        **options,
     )
     return VariationalAutoencoder(encoder, decoder, likelihood, name=name)
+
+
+def _parameters(
+    x: Any, latent_dim: int, sparsity: Any, activation: Any, options: dict[str, Any]
+) -> Any:
+    """The means and the logarithms of the variances, side by side."""
+    if sparsity is None and activation == sparsities.AUTO:
+        return keras.layers.Dense(2 * latent_dim, name="posterior", **options)(x)
+    mean = SparseDense(latent_dim, activation, sparsity, name="mean", **options)
+    log_variance = keras.layers.Dense(latent_dim, name="log_variance", **options)
+    return keras.layers.Concatenate(name="posterior")([mean(x), log_variance(x)])
