@@ -201,6 +201,22 @@ def test_the_models_own_compilation_is_left_as_it_was(rng):
     assert int(to_numpy(optimizer.iterations)) == 4
 
 
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras has one step a call there.")
+@pytest.mark.parametrize("pretrain", [pretraining.greedy, pretraining.boltzmann])
+def test_levels_run_as_many_steps_a_call_as_the_model(rng, pretrain):
+    x, watch = _data(rng), _Watch()
+
+    def trained(**options):
+        keras.utils.set_random_seed(0)
+        model = _stack()
+        model.compile("sgd", **options)
+        pretrain(model, x, 2, batch_size=8, callbacks=[watch], verbose=0)
+        return weights_of(model)
+
+    assert_same_weights(trained(), trained(steps_per_execution=3))
+    assert [level.steps_per_execution for level in watch.models] == [1, 1, 3, 3]
+
+
 def test_pretrained_models_save_clone_and_stay_tied(rng, tmp_path):
     x, model = _data(rng), _stack(tied=True)
     pretraining.greedy(model, x, 2, batch_size=16, verbose=0)

@@ -37,7 +37,8 @@ def greedy(
     code below is computed once a level, without corruption. Codes of an array
     are kept in memory, those of a stream (or of a `numpy.memmap`) in a
     temporary file that is read batch by batch, so the data may be larger than
-    memory. The model's compilation and optimizer are left as they are.
+    memory. The model's compilation and optimizer are left as they are; of its
+    compilation the levels take `steps_per_execution`.
 
     The output of a level must reach the values of the code below: a ReLU code
     needs a ReLU or linear output, a sigmoid code a sigmoid or linear one. That
