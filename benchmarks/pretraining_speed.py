@@ -8,8 +8,8 @@ Greedy pretraining against the same loop written in plain Keras and in PyTorch, 
 a Boltzmann machine of 784 x 1000 units by CD-1 against scikit-learn's. Every run
 starts from new weights, and building and compiling count. A Keras backend is chosen
 once a process, so this script starts itself once for TensorFlow and once for JAX;
-in each of the two all sides take turns. A run leaves the results of other backends and
-other numbers of epochs as they are.
+in each of the two all sides take turns. A run leaves the results of other backends,
+other numbers of epochs and other kinds as they are.
 """
 
 import argparse
@@ -151,20 +151,18 @@ def main() -> None:
         return
     shape = machine()
     path = RESULTS / "pretraining_speed.json"
+    task = {"samples": options.samples, "batch": BATCH, "sizes": [DIMENSION, *SIZES]}
     kept = json.loads(path.read_text()) if path.exists() and not options.small else {}
-    runs = kept.get("seconds", {})
+    if kept.get("settings") != task:
+        kept = {"machine": {}, "seconds": {}}
+    runs, machines = kept["seconds"], kept["machine"]
     for backend in options.backends:
-        runs[f"{backend}, {options.epochs} epochs"] = inside(
-            backend, settings, options.kinds
-        )
+        name = f"{backend}, {options.epochs} epochs"
+        runs.setdefault(name, {}).update(inside(backend, settings, options.kinds))
+        machines[name] = shape
     result = {
-        "settings": {
-            "samples": options.samples,
-            "rounds": options.rounds,
-            "batch": BATCH,
-            "sizes": [DIMENSION, *SIZES],
-        },
-        "machine": shape,
+        "settings": task,
+        "machine": machines,
         "seconds": runs,
         "ratios": {name: ratios(medians(times)) for name, times in runs.items()},
     }

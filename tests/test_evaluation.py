@@ -221,6 +221,22 @@ def test_an_interrupted_training_goes_on_and_leaves_nothing_half_written(
     assert len(history["loss"]) == 4
 
 
+class _Enough(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == 3
+
+
+def test_the_history_ends_where_a_resumed_training_was_stopped(tmp_path, monkeypatch):
+    """Further on there are logs of the first attempt, whose weights are gone."""
+    monkeypatch.setattr(training, "_OLD", 600.0)
+    builders = {"L1": _builders()["L1"]}
+    with pytest.raises(KeyboardInterrupt):
+        _compare(builders, 9, directory=tmp_path, callbacks=lambda _: [_Stop(at=7)])
+    _compare(builders, 9, directory=tmp_path, callbacks=lambda _: [_Enough()])
+    history = json.loads((tmp_path / "l1-seed0.json").read_text())["history"]
+    assert len(history["loss"]) == 4
+
+
 def test_compare_needs_a_model():
     with pytest.raises(ValueError, match="holds no model"):
         evaluation.compare({}, (X, Y), (X, Y), epochs=1)

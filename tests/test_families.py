@@ -330,6 +330,36 @@ def test_a_convolution_s_output_starts_at_the_mean_of_the_data():
     np.testing.assert_allclose(to_numpy(center.mean), means, rtol=1e-5)
 
 
+@pytest.mark.parametrize("make", SCALED.values(), ids=SCALED)
+def test_one_batch_does_not_undo_what_was_adapted_to(make):
+    model = make()
+    x = 3 + data(model, 2000)
+    model.adapt(x)
+    model.compile("sgd", jit_compile=False)
+    model.train_on_batch(x[:20] + 1)
+    # A hundredth of the samples, one further up.
+    expected = x.mean(axis=tuple(range(x.ndim - 1))) + 1 / 101
+    center = to_numpy(model.encoder.get_layer("center").mean)
+    np.testing.assert_allclose(center, expected, atol=0.01)
+
+
+@pytest.mark.parametrize("make", SCALED.values(), ids=SCALED)
+def test_a_bounded_output_is_not_scaled(make):
+    with pytest.raises(ValueError, match=r"`scaling`.*'tanh', whose values.*'linear'"):
+        make(scaling=True, output_activation="tanh")
+
+
+def test_an_activation_behind_a_convolution_has_no_centre_in_its_bias():
+    code = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
+    code.build((None, 4, 4, 1))
+    up = [keras.layers.Dense(16), keras.layers.Reshape((4, 4, 1))]
+    last = [keras.layers.Conv2D(1, 3, padding="same"), keras.layers.ReLU()]
+    decoder = keras.Sequential([keras.Input((3,)), *up, *last])
+    model = models.Autoencoder(code, decoder)
+    model.adapt(data(model))
+    np.testing.assert_array_equal(to_numpy(last[0].bias), 0)
+
+
 def test_a_deep_model_s_scale_may_not_be_forgotten(x):
     model = models.stacked((D,), (5, 4), "l1", scaling=True)
     model.compile()

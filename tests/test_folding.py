@@ -24,7 +24,7 @@ FOLDED = {
     "no bias": (lambda: models.shallow((3, 4), 10, "l1", use_bias=False), {"center"}),
     "sigmoid output": (
         lambda: models.shallow(
-            (3, 4), 10, "gated", scaling=True, output_activation="sigmoid"
+            (3, 4), 10, "gated", scaling=True, output_activation="softplus"
         ),
         {"unscale"},
     ),

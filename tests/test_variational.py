@@ -322,8 +322,21 @@ def test_a_sparse_mean_can_be_steered(rng):
 
 
 def test_a_bounded_likelihood_is_not_scaled():
-    with pytest.raises(ValueError, match=r"`scaling`.*BernoulliLikelihood.*Leave it"):
+    with pytest.raises(ValueError, match=r"`scaling`.*'sigmoid', whose values"):
         make(likelihood="bernoulli", scaling=True)
+
+
+def test_a_mean_that_is_sparse_in_part_is_no_sparse_mean(x):
+    """Its figures are of the code, as where no layer makes the mean alone."""
+    inputs = keras.Input((D,))
+    sparse = layers.SparseDense(1, sparsity=layers.TopK(1, auxiliary=None))(inputs)
+    dense = keras.layers.Dense(LATENT - 1)(inputs)
+    log_variance = keras.layers.Dense(LATENT)(inputs)
+    parts = keras.layers.Concatenate()([sparse, dense, log_variance])
+    encoder = keras.Model(inputs, layers.Sampling()(parts))
+    model = models.VariationalAutoencoder(encoder, make().decoder)
+    model.compile(jit_compile=False)
+    assert model.train_on_batch(x, return_dict=True)["l0"] == pytest.approx(LATENT)
 
 
 def test_samples_are_decoded_from_the_prior():

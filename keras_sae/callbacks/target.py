@@ -49,6 +49,10 @@ class SparsityTarget(keras.callbacks.Callback):
     loss is no figure to stop by: take `val_reconstruction_loss`. The fit over, the
     scale is 0: the thresholds hold what they have learned.
 
+    How far a step goes depends on how many there are. Of a stream of unknown length the
+    first epoch is taken for 1,000 steps or more, which is slow where it has fewer:
+    several epochs, or `steps_per_epoch`, mend that.
+
     The controlled figure is `l0`, or `expected_l0` for a code that is never exactly
     zero. The scale is logged as `sparsity_scale`. A fit that ends more than 5% off
     the target, by a mean of the last steps, warns with what came and what to change.

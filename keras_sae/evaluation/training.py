@@ -121,8 +121,11 @@ class Run:
 
         # Keras makes columns for a validation that there may not have been.
         logs = pd.read_csv(self._backup() / "logs.csv").dropna(axis=1, how="all")
-        # An epoch that ended without its backup was run and logged twice.
-        logs = logs.drop_duplicates("epoch", keep="last").drop(columns="epoch")
+        # Epochs that ended without a backup were run and logged twice, or once alone
+        # if the training that went on was stopped before them.
+        logs = logs[logs["epoch"] <= logs["epoch"].iloc[-1]]
+        logs = logs.drop_duplicates("epoch", keep="last").sort_values("epoch")
+        logs = logs.drop(columns="epoch")
         return {str(name): list(values) for name, values in logs.items()}
 
     def finish(self, model: Any, figures: dict[str, float], history: dict) -> None:

@@ -45,7 +45,7 @@ def adapt(model: Any, x: Any, location: str) -> None:
         if isinstance(layer, Centering):
             mean = _of_width(point, layer.mean.shape[0])
             layer.mean.assign(mean)
-            layer.count.assign(len(rows))
+            layer.count.assign(rows.size // len(mean))  # places, as in training
             centered = rows.reshape(-1, len(mean)) - mean
     rms = np.sqrt(np.mean(centered**2))
     scalings = scaling_layers(model)
@@ -57,6 +57,10 @@ def adapt(model: Any, x: Any, location: str) -> None:
         bias.assign(at / rms if scalings else at)
 
 
+# What may stand between the last kernel and the data that its bias is the centre of.
+_BEHIND = (Scaling, keras.layers.Cropping2D, keras.layers.Reshape)
+
+
 def _of_width(point: np.ndarray, width: int) -> np.ndarray:
     """A mean of each value becomes one of each channel, where a layer has those."""
     return point.reshape(-1, width).mean(axis=0)
@@ -64,9 +68,11 @@ def _of_width(point: np.ndarray, width: int) -> np.ndarray:
 
 def _output_bias(model: Any) -> Any:
     """The bias in which a linear decoder holds the centre of the data."""
-    kernels = [x for x in flatten(model.decoder) if hasattr(x, "kernel")]
-    last = kernels[-1]
+    layers = flatten(model.decoder)
+    place = max(i for i, x in enumerate(layers) if hasattr(x, "kernel"))
+    last, *behind = layers[place:]
     linear = getattr(last, "activation", None) is keras.activations.linear
+    linear = linear and all(isinstance(x, _BEHIND) for x in behind)
     # A dense layer has one a value, a convolution one a channel.
     widths = (int(np.prod(model.sample_shape)), model.sample_shape[-1])
     bias = getattr(last, "bias", None)

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_sae import checks
 from keras_sae.layers import Centering, Scaling, SparseDense, TiedDense, get_sparsity
+from keras_sae.layers.sparsity import bounds
 
 Layers = list[keras.layers.Layer]
 
@@ -86,9 +87,24 @@ def before(corruption: Any, centering: bool, scaling: bool, *shaping: Any) -> La
     return [*corrupting(corruption), *shaping, *center, *scale]
 
 
-def unscaled(scaling: bool) -> Layers:
-    """Returns `[what brings a reconstruction to the size of the data]`, or nothing."""
-    return [Scaling(inverse=True, name="unscale")] if scaling else []
+def unscaled(scaling: bool, activation: Any) -> Layers:
+    """Returns `[what brings a reconstruction to the size of the data]`, or nothing.
+
+    Args:
+        scaling: Whether it is wanted.
+        activation: Of the reconstruction, before that.
+    """
+    if not scaling:
+        return []
+    low, high = bounds(keras.activations.get(activation))
+    if np.isfinite([low, high]).all():
+        raise ValueError(
+            "`scaling` brings a reconstruction to the size of the data, so it needs an "
+            f"output activation without bounds. Received: scaling=True with "
+            f"output_activation={activation!r}, whose values reach from {low:g} to "
+            f"{high:g}. Use 'linear', or scaling=False."
+        )
+    return [Scaling(inverse=True, name="unscale")]
 
 
 def copied(argument: str, layer: Any) -> keras.layers.Layer:
@@ -163,7 +179,7 @@ def decoder(
     output, *hidden = layers
     inside_out = normalized(hidden[::-1], batch_normalization)
     restore = keras.layers.Reshape(shape, name="reshape")
-    layers = [*inside_out, output, *unscaled(scaling), restore]
+    layers = [*inside_out, output, *unscaled(scaling, outputs[0][1]), restore]
     return chain((code,), layers, "decoder")
 
 

@@ -102,7 +102,7 @@ def convolutional(
     encoder = _assembly.chain(shape, layers, "encoder")
     activations = (activation, output_activation)
     layers = _decoding(shape, widths, activations, batch_normalization, options, maps)
-    layers += _assembly.unscaled(scaling)
+    layers += _assembly.unscaled(scaling, output_activation)
     decoder = _assembly.chain((code[0].units,), layers, "decoder")
     return Autoencoder(encoder, decoder, name=name)
 

@@ -154,16 +154,6 @@ def check_range(likelihood: Any, activation: Any) -> None:
         )
 
 
-def check_unbounded(likelihood: Any) -> None:
-    """Raises if a reconstruction may not be scaled back to the size of the data."""
-    if np.isfinite(likelihood.bounds).any():
-        raise ValueError(
-            "`scaling` multiplies the reconstruction by the size of the data, and a "
-            f"{type(likelihood).__name__} has values in {likelihood.bounds} alone. "
-            "Received: scaling=True. Leave it out, or take a GaussianLikelihood."
-        )
-
-
 def _rows(values: Any) -> np.ndarray:
     values = np.asarray(values, "float64")
     return values.reshape(len(values), -1)

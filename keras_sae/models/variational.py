@@ -83,10 +83,13 @@ class VariationalAutoencoder(Autoencoder):
 
     def _mean_layer(self) -> Any:
         """The layer whose output is the mean, where that is a layer's alone."""
-        joined = self._sampling().input._keras_history.operation
-        if not isinstance(joined, keras.layers.Concatenate):
+        history = self._sampling().input._keras_history
+        if not isinstance(history.operation, keras.layers.Concatenate):
             return None
-        return joined.input[0]._keras_history.operation
+        node = history.operation._inbound_nodes[history.node_index]
+        mean, *rest = node.input_tensors
+        alone = len(rest) == 1 and mean.shape[-1] == self.encoder.output_shape[-1]
+        return mean._keras_history.operation if alone else None
 
     def posterior(self, x: Any, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
         """Returns the parameters of the code's distribution.
@@ -198,8 +201,9 @@ def variational(
     for a factor and a constant.
 
     A `sparsity` is that of the posterior's mean, which is the code at inference; while
-    training the decoder sees it with its noise. `sparsity_loss` and `l0` are of the
-    mean then, and without a sparsity no unit is ever off.
+    training the reconstruction is made of it with its noise. `sparsity_loss` and `l0`
+    are of the mean then, and so is what a sparsity decodes beside it: the prefixes of a
+    `Matryoshka`, the gates of a `Gated`, the dead units of an `AuxK`.
 
     Args:
         input_shape: Shape of one sample without the batch, e.g. `(28, 28, 1)`.
@@ -229,8 +233,8 @@ def variational(
 
     Raises:
         ValueError: An argument is out of its range, the output activation gives
-            values that the likelihood does not have, or `scaling` meets a likelihood
-            with bounds.
+            values that the likelihood does not have, or `scaling` meets an output
+            activation with bounds.
 
     Reference:
         Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014; Higgins et
@@ -253,8 +257,6 @@ def variational(
     if output_activation == sparsities.AUTO:
         output_activation = likelihood.output_activation
     likelihoods.check_range(likelihood, output_activation)
-    if scaling:
-        likelihoods.check_unbounded(likelihood)
     options = {
         "kernel_initializer": kernel_initializer,
         "kernel_regularizer": kernel_regularizer,
