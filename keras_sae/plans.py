@@ -10,7 +10,7 @@ import keras
 from keras_sae import layers, models, pretraining, regularizers
 
 # Steps a call of the backend. Steps as short as those of small images cost less than
-# TensorFlow's calls; JAX gains nothing, and PyTorch has one a call.
+# TensorFlow's calls. On JAX Keras makes the calls all the same; PyTorch has one a call.
 _AT_ONCE = {"tensorflow": 32}
 
 
