@@ -97,6 +97,12 @@ FAMILIES = {
         models.variational((D,), 5, 3, centering=True, scaling=True)
     ),
 }
+# Parts of the loss, where they are more than the reconstruction's and one beside it.
+SEVERAL = {
+    FAMILIES["variational-l1"]: 3,
+    FAMILIES["variational-gated"]: 4,
+    FAMILIES["variational-nested"]: 3,
+}
 families = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
 
 
@@ -141,7 +147,7 @@ def test_a_fit_logs_the_parts_of_its_loss(make):
     names = ("reconstruction", "sparsity", "auxiliary", "kl")
     parts = [logs[f"val_{n}_loss"][0] for n in names if f"val_{n}_loss" in logs]
     assert logs["val_loss"][0] == pytest.approx(sum(parts), rel=1e-5)
-    assert (len(parts) > 1) == extra
+    assert len(parts) == SEVERAL.get(make, 1 + extra)
     assert model.encode(x).shape == (8, model.encoder.output_shape[-1])
     assert model.predict(x, verbose=0).shape == x.shape
 
@@ -315,7 +321,7 @@ def test_scaling_a_model_is_scaling_its_data(make):
         return model.predict(data, verbose=0)
 
     by_hand = rebuilt(x / rms) * rms
-    np.testing.assert_allclose(rebuilt(x, scaling=True), by_hand, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(rebuilt(x, scaling=True), by_hand, rtol=1e-4, atol=1e-4)
 
 
 def test_a_convolution_s_output_starts_at_the_mean_of_the_data():

@@ -22,7 +22,7 @@ FOLDED = {
     "deep": (lambda: models.deep((3, 4), (8, 5), "l1", centering=True), set()),
     "deep scaled": (lambda: models.deep((3, 4), (8, 5), "l1", scaling=True), set()),
     "no bias": (lambda: models.shallow((3, 4), 10, "l1", use_bias=False), {"center"}),
-    "sigmoid output": (
+    "softplus output": (
         lambda: models.shallow(
             (3, 4), 10, "gated", scaling=True, output_activation="softplus"
         ),

@@ -10,6 +10,9 @@ from keras_sae import checks
 from keras_sae.layers import Centering, Scaling
 from keras_sae.models.levels import flatten
 
+# What may stand between the last kernel and the data that its bias is the centre of.
+_BEHIND = (Scaling, keras.layers.Cropping2D, keras.layers.Reshape)
+
 
 def mean(rows: np.ndarray) -> np.ndarray:
     """Returns the mean of the rows."""
@@ -55,10 +58,6 @@ def adapt(model: Any, x: Any, location: str) -> None:
     if bias is not None:
         at = _of_width(point, bias.shape[0])
         bias.assign(at / rms if scalings else at)
-
-
-# What may stand between the last kernel and the data that its bias is the centre of.
-_BEHIND = (Scaling, keras.layers.Cropping2D, keras.layers.Reshape)
 
 
 def _of_width(point: np.ndarray, width: int) -> np.ndarray:
