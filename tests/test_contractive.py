@@ -6,14 +6,13 @@ import pytest
 from helpers import BACKEND, sigmoid, to_numpy, total
 
 from keras_sae import layers, models
-from keras_sae.models import _contraction
+from keras_sae.models import _slopes
+from keras_sae.models._contraction import Contraction
 
 FACTOR = 0.3
 # Piecewise linear ones have no derivative at their kinks, where a finite
 # difference would step across; automatic differentiation takes a side as we do.
-ACTIVATIONS = sorted(
-    f.__name__ for f in [*_contraction.SLOPES, *_contraction.SLOPES_BY_INPUT]
-)
+ACTIVATIONS = sorted(f.__name__ for f in [*_slopes.SLOPES, *_slopes.SLOPES_BY_INPUT])
 
 
 def jacobian(function, x: np.ndarray) -> np.ndarray:
@@ -67,6 +66,85 @@ def test_deep(units, activation, x):
     model = models.deep(
         (6,), units, activation=activation, code_activation="tanh", contractive=FACTOR
     )
+    assert penalty(model, x) == pytest.approx(expected(model, x), rel=5e-5)
+
+
+@pytest.fixture
+def images(rng):
+    return rng.normal(size=(3, 5, 7, 2)).astype("float32")
+
+
+@pytest.mark.parametrize("units", [(3, 4), (4, 3, 5)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"activation": "silu", "kernel_size": 2},
+        {"activation": "tanh", "pooling": keras.layers.GlobalAveragePooling2D()},
+        {"sparsity": ["l1", "kl"], "activation": "softplus", "centering": True},
+    ],
+)
+def test_convolutional(units, options, images):
+    options = {"code_activation": "sigmoid", **options}
+    if isinstance(options.get("sparsity"), list):
+        options["sparsity"] = ["l1"] * (len(units) - 1) + ["kl"]
+    model = models.convolutional((5, 7, 2), units, contractive=FACTOR, **options)
+    model(images)
+    [contraction] = model._losses  # the model's own, the penalties are layers'
+    assert float(to_numpy(contraction)) == pytest.approx(
+        expected(model, images), rel=5e-5
+    )
+
+
+def test_of_equal_values_the_first_of_a_window_counts():
+    """A picture without contrast: every value of a window is the largest."""
+    model = models.convolutional((4, 4, 1), (1, 1), kernel_size=1, contractive=FACTOR)
+    convolution, code = model.encoder.layers[1], model.sparse_layers[-1]
+    convolution.set_weights([np.ones((1, 1, 1, 1)), np.ones(1)])
+    code.kernel.assign(np.ones((4, 1)))
+    # One place of each of the four windows, with a derivative of 1.
+    assert penalty(model, np.ones((2, 4, 4, 1), "float32")) == pytest.approx(FACTOR * 4)
+
+
+@pytest.mark.parametrize("sparsity", [None, "l1", "kl"])
+@pytest.mark.parametrize("units", [(5,), (7, 5)])
+def test_variational(units, sparsity, x):
+    model = models.variational(
+        (6,), units, 3, sparsity=sparsity, activation="elu", contractive=FACTOR
+    )
+    model(x)
+    [contraction] = model._losses
+    assert float(to_numpy(contraction)) == pytest.approx(expected(model, x), rel=5e-5)
+    logs = fitted(model, x)
+    assert logs["auxiliary_loss"] > 0
+    assert logs["kl_loss"] > 0
+
+
+def test_of_a_code_behind_convolutions_alone(images):
+    chain = [keras.Input((5, 7, 2)), keras.layers.Conv2D(2, 3, activation="tanh")]
+    encoder = keras.Sequential([*chain, keras.layers.Flatten()])
+    decoder = keras.Sequential(
+        [keras.Input((30,)), keras.layers.Dense(70), keras.layers.Reshape((5, 7, 2))]
+    )
+    model = models.Autoencoder(encoder, decoder, contractive=FACTOR)
+    assert penalty(model, images) == pytest.approx(expected(model, images), rel=5e-5)
+
+
+def fitted(model, x) -> dict[str, float]:
+    """The logs of one batch that changes nothing."""
+    model.compile(keras.optimizers.SGD(0.0))
+    logs = model.fit(x, verbose=0, batch_size=len(x)).history
+    return {name: values[0] for name, values in logs.items()}
+
+
+def test_a_dense_layer_of_every_place(rng):
+    x = rng.normal(size=(3, 4, 2)).astype("float32")
+    chain = [keras.Input((4, 2)), keras.layers.Dense(3, "tanh"), keras.layers.Flatten()]
+    encoder = keras.Sequential([*chain, layers.SparseDense(5, "sigmoid")])
+    decoder = keras.Sequential(
+        [keras.Input((5,)), keras.layers.Dense(8), keras.layers.Reshape((4, 2))]
+    )
+    model = models.Autoencoder(encoder, decoder, contractive=FACTOR)
     assert penalty(model, x) == pytest.approx(expected(model, x), rel=5e-5)
 
 
@@ -202,7 +280,7 @@ def test_it_contracts(rng):
         model.compile(keras.optimizers.Adam(0.05), jit_compile=False)
         for _ in range(15):
             model.train_on_batch(x)
-        norms[factor] = float(to_numpy(_contraction.encode(model.encoder, x)[1]))
+        norms[factor] = float(to_numpy(Contraction(model.encoder)(x)[1]))
     assert norms[1.0] < 0.2 * norms[0.0]
 
 
@@ -251,10 +329,48 @@ def test_batch_normalisation_has_no_jacobian_of_a_sample():
         models.deep((6,), (5, 4), contractive=0.1, batch_normalization=True)
 
 
-def test_other_layers_have_no_known_jacobian():
-    model = models.variational((6,), 5, 4)
-    with pytest.raises(ValueError, match=r"`contractive`.*Dense"):
-        models.Autoencoder(model.encoder, model.decoder, contractive=0.1)
+@pytest.mark.parametrize(
+    ("inside", "named"),
+    [
+        ([keras.layers.LayerNormalization()], "a LayerNormalization"),
+        ([layers.SparseDense(4, sparsity=layers.TopK(2))], "sparsity=TopK"),
+        ([keras.layers.Flatten()], "no layer that has a kernel"),
+    ],
+)
+def test_other_layers_have_no_known_jacobian(inside, named):
+    encoder = keras.Sequential([keras.Input((4,)), *inside])
+    decoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    with pytest.raises(ValueError, match=rf"`contractive`.*{named}"):
+        models.Autoencoder(encoder, decoder, contractive=0.1)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Conv2D(3, 3, strides=2),
+        keras.layers.Conv2D(4, 3, groups=2),
+        keras.layers.Conv2D(3, 2, dilation_rate=2),
+        keras.layers.MaxPooling2D(3, strides=2),
+        keras.layers.MaxPooling2D(2),  # 5 x 4 leaves a row
+        keras.layers.MaxPooling2D(2, padding="same", data_format="channels_first"),
+    ],
+)
+def test_convolutions_without_a_known_jacobian(layer):
+    chain = [keras.Input((5, 4, 2)), keras.layers.Conv2D(2, 1), layer]
+    encoder = keras.Sequential([*chain, keras.layers.Flatten(), layers.SparseDense(3)])
+    decoder = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(40), keras.layers.Reshape((5, 4, 2))]
+    )
+    with pytest.raises(ValueError, match=rf"`contractive`.*{type(layer).__name__} "):
+        models.Autoencoder(encoder, decoder, contractive=0.1)
+
+
+def test_a_code_of_two_inputs_is_refused():
+    x = keras.Input((4,))
+    both = keras.layers.Add(name="both")([layers.SparseDense(3)(x)] * 2)
+    decoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+    with pytest.raises(ValueError, match=r"`contractive`.*'both' of 2 inputs"):
+        models.Autoencoder(keras.Model(x, both), decoder, contractive=0.1)
 
 
 @pytest.mark.parametrize("factor", [-1, float("nan"), "1"])

@@ -84,6 +84,12 @@ FAMILIES = {
     "convolutional-scaled": lambda: adapted(
         models.convolutional(IMAGE, (4, 3, 2), L1(0.01), centering=True, scaling=True)
     ),
+    "convolutional-contractive": lambda: models.convolutional(
+        IMAGE, (4, 3, 2), contractive=0.1
+    ),
+    "convolutional-atoms": lambda: prepared(
+        partial(models.convolutional, IMAGE, (4, 3), layers.TopK(1, auxiliary=None))
+    ),
     "variational": lambda: models.variational((D,), (5, 4), 3),
     "variational-l1": lambda: models.variational((D,), (5, 4), 3, sparsity=L1(0.01)),
     "variational-batch-top-k": lambda: models.variational(
@@ -93,6 +99,11 @@ FAMILIES = {
     "variational-nested": lambda: models.variational(
         (D,), 5, 4, sparsity=layers.Matryoshka(layers.TopK(1), (2, 4))
     ),
+    "variational-contractive": lambda: models.variational((D,), 5, 3, contractive=0.1),
+    "variational-atoms": lambda: prepared(partial(models.variational, (D,), 5, 3)),
+    "variational-atoms-l1": lambda: prepared(
+        partial(models.variational, (D,), 5, 3, sparsity="l1")
+    ),
     "variational-scaled": lambda: adapted(
         models.variational((D,), 5, 3, centering=True, scaling=True)
     ),
@@ -100,6 +111,8 @@ FAMILIES = {
 # Parts of the loss, where they are more than the reconstruction's and one beside it.
 SEVERAL = {
     FAMILIES["variational-l1"]: 3,
+    FAMILIES["variational-contractive"]: 3,
+    FAMILIES["variational-atoms-l1"]: 3,
     FAMILIES["variational-gated"]: 4,
     FAMILIES["variational-nested"]: 3,
 }
@@ -298,6 +311,45 @@ def test_every_layer_may_start_as_the_transpose_of_its_mirror():
         model.sparse_layers, [model.decoder.get_layer("output"), *mirrors], strict=True
     ):
         np.testing.assert_array_equal(to_numpy(layer.kernel), to_numpy(mirror.kernel).T)
+
+
+@pytest.mark.parametrize("sparsity", [None, "l1"])
+def test_atoms_of_a_variational_model(x, sparsity):
+    model = models.variational(
+        (D,), 5, 3, sparsity=sparsity, unit_norm=True, transposed_start=True
+    )
+    output, inner = (model.decoder.get_layer(n) for n in ("output", "decode_2"))
+    mean = model.encoder.get_layer("mean" if sparsity else "posterior")
+    for layer, mirror in ((model.encoder.get_layer("encode_1"), output), (mean, inner)):
+        rows = to_numpy(mirror.kernel)
+        # A posterior's other columns are those of the variances.
+        np.testing.assert_array_equal(to_numpy(layer.kernel)[:, : len(rows)], rows.T)
+    model.compile(keras.optimizers.Adam(0.05))
+    model.fit(x, epochs=3, verbose=0)
+    for layer in (output, inner):
+        norms = np.linalg.norm(to_numpy(layer.kernel), axis=1)
+        np.testing.assert_allclose(norms, 1, rtol=1e-5)
+
+
+def test_atoms_of_a_convolutional_model(images):
+    options = {"unit_norm": True, "transposed_start": True}
+    model = models.convolutional(IMAGE, (4, 3), layers.TopK(1), **options)
+    [code], atoms = model.sparse_layers, model.decoder.get_layer("decode_2")
+    np.testing.assert_array_equal(to_numpy(code.kernel), to_numpy(atoms.kernel).T)
+    model.compile(keras.optimizers.Adam(0.05))
+    model.fit(images, epochs=3, verbose=0)
+    norms = np.linalg.norm(to_numpy(atoms.kernel), axis=1)
+    np.testing.assert_allclose(norms, 1, rtol=1e-5)
+
+
+def test_a_pooled_code_has_no_transpose():
+    with pytest.raises(ValueError, match=r"`transposed_start`.*leaves 4 of "):
+        models.convolutional(
+            IMAGE,
+            (4, 3),
+            pooling=keras.layers.GlobalAveragePooling2D(),
+            transposed_start=True,
+        )
 
 
 SCALED = {

@@ -74,3 +74,15 @@ def test_a_branching_encoder_is_left_alone(rng):
     decoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
     model = models.Autoencoder(encoder, decoder)
     assert folded(model) is model
+
+
+def test_adapt_of_a_decoder_without_a_kernel(rng):
+    """There is no bias to set; the centre is learned all the same."""
+    x = rng.normal(3, 1, size=(9, 2, 3)).astype("float32")
+    chain = [keras.Input((2, 3)), keras.layers.Flatten(), layers.Centering()]
+    encoder = keras.Sequential([*chain, layers.SparseDense(6)])
+    decoder = keras.Sequential([keras.Input((6,)), keras.layers.Reshape((2, 3))])
+    model = models.Autoencoder(encoder, decoder)
+    model.adapt(x)
+    mean = to_numpy(encoder.layers[1].mean)
+    np.testing.assert_allclose(mean, x.reshape(9, 6).mean(axis=0), rtol=1e-5)

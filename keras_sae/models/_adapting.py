@@ -68,8 +68,10 @@ def _of_width(point: np.ndarray, width: int) -> np.ndarray:
 def _output_bias(model: Any) -> Any:
     """The bias in which a linear decoder holds the centre of the data."""
     layers = flatten(model.decoder)
-    place = max(i for i, x in enumerate(layers) if hasattr(x, "kernel"))
-    last, *behind = layers[place:]
+    behind = []
+    while layers and not hasattr(layers[-1], "kernel"):
+        behind.append(layers.pop())
+    last = layers[-1] if layers else None
     linear = getattr(last, "activation", None) is keras.activations.linear
     linear = linear and all(isinstance(x, _BEHIND) for x in behind)
     # A dense layer has one a value, a convolution one a channel.

@@ -188,30 +188,36 @@ def atoms_at_unit_norm(tied: bool) -> keras.constraints.Constraint:
     return keras.constraints.UnitNorm(axis=0 if tied else 1)
 
 
+def mirrors(decoder: keras.Model, count: int) -> Layers:
+    """Returns the layers of a decoder of `decoder`, outermost first."""
+    return [decoder.get_layer(_mirror_name(n)) for n in range(1, count + 1)]
+
+
 def start(
-    codes: Sequence[SparseDense],
-    decoder: keras.Model,
-    constraint: Any,
-    transposed: bool,
+    codes: Sequence[Any], mirrors: Sequence[Any], constraint: Any, transposed: bool
 ) -> None:
     """Makes the weights of new layers what the options ask for.
 
     Args:
-        codes: Layers of the encoder, outermost first.
-        decoder: Their mirror, as `decoder` makes it.
-        constraint: None, or what the kernels of the mirror are to meet: Keras
+        codes: Layers of the encoder.
+        mirrors: For each the layer of the decoder at its side.
+        constraint: None, or what the kernels of the mirrors are to meet: Keras
             applies it only after an update.
         transposed: Whether each layer of the encoder starts as the transpose of the
-            layer at its side.
+            layer at its side; of a posterior's parameters, the means do.
     """
-    for n, code in enumerate(codes, start=1):
-        mirror = decoder.get_layer(_mirror_name(n))
+    for code, mirror in zip(codes, mirrors, strict=True):
         if constraint is not None:
             kernel = ops.convert_to_tensor(mirror.kernel)
             mirror.kernel.assign(constraint(kernel))
-        if transposed:
-            rows = ops.copy(mirror.kernel)  # JAX gives a buffer away once alone
-            code.kernel.assign(rows if code.unit_rows else ops.transpose(rows))
+        if not transposed:
+            continue
+        rows = ops.copy(mirror.kernel)  # JAX gives a buffer away once alone
+        if getattr(code, "unit_rows", False):
+            code.kernel.assign(rows)
+        else:
+            rest = ops.convert_to_tensor(code.kernel)[:, rows.shape[0] :]
+            code.kernel.assign(ops.concatenate([ops.transpose(rows), rest], axis=1))
 
 
 def _mirror_name(n: int) -> str:

@@ -11,8 +11,9 @@ from keras import ops
 
 from keras_sae import checks, metrics
 from keras_sae.layers import _forward, sparsity, tying
-from keras_sae.models import _adapting, _contraction, _inputs, _objectives
+from keras_sae.models import _adapting, _inputs, _objectives
 from keras_sae.models._checked import Checked
+from keras_sae.models._contraction import Contraction
 from keras_sae.models.levels import Level, flatten, levels_of
 from keras_sae.registration import register
 
@@ -84,8 +85,7 @@ class Autoencoder(Checked):
                 f"decoder {decoder.input_shape} -> {decoder.output_shape}."
             )
         self.contractive = checks.finite_factor("contractive", contractive)
-        if self.contractive:
-            _contraction.check(encoder)
+        self._contraction = Contraction(encoder) if self.contractive else None
         self.encoder = encoder
         self.decoder = decoder
         _inputs.check_sparsities(self.sparse_layers)
@@ -153,9 +153,9 @@ class Autoencoder(Checked):
         return _objectives.innermost(self.encoder, forward)
 
     def _encode(self, inputs: Any, training: bool | None) -> Any:
-        if not self.contractive:
+        if self._contraction is None:
             return self.encoder(inputs, training=training)
-        code, norm = _contraction.encode(self.encoder, inputs)
+        code, norm = self._contraction(inputs, training)
         _forward.add(self, "auxiliary_loss", self.contractive * norm)
         return code
 

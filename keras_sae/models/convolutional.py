@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_sae import checks
+from keras_sae.layers import AtomDense
 from keras_sae.layers import sparsity as sparsities
 from keras_sae.models import _assembly
 from keras_sae.models.autoencoder import Autoencoder
@@ -25,7 +26,10 @@ def convolutional(
     kernel_size: int = 3,
     pooling: Any = None,
     corruption: Any = None,
+    contractive: float = 0.0,
     batch_normalization: bool = False,
+    unit_norm: bool = False,
+    transposed_start: bool = False,
     centering: bool = False,
     scaling: bool = False,
     kernel_initializer: Any = "glorot_uniform",
@@ -54,7 +58,14 @@ def convolutional(
             place of `Flatten`, e.g. `keras.layers.GlobalAveragePooling2D()`.
         corruption: None, or a layer that damages the input while training; the
             target stays the clean input.
+        contractive: Weight of the penalty `mean_i(|dh_i / dx_i|_F^2)` on the Jacobian
+            of the code, exact through all layers and logged in `auxiliary_loss`. Its
+            cost a sample is that of `units[-1]` passes back through the encoder.
         batch_normalization: Whether to normalise the output of the convolutions.
+        unit_norm: Whether the atoms of the code, the rows of the kernel behind it, are
+            kept at norm 1 (`keras_sae.layers.AtomDense`).
+        transposed_start: Whether the code's layer starts as the transpose of the one
+            behind it. No pooling may stand in between.
         centering: Whether the encoder subtracts the data's mean, one of each channel.
         scaling: Whether the model works on data of unit mean square, as in
             `keras_sae.models.shallow`; call the model's `adapt` before `fit`.
@@ -67,7 +78,8 @@ def convolutional(
 
     Raises:
         ValueError: `input_shape` is not an image's, `units` has fewer than two
-            entries, or an argument is out of its range.
+            entries, an argument is out of its range, or the Jacobian that
+            `contractive` asks for is unknown.
 
     Reference:
         Masci et al., "Stacked convolutional auto-encoders for hierarchical feature
@@ -100,43 +112,53 @@ def convolutional(
         *code,
     ]
     encoder = _assembly.chain(shape, layers, "encoder")
-    activations = (activation, output_activation)
-    layers = _decoding(shape, widths, activations, batch_normalization, options, maps)
-    layers += _assembly.unscaled(scaling, output_activation)
+    sizes = _sizes(shape, len(down))
+    bottom = (*sizes[-1], widths[-2])
+    atoms = (AtomDense if unit_norm else keras.layers.Dense)(
+        _assembly.size(bottom), activation, name=f"decode_{len(widths)}", **options
+    )
+    up = _upward(shape, widths, (activation, output_activation), maps)
+    layers = [
+        *_assembly.normalized([atoms], batch_normalization),
+        keras.layers.Reshape(bottom),
+        *_doubling(up, sizes, batch_normalization),
+        *_assembly.unscaled(scaling, output_activation),
+    ]
     decoder = _assembly.chain((code[0].units,), layers, "decoder")
-    return Autoencoder(encoder, decoder, name=name)
+    if transposed_start:
+        _check_mirrored(code[0], atoms)
+    _assembly.start(code, [atoms], None, transposed_start)
+    return Autoencoder(encoder, decoder, contractive=contractive, name=name)
 
 
-def _decoding(
+def _upward(
     shape: tuple[int, ...],
     widths: tuple[int, ...],
     activations: tuple[Any, Any],
-    batch_normalization: bool,
-    options: dict[str, Any],
     maps: dict[str, Any],
 ) -> list[Any]:
-    """The mirror: a dense layer to the last feature maps, and the way back up."""
-    *filters, _ = widths
+    """The transposed convolutions, outermost first."""
     hidden, last = activations
-    sizes = _sizes(shape, len(filters))
-    bottom = (*sizes[-1], filters[-1])
-    first = keras.layers.Dense(
-        _assembly.size(bottom), hidden, name=f"decode_{len(widths)}", **options
-    )
     up = [
         keras.layers.Conv2DTranspose(
             width, strides=2, activation=hidden, name=f"decode_{n}", **maps
         )
-        for n, width in enumerate(filters[:-1], start=2)
+        for n, width in enumerate(widths[:-2], start=2)
     ]
     output = keras.layers.Conv2DTranspose(
         shape[-1], strides=2, activation=last, name="output", **maps
     )
-    return [
-        *_assembly.normalized([first], batch_normalization),
-        keras.layers.Reshape(bottom),
-        *_doubling([output, *up], sizes, batch_normalization),
-    ]
+    return [output, *up]
+
+
+def _check_mirrored(code: Any, atoms: Any) -> None:
+    taken, made = code.kernel.shape[0], atoms.kernel.shape[1]
+    if taken != made:
+        raise ValueError(
+            "`transposed_start` needs a code that takes in the values that the layer "
+            "behind it makes. Received: transposed_start=True with a `pooling` that "
+            f"leaves {taken} of {made}. Use pooling=None, or transposed_start=False."
+        )
 
 
 def _image(input_shape: Any) -> tuple[int, ...]:

@@ -122,5 +122,6 @@ def deep(
         kernel_initializer=kernel_initializer,
         kernel_regularizer=kernel_regularizer,
     )
-    _assembly.start(codes, decoder, norm, transposed_start and not tied)
+    mirrors = _assembly.mirrors(decoder, len(codes))
+    _assembly.start(codes, mirrors, norm, transposed_start and not tied)
     return Autoencoder(encoder, decoder, contractive=contractive, name=name)

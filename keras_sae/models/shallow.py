@@ -121,5 +121,6 @@ def shallow(
         kernel_regularizer=kernel_regularizer,
         **({"dense": AtomDense} if atoms else {"kernel_constraint": norm}),
     )
-    _assembly.start([code], decoder, norm, transposed_start and not tied)
+    mirrors = _assembly.mirrors(decoder, 1)
+    _assembly.start([code], mirrors, norm, transposed_start and not tied)
     return Autoencoder(encoder, decoder, contractive=contractive, name=name)

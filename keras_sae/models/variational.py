@@ -8,9 +8,9 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks
-from keras_sae.layers import Sampling, SparseDense, _forward, get_sparsity
+from keras_sae.layers import AtomDense, Sampling, SparseDense, _forward, get_sparsity
 from keras_sae.layers import sparsity as sparsities
-from keras_sae.models import _assembly, _inputs, likelihoods
+from keras_sae.models import _assembly, _graph, _inputs, likelihoods
 from keras_sae.models.autoencoder import Autoencoder
 from keras_sae.registration import register
 
@@ -83,13 +83,8 @@ class VariationalAutoencoder(Autoencoder):
 
     def _mean_layer(self) -> Any:
         """The layer whose output is the mean, where that is a layer's alone."""
-        history = self._sampling().input._keras_history
-        if not isinstance(history.operation, keras.layers.Concatenate):
-            return None
-        node = history.operation._inbound_nodes[history.node_index]
-        mean, *rest = node.input_tensors
-        alone = len(rest) == 1 and mean.shape[-1] == self.encoder.output_shape[-1]
-        return mean._keras_history.operation if alone else None
+        mean = _graph.mean(self._sampling().input)
+        return None if mean is None else _graph.made_by(mean)[0]
 
     def posterior(self, x: Any, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
         """Returns the parameters of the code's distribution.
@@ -182,6 +177,9 @@ def variational(
     code_activation: Any = "auto",
     output_activation: Any = "auto",
     corruption: Any = None,
+    contractive: float = 0.0,
+    unit_norm: bool = False,
+    transposed_start: bool = False,
     centering: bool = False,
     scaling: bool = False,
     batch_normalization: bool = False,
@@ -219,6 +217,13 @@ def variational(
             and linear without one.
         output_activation: Of the reconstruction; `"auto"` is the likelihood's.
         corruption: None, or a layer that damages the input while training.
+        contractive: Weight of the penalty `mean_i(|dm_i / dx_i|_F^2)` on the Jacobian
+            of the posterior's mean, exact through all layers and logged in
+            `auxiliary_loss`.
+        unit_norm: Whether the atoms of every layer are kept at norm 1, as in
+            `keras_sae.models.deep`.
+        transposed_start: Whether each layer of the encoder, the means' included,
+            starts as the transpose of the decoder's at its side.
         centering: Whether the encoder subtracts the data's mean.
         scaling: Whether the model works on data of unit mean square, as in
             `keras_sae.models.shallow`; call the model's `adapt` before `fit`.
@@ -233,8 +238,9 @@ def variational(
 
     Raises:
         ValueError: An argument is out of its range, the output activation gives
-            values that the likelihood does not have, or `scaling` meets an output
-            activation with bounds.
+            values that the likelihood does not have, `scaling` meets an output
+            activation with bounds, or the Jacobian that `contractive` asks for is
+            unknown.
 
     Reference:
         Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014; Higgins et
@@ -268,9 +274,19 @@ def variational(
     ]
     layers = _assembly.normalized(hidden, batch_normalization)
     below = _assembly.encoder(shape, layers, corruption, centering, scaling)
-    parameters = _parameters(
-        below.output, latent_dim, get_sparsity(sparsity), code_activation, options
-    )
+    sparsity = get_sparsity(sparsity)
+    plain = sparsity is None and code_activation == sparsities.AUTO
+    if plain:
+        mean = keras.layers.Dense(2 * latent_dim, name="posterior", **options)
+    else:
+        mean = SparseDense(
+            latent_dim, code_activation, sparsity, name="mean", **options
+        )
+    parameters = mean(below.output)
+    if not plain:
+        noise = keras.layers.Dense(latent_dim, name="log_variance", **options)
+        both = [parameters, noise(below.output)]
+        parameters = keras.layers.Concatenate(name="posterior")(both)
     code = Sampling(factor, free_bits, name="code")(parameters)
     encoder = keras.Model(below.input, code, name="encoder")
     outputs = [(size, output_activation), *((width, activation) for width in units)]
@@ -279,18 +295,12 @@ def variational(
         latent_dim,
         outputs,
         batch_normalization=batch_normalization,
+        dense=AtomDense if unit_norm else keras.layers.Dense,
         scaling=scaling,
         **options,
     )
-    return VariationalAutoencoder(encoder, decoder, likelihood, name=name)
-
-
-def _parameters(
-    x: Any, latent_dim: int, sparsity: Any, activation: Any, options: dict[str, Any]
-) -> Any:
-    """The means and the logarithms of the variances, side by side."""
-    if sparsity is None and activation == sparsities.AUTO:
-        return keras.layers.Dense(2 * latent_dim, name="posterior", **options)(x)
-    mean = SparseDense(latent_dim, activation, sparsity, name="mean", **options)
-    log_variance = keras.layers.Dense(latent_dim, name="log_variance", **options)
-    return keras.layers.Concatenate(name="posterior")([mean(x), log_variance(x)])
+    mirrors = _assembly.mirrors(decoder, len(outputs))
+    _assembly.start([*hidden, mean], mirrors, None, transposed_start)
+    return VariationalAutoencoder(
+        encoder, decoder, likelihood, contractive=contractive, name=name
+    )
