@@ -292,6 +292,19 @@ def test_a_target_of_the_input_s_shape_is_taken(x, rng):
     assert_logs(logs, figures(model, noisy, "l1", target=x))
 
 
+@tensorflow_only
+def test_a_step_is_traced_once(x):
+    """The trace is most of what a short fit costs, and variables would double it."""
+    labels = np.arange(SAMPLES) % 2
+    autoencoder, classifier = make("l1"), models.classifier(make("l1"), 2)
+    classifier.compile("adam")
+    for model, target in ((autoencoder, None), (classifier, labels)):
+        traces, step = [], model.train_step
+        model.train_step = lambda data, t=traces, s=step: (t.append(1), s(data))[1]
+        model.fit(x, target, batch_size=BATCH, epochs=2, verbose=0)
+        assert len(traces) == 1
+
+
 def test_fit_trains(x):
     model = make("l1", keras.optimizers.Adam(0.01))
     before = model.evaluate(x, batch_size=BATCH, verbose=0, return_dict=True)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_sae.layers import SparseDense, sparsity
-from keras_sae.models import _adapting, _inputs
+from keras_sae.models import _adapting, _inputs, _tracing
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 
@@ -72,6 +72,7 @@ class Checked(Exported):
         if hasattr(x, "element_spec") and not args:
             # Keras would warn that it does not shuffle a dataset, asked or not.
             kwargs.setdefault("shuffle", False)
+        _tracing.build_optimizer(self)
         return super().fit(x, y, batch_size, *args, **kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:

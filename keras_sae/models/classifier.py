@@ -7,10 +7,12 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks
-from keras_sae.models import _inputs
+from keras_sae.models import _inputs, _tracing
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 from keras_sae.registration import register
+
+_ACCURACY = ("accuracy",)
 
 
 @register
@@ -79,7 +81,7 @@ class Classifier(Exported):
         self,
         optimizer: Any = "adam",
         loss: Any = "sparse_categorical_crossentropy",
-        metrics: Any = ("accuracy",),
+        metrics: Any = _ACCURACY,
         **kwargs: Any,
     ) -> None:
         """Configures training as in Keras, for labels that are integers.
@@ -87,9 +89,12 @@ class Classifier(Exported):
         Args:
             optimizer: As in Keras.
             loss: As in Keras.
-            metrics: As in Keras.
+            metrics: As in Keras; the accuracy by default.
             **kwargs: As in Keras.
         """
+        if metrics is _ACCURACY:
+            # A metric has its variables at once, a name not before the first step.
+            metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
         metrics = list(metrics) if isinstance(metrics, tuple) else metrics
         super().compile(optimizer, loss, metrics=metrics, **kwargs)
 
@@ -124,6 +129,7 @@ class Classifier(Exported):
                 "`y` must hold at least two classes. Received: the label "
                 f"{y.ravel()[0]} for all {len(y)} samples."
             )
+        _tracing.build_optimizer(self)
         return super().fit(x, y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
