@@ -43,7 +43,8 @@ def families(
 
     Args:
         shape: Shape of one sample.
-        units: Width of the code; hidden layers are twice as wide.
+        units: Width of the code; hidden layers are twice as wide, and an eighth of
+            the code is on where a TopK says how much.
         epochs: Of the run; greedy pretraining takes half as many a level.
         l1: Weight of the L1 penalty.
         kl: Weight of the KL penalty.
@@ -68,6 +69,7 @@ def families(
         "no penalty": make(models.shallow, shape, units),
         "L1": make(models.shallow, shape, units, sparse),
         "KL": make(models.shallow, shape, units, near),
+        "TopK": make(models.shallow, shape, units, layers.TopK(max(1, units // 8))),
         "denoising": make(
             models.shallow, shape, units, corruption=layers.MaskingNoise(0.3)
         ),
