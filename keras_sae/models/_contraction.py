@@ -40,8 +40,10 @@ class Contraction:
         for place, (layer, _) in enumerate(path):
             damages = place < first and isinstance(layer, _DAMAGING)
             problem = None if damages else _pullbacks.problem(layer)
-            if problem or first == len(path):
-                raise _unknown(problem or "no layer that has a kernel")
+            if problem:
+                raise _unknown(problem)
+        if not behind:
+            raise _unknown("no layer that has a kernel")
         self._layers = [layer for layer, _ in path]
         self._first = first
         # All that the layers make in one pass: a corruption draws once.
@@ -60,7 +62,7 @@ class Contraction:
             by what a corruption layer leaves of `x`, and of a posterior's mean.
         """
         code, *made = self._model(x, training=training)
-        made = [ops.convert_to_tensor(x), *made]
+        made = [ops.cast(x, self._model.inputs[0].dtype), *made]
         steps = list(zip(self._layers, made[:-1], made[1:], strict=True))
         jacobian = None
         for layer, below, above in reversed(steps[self._first + 1 :]):
