@@ -418,7 +418,6 @@ ROWS = {
         settings={
             "layers": "784-1000-500-250-30, sigmoid, linear code",
             "training": "CD-1, 20 epochs a level; Adam 1e-3, cosine, 70 epochs",
-            "seeds": "cut to one of three",
         },
         long=True,
     ),
