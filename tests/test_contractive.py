@@ -1,5 +1,7 @@
 """The norm of the Jacobian against automatic and numerical differentiation."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -13,6 +15,14 @@ FACTOR = 0.3
 # Piecewise linear ones have no derivative at their kinks, where a finite
 # difference would step across; automatic differentiation takes a side as we do.
 ACTIVATIONS = sorted(f.__name__ for f in [*_slopes.SLOPES, *_slopes.SLOPES_BY_INPUT])
+
+
+class Twice(keras.layers.Dense):
+    """A dense layer's subclass that is none."""
+
+    def call(self, inputs):
+        """Returns twice what it would."""
+        return 2 * super().call(inputs)
 
 
 def jacobian(function, x: np.ndarray) -> np.ndarray:
@@ -285,9 +295,18 @@ def test_it_contracts(rng):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
-def test_precision(policy, x):
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(models.deep, (6,), (5, 4), "kl"),
+        partial(models.variational, (6,), 5, 4, activation="silu"),
+        partial(models.convolutional, (2, 3, 1), (5, 4), activation="gelu"),
+    ],
+)
+def test_precision(policy, make, x):
     keras.config.set_dtype_policy(policy)
-    model = models.deep((6,), (5, 4), "kl", contractive=FACTOR)
+    model = make(contractive=FACTOR)
+    x = x.reshape(5, *model.sample_shape)
     model(x)
     assert all(
         keras.backend.standardize_dtype(v.dtype) == "float32" for v in model.losses
@@ -334,7 +353,8 @@ def test_batch_normalisation_has_no_jacobian_of_a_sample():
     [
         ([keras.layers.LayerNormalization()], "a LayerNormalization"),
         ([layers.SparseDense(4, sparsity=layers.TopK(2))], "sparsity=TopK"),
-        ([keras.layers.Flatten()], "no layer that has a kernel"),
+        ([keras.layers.Flatten()], "no dense or convolutional layer"),
+        ([Twice(4)], "a Twice"),
     ],
 )
 def test_other_layers_have_no_known_jacobian(inside, named):
@@ -353,6 +373,7 @@ def test_other_layers_have_no_known_jacobian(inside, named):
         keras.layers.MaxPooling2D(3, strides=2),
         keras.layers.MaxPooling2D(2),  # 5 x 4 leaves a row
         keras.layers.MaxPooling2D(2, padding="same", data_format="channels_first"),
+        keras.layers.Flatten(data_format="channels_first"),
     ],
 )
 def test_convolutions_without_a_known_jacobian(layer):
@@ -361,8 +382,74 @@ def test_convolutions_without_a_known_jacobian(layer):
     decoder = keras.Sequential(
         [keras.Input((3,)), keras.layers.Dense(40), keras.layers.Reshape((5, 4, 2))]
     )
-    with pytest.raises(ValueError, match=rf"`contractive`.*{type(layer).__name__} "):
+    named = rf"`contractive`.*{type(layer).__name__} (with|whose) "
+    with pytest.raises(ValueError, match=named):
         models.Autoencoder(encoder, decoder, contractive=0.1)
+
+
+def of(shape: tuple[int, ...], *inside, units: int = 3):
+    """A contractive model of images whose encoder has these layers, then a dense."""
+    outer = [keras.layers.Flatten(), layers.SparseDense(units, "tanh")]
+    encoder = keras.Sequential([keras.Input(shape), *inside, *outer])
+    size = int(np.prod(shape))
+    back = [keras.layers.Dense(size), keras.layers.Reshape(shape)]
+    decoder = keras.Sequential([keras.Input((units,)), *back])
+    return models.Autoencoder(encoder, decoder, contractive=FACTOR)
+
+
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        partial(keras.layers.MaxPooling2D, 3, padding="same"),
+        partial(keras.layers.MaxPooling2D, (1, 3), padding="same"),
+        partial(keras.layers.GlobalAveragePooling2D, keepdims=True),
+    ],
+)
+@pytest.mark.parametrize("side", [4, 5, 6])
+def test_pooling(pooling, side, rng):
+    x = rng.normal(size=(3, side, side, 2)).astype("float32")
+    model = of((side, side, 2), keras.layers.Conv2D(3, 2, activation="elu"), pooling())
+    assert penalty(model, x) == pytest.approx(expected(model, x), rel=5e-5)
+
+
+@pytest.mark.parametrize(
+    "layer", [keras.layers.GlobalAveragePooling2D, keras.layers.MaxPooling2D]
+)
+def test_pooling_of_the_input_is_refused(layer):
+    with pytest.raises(ValueError, match=rf"`contractive`.*a {layer.__name__}, before"):
+        of((4, 4, 2), layer())
+
+
+def test_one_layer_at_two_sizes(rng):
+    x = rng.normal(size=(2, 12, 12, 1)).astype("float32")
+    pool, code = keras.layers.MaxPooling2D(2), layers.SparseDense(2, "tanh")
+    inputs = keras.Input((12, 12, 1))
+    maps = pool(pool(keras.layers.Conv2D(2, 1)(inputs)))
+    encoder = keras.Model(inputs, code(keras.layers.Flatten()(maps)))
+    back = [keras.layers.Dense(144), keras.layers.Reshape((12, 12, 1))]
+    decoder = keras.Sequential([keras.Input((2,)), *back])
+    model = models.Autoencoder(encoder, decoder, contractive=FACTOR)
+    assert penalty(model, x) == pytest.approx(expected(model, x), rel=5e-5)
+
+
+def test_a_code_of_maps_is_refused():
+    maps = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(1, 1)])
+    back = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(1, 1)])
+    with pytest.raises(ValueError, match=r"`contractive`.*a code of no vectors"):
+        models.Autoencoder(maps, back, contractive=FACTOR)
+
+
+def test_images_whatever_keras_is_configured_to_take(images):
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = models.convolutional(
+            (5, 7, 2), (3, 4), activation="tanh", contractive=FACTOR
+        )
+        assert penalty(model, images) == pytest.approx(
+            expected(model, images), rel=5e-5
+        )
+    finally:
+        keras.config.set_image_data_format("channels_last")
 
 
 def test_a_code_of_two_inputs_is_refused():

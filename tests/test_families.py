@@ -589,6 +589,19 @@ def test_a_frozen_encoder_stays(x, y):
     assert len(model.trainable_weights) == 2
 
 
+def test_the_accuracy_is_that_of_the_loss(x, y):
+    """With labels that are one-hot, `"accuracy"` is a categorical one."""
+    import tensorflow as tf
+
+    onehot = np.eye(CLASSES, dtype="float32")[y]
+    model = classifier()
+    model.compile("adam", "categorical_crossentropy", jit_compile=False)
+    data = tf.data.Dataset.from_tensor_slices((x, onehot)).batch(len(x))
+    logs = model.evaluate(data, verbose=0, return_dict=True)
+    found = to_numpy(model(x)).argmax(axis=1)
+    assert logs["accuracy"] == pytest.approx((found == y).mean())
+
+
 @pytest.mark.parametrize("trainable", [True, False])
 def test_a_classifier_comes_back(trainable, x, y, tmp_path):
     model = classifier(trainable_encoder=trainable)

@@ -35,19 +35,18 @@ class Contraction:
     def __init__(self, encoder: keras.Model) -> None:
         code = encoder.outputs[0]
         path = _path(code)
-        behind = [i for i, (layer, _) in enumerate(path) if _has_kernel(layer)]
-        first = behind[0] if behind else len(path)
-        for place, (layer, _) in enumerate(path):
-            damages = place < first and isinstance(layer, _DAMAGING)
-            problem = None if damages else _pullbacks.problem(layer)
+        behind = [i for i, (layer, _, _) in enumerate(path) if hasattr(layer, "kernel")]
+        self._first = behind[0] if behind else len(path)
+        for place, (layer, below, _) in enumerate(path):
+            before = place < self._first
+            problem = (_outside if before else _pullbacks.problem)(layer, below.shape)
             if problem:
                 raise _unknown(problem)
-        if not behind:
-            raise _unknown("no layer that has a kernel")
-        self._layers = [layer for layer, _ in path]
-        self._first = first
+        if not behind or len(code.shape) != 2:
+            raise _unknown("no dense or convolutional layer, or a code of no vectors")
+        self._layers = [layer for layer, _, _ in path]
         # All that the layers make in one pass: a corruption draws once.
-        tensors = [tensor for _, tensor in path]
+        tensors = [above for _, _, above in path]
         self._model = keras.Model(encoder.inputs[0], [code, *tensors])
 
     def __call__(self, x: Any, training: bool | None = None) -> tuple[Any, Any]:
@@ -75,13 +74,19 @@ class Contraction:
         return code, norm
 
 
-def _has_kernel(layer: Any) -> bool:
-    return hasattr(layer, "kernel")
+def _outside(layer: Any, _: Any) -> str | None:
+    """What keeps a layer from standing before the first kernel, or None.
+
+    Whatever it does must leave the norm of a derivative as it is, or scale it.
+    """
+    if isinstance(layer, (*_pullbacks.PASSIVE, *_DAMAGING)):
+        return None
+    return f"the layer {layer.name!r}, a {type(layer).__name__}, before any kernel"
 
 
-def _path(code: Any) -> list[tuple[Any, Any]]:
-    """The layers from the input to the code, each with its output."""
-    path: list[tuple[Any, Any]] = []
+def _path(code: Any) -> list[tuple[Any, Any, Any]]:
+    """The layers from the input to the code, each with its input and its output."""
+    path: list[tuple[Any, Any, Any]] = []
     tensor = code
     while True:
         layer, inputs = _graph.made_by(tensor)
@@ -93,7 +98,7 @@ def _path(code: Any) -> list[tuple[Any, Any]]:
             continue
         if len(inputs) > 1:
             raise _unknown(f"the layer {layer.name!r} of {len(inputs)} inputs")
-        path.append((layer, tensor))
+        path.append((layer, inputs[0], tensor))
         tensor = inputs[0]
 
 

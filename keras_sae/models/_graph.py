@@ -21,4 +21,6 @@ def mean(parameters: Any) -> Any:
     layer, inputs = made_by(parameters)
     if not isinstance(layer, keras.layers.Concatenate) or len(inputs) != 2:
         return None
-    return inputs[0] if 2 * inputs[0].shape[-1] == parameters.shape[-1] else None
+    beside = layer.axis in (-1, len(parameters.shape) - 1)
+    half = 2 * inputs[0].shape[-1] == parameters.shape[-1]
+    return inputs[0] if beside and half else None

@@ -12,7 +12,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.layers import Centering, Penalty, Sampling, Scaling, SparseDense
+from keras_sae.layers import (
+    AtomDense,
+    Centering,
+    Penalty,
+    Sampling,
+    Scaling,
+    SparseDense,
+)
 from keras_sae.models import _slopes
 
 Pullback = Callable[[Any, Any, Any, Any], Any]
@@ -67,7 +74,8 @@ def _pooling(layer: Any, x: Any, h: Any, jacobian: Any) -> Any:
     """Each value goes to the first of the largest of its window."""
     (rows, columns), (height, width) = layer.pool_size, h.shape[1:3]
     excess = (height * rows - x.shape[1], width * columns - x.shape[2])
-    edges = ((0, 0), (0, excess[0]), (0, excess[1]), (0, 0))
+    top, left = excess[0] // 2, excess[1] // 2
+    edges = ((0, 0), (top, excess[0] - top), (left, excess[1] - left), (0, 0))
     padded = ops.pad(ops.cast(x, "float32"), edges, constant_values=-math.inf)
     split = (-1, height, rows, width, columns, h.shape[3])
     windows = ops.transpose(ops.reshape(padded, split), (0, 1, 3, 5, 2, 4))
@@ -78,12 +86,15 @@ def _pooling(layer: Any, x: Any, h: Any, jacobian: Any) -> Any:
     first = ops.transpose(first, (0, 1, 4, 2, 5, 3))
     first = ops.reshape(first, (-1, height * rows, width * columns, h.shape[3]))
     wide = ops.repeat(ops.repeat(_explicit(jacobian, h), rows, axis=2), columns, axis=3)
-    return (wide * first[:, None])[:, :, : x.shape[1], : x.shape[2]]
+    spread = wide * first[:, None]
+    return spread[:, :, top : top + x.shape[1], left : left + x.shape[2]]
 
 
 def _average(_: Any, x: Any, h: Any, jacobian: Any) -> Any:
-    jacobian = _explicit(jacobian, h)[:, :, None, None] / (x.shape[1] * x.shape[2])
-    return jacobian * ops.cast(ops.ones_like(x), "float32")[:, None]
+    jacobian = _explicit(jacobian, h)
+    jacobian = ops.reshape(jacobian, (-1, jacobian.shape[1], 1, 1, x.shape[3]))
+    share = ops.cast(ops.ones_like(x), "float32") / (x.shape[1] * x.shape[2])
+    return jacobian * share[:, None]
 
 
 def _mean(_: Any, __: Any, h: Any, jacobian: Any) -> Any:
@@ -94,6 +105,7 @@ def _mean(_: Any, __: Any, h: Any, jacobian: Any) -> Any:
 
 PULLBACKS: dict[Any, Pullback] = {
     SparseDense: _dense,
+    AtomDense: _dense,
     keras.layers.Dense: _dense,
     keras.layers.Conv2D: _convolution,
     keras.layers.MaxPooling2D: _pooling,
@@ -105,7 +117,7 @@ PULLBACKS: dict[Any, Pullback] = {
 
 def pullback(layer: Any) -> Pullback:
     """Returns the function `(layer, x, h, J above) -> J below` of a layer."""
-    return next(f for kind, f in PULLBACKS.items() if isinstance(layer, kind))
+    return PULLBACKS[type(layer)]
 
 
 def squared_norm(layer: Any, x: Any, h: Any, jacobian: Any) -> Any:
@@ -120,7 +132,7 @@ def squared_norm(layer: Any, x: Any, h: Any, jacobian: Any) -> Any:
     if jacobian is None:
         atoms = ops.sum(ops.square(kernel), axis=0)
         return ops.mean(ops.sum(ops.square(slope) * atoms, axis=-1))
-    if len(x.shape) > 2:  # of each place the same kernel
+    if len(x.shape) > 2:  # the same kernel at every place
         return _mean_square(_dense(layer, x, h, jacobian))
     jacobian = jacobian * slope[:, None]
     gram = ops.matmul(ops.transpose(kernel), kernel)
@@ -132,12 +144,16 @@ def _mean_square(jacobian: Any) -> Any:
     return ops.mean(ops.sum(ops.square(jacobian), axis=axes))
 
 
-def problem(layer: Any) -> str | None:
-    """Says what keeps the Jacobian of a layer from being known, or None."""
+def problem(layer: Any, shape: tuple[int | None, ...]) -> str | None:
+    """Says what keeps the Jacobian of a layer from being known, or None.
+
+    Args:
+        layer: A layer of an encoder.
+        shape: Of its input, with the batch.
+    """
     name = f"the layer {layer.name!r}, a {type(layer).__name__}"
-    if isinstance(layer, PASSIVE):
-        return None
-    if not isinstance(layer, tuple(PULLBACKS)):
+    # A subclass may do anything else in its call.
+    if type(layer) not in PULLBACKS:
         return name
     order = getattr(layer, "data_format", "channels_last")
     if order != "channels_last":
@@ -146,19 +162,17 @@ def problem(layer: Any) -> str | None:
     if sparse is not None and not isinstance(sparse, Penalty):
         return f"sparsity={type(sparse).__name__}"
     if isinstance(layer, keras.layers.MaxPooling2D):
-        return _pooling_problem(layer, name)
+        apart = tuple(layer.strides) == tuple(layer.pool_size)
+        sides = zip(shape[1:3], layer.pool_size, strict=True)
+        whole = layer.padding == "same" or all(n % side == 0 for n, side in sides)
+        return (
+            None if apart and whole else f"{name} whose windows overlap or leave a rest"
+        )
     if isinstance(layer, keras.layers.Conv2D):
         plain = (*layer.strides, *layer.dilation_rate, layer.groups) == (1, 1, 1, 1, 1)
         if not plain:
-            return f"{name} with strides={layer.strides} or groups"
+            return f"{name} with strides, dilation or groups"
     activation = getattr(layer, "activation", keras.activations.linear)
     if activation not in _slopes.SLOPES and activation not in _slopes.SLOPES_BY_INPUT:
         return f"activation={getattr(activation, '__name__', repr(activation))!r}"
     return None
-
-
-def _pooling_problem(layer: Any, name: str) -> str | None:
-    apart = tuple(layer.strides) == tuple(layer.pool_size)
-    sizes = zip(layer.input.shape[1:3], layer.pool_size, strict=True)
-    whole = layer.padding == "same" or all(n % side == 0 for n, side in sizes)
-    return None if apart and whole else f"{name} whose windows overlap or leave a rest"

@@ -76,7 +76,9 @@ def slope(layer: Any, x: Any, h: Any) -> Any:
 def _before(layer: Any, x: Any) -> Any:
     if isinstance(layer, SparseDense):
         return layer.pre(x)
+    # In the layer's precision, whatever the kernel is kept in.
+    x, kernel = (ops.cast(v, layer.compute_dtype) for v in (x, layer.kernel))
     convolves = isinstance(layer, keras.layers.Conv2D)
-    product = layer.convolution_op if convolves else ops.matmul
-    z = product(x, layer.kernel)
-    return z if layer.bias is None else ops.add(z, layer.bias)
+    z = (layer.convolution_op if convolves else ops.matmul)(x, kernel)
+    bias = layer.bias
+    return z if bias is None else ops.add(z, ops.cast(bias, layer.compute_dtype))

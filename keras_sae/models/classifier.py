@@ -12,7 +12,7 @@ from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 from keras_sae.registration import register
 
-_ACCURACY = ("accuracy",)
+_LOSS, _ACCURACY = "sparse_categorical_crossentropy", ("accuracy",)
 
 
 @register
@@ -80,7 +80,7 @@ class Classifier(Exported):
     def compile(
         self,
         optimizer: Any = "adam",
-        loss: Any = "sparse_categorical_crossentropy",
+        loss: Any = _LOSS,
         metrics: Any = _ACCURACY,
         **kwargs: Any,
     ) -> None:
@@ -92,7 +92,7 @@ class Classifier(Exported):
             metrics: As in Keras; the accuracy by default.
             **kwargs: As in Keras.
         """
-        if metrics is _ACCURACY:
+        if (loss, metrics) == (_LOSS, _ACCURACY):
             # A metric has its variables at once, a name not before the first step.
             metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
         metrics = list(metrics) if isinstance(metrics, tuple) else metrics

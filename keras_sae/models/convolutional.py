@@ -108,7 +108,7 @@ def convolutional(
     layers = [
         *_assembly.before(corruption, centering, scaling),
         *_halving(down, penalties, batch_normalization),
-        _assembly.copied("pooling", pooling or keras.layers.Flatten()),
+        _assembly.copied("pooling", pooling or keras.layers.Flatten(**_CHANNELS_LAST)),
         *code,
     ]
     encoder = _assembly.chain(shape, layers, "encoder")

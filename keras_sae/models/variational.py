@@ -277,15 +277,14 @@ def variational(
     sparsity = get_sparsity(sparsity)
     plain = sparsity is None and code_activation == sparsities.AUTO
     if plain:
-        mean = keras.layers.Dense(2 * latent_dim, name="posterior", **options)
+        innermost = keras.layers.Dense(2 * latent_dim, name="posterior", **options)
+        parameters = innermost(below.output)
     else:
-        mean = SparseDense(
+        innermost = SparseDense(
             latent_dim, code_activation, sparsity, name="mean", **options
         )
-    parameters = mean(below.output)
-    if not plain:
-        noise = keras.layers.Dense(latent_dim, name="log_variance", **options)
-        both = [parameters, noise(below.output)]
+        log_variance = keras.layers.Dense(latent_dim, name="log_variance", **options)
+        both = [innermost(below.output), log_variance(below.output)]
         parameters = keras.layers.Concatenate(name="posterior")(both)
     code = Sampling(factor, free_bits, name="code")(parameters)
     encoder = keras.Model(below.input, code, name="encoder")
@@ -300,7 +299,7 @@ def variational(
         **options,
     )
     mirrors = _assembly.mirrors(decoder, len(outputs))
-    _assembly.start([*hidden, mean], mirrors, None, transposed_start)
+    _assembly.start([*hidden, innermost], mirrors, None, transposed_start)
     return VariationalAutoencoder(
         encoder, decoder, likelihood, contractive=contractive, name=name
     )
