@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keras_sae import models, plots
+from keras_sae import models, plans, plots
 
 X = np.random.default_rng(0).random((9, 4, 4, 1), dtype="float32")
 
@@ -153,3 +153,11 @@ def test_the_legend_of_a_history_is_not_cut_off(panels, tmp_path):
     assert box.x1 <= width
     assert min(axes.get_window_extent().y0 for axes in figure.axes) > box.y1
     assert min(axes.get_window_extent().height for axes in figure.axes) > height / 5
+
+
+def test_every_family_of_a_comparison_has_a_colour_of_its_own():
+    plan = plans.families((8, 8, 1), 4, 1, 1e-3, 1e-2, 0.05, 1e-3)
+    logs = {name: {"loss": [2.0, 1.0]} for name in plan.builders}
+    [axes] = plots.history(logs).axes
+    colours = {line.get_color() for line in axes.lines}
+    assert len(colours) == len(axes.lines) == len(plan.builders)
