@@ -191,6 +191,96 @@ def test_several_steps_per_execution(x):
     assert_logs(logs, figures(model, x, "l1"))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_size": BATCH},
+        {"batch_size": BATCH, "initial_epoch": 1, "validation": True},
+        {"validation": True, "validation_batch_size": 5},
+        {"batch_size": 1},
+        {"batch_size": BATCH, "target": True},
+    ],
+)
+def test_fit_trains_as_keras_does_from_the_array(x, other, settings):
+    """Batches, order and logs are the same, whatever way the array takes."""
+    settings = dict(settings)
+    target = x[::-1].copy() if settings.pop("target", False) else None
+    if settings.pop("validation", False):
+        settings["validation_data"] = (other,)
+
+    def trained(fit):
+        keras.utils.set_random_seed(3)
+        model = make()
+        history = fit(model, x, target, epochs=3, verbose=0, **settings)
+        return weights_of(model), history.history
+
+    ours, logs = trained(models.Autoencoder.fit)
+    theirs, expected = trained(keras.Model.fit)
+    assert logs == expected
+    for weight, same in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(weight, same)
+
+
+def test_a_classifier_trains_as_keras_does_from_the_arrays(x):
+    labels = np.arange(SAMPLES) % 3
+
+    def trained(fit):
+        keras.utils.set_random_seed(3)
+        model = models.classifier(make(), 3)
+        model.compile("adam", jit_compile=False)
+        history = fit(model, x, labels, batch_size=BATCH, epochs=3, verbose=0)
+        return weights_of(model), history.history
+
+    ours, logs = trained(models.Classifier.fit)
+    theirs, expected = trained(keras.Model.fit)
+    assert logs == expected
+    for weight, same in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(weight, same)
+
+
+@tensorflow_only
+def test_fit_of_an_array_does_not_tune_its_batches(x, monkeypatch):
+    """The thread of tf.data's tuning would hold up the end of every epoch."""
+    seen = []
+
+    def fit(self, data, y, batch_size, **kwargs):
+        seen.append((data, y, batch_size, kwargs))
+
+    model = make()
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    model.fit(x, batch_size=BATCH, epochs=2)
+    data, y, batch_size, kwargs = seen.pop()
+    assert data.options().autotune.enabled is False
+    assert data.cardinality().numpy() == 3
+    assert (y, batch_size) == (None, None)
+    assert kwargs == {"epochs": 2, "shuffle": False, "validation_batch_size": BATCH}
+    rows = np.concatenate([batch.numpy() for (batch,) in data])
+    assert not np.array_equal(rows, x)
+    np.testing.assert_array_equal(np.sort(rows, axis=0), np.sort(x, axis=0))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"shuffle": False},
+        {"shuffle": "batch"},
+        {"steps_per_epoch": 2},
+        {"validation_split": 0.5},
+        {"sample_weight": np.ones(SAMPLES)},
+    ],
+)
+def test_fit_leaves_to_keras_what_a_dataset_cannot_have(x, settings, monkeypatch):
+    seen = []
+    model = make()
+    monkeypatch.setattr(
+        keras.Model, "fit", lambda self, *args, **kwargs: seen.append((args, kwargs))
+    )
+    model.fit(x, batch_size=BATCH, **settings)
+    (data, *rest), kwargs = seen.pop()
+    assert data is x
+    assert (rest, kwargs) == ([None, BATCH], settings)
+
+
 def test_sample_weights_weigh_the_reconstruction_only(x):
     flat = x.reshape(SAMPLES, 36)
     model = models.shallow((36,), UNITS, SPARSITIES["l1"])

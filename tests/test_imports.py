@@ -33,7 +33,7 @@ ALLOWED = {
     "regularizers": GROUND,
     "metrics": GROUND,
     "layers": GROUND | {"regularizers"},
-    "models": CODE | FIGURES,
+    "models": CODE | FIGURES | {"datasets"},
     "pretraining": CODE | FIGURES | {"models"},
     "tuning": CODE | FIGURES | {"models", "pretraining", "evaluation"},
     "export": CODE | FIGURES | {"models"},

@@ -116,17 +116,17 @@ def test_a_level_is_trained_on_the_clean_code_of_the_level_below(rng):
 
 def test_the_code_below_is_computed_once_a_level(rng, monkeypatch):
     calls = []
-    predict = keras.Model.predict
+    predict = keras.Model.predict_on_batch
     monkeypatch.setattr(
         keras.Model,
-        "predict",
+        "predict_on_batch",
         lambda self, *args, **kwargs: (
             calls.append(self.name) or predict(self, *args, **kwargs)
         ),
     )
     model = _stack((5, 4, 3))
     pretraining.greedy(model, _data(rng), 3, batch_size=32, verbose=0)
-    assert len(calls) == 2  # and not for the innermost level
+    assert len(calls) == 2  # a batch a level, and not for the innermost one
 
 
 def test_only_the_level_under_way_is_trained(rng):

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks
-from keras_sae.models import _inputs, _tracing
+from keras_sae.models import _feeding, _inputs, _tracing
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 from keras_sae.registration import register
@@ -103,13 +103,21 @@ class Classifier(Exported):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does, after a look at the labels.
 
         Args:
             x: Array of shape `(samples, *input_shape)`, or a dataset of batches of
                 `(x, label)`.
             y: Labels of shape `(samples,)`, integers below `num_classes`.
+            batch_size: Samples a step, 32 if None.
             *args: As in Keras.
             **kwargs: As in Keras.
 
@@ -130,7 +138,8 @@ class Classifier(Exported):
                 f"{y.ravel()[0]} for all {len(y)} samples."
             )
         _tracing.build_optimizer(self)
-        return super().fit(x, y, *args, **kwargs)
+        x, y, batch_size, kwargs = _feeding.fed(x, y, batch_size, args, kwargs)
+        return super().fit(x, y, batch_size, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Returns loss and metrics as `keras.Model.evaluate` does.

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_sae import checks
+from keras_sae.models import _feeding, _tracing
 from keras_sae.registration import register
 
 
@@ -180,6 +181,19 @@ class RBM(keras.Model):
             if step + 1 < self.cd_steps:
                 z = self.to_hidden(visible.sample(inputs, self.seed))
         return ops.stop_gradient(first), ops.stop_gradient(mean)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains as `keras.Model.fit` does, without a target."""
+        _tracing.build_optimizer(self)
+        x, y, batch_size, kwargs = _feeding.fed(x, y, batch_size, args, kwargs)
+        return super().fit(x, y, batch_size, *args, **kwargs)
 
     def compute_loss(
         self,

@@ -150,7 +150,12 @@ def encode(encoder: keras.Model, x: Any, batch_size: int, path: Path | None) -> 
         An array in memory, or `Rows`.
     """
     if isinstance(x, np.ndarray):
-        return encoder.predict(x, batch_size=batch_size, verbose=0)
+        # `predict` would keep every batch and then join them.
+        codes = np.empty((len(x), *encoder.output_shape[1:]), "float32")
+        for start in range(0, len(x), batch_size):
+            rows = slice(start, start + batch_size)
+            codes[rows] = encoder.predict_on_batch(x[rows])
+        return codes
     assert path is not None
     samples = 0
     with path.open("wb") as file:
