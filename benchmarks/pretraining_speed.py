@@ -3,12 +3,14 @@
     python benchmarks/pretraining_speed.py [--samples 60000] [--epochs 3] [--rounds 5]
     python benchmarks/pretraining_speed.py --small
     python benchmarks/pretraining_speed.py --epochs 10 --backends jax --kinds greedy
+    python benchmarks/pretraining_speed.py --backends tensorflow --at-once 32
 
 Greedy pretraining against the same loop written in plain Keras and in PyTorch, and
 a Boltzmann machine of 784 x 1000 units by CD-1 against scikit-learn's. Every run
 starts from new weights, and building and compiling count. A Keras backend is chosen
 once a process, so this script starts itself once for TensorFlow and once for JAX;
-in each of the two all sides take turns. A run leaves the results of other backends,
+in each of the two all sides take turns. `--at-once` is `steps_per_execution` of ours
+and of plain Keras alike. A run leaves the results of other backends,
 other numbers of epochs and other kinds as they are.
 """
 
@@ -37,7 +39,7 @@ def activations(level: int) -> tuple[str, str]:
     return code, "relu" if level else "linear"
 
 
-def keras_sides(x: np.ndarray, epochs: int) -> dict:
+def keras_sides(x: np.ndarray, epochs: int, at_once: int) -> dict:
     import keras
 
     from keras_sae import models, pretraining
@@ -46,6 +48,7 @@ def keras_sides(x: np.ndarray, epochs: int) -> dict:
         model = models.deep(
             (DIMENSION,), SIZES, code_activation="linear", centering=False
         )
+        model.compile("adam", steps_per_execution=at_once)
         pretraining.greedy(model, x, epochs, BATCH, verbose=0)
 
     def by_hand() -> None:
@@ -55,7 +58,7 @@ def keras_sides(x: np.ndarray, epochs: int) -> dict:
             hidden = keras.layers.Dense(units, above[0])(below)
             rebuilt = keras.layers.Dense(code.shape[1], above[1])(hidden)
             model = keras.Model(below, rebuilt)
-            model.compile("adam", "mse")
+            model.compile("adam", "mse", steps_per_execution=at_once)
             model.fit(code, code, batch_size=BATCH, epochs=epochs, verbose=0)
             if level + 1 < len(SIZES):
                 encoder = keras.Model(below, hidden)
@@ -97,7 +100,7 @@ def torch_side(x: np.ndarray, epochs: int):
     return by_hand
 
 
-def machine_sides(x: np.ndarray, epochs: int) -> dict:
+def machine_sides(x: np.ndarray, epochs: int, at_once: int) -> dict:
     from sklearn.neural_network import BernoulliRBM
 
     from keras_sae import models, pretraining
@@ -110,6 +113,7 @@ def machine_sides(x: np.ndarray, epochs: int) -> dict:
             output_activation="sigmoid",
             centering=False,
         )
+        model.compile("adam", steps_per_execution=at_once)
         pretraining.boltzmann(model, x, epochs, BATCH, verbose=0)
 
     def theirs() -> None:
@@ -120,11 +124,13 @@ def machine_sides(x: np.ndarray, epochs: int) -> dict:
     return {"RBM, keras_sae": ours, "RBM, scikit-learn": theirs}
 
 
-def one_process(samples: int, epochs: int, rounds: int, kinds: list[str]) -> dict:
+def one_process(
+    samples: int, epochs: int, rounds: int, at_once: int, kinds: list[str]
+) -> dict:
     x = data(samples)
-    sides = keras_sides(x, epochs)
+    sides = keras_sides(x, epochs, at_once)
     sides["greedy, PyTorch"] = torch_side(x, epochs)
-    sides |= machine_sides(x, epochs)
+    sides |= machine_sides(x, epochs, at_once)
     wanted = {name: side for name, side in sides.items() if kind(name) in kinds}
     return in_turn(wanted, rounds)
 
@@ -138,6 +144,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=60_000)
     parser.add_argument("--epochs", type=int, default=3, help="of every level")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--at-once", type=int, default=1, help="steps an execution")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--small", action="store_true", help=f"{SMALL}, not recorded")
@@ -145,7 +152,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.small:
         vars(options).update(SMALL)
-    settings = {name: vars(options)[name] for name in SMALL}
+    settings = {name: vars(options)[name] for name in [*SMALL, "at_once"]}
     if options.inside:
         print(json.dumps(one_process(**settings, kinds=options.kinds)))
         return
@@ -158,6 +165,8 @@ def main() -> None:
     runs, machines = kept["seconds"], kept["machine"]
     for backend in options.backends:
         name = f"{backend}, {options.epochs} epochs"
+        if options.at_once > 1:
+            name += f", {options.at_once} steps at once"
         runs.setdefault(name, {}).update(inside(backend, settings, options.kinds))
         machines[name] = shape
     result = {
@@ -175,7 +184,7 @@ def inside(backend: str, settings: dict[str, int], kinds: list[str]) -> dict[str
     """Seconds of all sides, in a process whose Keras backend is `backend`."""
     command = [sys.executable, __file__, "--inside", "--kinds", *kinds]
     for name, value in settings.items():
-        command += [f"--{name}", str(value)]
+        command += [f"--{name.replace('_', '-')}", str(value)]
     done = subprocess.run(
         command,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": backend},

@@ -14,6 +14,7 @@ from helpers import (
 )
 
 from keras_sae import models
+from keras_sae.datasets.feeding import feed
 from keras_sae.regularizers import L1, KLDivergence
 
 SHAPE = (6, 6)
@@ -198,6 +199,7 @@ def test_several_steps_per_execution(x):
         {"batch_size": BATCH, "initial_epoch": 1, "validation": True},
         {"validation": True, "validation_batch_size": 5},
         {"batch_size": 1},
+        {"batch_size": 5},
         {"batch_size": BATCH, "target": True},
     ],
 )
@@ -240,7 +242,7 @@ def test_a_classifier_trains_as_keras_does_from_the_arrays(x):
 
 @tensorflow_only
 def test_fit_of_an_array_does_not_tune_its_batches(x, monkeypatch):
-    """The thread of tf.data's tuning would hold up the end of every epoch."""
+    """The tuning of tf.data would hold up the end of an epoch."""
     seen = []
 
     def fit(self, data, y, batch_size, **kwargs):
@@ -252,11 +254,18 @@ def test_fit_of_an_array_does_not_tune_its_batches(x, monkeypatch):
     data, y, batch_size, kwargs = seen.pop()
     assert data.options().autotune.enabled is False
     assert data.cardinality().numpy() == 3
+    assert data.element_spec[0].shape == (None, *SHAPE)
     assert (y, batch_size) == (None, None)
     assert kwargs == {"epochs": 2, "shuffle": False, "validation_batch_size": BATCH}
     rows = np.concatenate([batch.numpy() for (batch,) in data])
     assert not np.array_equal(rows, x)
     np.testing.assert_array_equal(np.sort(rows, axis=0), np.sort(x, axis=0))
+
+
+@tensorflow_only
+def test_batches_of_one_size_have_it_in_their_spec(x):
+    (spec,) = feed([x], 5).element_spec
+    assert spec.shape == (5, *SHAPE)
 
 
 @pytest.mark.parametrize(

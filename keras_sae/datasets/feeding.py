@@ -13,9 +13,9 @@ def feed(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dataset":
     """Returns the batches of one epoch of arrays, in the order that `fit` takes.
 
     The order is drawn as Keras draws it for arrays, so a seed gives the same
-    training. What is left out is tf.data's search for its own settings: a batch is
-    one `gather`, there is nothing to search, and the thread of that search keeps the
-    end of an epoch waiting.
+    training. What is left out is tf.data's search for settings of its own: a batch
+    is one `gather`, there is nothing to search, and with the search on the end of an
+    epoch waits at times, for a second and more.
 
     Args:
         arrays: Of shape `(samples, ...)` each: `x`, and its target if it has one.
@@ -34,13 +34,15 @@ def feed(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dataset":
     import tensorflow as tf
 
     samples = len(arrays[0])
+    even = samples % batch_size == 0
     tensors = tuple(tf.convert_to_tensor(array) for array in arrays)
 
     def order(_: "tf.Tensor") -> "tf.Tensor":
         return tf.random.shuffle(tf.range(samples, dtype=tf.int64))
 
     def split(indices: "tf.Tensor") -> "tf.data.Dataset":
-        return tf.data.Dataset.from_tensor_slices(indices).batch(batch_size)
+        # Where all batches are of one size it is known to the step, as with Keras.
+        return tf.data.Dataset.from_tensor_slices(indices).batch(batch_size, even)
 
     def take(indices: "tf.Tensor") -> tuple["tf.Tensor", ...]:
         return tuple(tf.gather(tensor, indices) for tensor in tensors)
