@@ -1,5 +1,7 @@
 """The model's logs against NumPy on its own outputs, and what it refuses."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -192,6 +194,20 @@ def test_several_steps_per_execution(x):
     assert_logs(logs, figures(model, x, "l1"))
 
 
+def assert_trains_as_keras(build, x, target, **settings):
+    def trained(fit):
+        keras.utils.set_random_seed(3)
+        model = build()
+        history = fit(model)(x, target, epochs=3, verbose=0, **settings)
+        return weights_of(model), history.history
+
+    ours, logs = trained(lambda model: model.fit)
+    theirs, expected = trained(lambda model: partial(keras.Model.fit, model))
+    assert logs == expected
+    for weight, same in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(weight, same)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -210,34 +226,16 @@ def test_fit_trains_as_keras_does_from_the_array(x, other, settings):
     if settings.pop("validation", False):
         settings["validation_data"] = (other,)
 
-    def trained(fit):
-        keras.utils.set_random_seed(3)
-        model = make()
-        history = fit(model, x, target, epochs=3, verbose=0, **settings)
-        return weights_of(model), history.history
-
-    ours, logs = trained(models.Autoencoder.fit)
-    theirs, expected = trained(keras.Model.fit)
-    assert logs == expected
-    for weight, same in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(weight, same)
+    assert_trains_as_keras(make, x, target, **settings)
 
 
 def test_a_classifier_trains_as_keras_does_from_the_arrays(x):
-    labels = np.arange(SAMPLES) % 3
-
-    def trained(fit):
-        keras.utils.set_random_seed(3)
+    def build():
         model = models.classifier(make(), 3)
         model.compile("adam", jit_compile=False)
-        history = fit(model, x, labels, batch_size=BATCH, epochs=3, verbose=0)
-        return weights_of(model), history.history
+        return model
 
-    ours, logs = trained(models.Classifier.fit)
-    theirs, expected = trained(keras.Model.fit)
-    assert logs == expected
-    for weight, same in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(weight, same)
+    assert_trains_as_keras(build, x, np.arange(SAMPLES) % 3, batch_size=BATCH)
 
 
 @tensorflow_only
