@@ -13,9 +13,9 @@ def feed(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dataset":
     """Returns the batches of one epoch of arrays, in the order that `fit` takes.
 
     The order is drawn as Keras draws it for arrays, so a seed gives the same
-    training. What is left out is tf.data's search for settings of its own: a batch
-    is one `gather`, there is nothing to search, and with the search on the end of an
-    epoch waits at times, for a second and more.
+    training. What is left out is tf.data's search for settings of its own and its
+    rewriting of the pipeline: a batch is one `gather`, there is nothing to search, and
+    with the search on the end of an epoch waits at times, for a second and more.
 
     Args:
         arrays: Of shape `(samples, ...)` each: `x`, and its target if it has one.
@@ -49,6 +49,9 @@ def feed(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dataset":
 
     options = tf.data.Options()
     options.autotune.enabled = False
+    # To rewrite the pipeline, tf.data would write all of it down: one more copy of the
+    # arrays, for nothing that it could do better here.
+    options.experimental_optimization.apply_default_optimizations = False
     # As Keras: workers take samples of their own, not the same file's.
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
