@@ -8,10 +8,7 @@ from typing import Any
 import keras
 
 from keras_sae import layers, models, pretraining, regularizers
-
-# Steps a call of the backend. Steps as short as those of small images cost less than
-# TensorFlow's calls. On JAX Keras makes the calls all the same; PyTorch has one a call.
-_AT_ONCE = {"tensorflow": 32}
+from keras_sae.models import _steps
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ def compiled(rate: float, factory: Callable, *args: Any, **kwargs: Any) -> Calla
         model = factory(*args, **kwargs)
         model.compile(keras.optimizers.Adam(rate))
         # Not given to `compile`, which would save it: PyTorch refuses such a model.
-        model.steps_per_execution = _AT_ONCE.get(keras.backend.backend(), 1)
+        model.steps_per_execution = _steps.steps_at_once(model)
         return model
 
     return build

@@ -12,6 +12,7 @@ import pytest
 from helpers import BACKEND, assert_same_weights, sigmoid, to_numpy, weights_of
 
 from keras_sae import layers, models, pretraining
+from keras_sae.pretraining._adam import FusedAdam, fused
 from keras_sae.pretraining._sources import Rows
 from keras_sae.regularizers import L1
 
@@ -213,8 +214,151 @@ def test_levels_run_as_many_steps_a_call_as_the_model(rng, pretrain):
         pretrain(model, x, 2, batch_size=8, callbacks=[watch], verbose=0)
         return weights_of(model)
 
+    many = {"tensorflow": 32, "jax": 1}[BACKEND]
     assert_same_weights(trained(), trained(steps_per_execution=3))
-    assert [level.steps_per_execution for level in watch.models] == [1, 1, 3, 3]
+    taken = [level.steps_per_execution for level in watch.models]
+    assert taken == [many, many, 3, 3]
+
+
+class _Counts(keras.callbacks.Callback):
+    """Counts the steps it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+
+
+def _lambda_count(counts):
+    return keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: counts.on_train_batch_end(batch)
+    )
+
+
+@pytest.mark.parametrize("pretrain", [pretraining.greedy, pretraining.boltzmann])
+@pytest.mark.parametrize("as_callback", [lambda counts: counts, _lambda_count])
+def test_a_callback_that_looks_at_steps_sees_each(rng, pretrain, as_callback):
+    counts = _Counts()
+    x, callbacks = _data(rng), [as_callback(counts)]
+    pretrain(_stack(), x, 2, batch_size=8, callbacks=callbacks, verbose=0)
+    assert counts.steps == 2 * 2 * 4
+    # Those of one level leave the other alone.
+    callbacks = [[], [as_callback(counts)]]
+    pretrain(_stack(), x, 2, batch_size=8, callbacks=callbacks, verbose=0)
+    assert counts.steps == 3 * 2 * 4
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras has one step a call there.")
+@pytest.mark.parametrize("pretrain", [pretraining.greedy, pretraining.boltzmann])
+def test_weights_and_logs_do_not_depend_on_the_steps_a_call(rng, pretrain):
+    x = _data(rng, 31)  # and a last batch of another size
+
+    def trained(callbacks):
+        keras.utils.set_random_seed(0)
+        model, held_out = _stack(), x[:9]
+        histories = pretrain(
+            model, x, 3, 4, callbacks=callbacks, validation_data=held_out, verbose=0
+        )
+        return weights_of(model), [history.history for history in histories]
+
+    many, logs = trained([])
+    one, expected = trained([_Counts()])
+    assert_same_weights(many, one)
+    assert logs == expected
+
+
+def _adam_settings():
+    schedule = keras.optimizers.schedules.CosineDecay(0.05, 6)
+    return {
+        "plain": {},
+        "constants": {"learning_rate": 0.1, "beta_1": 0.5, "beta_2": 0.9},
+        "epsilon": {"epsilon": 0.3},
+        "schedule": {"learning_rate": schedule},
+        "decay": {"weight_decay": 0.1},
+        "clipped": {"clipnorm": 0.1},
+        "averaged": {"use_ema": True, "ema_momentum": 0.5},
+        "accumulated": {"gradient_accumulation_steps": 3},
+        "amsgrad": {"amsgrad": True},
+    }
+
+
+@pytest.mark.parametrize("name", _adam_settings())
+def test_levels_get_kerass_own_adam_but_for_rounding(rng, name):
+    settings = _adam_settings()[name]
+    start = rng.standard_normal((7, 3)).astype("float32")
+    slopes = rng.standard_normal((8, 7, 3)).astype("float32")
+    slopes[4] = 0  # and momentum alone
+
+    def states(make):
+        weight, adam = keras.Variable(start), make(keras.optimizers.Adam(**settings))
+        for slope in slopes:
+            adam.apply([keras.ops.convert_to_tensor(slope)], [weight])
+        return [to_numpy(v) for v in [weight, *adam.variables]]
+
+    # Some ulps a step: TensorFlow's operation multiplies and adds in one go.
+    for one, other in zip(states(fused), states(lambda adam: adam), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="an operation of TensorFlow's")
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_a_weight_is_moved_by_one_operation(rng, amsgrad):
+    watch = _Watch()
+    x, adam = _data(rng), keras.optimizers.Adam(amsgrad=amsgrad)
+    pretraining.greedy(_stack(), x, 1, 8, adam, callbacks=[watch], verbose=0)
+    for level in watch.models:
+        step = tf_operations(level, x if level is watch.models[0] else x[:, :5])
+        moved = step.count("ResourceApplyAdam")
+        assert moved == (0 if amsgrad else len(level.trainable_variables))
+
+
+def tf_operations(model, x):
+    """The kinds of operations in one training step of a model."""
+    import tensorflow as tf
+
+    step = tf.function(lambda: model.train_step(tf.constant(x)))
+    return [
+        operation.type
+        for operation in step.get_concrete_function().graph.get_operations()
+    ]
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only there a gradient is sparse")
+def test_adam_of_sparse_gradients_is_kerass_own():
+    import tensorflow as tf
+
+    slope = tf.IndexedSlices(tf.constant([[2.0, -1.0]]), tf.constant([1]), (3, 2))
+
+    def moved(adam):
+        weight = keras.Variable(np.ones((3, 2), "float32"))
+        adam.apply([slope], [weight])
+        return to_numpy(weight)
+
+    one, other = moved(fused(keras.optimizers.Adam())), moved(keras.optimizers.Adam())
+    np.testing.assert_array_equal(one, other)
+
+
+def test_only_adam_itself_is_replaced():
+    class Own(keras.optimizers.Adam):
+        pass
+
+    for optimizer in (Own(), keras.optimizers.AdamW(), keras.optimizers.Nadam()):
+        assert fused(optimizer) is optimizer
+    adam = keras.optimizers.Adam(0.02)
+    assert fused(adam).get_config() == adam.get_config()
+
+
+def test_a_level_saved_by_a_callback_is_loaded(rng, tmp_path):
+    path = tmp_path / "level.keras"
+    saver = keras.callbacks.ModelCheckpoint(path)
+    x, model = _data(rng), _stack()
+    pretraining.greedy(model, x, 2, 8, callbacks=[[saver], []], verbose=0)
+    level = keras.saving.load_model(path)
+    assert type(level.optimizer) is FusedAdam
+    assert int(to_numpy(level.optimizer.iterations)) == 8
+    level.fit(x, batch_size=8, verbose=0)
 
 
 def test_pretrained_models_save_clone_and_stay_tied(rng, tmp_path):
@@ -383,6 +527,55 @@ def test_data_and_codes_may_be_larger_than_memory():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split("\n")[:2] == ["too large for memory", "2 levels"]
+
+
+# Two devices made of one processor, which TensorFlow allows before its first use only.
+_REPLICAS = """
+import contextlib
+import keras
+import numpy as np
+import tensorflow as tf
+from keras_sae import models, pretraining
+
+halves = [tf.config.LogicalDeviceConfiguration()] * 2
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, halves)
+x = np.random.default_rng(0).random((64, 6), dtype="float32")
+two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def trained(pretrain, strategy, **options):
+    keras.utils.set_random_seed(0)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = models.stacked((6,), (5, 3), activation="sigmoid",
+            code_activation="sigmoid", output_activation="sigmoid", centering=False)
+        pretrain(model, x, 2, 16, verbose=0, **options)
+    return model.get_weights()
+
+
+for optimizer in (keras.optimizers.SGD(0.5), keras.optimizers.Adam(epsilon=1e-3)):
+    both = [trained(pretraining.greedy, s, optimizer=optimizer) for s in (None, two)]
+    print(all(np.allclose(one, other, atol=1e-5) for one, other in zip(*both)))
+print(all(np.isfinite(w).all() for w in trained(pretraining.boltzmann, two)))
+
+with two.scope():
+    model = models.shallow((6,), 5)
+    model.compile("sgd")
+    model.fit(x, batch_size=16, epochs=2, verbose=0)
+mean = model.encoder.get_layer("center").mean.numpy()
+print(np.allclose(mean, x.mean(axis=0), atol=1e-6))
+"""
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="replicas are TensorFlow's")
+def test_levels_are_trained_across_replicas():
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(_REPLICAS)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["True"] * 4
 
 
 # Interruptions.

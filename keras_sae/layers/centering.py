@@ -51,8 +51,10 @@ class Centering(keras.layers.Layer):
             aggregation="mean",
             **state,
         )
+        # Of a replica: with its own count each weighs its batch as one alone would, and
+        # the mean of their means is that of all samples.
         self.count = self.add_weight(
-            shape=(), initializer="zeros", name="count", aggregation="sum", **state
+            shape=(), initializer="zeros", name="count", aggregation="mean", **state
         )
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:

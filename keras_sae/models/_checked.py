@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_sae.layers import SparseDense, sparsity
-from keras_sae.models import _adapting, _feeding, _inputs, _tracing
+from keras_sae.models import _adapting, _feeding, _inputs, _steps
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 
@@ -72,7 +72,7 @@ class Checked(Exported):
         if hasattr(x, "element_spec") and not args:
             # Keras would warn that it does not shuffle a dataset, asked or not.
             kwargs.setdefault("shuffle", False)
-        _tracing.build_optimizer(self)
+        _steps.build_optimizer(self)
         x, y, batch_size, kwargs = _feeding.fed(x, y, batch_size, args, kwargs)
         return super().fit(x, y, batch_size, *args, **kwargs)
 

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks
-from keras_sae.models import _feeding, _inputs, _tracing
+from keras_sae.models import _feeding, _inputs, _steps
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 from keras_sae.registration import register
@@ -137,7 +137,7 @@ class Classifier(Exported):
                 "`y` must hold at least two classes. Received: the label "
                 f"{y.ravel()[0]} for all {len(y)} samples."
             )
-        _tracing.build_optimizer(self)
+        _steps.build_optimizer(self)
         x, y, batch_size, kwargs = _feeding.fed(x, y, batch_size, args, kwargs)
         return super().fit(x, y, batch_size, *args, **kwargs)
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_sae import checks
-from keras_sae.models import Autoencoder, _assembly
+from keras_sae.models import Autoencoder, _assembly, _steps
 from keras_sae.pretraining import _sources
 from keras_sae.pretraining._progress import (
     Progress,
@@ -28,6 +28,14 @@ _OF_CLASSES = (
     keras.losses.Hinge,
     keras.losses.SparseCategoricalCrossentropy,
     keras.losses.SquaredHinge,
+)
+
+# What a callback may do before or after a step.
+_OF_STEPS = (
+    "on_batch_begin",
+    "on_batch_end",
+    "on_train_batch_begin",
+    "on_train_batch_end",
 )
 
 
@@ -156,7 +164,7 @@ def train(
     with _workspace(plan, x) as (progress, folder):
         for level in range(len(plan.epochs)):
             stage = make(level, x, shape)
-            stage.model.steps_per_execution = plan.model.steps_per_execution
+            stage.model.steps_per_execution = _steps_at_once(plan, level, stage.model)
             _announce(plan, level, stage)
             histories.append(_train_level(plan, level, stage, x, validation, progress))
             stage.finish()
@@ -167,6 +175,21 @@ def train(
                 for used in folder.glob(f"*-{level - 1}"):
                     used.unlink()
     return histories
+
+
+def _steps_at_once(plan: Plan, level: int, model: keras.Model) -> int:
+    """As the model is compiled, or as many as help where nobody sees the difference."""
+    compiled = plan.model.steps_per_execution
+    if compiled > 1 or any(_sees_steps(callback) for callback in plan.callbacks[level]):
+        return compiled
+    return _steps.steps_at_once(model)
+
+
+def _sees_steps(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback does anything before or after a step."""
+    silent = [getattr(keras.callbacks.Callback, hook) for hook in _OF_STEPS]
+    given = [getattr(callback, hook) for hook in _OF_STEPS]
+    return [getattr(hook, "__func__", hook) for hook in given] != silent
 
 
 def _train_level(

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_sae import checks
-from keras_sae.models import _feeding, _tracing
+from keras_sae.models import _feeding, _steps
 from keras_sae.registration import register
 
 
@@ -191,7 +191,7 @@ class RBM(keras.Model):
         **kwargs: Any,
     ) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does, without a target."""
-        _tracing.build_optimizer(self)
+        _steps.build_optimizer(self)
         x, y, batch_size, kwargs = _feeding.fed(x, y, batch_size, args, kwargs)
         return super().fit(x, y, batch_size, *args, **kwargs)
 

@@ -154,14 +154,22 @@ def encode(encoder: keras.Model, x: Any, batch_size: int, path: Path | None) -> 
         codes = np.empty((len(x), *encoder.output_shape[1:]), "float32")
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
-            codes[rows] = encoder.predict_on_batch(x[rows])
+            codes[rows] = _encode_batch(encoder, x[rows])
         return codes
     assert path is not None
     samples = 0
     with path.open("wb") as file:
         for batch in batches(x):
-            code = np.asarray(encoder.predict_on_batch(batch), "float32")
+            code = np.asarray(_encode_batch(encoder, batch), "float32")
             file.write(code.tobytes())
             samples += len(code)
     shape = (samples, *encoder.output_shape[1:])
     return Rows(np.memmap(path, "float32", "r", shape=shape), batch_size, shuffle=True)
+
+
+def _encode_batch(encoder: keras.Model, batch: np.ndarray) -> np.ndarray:
+    strategy = getattr(encoder, "distribute_strategy", None)
+    if strategy is None or strategy.num_replicas_in_sync == 1:
+        return encoder.predict_on_batch(batch)
+    # Keras would give the whole batch to each replica, and join what they return.
+    return keras.ops.convert_to_numpy(encoder(batch, training=False))

@@ -61,7 +61,8 @@ def boltzmann(
     replaced. Corruption layers and the sparsity of a level's layer act in
     `greedy` and in `fit`, not here: `sparsity` is what a machine is given. A
     `Centering` layer gets the data's mean and the bias that makes up for it.
-    Where the data is kept and how a call is resumed is as in `greedy`.
+    Where the data is kept, how a call is resumed and how many steps a call of the
+    backend takes is as in `greedy`.
 
     Args:
         model: A `keras_sae.models.Autoencoder` with levels, all sigmoid but for

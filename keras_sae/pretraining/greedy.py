@@ -9,6 +9,7 @@ import numpy as np
 from keras_sae.layers import sparsity as sparsities
 from keras_sae.models import Autoencoder
 from keras_sae.pretraining import _levels
+from keras_sae.pretraining._adam import fused
 from keras_sae.pretraining._levels import Stage
 from keras_sae.pretraining._parts import PASSES
 from keras_sae.pretraining._progress import nameless
@@ -38,7 +39,8 @@ def greedy(
     are kept in memory, those of a stream (or of a `numpy.memmap`) in a
     temporary file that is read batch by batch, so the data may be larger than
     memory. The model's compilation and optimizer are left as they are; of its
-    compilation the levels take `steps_per_execution`.
+    compilation the levels take `steps_per_execution`, and where that is 1 and no
+    callback looks at single steps, TensorFlow runs 32 of them a call.
 
     The output of a level must reach the values of the code below: a ReLU code
     needs a ReLU or linear output, a sigmoid code a sigmoid or linear one. That
@@ -108,7 +110,7 @@ def greedy(
     def make(level: int, _: Any, shape: tuple[int, ...]) -> Stage:
         encoder, decoder = _levels.chains(levels[level], shape)
         stage = Autoencoder(encoder, decoder, name=f"level_{level}")
-        stage.compile(_fresh(optimizers[level]), losses[level])
+        stage.compile(fused(_fresh(optimizers[level])), losses[level])
         return Stage(stage, encoder)
 
     return _levels.train(plan, x, validation_data, make)
