@@ -356,7 +356,9 @@ def test_a_level_saved_by_a_callback_is_loaded(rng, tmp_path):
     x, model = _data(rng), _stack()
     pretraining.greedy(model, x, 2, 8, callbacks=[[saver], []], verbose=0)
     level = keras.saving.load_model(path)
-    assert type(level.optimizer) is FusedAdam
+    # On PyTorch Keras has an Adam of its own, which is left as it is.
+    kept = keras.optimizers.Adam if BACKEND == "torch" else FusedAdam
+    assert isinstance(level.optimizer, kept)
     assert int(to_numpy(level.optimizer.iterations)) == 8
     level.fit(x, batch_size=8, verbose=0)
 
