@@ -35,7 +35,12 @@ def steps_at_once(model: Any) -> int:
     Args:
         model: A compiled model.
     """
-    strategy = getattr(model, "distribute_strategy", None)
-    if strategy is not None and strategy.num_replicas_in_sync > 1:
+    if replicas(model) > 1:
         return 1  # Keras's loop over several steps fails on the data of replicas
     return _AT_ONCE.get(keras.config.backend(), 1)
+
+
+def replicas(model: Any) -> int:
+    """Returns over how many replicas of a model Keras spreads a batch."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy.num_replicas_in_sync if strategy else 1

@@ -16,9 +16,9 @@ class FusedAdam(keras.optimizers.Adam):
     `w <- w - rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)`
 
     Keras writes this as a dozen operations, and each goes through all of the
-    weights: a sixth of a level's step. State, arguments and what is logged are
-    Keras's; weights differ by rounding alone. On other backends, with `amsgrad` and
-    for sparse gradients the update is Keras's own.
+    weights. State, arguments and what is logged are Keras's; weights differ by
+    rounding alone. On other backends, with `amsgrad` and for sparse gradients the
+    update is Keras's own.
 
     Args:
         *args: Those of `keras.optimizers.Adam`.

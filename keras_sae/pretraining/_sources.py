@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae.models import _inputs
+from keras_sae.models import _inputs, _steps
 
 
 class Rows(keras.utils.PyDataset):
@@ -171,8 +171,7 @@ def encode(encoder: keras.Model, x: Any, batch_size: int, path: Path | None) -> 
 
 
 def _encode_batch(encoder: keras.Model, batch: np.ndarray) -> np.ndarray:
-    strategy = getattr(encoder, "distribute_strategy", None)
-    if strategy is None or strategy.num_replicas_in_sync == 1:
+    if _steps.replicas(encoder) == 1:
         return encoder.predict_on_batch(batch)
     # Keras would give the whole batch to each replica, and join what they return.
     return keras.ops.convert_to_numpy(encoder(batch, training=False))
