@@ -9,7 +9,14 @@ import textwrap
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_same_weights, sigmoid, to_numpy, weights_of
+from helpers import (
+    BACKEND,
+    assert_same_weights,
+    sigmoid,
+    tensorflow_only,
+    to_numpy,
+    weights_of,
+)
 
 from keras_sae import layers, models, pretraining
 from keras_sae.pretraining._adam import FusedAdam, fused
@@ -302,7 +309,7 @@ def test_levels_get_kerass_own_adam_but_for_rounding(rng, name):
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="an operation of TensorFlow's")
+@tensorflow_only
 @pytest.mark.parametrize("amsgrad", [False, True])
 def test_a_weight_is_moved_by_one_operation(rng, amsgrad):
     watch = _Watch()
@@ -325,7 +332,7 @@ def tf_operations(model, x):
     ]
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="only there a gradient is sparse")
+@tensorflow_only
 def test_adam_of_sparse_gradients_is_kerass_own():
     import tensorflow as tf
 
@@ -569,7 +576,7 @@ print(np.allclose(mean, x.mean(axis=0), atol=1e-6))
 """
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="replicas are TensorFlow's")
+@tensorflow_only
 def test_levels_are_trained_across_replicas():
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(_REPLICAS)],
