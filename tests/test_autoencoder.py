@@ -16,7 +16,7 @@ from helpers import (
 )
 
 from keras_sae import models
-from keras_sae.datasets.feeding import feed
+from keras_sae.datasets.feeding import aligned, feed
 from keras_sae.regularizers import L1, KLDivergence
 
 SHAPE = (6, 6)
@@ -264,6 +264,65 @@ def test_fit_of_an_array_does_not_tune_its_batches(x, monkeypatch):
 def test_batches_of_one_size_have_it_in_their_spec(x):
     (spec,) = feed([x], 5).element_spec
     assert spec.shape == (5, *SHAPE)
+
+
+def rows_of(dataset):
+    rows = np.concatenate([batch.numpy() for (batch,) in dataset])
+    return rows[np.argsort(rows[:, 0])]
+
+
+@tensorflow_only
+def test_what_is_written_to_an_array_later_does_not_reach_its_batches():
+    array = aligned((6, 2))
+    array[...] = np.arange(12).reshape(6, 2)
+    dataset, kept = feed([array], 4), array.copy()
+    array[...] = -1
+    np.testing.assert_array_equal(rows_of(dataset), kept)
+
+
+@tensorflow_only
+def test_an_aligned_array_that_is_read_only_is_not_copied():
+    array = aligned((6, 2))
+    writer = array.view()
+    array[...] = 0
+    array.flags.writeable = False
+    dataset = feed([array], 4)
+    writer[...] = kept = np.arange(12).reshape(6, 2)
+    np.testing.assert_array_equal(rows_of(dataset), kept)
+    del array, writer
+    np.testing.assert_array_equal(rows_of(dataset), kept)
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+def off_by_a_row(array):
+    longer = aligned((len(array) + 1, *array.shape[1:]))
+    longer[1:] = array
+    return read_only(longer[1:])
+
+
+@tensorflow_only
+@pytest.mark.parametrize(
+    "lay",
+    [
+        read_only,  # the owner itself, so no view of it may be written to
+        np.asfortranarray,
+        lambda array: array[::-1],
+        off_by_a_row,
+        lambda array: read_only(np.broadcast_to(array[:1], (6, 2))),
+        lambda array: array.astype(">f4"),
+        lambda array: array.astype("int64"),
+        lambda array: array.astype("uint8"),
+    ],
+)
+def test_batches_of_an_array_however_it_lies(lay):
+    array = lay(np.arange(12, dtype="float32").reshape(6, 2))
+    rows = rows_of(feed([array], 4))
+    assert rows.dtype == array.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(rows, array[np.argsort(array[:, 0])])
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ ALLOWED = {
     "metrics": GROUND,
     "layers": GROUND | {"regularizers"},
     "models": CODE | FIGURES | {"datasets"},
-    "pretraining": CODE | FIGURES | {"models"},
+    "pretraining": CODE | FIGURES | {"datasets", "models"},
     "tuning": CODE | FIGURES | {"models", "pretraining", "evaluation"},
     "export": CODE | FIGURES | {"models"},
     "callbacks": CODE | FIGURES,

@@ -19,6 +19,8 @@ from helpers import (
 )
 
 from keras_sae import layers, models, pretraining
+from keras_sae.datasets.feeding import feed
+from keras_sae.pretraining import _sources
 from keras_sae.pretraining._adam import FusedAdam, fused
 from keras_sae.pretraining._sources import Rows
 from keras_sae.regularizers import L1
@@ -274,6 +276,16 @@ def test_weights_and_logs_do_not_depend_on_the_steps_a_call(rng, pretrain):
     one, expected = trained([_Counts()])
     assert_same_weights(many, one)
     assert logs == expected
+
+
+@tensorflow_only
+def test_the_codes_of_a_level_are_trained_on_where_they_lie(rng):
+    codes = _sources.encode(_stack().encoder, _data(rng), 8, path=None)
+    writer = codes.view()
+    writer.flags.writeable = True
+    batches = feed([codes], 8)
+    writer[...] = 7
+    assert all((batch.numpy() == 7).all() for (batch,) in batches)
 
 
 def _adam_settings():

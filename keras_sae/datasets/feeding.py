@@ -1,12 +1,16 @@
 """Arrays as batches, for training on TensorFlow."""
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+# In bytes: at other addresses TensorFlow reads nothing, but copies.
+_ALIGNMENT = 64
 
 
 def feed(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dataset":
@@ -16,6 +20,9 @@ def feed(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dataset":
     training. What is left out is tf.data's search for settings of its own and its
     rewriting of the pipeline: a batch is one `gather`, there is nothing to search, and
     with the search on the end of an epoch waits at times, for a second and more.
+
+    An array is copied once, as its owner may write to it. One of `aligned` that is
+    made read-only is not copied at all.
 
     Args:
         arrays: Of shape `(samples, ...)` each: `x`, and its target if it has one.
@@ -35,7 +42,7 @@ def feed(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dataset":
 
     samples = len(arrays[0])
     even = samples % batch_size == 0
-    tensors = tuple(tf.convert_to_tensor(array) for array in arrays)
+    tensors = tuple(_tensor(array) for array in arrays)
 
     def order(_: "tf.Tensor") -> "tf.Tensor":
         return tf.random.shuffle(tf.range(samples, dtype=tf.int64))
@@ -61,3 +68,47 @@ def feed(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dataset":
     steps = -(-samples // batch_size)
     known = batches.apply(tf.data.experimental.assert_cardinality(steps))
     return known.with_options(options)
+
+
+def aligned(shape: tuple[int, ...], dtype: Any = "float32") -> np.ndarray:
+    """Returns an array of undefined values where TensorFlow can read it in place.
+
+    Args:
+        shape: Of the array.
+        dtype: Of its values.
+
+    Example:
+
+    >>> from keras_sae.datasets.feeding import aligned
+    >>> aligned((2, 3)).shape
+    (2, 3)
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.empty(size + _ALIGNMENT, "uint8")
+    start = -room.ctypes.data % _ALIGNMENT
+    return room[start : start + size].view(dtype).reshape(shape)
+
+
+def _tensor(array: np.ndarray) -> "tf.Tensor":
+    """An array as a tensor that shares its memory with it, or with the only copy."""
+    import tensorflow as tf
+
+    own = _whole(array)
+    if own is None:
+        # `convert_to_tensor` would copy twice: once to own it, once to align it.
+        own = aligned(array.shape, array.dtype.newbyteorder("="))
+        own[...] = array
+    return tf.experimental.dlpack.from_dlpack(own.__dlpack__())
+
+
+def _whole(array: np.ndarray) -> np.ndarray | None:
+    """A view of an array of `aligned` that is read-only; None of any other."""
+    flags = array.flags
+    if flags.writeable or not flags.c_contiguous or array.ctypes.data % _ALIGNMENT:
+        return None
+    view = array.view()
+    try:
+        view.flags.writeable = True  # DLPack hands over nothing else
+    except ValueError:  # the memory belongs to somebody who never writes to it
+        return None
+    return view

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sae.datasets.feeding import aligned
 from keras_sae.models import _inputs, _steps
 
 
@@ -148,16 +149,18 @@ def encode(encoder: keras.Model, x: Any, batch_size: int, path: Path | None) -> 
         path: File for the codes of a stream; training shuffles them.
 
     Returns:
-        An array in memory, or `Rows`.
+        An array in memory, on TensorFlow a read-only one, or `Rows`.
     """
     if isinstance(x, np.ndarray):
         # `predict` would keep every batch and then join them.
-        codes = np.empty((len(x), *encoder.output_shape[1:]), "float32")
+        codes = aligned((len(x), *encoder.output_shape[1:]))
         # No gradient is kept, so more rows fit: a call of Keras takes a millisecond.
         many = 8 * batch_size
         for start in range(0, len(x), many):
             rows = slice(start, start + many)
             codes[rows] = _encode_batch(encoder, x[rows])
+        # So TensorFlow reads them where they lie; PyTorch would warn of such an array.
+        codes.flags.writeable = keras.config.backend() != "tensorflow"
         return codes
     assert path is not None
     samples = 0
