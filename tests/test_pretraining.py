@@ -278,6 +278,11 @@ def test_weights_and_logs_do_not_depend_on_the_steps_a_call(rng, pretrain):
     assert logs == expected
 
 
+def test_an_array_is_not_copied_to_be_looked_at(rng):
+    x = _data(rng)
+    assert _sources.open_source(x, x.shape[1:], 8) is x
+
+
 @tensorflow_only
 def test_the_codes_of_a_level_are_trained_on_where_they_lie(rng):
     codes = _sources.encode(_stack().encoder, _data(rng), 8, path=None)

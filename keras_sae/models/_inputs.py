@@ -43,6 +43,17 @@ def check_data(
             _check_values("y", y)
 
 
+def as_numpy(array: Any) -> np.ndarray:
+    """Returns a NumPy array as it is, and a tensor or nested list as a NumPy array.
+
+    Keras's conversion copies a NumPy array, which may be most of the memory.
+
+    Args:
+        array: What the user gave.
+    """
+    return array if isinstance(array, np.ndarray) else ops.convert_to_numpy(array)
+
+
 def _kind(x: Any) -> str:
     return f"{type(x).__name__} of {len(x)}"
 
@@ -87,7 +98,7 @@ def _check_array(x: Any, input_shape: tuple[int, ...], batch_size: int | None) -
 
 
 def _check_values(name: str, array: Any) -> None:
-    values = array if isinstance(array, np.ndarray) else ops.convert_to_numpy(array)
+    values = as_numpy(array)
     if values.dtype.kind not in "fiub" and values.dtype.name != "bfloat16":
         raise ValueError(
             f"`{name}` must hold real numbers. Received: dtype={values.dtype}. "
@@ -134,7 +145,7 @@ def check_range(x: Any, bounds: tuple[float, float]) -> None:
     """Raises if an array leaves the range that the model's output can reach."""
     if not hasattr(x, "shape") or not np.isfinite(bounds).all():
         return
-    x = ops.convert_to_numpy(x)
+    x = as_numpy(x)
     low, high = bounds
     if x.min() < low or x.max() > high:
         hint = (

@@ -64,7 +64,7 @@ def open_source(
         _check_stream(x, sample_shape, "validation_data" if held_out else "x")
         return x
     on_disk = isinstance(x, np.memmap)
-    array = x if on_disk else np.asarray(keras.ops.convert_to_numpy(x))
+    array = _inputs.as_numpy(x)
     _inputs.check_data(array, None, sample_shape, None if held_out else batch_size)
     return Rows(array, batch_size, shuffle=not held_out) if on_disk else array
 
@@ -109,7 +109,7 @@ def batches(x: Any, batch_size: int = 256) -> Iterator[np.ndarray]:
     indexed = isinstance(x, keras.utils.PyDataset)
     for batch in (x[i] for i in range(len(x))) if indexed else x:
         first = batch[0] if isinstance(batch, (tuple, list)) else batch
-        yield np.asarray(keras.ops.convert_to_numpy(first))
+        yield _inputs.as_numpy(first)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def encode(encoder: keras.Model, x: Any, batch_size: int, path: Path | None) -> 
         path: File for the codes of a stream; training shuffles them.
 
     Returns:
-        An array in memory, on TensorFlow a read-only one, or `Rows`.
+        A read-only array in memory, or `Rows`.
     """
     if isinstance(x, np.ndarray):
         # `predict` would keep every batch and then join them.
@@ -159,8 +159,7 @@ def encode(encoder: keras.Model, x: Any, batch_size: int, path: Path | None) -> 
         for start in range(0, len(x), many):
             rows = slice(start, start + many)
             codes[rows] = _encode_batch(encoder, x[rows])
-        # So TensorFlow reads them where they lie; PyTorch would warn of such an array.
-        codes.flags.writeable = keras.config.backend() != "tensorflow"
+        codes.flags.writeable = False  # so TensorFlow can read them where they lie
         return codes
     assert path is not None
     samples = 0
