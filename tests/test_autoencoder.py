@@ -316,6 +316,7 @@ def off_by_a_row(array):
         lambda array: array.astype(">f4"),
         lambda array: array.astype("int64"),
         lambda array: array.astype("uint8"),
+        lambda array: to_numpy(keras.ops.cast(array, "bfloat16")),
     ],
 )
 def test_batches_of_an_array_however_it_lies(lay):

@@ -93,7 +93,9 @@ def _tensor(array: np.ndarray) -> "tf.Tensor":
     """An array as a tensor that shares its memory with it, or with the only copy."""
     import tensorflow as tf
 
-    own = _whole(array)
+    if array.dtype.kind == "V":  # bfloat16, of which NumPy's DLPack knows nothing
+        return tf.convert_to_tensor(array)
+    own = _lent(array)
     if own is None:
         # `convert_to_tensor` would copy twice: once to own it, once to align it.
         own = aligned(array.shape, array.dtype.newbyteorder("="))
@@ -101,14 +103,14 @@ def _tensor(array: np.ndarray) -> "tf.Tensor":
     return tf.experimental.dlpack.from_dlpack(own.__dlpack__())
 
 
-def _whole(array: np.ndarray) -> np.ndarray | None:
-    """A view of an array of `aligned` that is read-only; None of any other."""
+def _lent(array: np.ndarray) -> np.ndarray | None:
+    """A view of a read-only array that lies as one of `aligned`; None of any other."""
     flags = array.flags
     if flags.writeable or not flags.c_contiguous or array.ctypes.data % _ALIGNMENT:
         return None
     view = array.view()
     try:
         view.flags.writeable = True  # DLPack hands over nothing else
-    except ValueError:  # the memory belongs to somebody who never writes to it
+    except ValueError:  # nobody may write to this memory, so not this view either
         return None
     return view
