@@ -303,6 +303,26 @@ def test_aux_k_rebuilds_the_residual_from_dead_units(rng, units):
     assert found == pytest.approx(0.5 * error, rel=1e-5)
 
 
+@pytest.mark.parametrize("units", [1, 8])
+def test_aux_k_leaves_a_batch_of_one_sample_alone(rng, units):
+    # The last batch of 1,409 samples by 32: its residual has no variance to share.
+    x = rng.normal(size=(1, 12)).astype("float32")
+
+    def after_a_step(auxiliary):
+        keras.utils.set_random_seed(0)
+        sparsity = layers.TopK(5, auxiliary=auxiliary)
+        model = models.shallow((12,), 24, sparsity, centering=False)
+        model.compile("sgd")
+        model.sparse_layers[0].silent.assign(np.where(np.arange(24) % 2, 9.0, 10.0))
+        loss = model.train_on_batch(x, return_dict=True)["loss"]
+        return loss, np.concatenate([w.ravel() for w in model.get_weights()])
+
+    loss, weights = after_a_step(layers.AuxK(units, factor=0.5, dead_after=10))
+    expected_loss, expected = after_a_step(None)
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    np.testing.assert_allclose(weights, expected, rtol=1e-6, atol=1e-7)
+
+
 def test_aux_k_brings_dead_units_back():
     x = np.random.default_rng(0).normal(size=(512, 12)).astype("float32")
 

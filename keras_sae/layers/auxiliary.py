@@ -25,7 +25,8 @@ class AuxK:
 
     A dead unit gets no gradient from a hard sparsity, for it is never chosen. The
     largest pre-activations count as they are, negative ones too: a ReLU would keep
-    those dead for good. The term is 0, and costs nothing, while no unit is dead.
+    those dead for good. The term is 0, and costs nothing, while no unit is dead. It is 0 as
+    well for a residual that does not vary, so for a batch of a single sample.
 
     On data of known features `units=1` revived more units than the published
     default, half of the values: alone each dead unit learns a feature, together they
@@ -76,8 +77,10 @@ class AuxK:
         residual = ops.stop_gradient(x - r)
         answer = self._answer(step, dead)
         error = ops.mean(ops.square(residual - ops.cast(answer, "float32")))
-        variance = ops.var(residual, axis=0)
-        return error / ops.maximum(ops.mean(variance), 1e-12)
+        variance = ops.mean(ops.var(residual, axis=0))
+        # A batch of one sample, often the last of an epoch, has no variance.
+        varies = variance > 0
+        return ops.where(varies, error / ops.where(varies, variance, 1.0), 0.0)
 
     def _answer(self, step: Step, dead: Any) -> Any:
         """The decoder's answer to the dead units, without its bias."""
