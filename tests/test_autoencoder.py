@@ -4,6 +4,7 @@ from functools import partial
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import (
     BACKEND,
@@ -333,7 +334,6 @@ def test_batches_of_an_array_however_it_lies(lay):
         {"shuffle": "batch"},
         {"steps_per_epoch": 2},
         {"validation_split": 0.5},
-        {"sample_weight": np.ones(SAMPLES)},
     ],
 )
 def test_fit_leaves_to_keras_what_a_dataset_cannot_have(x, settings, monkeypatch):
@@ -364,6 +364,65 @@ def test_sample_weights_weigh_the_reconstruction_only(x):
     assert logs["loss"] == pytest.approx(data + expected["sparsity_loss"], rel=1e-5)
     for key in ("sparsity_loss", "explained_variance", "l0"):
         assert logs[key] == pytest.approx(expected[key], rel=1e-5)
+
+
+@pytest.mark.parametrize("target", [True, False])
+def test_sample_weights_need_no_target(x, target):
+    """Half of the samples weigh nothing: the same as their being left out."""
+    weight = np.repeat([2.0, 0.0], SAMPLES // 2).astype("float32")
+    y = x if target else None
+    model = make(centering=False)  # whose mean would move in the step
+    alone = model.evaluate(x[: SAMPLES // 2], verbose=0, return_dict=True)
+    expected = alone["reconstruction_loss"]
+    options = {"batch_size": SAMPLES, "verbose": 0}
+    for given in (
+        model.evaluate(x, y, sample_weight=weight, return_dict=True, **options),
+        model.evaluate(x, y, SAMPLES, 0, weight, return_dict=True),
+        model.fit(x, y, sample_weight=weight, **options).history,
+    ):
+        found = np.ravel(given["reconstruction_loss"])[0]
+        assert found == pytest.approx(expected, rel=1e-5)
+    logs = model.fit(x, validation_data=(x, y, weight), **options).history
+    alone = model.evaluate(x[: SAMPLES // 2], verbose=0, return_dict=True)
+    assert logs["val_reconstruction_loss"][0] == pytest.approx(
+        alone["reconstruction_loss"], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (np.ones(3), r"one number for each sample. Received: shape \(3,\)"),
+        (np.full(SAMPLES, np.nan), "must be finite"),
+        (np.array(["1"] * SAMPLES), "one number for each sample"),
+        (1.0, "one number for each sample"),
+    ],
+)
+def test_weights_that_weigh_no_samples(x, weight, message):
+    model = make()
+    before = [np.array(w) for w in model.get_weights()]
+    for call in (
+        lambda: model.fit(x, sample_weight=weight, verbose=0),
+        lambda: model.evaluate(x, sample_weight=weight, verbose=0),
+        lambda: model.fit(x, validation_data=(x, None, weight), verbose=0),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    for was, now in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(was, now)
+
+
+def test_arguments_of_fit_by_position_are_those_by_name(x):
+    """`validation_data` is the eighth: what is refused by name is refused there."""
+    keras.utils.set_random_seed(0)
+    by_name = make().fit(x, epochs=2, verbose=0, validation_data=x).history
+    keras.utils.set_random_seed(0)
+    given = make().fit(x, None, None, 2, 0, None, 0.0, x).history
+    assert by_name == given
+    with pytest.raises(ValueError, match="must be finite"):
+        make().fit(x, None, None, 2, 0, None, 0.0, x * np.nan)
+    with pytest.raises(TypeError, match="multiple values"):
+        make().fit(x, None, None, 2, epochs=3)
 
 
 def test_sample_weights_of_images(x):
@@ -503,11 +562,96 @@ def test_predict_is_the_reconstruction(x):
 
 @tensorflow_only
 @pytest.mark.parametrize("pair", [False, True])
-def test_encode_takes_a_dataset(x, pair):
+def test_encode_and_predict_take_a_dataset(x, pair):
     model = make()
     data = tf_dataset(x, np.arange(SAMPLES)) if pair else tf_dataset(x)
-    if not pair:
-        np.testing.assert_allclose(model.encode(data), model.encode(x), rtol=1e-5)
+    np.testing.assert_allclose(model.encode(data), model.encode(x), rtol=1e-5)
+    np.testing.assert_allclose(
+        model.predict(data, verbose=0), model.predict(x, verbose=0), rtol=1e-5
+    )
+
+
+OF_DATASETS = {
+    "of-dicts": (lambda d: d.map(lambda x: {"image": x}), "each of them one tensor"),
+    "single-samples": (lambda d: d.unbatch(), r"Use `dataset\.batch\(32\)`"),
+    "of-unknown-rank": (lambda d: of_unknown_rank(d), r"tf\.ensure_shape"),
+}
+
+
+def of_unknown_rank(data):
+    import tensorflow as tf
+
+    spec = tf.TensorSpec(None, "float32")
+    return tf.data.Dataset.from_generator(lambda: iter(data), output_signature=spec)
+
+
+@pytest.mark.parametrize(("form", "message"), OF_DATASETS.values(), ids=OF_DATASETS)
+def test_datasets_that_are_none_of_batches(x, form, message):
+    model = make()
+    before = weights_of(model)
+    data = form(tf_dataset(x))
+    for call in (
+        lambda: model.fit(data, verbose=0),
+        lambda: model.evaluate(data, verbose=0),
+        lambda: model.predict(data, verbose=0),
+        lambda: model.encode(data),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert_same_weights(before, weights_of(model))
+
+
+def test_adapt_wants_an_array_that_varies(x):
+    model = make(output_activation="linear", scaling=True)
+    before = weights_of(model)
+    with pytest.raises(ValueError, match=r"must be one array here.*Received"):
+        model.adapt(tf_dataset(x))
+    with pytest.raises(ValueError, match="does not vary"):
+        model.adapt(np.ones_like(x))
+    assert_same_weights(before, weights_of(model))
+
+
+# A table of pandas is looked at as an array is.
+
+TABLES = {
+    "NaN": (lambda x: x.where(x > 0.1), "must be finite"),
+    "bytes": (lambda x: (x * 255).astype("uint8"), "holds integers"),
+    "text": (lambda x: x.astype(str), "must hold real numbers"),
+    "other-width": (lambda x: x.iloc[:, :7], r"must have shape \(samples, 36\)"),
+}
+
+
+@pytest.fixture
+def table(x):
+    return pd.DataFrame(x.reshape(SAMPLES, 36))
+
+
+def test_a_table_is_its_values(table):
+    model = models.shallow((36,), UNITS)
+    model.compile(jit_compile=False)
+    values = table.to_numpy()
+    np.testing.assert_array_equal(model.encode(table), model.encode(values))
+    options = {"verbose": 0, "return_dict": True}
+    assert model.evaluate(table, **options) == model.evaluate(values, **options)
+    assert np.isfinite(model.fit(table, verbose=0).history["loss"]).all()
+
+
+@pytest.mark.parametrize(("change", "message"), TABLES.values(), ids=TABLES)
+def test_bad_tables(table, change, message):
+    model = models.shallow((36,), UNITS)
+    model.compile(jit_compile=False)
+    model.fit(table, verbose=0)
+    before, bad = weights_of(model), change(table)
+    for call in (
+        lambda: model.fit(bad, verbose=0),
+        lambda: model.fit(table, validation_data=bad, verbose=0),
+        lambda: model.evaluate(bad, verbose=0),
+        lambda: model.predict(bad, verbose=0),
+        lambda: model.encode(bad),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert_same_weights(before, weights_of(model))
 
 
 def test_a_symbolic_call():

@@ -5,6 +5,7 @@ from functools import partial
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import (
     assert_same_weights,
@@ -600,6 +601,65 @@ def test_the_accuracy_is_that_of_the_loss(x, y):
     logs = model.evaluate(data, verbose=0, return_dict=True)
     found = to_numpy(model(x)).argmax(axis=1)
     assert logs["accuracy"] == pytest.approx((found == y).mean())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_shares_of_classes_are_labels_for_their_loss(x, y, smoothing):
+    shares = np.eye(CLASSES)[y] * (1 - smoothing) + smoothing / CLASSES
+    model = classifier()
+    model.compile("adam", keras.losses.CategoricalCrossentropy(), jit_compile=False)
+    p = to_numpy(model(x)).astype("float64")
+    logs = model.evaluate(x, shares, verbose=0, return_dict=True)
+    expected = -(shares * np.log(p)).sum(axis=1).mean()
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+    model.fit(x, shares, validation_data=(x, shares), verbose=0)
+    for bad in (y, shares[:, :2], shares[:5], list(y)):
+        with pytest.raises(ValueError, match=r"number for every class.*to_categ"):
+            model.fit(x, bad, verbose=0)
+    with pytest.raises(ValueError, match="must be finite"):
+        model.fit(x, shares * np.nan, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(8) % 3 + 1, r"from 1 to 3 with num_classes=3"),
+        (np.arange(8) / 8, r"`y` must hold whole numbers"),
+        (list("abababab"), r"`y` must hold whole numbers.*unique"),
+        (np.ones(8, int), r"`y` must hold at least two classes.*label 1"),
+    ],
+)
+def test_labels_of_pandas_are_looked_at(labels, message, x, y):
+    model = classifier()
+    model.compile("adam", jit_compile=False)
+    model.fit(pd.DataFrame(x), pd.Series(y), verbose=0)
+    with pytest.raises(ValueError, match=message):
+        model.fit(x, pd.Series(labels), verbose=0)
+
+
+def test_a_classifier_outlives_data_of_another_width(x, y):
+    import tensorflow as tf
+
+    model = classifier()
+    model.compile("adam", jit_compile=False)
+    model.fit(x, y, verbose=0)
+    before, narrow = weights_of(model), x[:, :4]
+    data = tf.data.Dataset.from_tensor_slices((narrow, y)).batch(4)
+    for call in (
+        lambda: model.predict(narrow, verbose=0),
+        lambda: model.evaluate(narrow, y, verbose=0),
+        lambda: model.fit(data, verbose=0),
+        lambda: model.evaluate(data, verbose=0),
+        lambda: model.predict(data, verbose=0),
+        lambda: model.fit(x, y, validation_data=data, verbose=0),
+    ):
+        with pytest.raises(ValueError, match=r"must have shape \(samples, 6\)"):
+            call()
+    unlabelled = tf.data.Dataset.from_tensor_slices(x).batch(4)
+    with pytest.raises(ValueError, match=r"learns from `\(x, label\)`"):
+        model.fit(unlabelled, verbose=0)
+    assert model.predict(unlabelled, verbose=0).shape == (8, CLASSES)
+    assert_same_weights(before, weights_of(model))
 
 
 @pytest.mark.parametrize("trainable", [True, False])

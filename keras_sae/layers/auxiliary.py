@@ -25,8 +25,8 @@ class AuxK:
 
     A dead unit gets no gradient from a hard sparsity, for it is never chosen. The
     largest pre-activations count as they are, negative ones too: a ReLU would keep
-    those dead for good. The term is 0, and costs nothing, while no unit is dead. It is 0 as
-    well for a residual that does not vary, so for a batch of a single sample.
+    those dead for good. The term is 0, and costs nothing, while no unit is dead. It
+    is 0 as well for a residual that does not vary, so for a batch of one sample.
 
     On data of known features `units=1` revived more units than the published
     default, half of the values: alone each dead unit learns a feature, together they

@@ -44,14 +44,20 @@ def adapt(model: Any, x: Any, location: str) -> None:
     rows = np.asarray(x, "float64").reshape(len(x), -1)
     point = center(rows)
     centered = rows
-    for layer in flatten(model.encoder):
-        if isinstance(layer, Centering):
-            mean = _of_width(point, layer.mean.shape[0])
-            layer.mean.assign(mean)
-            layer.count.assign(rows.size // len(mean))  # places, as in training
-            centered = rows.reshape(-1, len(mean)) - mean
+    layers = [x for x in flatten(model.encoder) if isinstance(x, Centering)]
+    means = [_of_width(point, layer.mean.shape[0]) for layer in layers]
+    for mean in means:
+        centered = rows.reshape(-1, len(mean)) - mean
     rms = np.sqrt(np.mean(centered**2))
     scalings = scaling_layers(model)
+    if scalings and rms == 0:
+        raise ValueError(
+            "`x` does not vary, so it has no scale. Received: samples that are all "
+            "the same. Adapt to the training data, or build with scaling=False."
+        )
+    for layer, mean in zip(layers, means, strict=True):
+        layer.mean.assign(mean)
+        layer.count.assign(rows.size // len(mean))  # places, as in training
     for layer in scalings:
         layer.rms.assign(rms)
     bias = _output_bias(model)

@@ -47,7 +47,8 @@ class Checked(Exported):
             y: None, or a target of the shape of `x`, e.g. clean images.
             batch_size: Samples a step, 32 if None.
             *args: As in Keras.
-            **kwargs: As in Keras.
+            **kwargs: As in Keras; `sample_weight` weighs samples with a `y` and
+                without.
 
         Returns:
             A `keras.callbacks.History`.
@@ -57,24 +58,34 @@ class Checked(Exported):
                 or beyond the output activation; there are fewer samples than
                 `batch_size`; `y` is not a target of the shape of `x`.
         """
+        kwargs = _inputs.by_name(_inputs.FIT, args, kwargs)
         self.check_data(x, y, batch_size)
         _inputs.check_batch(self.sparse_layers, x, batch_size)
         _adapting.check_adapted(self)
+        y = _inputs.weighed(x, y, kwargs.get("sample_weight"))
         if kwargs.get("class_weight") is not None:
             raise ValueError(
                 "`class_weight` weighs classes, and an autoencoder has none. Received: "
                 f"class_weight={kwargs['class_weight']!r}. Use sample_weight."
             )
-        validation = kwargs.get("validation_data")
-        if validation is not None:
-            pair = validation if isinstance(validation, (tuple, list)) else [validation]
-            self.check_data(*pair[:2])
-        if hasattr(x, "element_spec") and not args:
+        if kwargs.get("validation_data") is not None:
+            held_out = self._held_out(kwargs["validation_data"])
+            kwargs["validation_data"] = held_out
+        if hasattr(x, "element_spec"):
             # Keras would warn that it does not shuffle a dataset, asked or not.
             kwargs.setdefault("shuffle", False)
         _steps.build_optimizer(self)
-        x, y, batch_size, kwargs = _feeding.fed(x, y, batch_size, args, kwargs)
-        return super().fit(x, y, batch_size, *args, **kwargs)
+        x, y, batch_size, kwargs = _feeding.fed(x, y, batch_size, kwargs)
+        return super().fit(x, y, batch_size, **kwargs)
+
+    def _held_out(self, data: Any) -> Any:
+        """Validation data, checked, and with a target where it has weights."""
+        parts = data if isinstance(data, (tuple, list)) else [data]
+        self.check_data(*parts[:2])
+        if len(parts) < 3:
+            return data
+        x, y, *weights = parts
+        return (x, _inputs.weighed(x, y, weights[0]), *weights)
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains one step on one batch, as `keras.Model.train_on_batch` does.
@@ -120,11 +131,13 @@ class Checked(Exported):
         Raises:
             ValueError: As in `fit`.
         """
+        kwargs = _inputs.by_name(_inputs.EVALUATE, args, kwargs)
         # Keras itself evaluates inside `fit`, with what `fit` has checked.
         if "_use_cached_eval_dataset" not in kwargs:
             self.check_data(x, y)
             _adapting.check_adapted(self)
-        return super().evaluate(x, y, batch_size, *args, **kwargs)
+            y = _inputs.weighed(x, y, kwargs.get("sample_weight"))
+        return super().evaluate(x, y, batch_size, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         """Returns the reconstructions of `x`, as `keras.Model.predict` does.
@@ -137,7 +150,7 @@ class Checked(Exported):
         Returns:
             NumPy array of the shape of `x`.
         """
-        self._check_arrays(x, self.sample_shape)
+        _inputs.check_inputs(x, self.sample_shape)
         return super().predict(x, *args, **kwargs)
 
     def check_data(self, x: Any, y: Any = None, batch_size: int | None = None) -> None:
@@ -160,8 +173,3 @@ class Checked(Exported):
         if not outputs:
             return -np.inf, np.inf
         return sparsity.bounds(outputs[-1].activation)
-
-    def _check_arrays(self, x: Any, shape: tuple[int, ...]) -> None:
-        # Before Keras sees them: on JAX an error inside a compiled function leaves
-        # the model without its weights.
-        _inputs.check_data(x, None, shape, None)

@@ -23,7 +23,7 @@ _THE_SAME = {
 
 
 def fed(
-    x: Any, y: Any, batch_size: int | None, args: tuple, kwargs: dict[str, Any]
+    x: Any, y: Any, batch_size: int | None, kwargs: dict[str, Any]
 ) -> tuple[Any, Any, int | None, dict[str, Any]]:
     """Returns the arguments of `fit` as `keras.Model.fit` is to take them.
 
@@ -31,8 +31,7 @@ def fed(
         x: As the user gave it to `fit`, as all that follows.
         y: None, or the target.
         batch_size: Samples a step, or None.
-        args: Further arguments by position.
-        kwargs: Further arguments by name.
+        kwargs: Further arguments, by name.
 
     Returns:
         `x`, `y`, `batch_size` and `kwargs` as they are, or a dataset in the place
@@ -42,7 +41,6 @@ def fed(
     plain = (
         keras.config.backend() == "tensorflow"
         and all(_kept(array) for array in arrays)
-        and not args
         and kwargs.keys() <= _THE_SAME
         and kwargs.get("shuffle", True) is True
     )

@@ -1,13 +1,18 @@
 """What `fit` and `evaluate` refuse before any training has happened."""
 
+import inspect
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_sae import checks
 
 BYTE_RANGE = 255
+
+FIT = inspect.signature(keras.Model.fit)
+EVALUATE = inspect.signature(keras.Model.evaluate)
 
 
 def check_data(
@@ -28,9 +33,12 @@ def check_data(
     Raises:
         ValueError: Always names the argument, what came and what was expected.
     """
+    x, y = as_array(x), as_array(y)
     spec = getattr(x, "element_spec", None)
     if spec is not None:
-        _check_spec(spec, input_shape)
+        parts = check_spec(spec, input_shape)
+        if len(parts) > 1:
+            check_target(tuple(parts[1].shape), tuple(parts[0].shape))
     elif isinstance(x, (list, tuple)):
         raise ValueError(
             f"`x` must be one array, or a dataset of batches. Received: a {_kind(x)}. "
@@ -43,6 +51,50 @@ def check_data(
             _check_values("y", y)
 
 
+def check_inputs(x: Any, input_shape: tuple[int, ...]) -> tuple:
+    """Raises as `check_data` for what is only encoded or decoded, never a target.
+
+    It comes before Keras sees the data: on JAX an error inside a compiled function
+    leaves the model without its weights.
+
+    Args:
+        x: What the user gave; of a dataset of pairs the first is looked at.
+        input_shape: Shape of one sample.
+
+    Returns:
+        The parts of a dataset's element, none of anything else.
+
+    Raises:
+        ValueError: As `check_data`.
+    """
+    if hasattr(x, "element_spec"):
+        return check_spec(x.element_spec, input_shape)
+    check_data(x, None, input_shape, None)
+    return ()
+
+
+def check_whole(x: Any, input_shape: tuple[int, ...]) -> None:
+    """Raises as `check_inputs`, and for a dataset, where all samples are needed."""
+    if hasattr(x, "element_spec"):
+        raise ValueError(
+            "`x` must be one array here, as all samples are needed at once. Received: "
+            f"{x!r}. Expected samples of shape {input_shape}; of batches of x alone, "
+            "`numpy.concatenate(list(dataset.as_numpy_iterator()))` makes it."
+        )
+    check_data(x, None, input_shape, None)
+
+
+def first(x: Any) -> Any:
+    """Returns a dataset of `(x, target)` as one of `x`; anything else as it is."""
+    spec = getattr(x, "element_spec", None)
+    return x.map(lambda first, *_: first) if isinstance(spec, tuple) else x
+
+
+def as_array(x: Any) -> Any:
+    """Returns what pandas holds as its values, as Keras does; the rest as it is."""
+    return x.to_numpy() if hasattr(x, "to_numpy") else x
+
+
 def as_numpy(array: Any) -> np.ndarray:
     """Returns a NumPy array as it is, and a tensor or nested list as a NumPy array.
 
@@ -51,7 +103,56 @@ def as_numpy(array: Any) -> np.ndarray:
     Args:
         array: What the user gave.
     """
+    array = as_array(array)
     return array if isinstance(array, np.ndarray) else ops.convert_to_numpy(array)
+
+
+def by_name(
+    signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns the arguments of a Keras method that follow `batch_size`, by name.
+
+    Args:
+        signature: `FIT` or `EVALUATE`: of `self`, `x`, `y`, `batch_size` and what
+            follows.
+        args: What follows by position.
+        kwargs: What follows by name.
+
+    Raises:
+        TypeError: As a call would.
+    """
+    given = signature.bind(None, None, None, None, *args, **kwargs).arguments
+    named = dict(list(given.items())[4:])
+    return named.pop("kwargs", {}) | named
+
+
+def weighed(x: Any, y: Any, sample_weight: Any) -> Any:
+    """Returns the target, which is `x` itself where weights of samples need one.
+
+    Keras drops the weights of data without a target, and says nothing.
+
+    Args:
+        x: As given to `fit` or `evaluate`.
+        y: Its target, or None.
+        sample_weight: None, or a weight a sample.
+
+    Raises:
+        ValueError: The weights are not finite, or of another number of samples.
+    """
+    if sample_weight is None or not hasattr(x, "shape"):
+        return y
+    weights = as_numpy(sample_weight)
+    if weights.ndim == 0 or len(weights) != x.shape[0] or weights.dtype.kind in "OUS":
+        raise ValueError(
+            "`sample_weight` must hold one number for each sample. Received: shape "
+            f"{weights.shape} of {weights.dtype} for {x.shape[0]} samples."
+        )
+    if not np.isfinite(weights).all():
+        raise ValueError(
+            "`sample_weight` must be finite. Received: weights with NaN or infinity. "
+            "A weight of 0 leaves a sample out."
+        )
+    return x if y is None else y
 
 
 def _kind(x: Any) -> str:
@@ -71,12 +172,38 @@ def check_target(target: tuple, expected: tuple) -> None:
         )
 
 
-def _check_spec(spec: Any, input_shape: tuple[int, ...]) -> None:
-    parts = spec if isinstance(spec, (tuple, list)) else (spec,)
-    _check_shape(tuple(parts[0].shape), input_shape)
+def check_spec(spec: Any, input_shape: tuple[int, ...]) -> tuple:
+    """Returns the parts of a dataset's element, once its `x` is one that fits.
+
+    Args:
+        spec: `element_spec` of a `tf.data.Dataset`.
+        input_shape: Shape of one sample.
+
+    Raises:
+        ValueError: It is not a batch of samples of that shape, of real numbers.
+    """
+    parts = tuple(spec) if isinstance(spec, (tuple, list)) else (spec,)
+    shape = getattr(parts[0], "shape", None)
+    if shape is None:
+        raise ValueError(
+            "A dataset must yield `x` or `(x, target)`, each of them one tensor. "
+            f"Received: element_spec={spec!r}. Choose with `dataset.map`, e.g. "
+            "`dataset.map(lambda element: element['image'])`."
+        )
+    if shape.rank is None:
+        raise ValueError(
+            "The dataset does not say which shape its `x` has. Expected batches of "
+            f"samples of shape {input_shape}. Received: element_spec={spec!r}. Use "
+            f"`dataset.map(lambda x: tf.ensure_shape(x, {(None, *input_shape)}))`."
+        )
+    if tuple(shape) == input_shape:
+        raise ValueError(
+            "The dataset must yield batches. Received: single samples, of shape "
+            f"{tuple(shape)}. Use `dataset.batch(32)`."
+        )
+    _check_shape(tuple(shape), input_shape)
     _check_kind(np.dtype(parts[0].dtype.as_numpy_dtype), "the dataset's x")
-    if len(parts) > 1:
-        check_target(tuple(parts[1].shape), tuple(parts[0].shape))
+    return parts
 
 
 def _check_array(x: Any, input_shape: tuple[int, ...], batch_size: int | None) -> None:
@@ -116,19 +243,24 @@ def _check_values(name: str, array: Any) -> None:
 
 def check_labels(y: Any, samples: int, num_classes: int) -> None:
     """Raises unless `y` holds one class from 0 to `num_classes - 1` a sample."""
+    y = as_array(y)
     expected = f"Expected {samples} integers from 0 to {num_classes - 1}, one a sample."
     if not hasattr(y, "shape") or not hasattr(y, "dtype"):
         raise ValueError(
             f"`y` must be an array of labels. Received: y of {type(y)}. {expected}"
         )
     if tuple(y.shape) not in ((samples,), (samples, 1)):
-        hint = " One-hot? Take `y.argmax(axis=-1)`." if len(y.shape) == 2 else ""
+        hint = (
+            " One-hot? Take `y.argmax(axis=-1)`, or compile with "
+            "loss='categorical_crossentropy'."
+            if len(y.shape) == 2
+            else ""
+        )
         raise ValueError(
             f"`y` must hold one label a sample. Received: y.shape={tuple(y.shape)} for "
             f"{samples} samples. {expected}{hint}"
         )
-    if not isinstance(y, np.ndarray):
-        return  # a tensor of a backend: its values stay on its device
+    y = as_numpy(y)
     if not np.issubdtype(y.dtype, np.number) or (y != np.floor(y)).any():
         raise ValueError(
             f"`y` must hold whole numbers. Received: dtype={y.dtype}. {expected} "
@@ -139,6 +271,20 @@ def check_labels(y: Any, samples: int, num_classes: int) -> None:
             f"`y` must lie below `num_classes`. Received: labels from {y.min():g} to "
             f"{y.max():g} with num_classes={num_classes}. {expected}"
         )
+
+
+def check_shares(y: Any, samples: int, num_classes: int) -> None:
+    """Raises unless `y` holds a number for every class of each sample, as one-hot."""
+    y = as_array(y)
+    shape = tuple(getattr(y, "shape", ()))
+    if shape != (samples, num_classes):
+        raise ValueError(
+            "`y` must hold a number for every class of each sample, as the compiled "
+            f"loss compares those. Received: y of {type(y)} and shape {shape}. "
+            f"Expected shape {(samples, num_classes)}. "
+            "`keras.utils.to_categorical(y)` makes it of labels."
+        )
+    _check_values("y", as_numpy(y).astype("float32"))
 
 
 def check_range(x: Any, bounds: tuple[float, float]) -> None:

@@ -44,7 +44,8 @@ class Autoencoder(Checked):
     may be passed. `model(x)` is the reconstruction. `fit(x)` takes the input as
     the target. The logs hold the loss, its parts, `explained_variance`, and
     `l0`, or `expected_l0` where the code is bounded and so never exactly zero;
-    all come from the one forward pass of the step.
+    all come from the one forward pass of the step. Which way they should go Keras
+    does not know: `EarlyStopping("val_reconstruction_loss", mode="min")`.
 
     Args:
         encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
@@ -123,9 +124,10 @@ class Autoencoder(Checked):
             location: `"mean"` or `"geometric_median"`.
 
         Raises:
-            ValueError: `x` has another shape, or `location` is unknown.
+            ValueError: `x` is no array or of another shape, `location` is unknown, or
+                the model scales data that do not vary.
         """
-        self._check_arrays(x, self.sample_shape)
+        _inputs.check_whole(x, self.sample_shape)
         _adapting.adapt(self, x, location)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -239,8 +241,9 @@ class Autoencoder(Checked):
         Returns:
             NumPy array of shape `(samples, units)`.
         """
-        self._check_arrays(x, self.sample_shape)
-        return self.encoder.predict(_first(x), batch_size=batch_size, verbose=0)
+        _inputs.check_inputs(x, self.sample_shape)
+        x = _inputs.first(x)
+        return self.encoder.predict(x, batch_size=batch_size, verbose=0)
 
     def decode(self, code: Any, batch_size: int = 256) -> np.ndarray:
         """Returns the reconstructions of codes.
@@ -252,7 +255,7 @@ class Autoencoder(Checked):
         Returns:
             NumPy array of shape `(samples, *input_shape)`.
         """
-        self._check_arrays(code, tuple(self.decoder.input_shape[1:]))
+        _inputs.check_inputs(code, tuple(self.decoder.input_shape[1:]))
         return self.decoder.predict(code, batch_size=batch_size, verbose=0)
 
     def _activity_metric(self) -> keras.metrics.Metric:
@@ -291,9 +294,3 @@ class Autoencoder(Checked):
         with tying(flatten(encoder)):
             decoder = deserialize(config.pop("decoder"), custom_objects)
         return cls(encoder, decoder, **config)
-
-
-def _first(x: Any) -> Any:
-    """A dataset of `(x, target)` becomes one of `x`; anything else stays."""
-    spec = getattr(x, "element_spec", None)
-    return x.map(lambda first, *_: first) if isinstance(spec, tuple) else x

@@ -116,7 +116,8 @@ class Classifier(Exported):
         Args:
             x: Array of shape `(samples, *input_shape)`, or a dataset of batches of
                 `(x, label)`.
-            y: Labels of shape `(samples,)`, integers below `num_classes`.
+            y: Labels of shape `(samples,)`, integers below `num_classes`; or what
+                the compiled loss takes, of shape `(samples, num_classes)`.
             batch_size: Samples a step, 32 if None.
             *args: As in Keras.
             **kwargs: As in Keras.
@@ -128,18 +129,22 @@ class Classifier(Exported):
             ValueError: There are no labels, another number of them than samples,
                 all are the same, or they are not integers below `num_classes`.
         """
+        kwargs = _inputs.by_name(_inputs.FIT, args, kwargs)
         self._check(x, y)
         held = kwargs.get("validation_data")
         if isinstance(held, (tuple, list)) and len(held) > 1:
             self._check(held[0], held[1])
-        if isinstance(y, np.ndarray) and (y == y[0]).all():
+        elif hasattr(held, "element_spec"):
+            self._check(held, None)
+        labels = None if y is None else _inputs.as_numpy(y)
+        if labels is not None and (labels == labels[0]).all():
             raise ValueError(
                 "`y` must hold at least two classes. Received: the label "
-                f"{y.ravel()[0]} for all {len(y)} samples."
+                f"{labels[0]} for all {len(labels)} samples."
             )
         _steps.build_optimizer(self)
-        x, y, batch_size, kwargs = _feeding.fed(x, y, batch_size, args, kwargs)
-        return super().fit(x, y, batch_size, *args, **kwargs)
+        x, y, batch_size, kwargs = _feeding.fed(x, y, batch_size, kwargs)
+        return super().fit(x, y, batch_size, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Returns loss and metrics as `keras.Model.evaluate` does.
@@ -161,10 +166,46 @@ class Classifier(Exported):
             self._check(x, y)
         return super().evaluate(x, y, *args, **kwargs)
 
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        """Returns the probabilities, as `keras.Model.predict` does.
+
+        Args:
+            x: As in `fit`.
+            *args: As in Keras.
+            **kwargs: As in Keras.
+
+        Returns:
+            NumPy array of shape `(samples, num_classes)`.
+
+        Raises:
+            ValueError: `x` has another shape, is empty or not finite.
+        """
+        _inputs.check_inputs(x, self._sample_shape)
+        return super().predict(x, *args, **kwargs)
+
     def _check(self, x: Any, y: Any) -> None:
+        parts = _inputs.check_inputs(x, self._sample_shape)
         if hasattr(x, "shape"):
-            _inputs.check_data(x, None, tuple(self.encoder.input_shape[1:]), None)
-            _inputs.check_labels(y, x.shape[0], self.num_classes)
+            check = _inputs.check_labels if self._of_labels() else _inputs.check_shares
+            check(y, x.shape[0], self.num_classes)
+        elif len(parts) == 1:
+            raise ValueError(
+                "A classifier learns from `(x, label)`. Received: a dataset that "
+                f"yields x alone, {parts[0]!r}. `keras_sae.datasets.load(..., "
+                "as_supervised=True)` has the labels."
+            )
+
+    @property
+    def _sample_shape(self) -> tuple[int, ...]:
+        return tuple(self.encoder.input_shape[1:])
+
+    def _of_labels(self) -> bool:
+        """Whether the compiled loss compares the probabilities with one integer."""
+        loss = getattr(self, "loss", _LOSS)
+        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+        return loss is keras.losses.sparse_categorical_crossentropy or isinstance(
+            loss, keras.losses.SparseCategoricalCrossentropy
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the encoder's config and the constructor's arguments."""

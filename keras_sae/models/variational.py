@@ -96,9 +96,9 @@ class VariationalAutoencoder(Autoencoder):
         Returns:
             `(mean, log_variance)`, each of shape `(samples, latent_dim)`.
         """
-        _inputs.check_data(x, None, self.sample_shape, None)
+        _inputs.check_inputs(x, self.sample_shape)
         parameters, layer = self.posterior_layers()
-        both = parameters.predict(x, batch_size=batch_size, verbose=0)
+        both = parameters.predict(_inputs.first(x), batch_size=batch_size, verbose=0)
         mean, log_variance = (ops.convert_to_numpy(v) for v in layer.split(both))
         return mean, log_variance
 
@@ -129,8 +129,14 @@ class VariationalAutoencoder(Autoencoder):
 
         Returns:
             A float: a lower bound of `mean(log p(x))`.
+
+        Raises:
+            ValueError: `x` is no array of that shape, or leaves the range of the
+                output.
         """
         checks.positive_integer("samples", samples)
+        _inputs.check_whole(x, self.sample_shape)
+        _inputs.check_range(x, self._output_bounds())
         mean, log_variance = (
             v.astype("float64") for v in self.posterior(x, batch_size)
         )
