@@ -173,15 +173,18 @@ def test_the_same_seed_gives_the_same_numbers():
 
 
 def test_finished_models_are_not_trained_again(tmp_path):
-    calls = []
+    trainings = []
 
-    def build():
-        calls.append(1)
-        return models.shallow((4, 4, 1), 8, "l1")
+    def noted(name):
+        begun = keras.callbacks.LambdaCallback(
+            on_train_begin=lambda logs: trainings.append(name)
+        )
+        return [begun]
 
-    first = _compare({"a": build}, 1, directory=tmp_path)
-    again = _compare({"a": build}, 1, directory=tmp_path)
-    assert len(calls) == 1
+    build = _builders()["L1"]
+    first = _compare({"a": build}, 1, directory=tmp_path, callbacks=noted)
+    again = _compare({"a": build}, 1, directory=tmp_path, callbacks=noted)
+    assert trainings == ["a, seed 0"]
     # The baselines are timed anew; the model's seconds are those of its training.
     assert first.drop(columns="seconds").equals(again.drop(columns="seconds"))
     assert first["seconds"][0] == again["seconds"][0]
@@ -235,6 +238,109 @@ def test_the_history_ends_where_a_resumed_training_was_stopped(tmp_path, monkeyp
     _compare(builders, 9, directory=tmp_path, callbacks=lambda _: [_Enough()])
     history = json.loads((tmp_path / "l1-seed0.json").read_text())["history"]
     assert len(history["loss"]) == 4
+
+
+def _with_folder(folder, builder=None, epochs=1, x=X, y=Y, **options):
+    builders = {"L1": builder or _builders()["L1"]}
+    options = {"batch_size": 20, "directory": folder, **options}
+    return evaluation.compare(builders, (x, y), (X, Y), epochs, **options)
+
+
+OTHER_TRAININGS = {
+    "epochs": ({"epochs": 2}, "epochs was 1 and is now 2"),
+    "batch": ({"batch_size": 30}, "batch_size was 20 and is now 30"),
+    "data": ({"x": 1 - X}, "train was"),
+    "labels": ({"y": Y[::-1]}, "train was"),
+    "penalty": ({"builder": _builders()["KL"]}, "model was"),
+    "optimizer": ({"optimizer": "sgd"}, "model was"),
+    "preparation": ({"prepare": {"L1": lambda model, x: None}}, "prepared was False"),
+}
+
+
+@pytest.mark.parametrize("changed", OTHER_TRAININGS)
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_folder_of_another_training_is_refused(changed, interrupted, tmp_path):
+    """Its figures are not those that were asked for."""
+    if interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            _with_folder(tmp_path, callbacks=lambda _: [_Stop(at=0)])
+    else:
+        _with_folder(tmp_path)
+    options, message = OTHER_TRAININGS[changed]
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    with pytest.raises(ValueError, match=f"other settings.*{message}.*Choose another"):
+        _with_folder(tmp_path, **options)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+    _with_folder(tmp_path)  # and the same goes on
+
+
+def test_names_that_leave_the_same_files_are_refused(tmp_path):
+    build = _builders()["L1"]
+    with pytest.raises(ValueError, match="'BN \\+' and 'BN -', both 'bn-seed0'"):
+        _compare({"BN +": build, "BN -": build}, 1, directory=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+NOT_COMPARABLE = {
+    "shape of test data": ({"test": (X[:, :2], Y)}, "must have shape"),
+    "bytes as test data": ({"test": ((X * 255).astype("uint8"), Y)}, "integers"),
+    "NaN in test data": ({"test": (X * np.nan, Y)}, "must be finite"),
+    "shape of a later model": (
+        {"builders": _builders() | {"other": lambda: models.shallow((5,), 3)}},
+        r"must have shape \(samples, 5\)",
+    ),
+    "a name to prepare": (
+        {"prepare": {"l1": lambda model, x: None}},
+        "Unknown name in `prepare`: 'l1'. Did you mean 'L1'",
+    ),
+    "fine-tuning": ({"fine_tuning": -1}, "`fine_tuning` must be a positive"),
+    "one seed": ({"seeds": 0}, "`seeds` is empty, or not of whole numbers"),
+    "no seed": ({"seeds": ()}, "`seeds` is empty, or not of whole numbers"),
+    "a seed in parts": ({"seeds": [0.5]}, "`seeds` is empty, or not of whole"),
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), NOT_COMPARABLE.values(), ids=NOT_COMPARABLE
+)
+def test_nothing_is_trained_where_one_part_is_wrong(given, message):
+    def begun(name):
+        raise AssertionError("A training has begun.")
+
+    given = {"builders": _builders(), "train": (X, Y), "test": (X, Y), **given}
+    with pytest.raises(ValueError, match=message):
+        evaluation.compare(**given, epochs=1, batch_size=20, callbacks=begun)
+
+
+def test_seeds_may_be_an_array_and_labels_may_be_of_the_training_alone():
+    builders = {"L1": _builders()["L1"]}
+    data, seeds = ((X, Y), (X, None)), np.arange(2)
+    table = evaluation.compare(builders, *data, 1, seeds, batch_size=20, fine_tuning=1)
+    assert list(table["seed"])[:2] == [0, 1]
+    assert "fine_tuned_accuracy" not in table
+
+
+def test_fine_tuning_counts_no_class_as_another():
+    model = models.shallow((4, 4, 1), 8)
+    with pytest.raises(ValueError, match=r"must hold classes of `y_train`.*\[1\]"):
+        evaluation.fine_tuned(model, (X, 2 * (Y % 2)), (X, Y % 2), 1, 20)
+
+
+def test_a_code_without_life_has_all_its_figures_but_the_probe():
+    model = models.shallow((4, 4, 1), 8, "l1")
+    model.sparse_layers[0].bias.assign(np.full(8, -1e3))
+    figures = evaluation.evaluate(model, X, Y)
+    assert np.isnan(figures["probe_accuracy"])
+    assert figures["dead_fraction"] == 1
+    assert figures.keys() - {"probe_accuracy"} == evaluation.evaluate(model, X).keys()
+
+
+def test_figures_of_a_dataset_are_refused_with_the_way_to_an_array():
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices(X).batch(20)
+    with pytest.raises(ValueError, match=r"must be an array.*as_numpy_iterator"):
+        evaluation.evaluate(models.shallow((4, 4, 1), 8), data)
 
 
 def test_compare_needs_a_model():

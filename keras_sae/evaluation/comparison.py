@@ -1,7 +1,6 @@
 """The same data, epochs and seeds for every model, and baselines beside them."""
 
 import functools
-import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae import checks, files, models
+from keras_sae import models
 from keras_sae.evaluation.baselines import (
     PCA,
     DictionaryLearning,
@@ -18,10 +17,8 @@ from keras_sae.evaluation.baselines import (
     RawPixels,
 )
 from keras_sae.evaluation.figures import evaluate
+from keras_sae.evaluation.planning import Data, planned, whole
 from keras_sae.evaluation.probing import check_classes, enough, few, probe
-from keras_sae.evaluation.training import Run, run_name
-
-Data = tuple[Any, Any]
 
 # Probes on so few labels stand beside the one on all of them.
 _FEW = (100, 1000)
@@ -63,10 +60,10 @@ def compare(
             that come before `fit`, such as greedy pretraining.
         fine_tuning: Epochs of fine-tuning for `fine_tuned_accuracy`; 0 leaves it out.
         directory: None, or a folder: each finished model leaves
-            `NAME-seed0.keras` and `NAME-seed0.json` (figures and history) there.
-            What is there already is not trained again, and training that was
-            interrupted goes on after a whole epoch, the last or one that had ended
-            seconds before.
+            `NAME-seed0.keras` and `NAME-seed0.json` (settings, figures and history)
+            there. What is there already is not trained again, and training that
+            was interrupted goes on after a whole epoch, the last or one that had
+            ended seconds before.
         callbacks: None, or a function from a run's name to the Keras callbacks
             of its fit, e.g. for progress.
 
@@ -75,9 +72,11 @@ def compare(
         `summarize` takes means and spreads over the seeds.
 
     Raises:
-        ValueError: There is no model or no seed, the data do not fit, or the labels
-            are of another number, of one class alone, or of a class that is only
-            in `test`; all of it before anything is trained.
+        ValueError: There is no model or no seed, the data do not fit a model, the
+            labels are of another number, of one class alone, or of a class that is
+            only in `test`, two names leave the same files, `prepare` names another
+            model, or `directory` holds a model of that name that was trained on
+            other data or with other settings; all of it before anything is trained.
 
     Example:
 
@@ -97,6 +96,7 @@ def compare(
             "`builders` holds no model to compare. Expected a dict such as "
             "{'L1': lambda: keras_sae.models.shallow((8, 8, 1), 64, 'l1')}."
         )
+    seeds = whole(seeds)
     rows, width = _train(
         builders,
         train,
@@ -137,33 +137,24 @@ def _train(
     callbacks: Callable[[str], list] | None = None,
 ) -> tuple[list[dict[str, Any]], int]:
     """The rows of the models, and the width of the widest code."""
-    checks.positive_integer("epochs", epochs)
-    if not len(seeds):
-        raise ValueError(
-            "`seeds` is empty: each model is trained once a seed. Received: "
-            f"seeds={seeds!r}. Expected e.g. (0,) or range(3)."
-        )
-    if train[1] is not None and test[1] is not None:
-        check_classes(train[1], len(train[0]), test[1], len(test[0]))
-    folder = None if directory is None else files.output_folder(directory)
+    builds = {n: functools.partial(_built, b, optimizer) for n, b in builders.items()}
     prepare = prepare or {}
+    settings = {"epochs": epochs, "batch_size": batch_size, "fine_tuning": fine_tuning}
+    runs = planned(builds, train, test, seeds, settings, prepare, directory)
     rows: list[dict[str, Any]] = []
     width = 1
-    for (name, builder), seed in itertools.product(builders.items(), seeds):
-        run = Run(run_name(name, seed), folder)
+    for name, seed, run in runs:
         extra = callbacks(f"{name}, seed {seed}") if callbacks else []
         model, figures = run.finished()
         if model is None:
             keras.utils.set_random_seed(seed)
-            model = builder()
-            if not model.compiled:
-                model.compile(keras.optimizers.get(optimizer))
+            model = builds[name]()
             first = prepare.get(name)
             seconds, history = run.train(
                 model, train[0], epochs, batch_size, extra, first
             )
             figures = held_out(model, train, test)
-            if fine_tuning and train[1] is not None:
+            if fine_tuning and train[1] is not None and test[1] is not None:
                 accuracy = fine_tuned(model, train, test, fine_tuning, batch_size)
                 figures["fine_tuned_accuracy"] = accuracy
             figures["seconds"] = seconds
@@ -171,6 +162,13 @@ def _train(
         width = max(width, int(model.encoder.output_shape[-1]))
         rows.append({"model": name, "seed": seed, **figures})
     return rows, width
+
+
+def _built(builder: Callable[[], Any], optimizer: str) -> Any:
+    model = builder()
+    if not model.compiled:
+        model.compile(keras.optimizers.get(optimizer))
+    return model
 
 
 def summarize(table: Any) -> Any:
@@ -299,6 +297,10 @@ def fine_tuned(
     Returns:
         A float in `[0, 1]`.
 
+    Raises:
+        ValueError: Labels are of another number, of one class alone, or of a class
+            that is only in `test`.
+
     Example:
 
     >>> import numpy as np
@@ -308,6 +310,7 @@ def fine_tuned(
     >>> 0 <= evaluation.fine_tuned(model, data, data, epochs=1, batch_size=10) <= 1
     True
     """
+    check_classes(train[1], len(train[0]), test[1], len(test[0]))
     classes, labels = np.unique(np.asarray(train[1]), return_inverse=True)
     held = np.searchsorted(classes, np.asarray(test[1]))
     classifier = models.classifier(model, len(classes))

@@ -31,7 +31,7 @@ def evaluate(model: Any, x: Any, y: Any = None, seed: int = 0) -> dict[str, floa
     - `elbo`: nats a sample, of a variational model.
     - `parameters`: number of trainable weights.
     - `probe_accuracy`: only with `y`; `probe` on two halves, each tested on the
-      other, mean of both.
+      other, mean of both; NaN if the codes are all zero.
 
     Args:
         model: A trained `keras_sae.models.Autoencoder`, or anything else with its
@@ -55,6 +55,11 @@ def evaluate(model: Any, x: Any, y: Any = None, seed: int = 0) -> dict[str, floa
     >>> sorted(figures)[:4]
     ['copying', 'dead_fraction', 'explained_variance', 'hoyer']
     """
+    if hasattr(x, "element_spec"):
+        raise ValueError(
+            f"`x` must be an array of held-out samples. Received: {x!r}. Of batches of "
+            "x alone, `numpy.concatenate(list(dataset.as_numpy_iterator()))` makes one."
+        )
     x = np.asarray(x)
     codes = model.encode(x)
     reconstruction = model.decode(codes)
@@ -80,7 +85,9 @@ def evaluate(model: Any, x: Any, y: Any = None, seed: int = 0) -> dict[str, floa
     if hasattr(model, "elbo"):
         figures["elbo"] = float(model.elbo(x))
     if y is not None:
-        figures["probe_accuracy"] = cross_probe(codes, np.asarray(y), seed)
+        # Nothing can be read from a code that is all zero; the rest still can be.
+        read = cross_probe(codes, np.asarray(y), seed) if codes.any() else float("nan")
+        figures["probe_accuracy"] = read
     return figures
 
 

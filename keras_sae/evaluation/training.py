@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import keras
 
 from keras_sae import files
 from keras_sae.callbacks import DeadUnits
+from keras_sae.models._fingerprint import differences
 
 _OLD = 2.0  # seconds
 
@@ -53,10 +54,35 @@ class _Backup(keras.callbacks.BackupAndRestore):
 
 
 class Run:
-    """One training, and the files it leaves if it has a folder."""
+    """One training, and the files it leaves if it has a folder.
 
-    def __init__(self, name: str, folder: Path | None) -> None:
-        self.name, self.folder = name, folder
+    Args:
+        name: Stem of the files.
+        folder: Where they go, or None.
+        settings: What determines the figures, JSON values; it is kept with them.
+
+    Raises:
+        ValueError: The folder has files of that name with other settings.
+    """
+
+    def __init__(
+        self, name: str, folder: Path | None, settings: Mapping[str, Any]
+    ) -> None:
+        self.name, self.folder, self.settings = name, folder, dict(settings)
+        if folder is None:
+            return
+        for path in (self._path(".json"), self._backup() / "settings.json"):
+            if path.exists():
+                self._check(path, json.loads(path.read_text()).get("settings", {}))
+
+    def _check(self, path: Path, found: Mapping[str, Any]) -> None:
+        changes = differences(found, self.settings)
+        if changes:
+            raise ValueError(
+                "`directory` holds this model as it was trained with other settings. "
+                f"Received: {str(path)!r}, where {changes}. Choose another folder, "
+                "or delete it."
+            )
 
     def _path(self, suffix: str) -> Path:
         assert self.folder is not None
@@ -102,6 +128,8 @@ class Run:
             yield []
             return
         self._backup().mkdir(parents=True, exist_ok=True)
+        with files.whole(self._backup() / "settings.json") as path:
+            path.write_text(json.dumps({"settings": self.settings}))
         logger = keras.callbacks.CSVLogger(
             str(self._backup() / "logs.csv"), append=True
         )
@@ -134,7 +162,7 @@ class Run:
             return
         with files.whole(self._path(".keras")) as path:
             model.save(path)
-        record = {"figures": figures, "history": history}
+        record = {"settings": self.settings, "figures": figures, "history": history}
         with files.whole(self._path(".json")) as path:
             path.write_text(json.dumps(record, indent=1))
         shutil.rmtree(self._backup())

@@ -12,12 +12,12 @@ import numpy as np
 
 from keras_sae import checks
 from keras_sae.models import Autoencoder, _assembly, _steps
+from keras_sae.models._fingerprint import fingerprint
 from keras_sae.pretraining import _sources
 from keras_sae.pretraining._progress import (
     Progress,
     as_history,
     as_logs,
-    fingerprint,
 )
 
 # Losses whose target is a class: a model compiled with one is a classifier.

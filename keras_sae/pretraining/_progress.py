@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,7 @@ import keras
 import numpy as np
 
 from keras_sae import files
-
-# Config entries that differ between two builds of the same model.
-_NAMES = ("name", "tied_to")
+from keras_sae.models._fingerprint import differences
 
 
 class Progress:
@@ -51,14 +48,8 @@ class Progress:
             path.write_text(json.dumps(dict(settings), indent=1))
 
     def _check(self, found: dict[str, Any], settings: Mapping[str, Any]) -> None:
-        settings = json.loads(json.dumps(dict(settings)))
-        keys = sorted({*found, *settings})
-        changed = [key for key in keys if found.get(key) != settings.get(key)]
-        if changed:
-            changes = "; ".join(
-                f"{key} was {found.get(key)!r} and is now {settings.get(key)!r}"
-                for key in changed
-            )
+        changes = differences(found, settings)
+        if changes:
             raise ValueError(
                 "`directory` holds the pretraining of another model, data or "
                 f"settings. Received: {str(self.folder)!r}, where {changes}. Choose "
@@ -147,20 +138,3 @@ def as_history(model: keras.Model, logs: dict[str, Any]) -> keras.callbacks.Hist
     history.set_model(model)
     history.history, history.epoch = logs["history"], logs["epoch"]
     return history
-
-
-def nameless(config: Any) -> Any:
-    """Returns a config without the names that differ from one build to the next."""
-    if isinstance(config, dict):
-        return {k: nameless(v) for k, v in config.items() if k not in _NAMES}
-    if isinstance(config, (list, tuple)):
-        return [nameless(v) for v in config]
-    return config
-
-
-def fingerprint(value: Any) -> Any:
-    """Returns what tells data or a config from another: short, the same each time."""
-    if isinstance(value, np.ndarray):
-        return [list(value.shape), zlib.crc32(np.ascontiguousarray(value).data)]
-    text = json.dumps(nameless(value), sort_keys=True, default=str)
-    return zlib.crc32(text.encode())

@@ -10,11 +10,11 @@ from keras import ops
 from keras_sae import checks
 from keras_sae.layers import TiedDense
 from keras_sae.models import Autoencoder
+from keras_sae.models._fingerprint import nameless
 from keras_sae.pretraining import _levels, _sources
 from keras_sae.pretraining._levels import Stage
 from keras_sae.pretraining._momentum import RisingMomentum
 from keras_sae.pretraining._parts import Parts, parts_of
-from keras_sae.pretraining._progress import nameless
 from keras_sae.pretraining._rbm import RBM
 
 # Published with the method: a Gaussian layer diverges at the rate of a binary one.

@@ -8,11 +8,11 @@ import numpy as np
 
 from keras_sae.layers import sparsity as sparsities
 from keras_sae.models import Autoencoder
+from keras_sae.models._fingerprint import nameless
 from keras_sae.pretraining import _levels
 from keras_sae.pretraining._adam import fused
 from keras_sae.pretraining._levels import Stage
 from keras_sae.pretraining._parts import PASSES
-from keras_sae.pretraining._progress import nameless
 
 
 def greedy(

@@ -1,0 +1,107 @@
+"""What a comparison is going to train, checked before any of it is trained."""
+
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_sae import checks, files
+from keras_sae.evaluation.probing import check_classes
+from keras_sae.evaluation.training import Run, run_name
+from keras_sae.models import _fingerprint, _inputs
+
+Data = tuple[Any, Any]
+
+
+def planned(
+    builds: Mapping[str, Callable[[], Any]],
+    train: Data,
+    test: Data,
+    seeds: Any,
+    settings: Mapping[str, int],
+    prepare: Iterable[str],
+    directory: str | Path | None,
+) -> list[tuple[str, int, Run]]:
+    """Returns the trainings of a comparison: name of the model, seed and files.
+
+    Args:
+        builds: Names, and functions that return a compiled model.
+        train: As for `compare`.
+        test: As for `compare`.
+        seeds: As for `compare`.
+        settings: `epochs`, `batch_size` and `fine_tuning`, as for `compare`.
+        prepare: Names of the models that are prepared before their fit.
+        directory: As for `compare`.
+
+    Raises:
+        ValueError: As for `compare`.
+    """
+    seeds = whole(seeds)
+    checks.positive_integer("epochs", settings["epochs"])
+    if settings["fine_tuning"] != 0:
+        checks.positive_integer("fine_tuning", settings["fine_tuning"])
+    if train[1] is not None and test[1] is not None:
+        check_classes(train[1], len(train[0]), test[1], len(test[0]))
+    for name in prepare:
+        checks.known_name("name in `prepare`", name, builds)
+    _check_stems(builds)
+    kept: dict[str, dict[str, Any]] = {}
+    for name, build in builds.items():
+        model = build()
+        model.check_data(train[0], batch_size=settings["batch_size"])
+        _inputs.check_inputs(test[0], model.sample_shape)
+        prepared = {"prepared": name in prepare}
+        kept[name] = prepared | {"model": _fingerprint.of_model(model)}
+    folder = None
+    common: dict[str, Any] = dict(settings)
+    if directory is not None:
+        folder = files.output_folder(directory, "directory", "Choose another.")
+        common |= {"train": _of_data(train), "test": _of_data(test)}
+    return [
+        (name, seed, Run(run_name(name, seed), folder, common | kept[name]))
+        for name, seed in itertools.product(builds, seeds)
+    ]
+
+
+def _of_data(data: Data) -> list[Any]:
+    return [
+        None if part is None else _fingerprint.fingerprint(np.asarray(part))
+        for part in data
+    ]
+
+
+def whole(seeds: Any) -> list[int]:
+    """Returns the seeds as integers, at least one.
+
+    Args:
+        seeds: As for `compare`.
+
+    Raises:
+        ValueError: There is none, or they are not whole numbers.
+    """
+    try:
+        found = [operator.index(seed) for seed in seeds]
+    except TypeError:
+        found = []
+    if not found:
+        raise ValueError(
+            "`seeds` is empty, or not of whole numbers: each model is trained once a "
+            f"seed. Received: seeds={seeds!r}. Expected e.g. (0,) or range(3)."
+        )
+    return found
+
+
+def _check_stems(names: Iterable[str]) -> None:
+    """Raises if two models would leave the same files."""
+    known: dict[str, str] = {}
+    for name in names:
+        other = known.setdefault(run_name(name, 0), name)
+        if other != name:
+            raise ValueError(
+                "Names of models must differ in more than case and signs, as files are "
+                f"called by them. Received: {other!r} and {name!r}, both "
+                f"{run_name(name, 0)!r}."
+            )

@@ -1,0 +1,63 @@
+"""What tells a model or data from another, for folders that outlive a process."""
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sae.models.levels import flatten
+
+# Config entries that differ between two builds of the same model.
+_NAMES = ("name", "tied_to")
+
+
+def nameless(config: Any) -> Any:
+    """Returns a config without the names that differ from one build to the next."""
+    if isinstance(config, dict):
+        return {k: nameless(v) for k, v in config.items() if k not in _NAMES}
+    if isinstance(config, (list, tuple)):
+        return [nameless(v) for v in config]
+    return config
+
+
+def fingerprint(value: Any) -> Any:
+    """Returns what tells data or a config from another: short, the same each time."""
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "OSU":
+        values = np.ascontiguousarray(value).reshape(-1).view("uint8")
+        return [list(value.shape), zlib.crc32(values.data)]
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    text = json.dumps(nameless(value), sort_keys=True, default=str)
+    return zlib.crc32(text.encode())
+
+
+def of_model(model: Any) -> int:
+    """Returns the fingerprint of an autoencoder: its layers, and how it is compiled.
+
+    Args:
+        model: A `keras_sae.models.Autoencoder`.
+    """
+    # Graphs hold the names of tensors, which differ from one build to the next.
+    graphs = ("encoder", "decoder")
+    own = {k: v for k, v in model.get_config().items() if k not in graphs}
+    layers = [*flatten(model.encoder), *flatten(model.decoder)]
+    described = [keras.saving.serialize_keras_object(layer) for layer in layers]
+    compilation = model.get_compile_config() if model.compiled else None
+    return fingerprint([type(model).__name__, own, described, compilation])
+
+
+def differences(found: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Returns in words what settings have changed, empty if none has.
+
+    Args:
+        found: Settings as they were kept.
+        settings: Those of now, JSON values.
+    """
+    now = json.loads(json.dumps(dict(settings)))
+    return "; ".join(
+        f"{key} was {found.get(key)!r} and is now {now.get(key)!r}"
+        for key in sorted({*found, *now})
+        if found.get(key) != now.get(key)
+    )
