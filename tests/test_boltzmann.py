@@ -266,6 +266,40 @@ def test_a_sparsity_target_lowers_the_means(rng):
     assert mean(KLDivergence(0.05, 2.0)) < 0.15 < mean(None)
 
 
+@pytest.mark.parametrize("name", ["kl", "l1"])
+def test_a_sparsity_may_be_called_by_its_name(rng, name):
+    """The name means what it means in a model, not Keras's penalty of that name."""
+    x, found = _data(rng), []
+    for sparsity in (name, layers.get_sparsity(name)):
+        keras.utils.set_random_seed(0)
+        model = _dbn((8,), code_activation="sigmoid")
+        pretraining.boltzmann(model, x, 2, 16, sparsity=sparsity, verbose=0)
+        found.append(model.encode(x))
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("form", ["tf.data", "PyDataset"])
+def test_the_labels_of_a_stream_are_left_out(rng, form):
+    import tensorflow as tf
+
+    x, labels = _data(rng, 32), np.arange(32)
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, i):
+            part = slice(16 * i, 16 * i + 16)
+            return x[part], labels[part]
+
+    data = tf.data.Dataset.from_tensor_slices((x, labels)).batch(16)
+    stream = data if form == "tf.data" else Batches()
+    histories = pretraining.boltzmann(
+        _dbn(), stream, 1, 16, validation_data=stream, verbose=0
+    )
+    assert all(np.isfinite(h.history["val_free_energy"]).all() for h in histories)
+
+
 # The unrolled model.
 
 
@@ -455,3 +489,27 @@ def test_corruption_and_soft_sparsity_are_no_obstacle(rng):
         sparsity="kl", corruption=layers.MaskingNoise(0.3), code_activation="sigmoid"
     )
     pretraining.boltzmann(model, _data(rng), 1, 16, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "message"),
+    [
+        (layers.TopK(3), "must be a penalty of its hidden means.*belongs to the model"),
+        (keras.layers.Dropout(0.2), "must be a penalty of its hidden means"),
+        (KLDivergence(0.1, 0.1, momentum=0.9), "momentum=0.9.*Use momentum=None"),
+        ("top", "Unknown sparsity: 'top'"),
+    ],
+)
+def test_sparsities_that_are_no_penalty(sparsity, message):
+    _refused(_dbn(), message, sparsity=sparsity)
+
+
+@pytest.mark.parametrize("rate", [-1, 0.0, float("nan")])
+def test_learning_rates_that_lead_nowhere(rate):
+    _refused(_dbn(), "`learning_rate` must be a finite number > 0", learning_rate=rate)
+
+
+def test_one_callback_needs_no_list(rng):
+    watch = _Machines()
+    pretraining.boltzmann(_dbn(), _data(rng), 1, 16, callbacks=watch, verbose=0)
+    assert len(watch.machines) == 2

@@ -449,10 +449,22 @@ def _stream(kind, x, tmp_path):
     if kind == "memmap":
         x.tofile(tmp_path / "x.bin")
         return np.memmap(tmp_path / "x.bin", "float32", "r", shape=x.shape)
+    if kind == "loader":
+        from torch import from_numpy
+        from torch.utils.data import DataLoader, TensorDataset
+
+        return DataLoader(TensorDataset(from_numpy(x)), batch_size=40)
     return _Batches(x, 40)
 
 
-@pytest.mark.parametrize("kind", ["dataset", "pydataset", "memmap"])
+of_pytorch = pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="runs on the PyTorch backend only"
+)
+
+
+@pytest.mark.parametrize(
+    "kind", ["dataset", "pydataset", "memmap", pytest.param("loader", marks=of_pytorch)]
+)
 def test_a_stream_trains_like_the_array(rng, tmp_path, kind):
     x = _data(rng, 40)
     settings = {"optimizer": keras.optimizers.SGD(0.1), "verbose": 0, "batch_size": 40}
@@ -786,6 +798,16 @@ def test_lists_have_one_entry_a_level(method):
     _bad(method, rate, **{rate: [0.1, 0.1, 0.1]})
 
 
+class Again:
+    """Starts again, but Keras cannot fit it."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __iter__(self):
+        return iter([self.x])
+
+
 @both
 def test_data_that_cannot_be_trained_on_is_refused(method):
     x = _data(np.random.default_rng(0))
@@ -798,6 +820,7 @@ def test_data_that_cannot_be_trained_on_is_refused(method):
     _bad(method, r"\[0, 1\]", x=x * 3)
     _bad(method, "starts again", x=(batch for batch in [x]))
     _bad(method, "starts again", x=3)
+    _bad(method, "starts again", x=Again(x))
     _bad(method, "no batches", x=_Batches(x[:0]))
     _bad(method, "shape", x=_Batches(x[:, :5]))
     _bad(method, "finite", x=_Batches(broken))

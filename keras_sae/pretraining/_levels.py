@@ -81,6 +81,8 @@ def plan(
     epochs = [
         checks.positive_integer("epochs", n) for n in each("epochs", epochs, count)
     ]
+    if isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks]
     nested = bool(callbacks) and isinstance(callbacks[0], (list, tuple))
     spread = (
         [list(entry) for entry in each("callbacks", callbacks, count)]

@@ -46,8 +46,7 @@ def open_source(
 
     Args:
         x: Array, tensor or nested list; `numpy.memmap`; or a stream of batches:
-            `tf.data.Dataset`, `keras.utils.PyDataset`, any iterable that can be
-            iterated again and again.
+            `tf.data.Dataset`, `keras.utils.PyDataset`, PyTorch's `DataLoader`.
         sample_shape: What one sample must look like.
         batch_size: Samples a step, for what is not batched yet.
         held_out: Whether it is validated on: never shuffled, and of any number
@@ -75,14 +74,14 @@ def is_stream(x: Any) -> bool:
 
 
 def _check_stream(x: Any, sample_shape: tuple[int, ...], name: str) -> None:
-    again = isinstance(x, keras.utils.PyDataset) or (
-        hasattr(x, "__iter__") and iter(x) is not x
-    )
-    if not again:
+    of_keras = isinstance(x, keras.utils.PyDataset) or hasattr(x, "element_spec")
+    # Of PyTorch, which need not be there, a loader is told by what it has.
+    if not of_keras and not (hasattr(x, "dataset") and hasattr(x, "collate_fn")):
         raise ValueError(
-            f"`{name}` is read once for every epoch and level, so it must be an array, "
-            "a `tf.data.Dataset`, a `keras.utils.PyDataset`, or another iterable that "
-            f"starts again. Received: {type(x).__name__}."
+            f"`{name}` is read once for every epoch and level, so it must be what "
+            "starts again and Keras can fit: an array, a `tf.data.Dataset`, a "
+            "`keras.utils.PyDataset` or PyTorch's `DataLoader`. Received: "
+            f"{type(x).__name__}. A `PyDataset` holds any source of batches."
         )
     # tf.data's own constant for a dataset that repeats for ever is -1.
     if hasattr(x, "cardinality") and int(x.cardinality()) == -1:

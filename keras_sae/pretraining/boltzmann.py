@@ -8,8 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks
-from keras_sae.layers import TiedDense
-from keras_sae.models import Autoencoder
+from keras_sae.layers import TiedDense, get_sparsity
+from keras_sae.models import Autoencoder, _inputs
 from keras_sae.models._fingerprint import nameless
 from keras_sae.pretraining import _levels, _sources
 from keras_sae.pretraining._levels import Stage
@@ -77,8 +77,9 @@ def boltzmann(
         momentum: Momentum from then on.
         momentum_epochs: Epochs of a level at the initial momentum.
         weight_decay: Weight cost of `W`.
-        sparsity: Penalty of the hidden means of binary levels, in nats: None, or
-            `keras_sae.regularizers.KLDivergence(0.05, 0.1)` for a target.
+        sparsity: Penalty of the hidden means of binary levels, in nats: None, a
+            regularizer, such as `keras_sae.regularizers.KLDivergence(0.05, 0.1)`
+            for a target, or its name as in the models, `"kl"` or `"l1"`.
         kernel_initializer: Of `W`; None is a normal distribution of deviation 0.1.
         validation_data: Held-out `x` or a stream: `val_free_energy` beside
             `free_energy` shows overfitting.
@@ -118,6 +119,9 @@ def boltzmann(
     levels = _levels.levels_of(model)
     parts = [parts_of(levels, index) for index in range(len(levels))]
     rates = _levels.each("learning_rate", learning_rate, len(levels))
+    for rate in rates:
+        if isinstance(rate, (int, float)):
+            checks.positive_number("learning_rate", rate)
     checks.positive_integer("momentum_epochs", momentum_epochs)
     machine = {
         "cd_steps": checks.positive_integer("cd_steps", cd_steps),
@@ -128,7 +132,7 @@ def boltzmann(
         "initial_momentum": _momentum("initial_momentum", initial_momentum),
         "momentum": _momentum("momentum", momentum),
     }
-    penalty = keras.regularizers.get(sparsity)
+    penalty = _penalty(sparsity)
     settings = {
         "method": "boltzmann",
         "learning_rate": [_rate_config(rate) for rate in rates],
@@ -166,6 +170,7 @@ def boltzmann(
         encoder, _ = _levels.chains(levels[level], shape)
         return Stage(rbm, encoder, lambda: unroll(rbm, part, summary))
 
+    x, validation_data = _inputs.first(x), _inputs.first(validation_data)
     return _levels.train(plan, x, validation_data, make)
 
 
@@ -183,6 +188,24 @@ def unroll(rbm: RBM, part: Parts, summary: _sources.Summary) -> None:
     if not isinstance(part.output, TiedDense):
         part.output.kernel.assign(kernel.T)
     part.output.bias.assign(ops.convert_to_numpy(rbm.visible_bias))
+
+
+def _penalty(sparsity: Any) -> Any:
+    """The regularizer that `sparsity` stands for; a machine can have no other."""
+    found = get_sparsity(sparsity)
+    if found is not None and not isinstance(found, keras.regularizers.Regularizer):
+        raise ValueError(
+            "`sparsity` of a Boltzmann machine must be a penalty of its hidden means: "
+            f"a regularizer, its name, or None. Received: sparsity={sparsity!r}. A "
+            "layer that chooses units belongs to the model, and acts in `fit`."
+        )
+    momentum = getattr(found, "momentum", None)
+    if momentum is not None:
+        raise ValueError(
+            "`sparsity` of a Boltzmann machine is of the means of a batch. Received: "
+            f"momentum={momentum}, which needs a running mean. Use momentum=None."
+        )
+    return found
 
 
 def _rate_config(rate: Any) -> Any:
