@@ -144,6 +144,7 @@ def test_train_takes_its_settings(tmp_path):
         (["--factor", "-1"], "`factor`"),
         (["--factor", "nan"], "`factor`"),
         (["--learning-rate", "-1"], "`learning_rate`"),
+        (["--learning-rate", "nan"], "`learning_rate` must be a finite number > 0"),
         (["--batch-size", "5000"], "fewer samples than one batch"),
         (["--units", "4,x"], "with commas between"),
         (["--family", "convolutional", "--tied"], "belongs to dense families"),

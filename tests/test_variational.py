@@ -418,6 +418,21 @@ def test_bad_counts(x):
         make().elbo(x, samples=0)
 
 
+def test_the_bound_wants_an_array_that_the_likelihood_has(x):
+    import tensorflow as tf
+
+    model = models.variational((D,), 5, 2, likelihood="bernoulli")
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        model.elbo(np.abs(x) + 2)
+    data = tf.data.Dataset.from_tensor_slices(x).batch(4)
+    with pytest.raises(ValueError, match="must be one array here"):
+        model.elbo(data)
+    for of_data, of_array in zip(
+        model.posterior(data), model.posterior(x), strict=True
+    ):
+        np.testing.assert_allclose(of_data, of_array, rtol=1e-5, atol=1e-6)
+
+
 def test_an_encoder_without_sampling_is_refused():
     plain = models.shallow((D,), 4)
     with pytest.raises(ValueError, match=r"`encoder`.*Sampling"):

@@ -46,7 +46,7 @@ def compare(
 
     Example: keras-sae compare --dataset fashion_mnist --units 256
     """
-    from keras_sae import plans, runs
+    from keras_sae import checks, plans, runs
 
     families = functools.partial(
         plans.families,
@@ -55,7 +55,7 @@ def compare(
         l1=l1,
         kl=kl,
         target=target,
-        learning_rate=_positive("learning_rate", learning_rate),
+        learning_rate=checks.positive_number("learning_rate", learning_rate),
         batch_size=batch_size,
     )
     settings = {"units": units, "l1": l1, "kl": kl, "target": target, "full": full}
@@ -136,7 +136,7 @@ def train(
         return plans.Plan(
             {
                 family: plans.compiled(
-                    _positive("learning_rate", learning_rate),
+                    checks.positive_number("learning_rate", learning_rate),
                     factory,
                     shape,
                     _widths(units),
@@ -162,14 +162,6 @@ def train(
     if export_to is not None:
         saved = folder / f"{evaluation.run_name(family, seed)}.keras"
         deploy(saved, export_to, dataset=dataset)
-
-
-def _positive(name: str, value: float) -> float:
-    from keras_sae import checks
-
-    if checks.finite_factor(name, value) == 0:
-        raise ValueError(f"`{name}` must be positive. Received: {name}={value}.")
-    return value
 
 
 def _widths(units: str) -> Any:
