@@ -266,6 +266,16 @@ def test_a_sparsity_target_lowers_the_means(rng):
     assert mean(KLDivergence(0.05, 2.0)) < 0.15 < mean(None)
 
 
+def test_a_sparsity_is_for_binary_units_alone(rng):
+    """The means of Gaussian units leave (0, 1), where a divergence is not a number."""
+    watch, target = _Machines(), KLDivergence(0.05, 2.0)
+    histories = pretraining.boltzmann(
+        _dbn(), _data(rng), 2, 16, sparsity=target, callbacks=[watch], verbose=0
+    )
+    assert [machine.sparsity for machine in watch.machines] == [target, None]
+    assert all(np.isfinite(h.history["loss"]).all() for h in histories)
+
+
 @pytest.mark.parametrize("name", ["kl", "l1"])
 def test_a_sparsity_may_be_called_by_its_name(rng, name):
     """The name means what it means in a model, not Keras's penalty of that name."""

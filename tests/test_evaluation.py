@@ -139,6 +139,8 @@ def test_baselines_against_their_references():
     solution = np.linalg.lstsq(
         np.c_[codes, np.ones(60)], rows.astype("float64"), rcond=None
     )[0]
+    on = (codes > 0).mean(axis=0)  # data that are not centred are on one side
+    assert 0.1 < on.min() < on.max() < 0.9
     best = metrics.explained_variance(rows, np.c_[codes, np.ones(60)] @ solution)
     found = evaluation.evaluate(random, X)["explained_variance"]
     assert best - 0.02 < found <= best + 1e-6  # ridge, a little below least squares
@@ -222,6 +224,23 @@ def test_an_interrupted_training_goes_on_and_leaves_nothing_half_written(
     assert files == ["l1-seed0.json", "l1-seed0.keras"]
     history = json.loads((tmp_path / "l1-seed0.json").read_text())["history"]
     assert len(history["loss"]) == 4
+
+
+def test_what_is_prepared_is_not_prepared_again_where_training_goes_on(
+    tmp_path, monkeypatch
+):
+    """It would undo the epochs that the backup holds."""
+    monkeypatch.setattr(training, "_OLD", 0.0)
+    prepared = []
+    options = {
+        "directory": tmp_path,
+        "prepare": {"L1": lambda model, x: prepared.append(len(x))},
+    }
+    builders = {"L1": _builders()["L1"]}
+    with pytest.raises(KeyboardInterrupt):
+        _compare(builders, 4, callbacks=lambda _: [_Stop(at=2)], **options)
+    _compare(builders, 4, **options)
+    assert prepared == [60]
 
 
 class _Enough(keras.callbacks.Callback):

@@ -122,6 +122,13 @@ def test_lifetime_keeps_each_unit_s_strongest_samples(a):
     np.testing.assert_array_equal(to_numpy(layers.Lifetime(0.05)(a)), a)
 
 
+def test_lifetime_counts_as_on_paper(rng):
+    """0.3 of 50 are 15; in float32 the product is a little more."""
+    code = rng.uniform(1, 2, size=(50, 6)).astype("float32")
+    kept = to_numpy(layers.Lifetime(0.3)(code, training=True))
+    assert (np.count_nonzero(kept, axis=0) == 15).all()
+
+
 # JumpReLU.
 
 
@@ -170,6 +177,17 @@ def test_jump_relu_values(rng):
         np.testing.assert_allclose(code, np.where(z > 0.5, z, 0), rtol=1e-6)
         l0 = (z > 0.5).sum(axis=1).mean()
         assert total(layer.losses) == pytest.approx(0.7 * penalty(l0), rel=1e-5)
+
+
+def test_jump_relu_keeps_its_thresholds_from_falling_below_zero(rng):
+    """Below zero the layer would let negative activations through."""
+    x = rng.normal(size=(64, 12)).astype("float32")
+    sparsity = layers.JumpReLU(0.0, threshold=1e-2, bandwidth=2.0)
+    model = models.shallow((12,), 24, sparsity)
+    model.compile(keras.optimizers.SGD(100.0))
+    model.train_on_batch(x)
+    theta = to_numpy(model.sparse_layers[0].sparse.theta)
+    assert theta.min() == 0 < theta.max()
 
 
 def test_jump_relu_reaches_its_target():

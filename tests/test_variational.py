@@ -292,9 +292,11 @@ def test_l0_is_of_the_mean_not_of_its_draws(x):
     assert (np.count_nonzero(model.encode(x), axis=1) == 2).all()
 
 
-def test_the_decoder_is_trained_on_draws_of_a_sparse_mean(x):
+@pytest.mark.parametrize("unit_norm", [False, True])
+def test_the_decoder_is_trained_on_draws_of_a_sparse_mean(x, unit_norm):
     """The entries of a mean are no code: without its noise the loss would stand."""
-    model = make(sparsity=layers.TopK(1, auxiliary=None))
+    sparsity = layers.TopK(1, auxiliary=None)
+    model = make(sparsity=sparsity, unit_norm=unit_norm)
     model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
     losses = []
     for _ in range(2):

@@ -56,7 +56,7 @@ class Lifetime(keras.layers.Layer):
             return inputs
         code = _top.rows(inputs)
         samples = ops.shape(code)[0]
-        # An epsilon below, so that 0.05 of 100 samples are 5 in float32 as well.
+        # An epsilon below, so that 0.3 of 50 samples are 15 in float32 as well.
         share = ops.cast(samples, "float32") * self.fraction - 1e-4
         winners = ops.cast(ops.ceil(share), "int32")
         ranked = ops.sort(ops.stop_gradient(code), axis=0)
