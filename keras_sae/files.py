@@ -1,10 +1,12 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders that know what they hold."""
 
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -72,3 +74,24 @@ def output_folder(
             f"{str(path)!r} ({error.strerror or error}). {mend}"
         ) from error
     return path
+
+
+def changes(found: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Returns in words which settings a folder was not made with, empty if none.
+
+    Args:
+        found: Settings as the folder keeps them, from JSON.
+        settings: Those of now, JSON values.
+
+    Example:
+
+    >>> from keras_sae.files import changes
+    >>> changes({"epochs": 10, "seed": 0}, {"epochs": 20, "seed": 0})
+    'epochs was 10 and is now 20'
+    """
+    now = json.loads(json.dumps(dict(settings)))
+    return "; ".join(
+        f"{key} was {found.get(key)!r} and is now {now.get(key)!r}"
+        for key in sorted({*found, *now})
+        if found.get(key) != now.get(key)
+    )

@@ -42,15 +42,8 @@ def open_folder(path: str | Path, settings: Mapping[str, Any]) -> Path:
     folder = files.output_folder(path)
     written = folder / "settings.json"
     if written.exists():
-        found = json.loads(written.read_text())
-        differing = sorted(
-            key for key in {*found, *settings} if found.get(key) != settings.get(key)
-        )
-        if differing:
-            changes = "; ".join(
-                f"{key} was {found.get(key)!r} and is now {settings.get(key)!r}"
-                for key in differing
-            )
+        changes = files.changes(json.loads(written.read_text()), settings)
+        if changes:
             raise ValueError(
                 f"`output` holds another run. Received: {str(folder)!r}, where "
                 f"{changes}. Choose another folder with --output, or delete it."

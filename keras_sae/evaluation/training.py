@@ -13,7 +13,6 @@ import keras
 
 from keras_sae import files
 from keras_sae.callbacks import DeadUnits
-from keras_sae.models._fingerprint import differences
 
 _OLD = 2.0  # seconds
 
@@ -76,7 +75,7 @@ class Run:
                 self._check(path, json.loads(path.read_text()).get("settings", {}))
 
     def _check(self, path: Path, found: Mapping[str, Any]) -> None:
-        changes = differences(found, self.settings)
+        changes = files.changes(found, self.settings)
         if changes:
             raise ValueError(
                 "`directory` holds this model as it was trained with other settings. "

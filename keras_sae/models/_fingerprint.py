@@ -2,7 +2,6 @@
 
 import json
 import zlib
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -46,18 +45,3 @@ def of_model(model: Any) -> int:
     described = [keras.saving.serialize_keras_object(layer) for layer in layers]
     compilation = model.get_compile_config() if model.compiled else None
     return fingerprint([type(model).__name__, own, described, compilation])
-
-
-def differences(found: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Returns in words what settings have changed, empty if none has.
-
-    Args:
-        found: Settings as they were kept.
-        settings: Those of now, JSON values.
-    """
-    now = json.loads(json.dumps(dict(settings)))
-    return "; ".join(
-        f"{key} was {found.get(key)!r} and is now {now.get(key)!r}"
-        for key in sorted({*found, *now})
-        if found.get(key) != now.get(key)
-    )

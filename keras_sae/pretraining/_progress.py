@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 from keras_sae import files
-from keras_sae.models._fingerprint import differences
 
 
 class Progress:
@@ -48,7 +47,7 @@ class Progress:
             path.write_text(json.dumps(dict(settings), indent=1))
 
     def _check(self, found: dict[str, Any], settings: Mapping[str, Any]) -> None:
-        changes = differences(found, settings)
+        changes = files.changes(found, settings)
         if changes:
             raise ValueError(
                 "`directory` holds the pretraining of another model, data or "

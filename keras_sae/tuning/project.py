@@ -65,14 +65,8 @@ def claim(folder: Path, settings: Mapping[str, Any], trials: bool = False) -> No
 
 
 def _check_same(folder: Path, found: dict, settings: dict) -> None:
-    differing = sorted(
-        key for key in {*found, *settings} if found.get(key) != settings.get(key)
-    )
-    if differing:
-        changes = "; ".join(
-            f"{key} was {found.get(key)!r} and is now {settings.get(key)!r}"
-            for key in differing
-        )
+    changes = files.changes(found, settings)
+    if changes:
         raise ValueError(
             f"`directory` holds another search. Received: {str(folder)!r}, where "
             f"{changes}. Choose another folder, or delete it."
