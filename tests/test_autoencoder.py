@@ -16,7 +16,7 @@ from helpers import (
     weights_of,
 )
 
-from keras_sae import models
+from keras_sae import layers, models
 from keras_sae.datasets.feeding import aligned, feed
 from keras_sae.regularizers import L1, KLDivergence
 
@@ -599,6 +599,42 @@ def test_datasets_that_are_none_of_batches(x, form, message):
         with pytest.raises(ValueError, match=message):
             call()
     assert_same_weights(before, weights_of(model))
+
+
+@pytest.mark.parametrize("location", ["mean", "geometric_median"])
+def test_fit_goes_on_from_what_adapt_has_set(rng, location):
+    """The mean of more data is their mean; of a median nothing can go on."""
+    x = rng.normal(size=(64, 3)).astype("float32") ** 2
+    model = models.shallow((3,), 4)
+    model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    model.adapt(x, location)
+    before = to_numpy(model.encoder.get_layer("center").mean)
+    model.fit(x + 1, epochs=1, batch_size=16, verbose=0)
+    after = to_numpy(model.encoder.get_layer("center").mean)
+    expected = x.mean(axis=0) + 0.5 if location == "mean" else before
+    np.testing.assert_allclose(after, expected, rtol=1e-5)
+    again = keras.models.clone_model(model)
+    again.set_weights(model.get_weights())
+    np.testing.assert_allclose(again.encode(x), model.encode(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "activation", "name"),
+    [
+        (layers.TopK(2), "sigmoid", "l0"),
+        (layers.Lifetime(0.5), "sigmoid", "l0"),
+        (L1(0.1), "sigmoid", "expected_l0"),
+        (None, "sigmoid", "expected_l0"),
+        (None, "relu", "l0"),
+    ],
+)
+def test_a_code_that_is_chosen_is_counted(x, sparsity, activation, name):
+    model = models.shallow(SHAPE, UNITS, sparsity, activation=activation)
+    model.compile(jit_compile=False)
+    logs = model.evaluate(x, verbose=0, return_dict=True)
+    assert {"l0", "expected_l0"} & logs.keys() == {name}
+    if isinstance(sparsity, layers.TopK):
+        assert logs["l0"] == 2
 
 
 def test_adapt_wants_an_array_that_varies(x):

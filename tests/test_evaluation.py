@@ -339,6 +339,18 @@ def test_seeds_may_be_an_array_and_labels_may_be_of_the_training_alone():
     assert "fine_tuned_accuracy" not in table
 
 
+@pytest.mark.parametrize(("activation", "low"), [("sigmoid", 0), ("tanh", -1)])
+def test_the_distance_from_a_target_is_that_of_the_code(activation, low):
+    """The divergence sees a tanh's code on (0, 1): a target of .2 is one of -.6."""
+    sparsity = regularizers.KLDivergence(0.2)
+    model = models.shallow((4, 4, 1), 8, sparsity, activation=activation)
+    rho = low + (1 - low) * 0.2
+    assert evaluation.target(model) == pytest.approx(rho)
+    expected = np.abs(model.encode(X).mean(axis=0) - rho).mean()
+    found = evaluation.evaluate(model, X)["target_distance"]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_fine_tuning_counts_no_class_as_another():
     model = models.shallow((4, 4, 1), 8)
     with pytest.raises(ValueError, match=r"must hold classes of `y_train`.*\[1\]"):

@@ -603,6 +603,16 @@ def test_the_accuracy_is_that_of_the_loss(x, y):
     assert logs["accuracy"] == pytest.approx((found == y).mean())
 
 
+def test_a_classifier_keeps_the_precision_of_its_head(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = classifier()
+    model.save(tmp_path / "model.keras")
+    keras.config.set_dtype_policy("float32")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    policies = [m.head.dtype_policy.name for m in (model, loaded)]
+    assert policies == ["mixed_bfloat16"] * 2
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_shares_of_classes_are_labels_for_their_loss(x, y, smoothing):
     shares = np.eye(CLASSES)[y] * (1 - smoothing) + smoothing / CLASSES
@@ -731,6 +741,7 @@ def test_a_classifier_needs_an_autoencoder():
 
 # Bad input.
 
+CONVOLUTIONAL = (models.convolutional, IMAGE)
 FACTORIES = {
     "deep": (models.deep, (D,)),
     "stacked": (models.stacked, (D,)),
@@ -787,3 +798,19 @@ def test_a_divergence_on_relu_layers_is_refused_with_a_way_out():
     with pytest.raises(ValueError, match=r"'relu'.*activation='sigmoid'"):
         models.deep((D,), (5, 4), ["kl", "kl"])
     models.deep((D,), (5, 4), ["kl", "kl"], activation="auto")
+
+
+@pytest.mark.parametrize("sparsity", ["gated", layers.Matryoshka(layers.TopK(2))])
+@pytest.mark.parametrize(("factory", "shape"), [(models.deep, (D,)), CONVOLUTIONAL])
+def test_a_sparsity_of_the_decoder_is_the_innermost(factory, shape, sparsity):
+    with pytest.raises(ValueError, match="sparsity of the innermost layer"):
+        factory(shape, (4, 3), [sparsity, None])
+    factory(shape, (4, 3), [None, sparsity])
+
+
+@pytest.mark.parametrize(("factory", "shape"), [(models.deep, (D,)), CONVOLUTIONAL])
+def test_a_batch_of_one_is_too_small_at_every_level(factory, shape):
+    model = factory(shape, (4, 3), [layers.BatchTopK(2), None])
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="a batch needs at least 2"):
+        model.fit(np.ones((4, *shape), "float32"), batch_size=1, verbose=0)

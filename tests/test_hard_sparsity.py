@@ -321,6 +321,26 @@ def test_aux_k_rebuilds_the_residual_from_dead_units(rng, units):
     assert found == pytest.approx(0.5 * error, rel=1e-5)
 
 
+def test_what_aux_k_rebuilds_is_no_wish_of_its_own(rng):
+    """The living units are not moved by the term, which takes the residual as it is."""
+    x = rng.normal(size=(20, 12)).astype("float32")
+
+    def kernel_after(factor):
+        keras.utils.set_random_seed(0)
+        aux = layers.AuxK(3, factor=factor, dead_after=10)
+        sparsity = layers.TopK(5, auxiliary=aux)
+        model = models.shallow((12,), 24, sparsity, centering=False, unit_norm=False)
+        dead = np.arange(24) % 2 == 0
+        model.sparse_layers[0].silent.assign(np.where(dead, 10.0, 9.0))
+        model.sparse_layers[0].bias.assign(np.where(dead, -9.0, 0.0))
+        model.compile(keras.optimizers.SGD(0.1))
+        model.train_on_batch(x)
+        kernel = to_numpy(model.sparse_layers[0].kernel)
+        return (kernel if kernel.shape[0] == 24 else kernel.T)[~dead]
+
+    np.testing.assert_allclose(kernel_after(5.0), kernel_after(0.0), atol=1e-6)
+
+
 @pytest.mark.parametrize("units", [1, 8])
 def test_aux_k_leaves_a_batch_of_one_sample_alone(rng, units):
     # The last batch of 1,409 samples by 32: its residual has no variance to share.
@@ -339,6 +359,50 @@ def test_aux_k_leaves_a_batch_of_one_sample_alone(rng, units):
     expected_loss, expected = after_a_step(None)
     assert loss == pytest.approx(expected_loss, rel=1e-6)
     np.testing.assert_allclose(weights, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-6])
+@pytest.mark.parametrize("copies", [2, 3, 32])
+def test_aux_k_leaves_a_batch_of_equal_samples_alone(rng, copies, distance):
+    """Rounding leaves such a residual a variance, which is none to divide by."""
+    x = np.repeat(rng.normal(size=(1, 12)), copies, axis=0)
+    x = (x + distance * rng.normal(size=x.shape)).astype("float32")
+    aux = layers.AuxK(1, dead_after=10)
+    model = models.shallow((12,), 24, layers.TopK(5, auxiliary=aux), centering=False)
+    model.compile("sgd")
+    model.sparse_layers[0].silent.assign(np.where(np.arange(24) % 2, 9.0, 10.0))
+    assert logs_of(model, x)["auxiliary_loss"] == 0
+
+
+NESTED = {
+    "aux_k": lambda: layers.TopK(4, auxiliary=layers.AuxK(1, dead_after=5)),
+    "aux_k-dense": lambda: layers.TopK(4, auxiliary=layers.AuxK(dead_after=5)),
+    "matryoshka": lambda: layers.Matryoshka(layers.TopK(4), widths=(8, 16)),
+    "gated": lambda: layers.Gated(),
+}
+
+
+@pytest.mark.parametrize("sparsity", NESTED)
+def test_a_second_decoding_leaves_the_statistics_of_the_batch_alone(rng, sparsity):
+    """Batch normalisation counts each batch once, and only as it came."""
+    x = rng.normal(1, 2, size=(64, 12)).astype("float32")
+    keras.utils.set_random_seed(0)
+    settings = {"batch_normalization": True, "centering": False}
+    model = models.deep((12,), (10, 32), [None, NESTED[sparsity]()], **settings)
+    model.sparse_layers[-1].silent.assign(np.repeat([9.0, 0.0], 16))
+    model.compile(keras.optimizers.SGD(0.0))
+    [norm] = [
+        layer
+        for layer in model.decoder.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    till = keras.Model(model.decoder.input, norm.input)
+    code = keras.ops.convert_to_tensor(model.encoder(x, training=True))
+    before = to_numpy(till(code)).mean(axis=0)
+    start = to_numpy(norm.moving_mean)
+    model.train_on_batch(x)
+    expected = norm.momentum * start + (1 - norm.momentum) * before
+    np.testing.assert_allclose(to_numpy(norm.moving_mean), expected, atol=1e-5)
 
 
 def test_aux_k_brings_dead_units_back():

@@ -146,7 +146,8 @@ def target(model: Any) -> float | None:
         model: An autoencoder, or a baseline.
 
     Returns:
-        A float in (0, 1), or None.
+        A float between the bounds of the activation, or None: the divergence's
+        target is a share of the way from one to the other.
 
     Example:
 
@@ -155,8 +156,12 @@ def target(model: Any) -> float | None:
     0.05
     """
     layers = getattr(model, "sparse_layers", [])
-    penalty = getattr(layers[-1].sparse, "regularizer", None) if layers else None
-    return getattr(penalty, "target", None)
+    sparse: Any = layers[-1].sparse if layers else None
+    share = getattr(getattr(sparse, "regularizer", None), "target", None)
+    if share is None:
+        return None
+    low, high = sparse.bounds
+    return low + (high - low) * share
 
 
 def _activity(model: Any, codes: np.ndarray) -> dict[str, float]:

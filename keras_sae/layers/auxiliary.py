@@ -14,6 +14,9 @@ from keras_sae.registration import register
 # Above it the dense products are no slower, and smaller.
 _ROWS = 4
 
+# Least share of a residual's mean square that its variance is, to have any.
+_VARIES = 1e-3
+
 
 @register
 class AuxK:
@@ -78,8 +81,9 @@ class AuxK:
         answer = self._answer(step, dead)
         error = ops.mean(ops.square(residual - ops.cast(answer, "float32")))
         variance = ops.mean(ops.var(residual, axis=0))
-        # A batch of one sample, often the last of an epoch, has no variance.
-        varies = variance > 0
+        # A batch of one sample, often the last of an epoch, has no variance, and one
+        # of equal samples what rounding leaves of it.
+        varies = variance > _VARIES * ops.mean(ops.square(residual))
         return ops.where(varies, error / ops.where(varies, variance, 1.0), 0.0)
 
     def _answer(self, step: Step, dead: Any) -> Any:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sae.layers._state import state
 from keras_sae.registration import register
 
 
@@ -20,7 +21,8 @@ class Centering(keras.layers.Layer):
     every sample and gets no gradient: on images, which are non-negative, that
     is up to half of the units of a random encoder. About the mean, half of the
     samples reach each unit. `adapt` sets the mean beforehand; without it the
-    mean settles within the first steps of a fit, and is fixed at inference.
+    mean settles within the first steps of a fit, and is fixed at inference. A
+    count that is infinite fixes it in training too.
 
     Args:
         **kwargs: Those of `keras.layers.Layer`.
@@ -43,19 +45,8 @@ class Centering(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the mean and the count of samples."""
-        state = {"trainable": False, "dtype": "float32", "autocast": False}
-        self.mean = self.add_weight(
-            shape=(input_shape[-1],),
-            initializer="zeros",
-            name="mean",
-            aggregation="mean",
-            **state,
-        )
-        # Of a replica: with its own count each weighs its batch as one alone would, and
-        # the mean of their means is that of all samples.
-        self.count = self.add_weight(
-            shape=(), initializer="zeros", name="count", aggregation="mean", **state
-        )
+        self.mean = state("mean", (input_shape[-1],))
+        self.count = state("count")
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns `inputs` less the mean; learns the mean when training."""
@@ -67,7 +58,10 @@ class Centering(keras.layers.Layer):
         x = ops.stop_gradient(ops.cast(inputs, "float32"))
         batch = ops.cast(ops.size(x) // ops.shape(x)[-1], "float32")
         seen = self.count + batch
-        mean = self.mean + (ops.mean(x, axis=samples) - self.mean) * (batch / seen)
+        # The last batch of an epoch may leave a replica without a sample.
+        here = ops.where(batch > 0, ops.mean(x, axis=samples), 0.0)
+        share = batch / ops.maximum(seen, 1.0)
+        mean = self.mean + (here - self.mean) * share
         self.mean.assign(mean)
         self.count.assign(seen)
         return mean

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_sae.layers._state import state
 from keras_sae.layers._weighted import Weighted
 from keras_sae.registration import register
 from keras_sae.regularizers import KLDivergence
@@ -58,14 +59,8 @@ class Penalty(Weighted):
         super().build(input_shape)
         self.running_mean: Any = None
         if self._averages:
-            self.running_mean = self.add_weight(
-                shape=input_shape[1:],
-                initializer=keras.initializers.Constant(self.regularizer.target),
-                name="running_mean",
-                aggregation="mean",
-                trainable=False,
-                dtype="float32",
-                autocast=False,
+            self.running_mean = state(
+                "running_mean", tuple(input_shape[1:]), self.regularizer.target
             )
 
     @property
@@ -81,12 +76,13 @@ class Penalty(Weighted):
         if isinstance(self.regularizer, KLDivergence):
             low, high = self.bounds
             code = (code - low) / (high - low)
+        batch = ops.cast(ops.shape(code)[0], "float32")
         if self._averages:
             value = self.regularizer.penalty(self._average(code, training))
         else:
-            batch = ops.cast(ops.shape(code)[0], "float32")
             value = ops.cast(self.regularizer(code), "float32") / batch
-        self.add_term(value)
+        # The last batch of an epoch may leave a replica without a sample.
+        self.add_term(ops.where(batch > 0, value, 0.0))
         return inputs
 
     def _average(self, code: Any, training: bool | None) -> Any:
@@ -96,6 +92,7 @@ class Penalty(Weighted):
             return mean
         momentum = self.regularizer.momentum
         average = momentum * old + (1 - momentum) * ops.stop_gradient(mean)
+        average = ops.where(ops.shape(code)[0] > 0, average, old)
         self.running_mean.assign(average)
         return mean + ops.stop_gradient(average - mean)
 

@@ -10,6 +10,7 @@ from keras_sae.layers import _top
 from keras_sae.layers import auxiliary as auxiliaries
 from keras_sae.layers._entries import Entries
 from keras_sae.layers._forward import Step
+from keras_sae.layers._state import state
 from keras_sae.registration import register
 
 
@@ -225,24 +226,8 @@ class BatchTopK(Selection):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Checks `k` against the width; makes the threshold."""
         super().build(input_shape)
-        self.threshold = self.add_weight(
-            shape=(),
-            initializer="zeros",
-            name="threshold",
-            trainable=False,
-            dtype="float32",
-            autocast=False,
-            aggregation="mean",
-        )
-        self.steps = self.add_weight(
-            shape=(),
-            initializer="zeros",
-            name="steps",
-            trainable=False,
-            dtype="float32",
-            autocast=False,
-            aggregation="mean",
-        )
+        self.threshold = state("threshold")
+        self.steps = state("steps")
 
     def choose(self, pre: Any, training: bool | None) -> Entries | None:
         """Returns the `k * batch` largest of the batch, in training.

@@ -10,6 +10,7 @@ from keras_sae import checks
 from keras_sae.layers import _forward
 from keras_sae.layers import sparsity as sparsities
 from keras_sae.layers._entries import Entries, encoded
+from keras_sae.layers._state import state
 from keras_sae.registration import register
 
 
@@ -117,15 +118,7 @@ class SparseDense(keras.layers.Layer):
             self.bias = self.add_weight(
                 shape=(self.units,), initializer=self.bias_initializer, name="bias"
             )
-        self.silent = self.add_weight(
-            shape=(self.units,),
-            initializer="zeros",
-            name="silent",
-            trainable=False,
-            dtype="float32",
-            autocast=False,
-            aggregation="mean",
-        )
+        self.silent = state("silent", (self.units,))
         if self.sparse is not None and not self.sparse.built:
             self.sparse.build((*input_shape[:-1], self.units))
 

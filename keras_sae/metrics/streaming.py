@@ -120,14 +120,15 @@ class ExplainedVariance(keras.metrics.Metric):
         x = ops.reshape(ops.cast(y_true, self.dtype), (-1, self.size))
         r = ops.reshape(ops.cast(y_pred, self.dtype), (-1, self.size))
         batch = ops.cast(ops.shape(x)[0], self.dtype)
-        mean = ops.mean(x, axis=0)
-        seen, shift = batch + self.count, mean - self.mean
+        # The last batch of an epoch may leave a replica without a sample.
+        mean = ops.where(batch > 0, ops.mean(x, axis=0), 0.0)
+        seen, shift = ops.maximum(batch + self.count, 1.0), mean - self.mean
         between = ops.sum(ops.square(shift)) * self.count * batch / seen
         within = ops.sum(ops.square(x - mean))
         self.error.assign_add(ops.sum(ops.square(x - r)))
         self.total.assign_add(within + between)
         self.mean.assign_add(shift * batch / seen)
-        self.count.assign(seen)
+        self.count.assign_add(batch)
 
     def result(self) -> Any:
         """Returns the figure so far; NaN if the data did not vary."""

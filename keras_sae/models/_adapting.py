@@ -57,7 +57,9 @@ def adapt(model: Any, x: Any, location: str) -> None:
         )
     for layer, mean in zip(layers, means, strict=True):
         layer.mean.assign(mean)
-        layer.count.assign(rows.size // len(mean))  # places, as in training
+        # Places, as in training, which may go on with a mean and with nothing else.
+        of_mean = center is LOCATIONS["mean"]
+        layer.count.assign(rows.size // len(mean) if of_mean else np.inf)
     for layer in scalings:
         layer.rms.assign(rms)
     bias = _output_bias(model)

@@ -60,7 +60,7 @@ class Checked(Exported):
         """
         kwargs = _inputs.by_name(_inputs.FIT, args, kwargs)
         self.check_data(x, y, batch_size)
-        _inputs.check_batch(self.sparse_layers, x, batch_size)
+        _inputs.check_batch(flatten(self.encoder), x, batch_size)
         _adapting.check_adapted(self)
         y = _inputs.weighed(x, y, kwargs.get("sample_weight"))
         if kwargs.get("class_weight") is not None:
@@ -104,7 +104,7 @@ class Checked(Exported):
         """
         self.check_data(x, y)
         if hasattr(x, "shape"):
-            _inputs.check_batch(self.sparse_layers, x, x.shape[0])
+            _inputs.check_batch(flatten(self.encoder), x, x.shape[0])
         _adapting.check_adapted(self)
         return super().train_on_batch(x, y, *args, **kwargs)
 

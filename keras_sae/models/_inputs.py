@@ -327,20 +327,32 @@ def _check_kind(dtype: np.dtype, name: str) -> None:
         )
 
 
-def check_sparsities(layers: list[Any]) -> None:
-    """Raises if a sparsity that needs the decoder does not make the code itself."""
-    for layer in layers[:-1]:
-        if getattr(layer.sparse, "needs_decoder", False):
+def check_sparsities(layers: list[Any], sparse_layers: list[Any]) -> None:
+    """Raises if a sparsity that needs the decoder does not make the code itself.
+
+    Args:
+        layers: Those of the encoder, with the sparsities in them.
+        sparse_layers: Of these the `SparseDense`, the code's last.
+    """
+    made = sparse_layers[-1].sparse if sparse_layers else None
+    for layer in layers:
+        if getattr(layer, "needs_decoder", False) and layer is not made:
             raise ValueError(
-                f"`{type(layer.sparse).__name__}` compares the input with what the "
-                "decoder makes of its code, so it can only be the sparsity of the "
-                f"innermost layer. Received: it stands on the layer {layer.name!r}. "
-                "Give the hidden layers another sparsity, or None."
+                f"`{type(layer).__name__}` compares the input with what the decoder "
+                "makes of its code, so it can only be the sparsity of the innermost "
+                f"layer. Received: {layer.name!r} on another. Give the hidden layers "
+                "another sparsity, or None."
             )
 
 
 def check_batch(layers: list[Any], x: Any, batch_size: int | None) -> None:
-    """Raises for training batches too small for a sparsity that chooses over them."""
+    """Raises for training batches too small for a sparsity that chooses over them.
+
+    Args:
+        layers: Those of the encoder, with the sparsities in them.
+        x: As given to `fit`.
+        batch_size: The same.
+    """
     if hasattr(x, "shape"):
         batch_size = min(x.shape[0], 32 if batch_size is None else batch_size)
     elif hasattr(x, "element_spec"):
@@ -348,10 +360,10 @@ def check_batch(layers: list[Any], x: Any, batch_size: int | None) -> None:
         first = spec[0] if isinstance(spec, tuple) else spec
         batch_size = first.shape[0]
     for layer in layers:
-        least = getattr(layer.sparse, "least_batch", 1)
+        least = getattr(layer, "least_batch", 1)
         if batch_size is not None and batch_size < least:
             raise ValueError(
-                f"`{type(layer.sparse).__name__}` chooses over the samples of a batch, "
-                f"so a batch needs at least {least}. Received: batch_size={batch_size}."
-                " Raise it, or use `keras_sae.layers.TopK`, which looks at one sample."
+                f"`{type(layer).__name__}` chooses over the samples of a batch, so a "
+                f"batch needs at least {least}. Received: batch_size={batch_size}. "
+                "Raise it, or use `keras_sae.layers.TopK`, which looks at one sample."
             )

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_sae.layers import AtomDense, Scaling, _forward
+from keras_sae.models import _steps
 
 # What may follow the atoms in a decoder that is a chain.
 _AFTER = (Scaling, keras.layers.Dense, keras.layers.Reshape)
@@ -56,9 +57,7 @@ def _layers(model: keras.Model) -> list[keras.layers.Layer]:
     return [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
 
 
-def add_terms(
-    model: Any, made: Any, data: tuple, reconstruction: Any, training: Any
-) -> None:
+def add_terms(model: Any, made: Any, data: tuple, reconstruction: Any) -> None:
     """Adds to the loss what the sparsity of the model's code asks for.
 
     A sparsity layer may have a method `terms(step)` that returns scalars by name.
@@ -70,28 +69,31 @@ def add_terms(
         made: What `innermost` returns.
         data: The input, and the step's target and sample weights or None.
         reconstruction: Of the input.
-        training: As in `call`.
     """
     if made is None or not hasattr(made.layer.sparse, "terms"):
         return
     x, y, weight = data
     target = x if y is None else y
+    again = False  # as at inference: batch normalisation is to count a batch once
+    shares = _steps.replicas(model)
     step = _forward.Step(
         target=target,
         pre=made.pre,
         code=made.code,
         reconstruction=reconstruction,
         largest=made.largest,
-        decode=lambda code: model.decoder(code, training=training),
+        decode=lambda code: model.decoder(code, training=again),
         decode_entries=lambda entries: decode(
             model.decoder,
             entries,
             lambda: entries.dense(made.layer.units),
-            training,
+            again,
         ),
-        decode_part=lambda keep: _decode_part(model.decoder, made, keep, training),
+        decode_part=lambda keep: _decode_part(model.decoder, made, keep, again),
         decode_frozen=lambda code: _frozen(model.decoder, code),
-        data_loss=lambda r: model._compile_loss(target, r, weigh(weight, target)),
+        data_loss=lambda r: (
+            shares * model._compile_loss(target, r, weigh(weight, target))
+        ),
         silent=made.layer.silent,
     )
     for name, value in made.layer.sparse.terms(step).items():

@@ -10,8 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks, metrics
-from keras_sae.layers import _forward, sparsity, tying
-from keras_sae.models import _adapting, _inputs, _objectives
+from keras_sae.layers import Penalty, _forward, sparsity, tying
+from keras_sae.models import _adapting, _inputs, _objectives, _steps
 from keras_sae.models._checked import Checked
 from keras_sae.models._contraction import Contraction
 from keras_sae.models.levels import Level, flatten, levels_of
@@ -89,7 +89,7 @@ class Autoencoder(Checked):
         self._contraction = Contraction(encoder) if self.contractive else None
         self.encoder = encoder
         self.decoder = decoder
-        _inputs.check_sparsities(self.sparse_layers)
+        _inputs.check_sparsities(flatten(encoder), self.sparse_layers)
         self.explained_variance = metrics.ExplainedVariance(
             int(np.prod(self.sample_shape))
         )
@@ -143,7 +143,7 @@ class Autoencoder(Checked):
             if step is None:
                 return reconstruction
             data = (inputs, *step[1:])
-            _objectives.add_terms(self, made, data, reconstruction, training)
+            _objectives.add_terms(self, made, data, reconstruction)
         if made is not None:
             # As many of the entries are on as of the code.
             code = made.code if entries is None else entries.values
@@ -196,7 +196,8 @@ class Autoencoder(Checked):
         reconstruction = step["reconstruction"]
         terms = dict(step["terms"])
         if self._compile_loss is not None:
-            terms["reconstruction_loss"] = self._compile_loss(
+            # Keras divides a loss by the number of replicas, which each take a share.
+            terms["reconstruction_loss"] = _steps.replicas(self) * self._compile_loss(
                 y, reconstruction, sample_weight
             )
         for name, value in terms.items():
@@ -260,7 +261,9 @@ class Autoencoder(Checked):
 
     def _activity_metric(self) -> keras.metrics.Metric:
         last = self.sparse_layers[-1:]
-        if not last or not sparsity.never_zero(last[0].activation):
+        # What is not a penalty chooses units, and leaves the others at zero.
+        chooses = last and not isinstance(last[0].sparse, (Penalty, type(None)))
+        if not last or chooses or not sparsity.never_zero(last[0].activation):
             return metrics.L0()
         low, high = last[0].bounds
         return metrics.ExpectedL0((low, high) if low < 0 else (0.0, 1.0))

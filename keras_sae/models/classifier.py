@@ -59,7 +59,9 @@ class Classifier(Exported):
         self.trainable_encoder = trainable_encoder
         self.encoder = encoder
         self.encoder.trainable = trainable_encoder
-        self.head = keras.layers.Dense(num_classes, "softmax", name="head")
+        self.head = keras.layers.Dense(
+            num_classes, "softmax", name="head", dtype=self.dtype_policy
+        )
         self.build(encoder.input_shape)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

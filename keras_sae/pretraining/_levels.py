@@ -34,6 +34,8 @@ _OF_CLASSES = (
 _OF_STEPS = (
     "on_batch_begin",
     "on_batch_end",
+    "on_test_batch_begin",
+    "on_test_batch_end",
     "on_train_batch_begin",
     "on_train_batch_end",
 )

@@ -66,8 +66,7 @@ class RBM(keras.Model):
     `loss = mean(F(v_0) - F(v_k)) + weight_decay / 2 * sum(W^2) + sparsity`
 
     is therefore the update of CD-k, `<v h>_0 - <v h>_k`, and any optimizer of
-    Keras follows it. Hidden units are sampled; the last visible ones, and so
-    those of CD-1, are probabilities.
+    Keras follows it. Hidden units are sampled; visible ones are probabilities.
 
     Args:
         units: Number of hidden units.
@@ -179,7 +178,7 @@ class RBM(keras.Model):
             mean = visible.mean(inputs)
             first = mean if first is None else first
             if step + 1 < self.cd_steps:
-                z = self.to_hidden(visible.sample(inputs, self.seed))
+                z = self.to_hidden(mean)
         return ops.stop_gradient(first), ops.stop_gradient(mean)
 
     def fit(
