@@ -374,6 +374,27 @@ def test_aux_k_leaves_a_batch_of_equal_samples_alone(rng, copies, distance):
     assert logs_of(model, x)["auxiliary_loss"] == 0
 
 
+def test_matryoshka_keeps_the_terms_of_what_it_nests(rng):
+    x = rng.normal(size=(20, 12)).astype("float32")
+
+    def auxiliary_loss(make, auxiliary):
+        keras.utils.set_random_seed(0)
+        sparsity = make(layers.TopK(4, auxiliary=auxiliary))
+        model = models.shallow((12,), 24, sparsity, centering=False)
+        model.compile("sgd")
+        model.sparse_layers[0].silent.assign(np.where(np.arange(24) % 2, 9.0, 10.0))
+        return logs_of(model, x)["auxiliary_loss"]
+
+    def nested(top_k):
+        return layers.Matryoshka(top_k, widths=(6, 12))
+
+    aux = layers.AuxK(3, factor=0.5, dead_after=10)
+    alone = auxiliary_loss(lambda top_k: top_k, aux)
+    prefixes = auxiliary_loss(nested, None)
+    assert 0 < alone
+    assert auxiliary_loss(nested, aux) == pytest.approx(prefixes + alone, rel=1e-5)
+
+
 NESTED = {
     "aux_k": lambda: layers.TopK(4, auxiliary=layers.AuxK(1, dead_after=5)),
     "aux_k-dense": lambda: layers.TopK(4, auxiliary=layers.AuxK(dead_after=5)),
@@ -389,7 +410,9 @@ def test_a_second_decoding_leaves_the_statistics_of_the_batch_alone(rng, sparsit
     keras.utils.set_random_seed(0)
     settings = {"batch_normalization": True, "centering": False}
     model = models.deep((12,), (10, 32), [None, NESTED[sparsity]()], **settings)
-    model.sparse_layers[-1].silent.assign(np.repeat([9.0, 0.0], 16))
+    code = model.sparse_layers[-1]
+    code.bias.assign(np.repeat([-99.0, 0.0], 16))  # half of the units are dead
+    code.silent.assign(np.repeat([9.0, 0.0], 16))
     model.compile(keras.optimizers.SGD(0.0))
     [norm] = [
         layer
@@ -397,10 +420,10 @@ def test_a_second_decoding_leaves_the_statistics_of_the_batch_alone(rng, sparsit
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     till = keras.Model(model.decoder.input, norm.input)
-    code = keras.ops.convert_to_tensor(model.encoder(x, training=True))
-    before = to_numpy(till(code)).mean(axis=0)
+    before = to_numpy(till(model.encoder(x, training=True))).mean(axis=0)
     start = to_numpy(norm.moving_mean)
-    model.train_on_batch(x)
+    logs = model.train_on_batch(x, return_dict=True)
+    assert logs["auxiliary_loss"] > 0
     expected = norm.momentum * start + (1 - norm.momentum) * before
     np.testing.assert_allclose(to_numpy(norm.moving_mean), expected, atol=1e-5)
 
