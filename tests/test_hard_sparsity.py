@@ -391,7 +391,7 @@ def test_matryoshka_keeps_the_terms_of_what_it_nests(rng):
     aux = layers.AuxK(3, factor=0.5, dead_after=10)
     alone = auxiliary_loss(lambda top_k: top_k, aux)
     prefixes = auxiliary_loss(nested, None)
-    assert 0 < alone
+    assert alone > 0
     assert auxiliary_loss(nested, aux) == pytest.approx(prefixes + alone, rel=1e-5)
 
 
