@@ -522,3 +522,9 @@ def test_one_callback_needs_no_list(rng):
     watch = _Machines()
     pretraining.boltzmann(_dbn(), _data(rng), 1, 16, callbacks=watch, verbose=0)
     assert len(watch.machines) == 2
+
+
+def test_a_frozen_layer_is_not_overwritten():
+    model = _dbn()
+    model.sparse_layers[0].trainable = False
+    _refused(model, "level 0 with 'encode_1' frozen")

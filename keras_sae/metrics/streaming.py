@@ -83,7 +83,8 @@ class ExplainedVariance(keras.metrics.Metric):
     The sum of squares about the mean is merged batch by batch: two parts of `n`
     and `b` samples, with means `m` and `k`, have together the sum of their own
     sums and `|k - m|^2 n b / (n + b)`. No large numbers are subtracted, so
-    float32 holds.
+    float32 holds. Replicas under `tf.distribute` add up what each has seen, without
+    the distance between their means.
 
     Args:
         size: Number of values a sample, the product of its shape.

@@ -54,9 +54,10 @@ class Checked(Exported):
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: `x` is empty, not finite, of another shape, of integers,
-                or beyond the output activation; there are fewer samples than
-                `batch_size`; `y` is not a target of the shape of `x`.
+            ValueError: `x` is empty, not finite, of another shape, of integers, or
+                beyond an output activation that is bounded on both sides; there
+                are fewer samples than `batch_size`; `y` is not a target of the
+                shape of `x`; weights are not of its samples, or not finite.
         """
         kwargs = _inputs.by_name(_inputs.FIT, args, kwargs)
         self.check_data(x, y, batch_size)

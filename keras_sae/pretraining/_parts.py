@@ -62,7 +62,7 @@ def parts_of(levels: list[Any], index: int) -> Parts:
                 "sparsity, or use `keras_sae.pretraining.greedy`."
             )
     code, output = dense[0], decode[0]
-    _check_constraints(code, output, index)
+    _check_weights(code, output, index)
     hidden = _units(code, f"the code of level {index}")
     visible = _units(output, f"the output of level {index}")
     if index and visible != _units(levels[index - 1].encode[-1], ""):
@@ -91,8 +91,14 @@ def _is_dense(layer: Any) -> bool:
     return soft and layer.bias is not None
 
 
-def _check_constraints(code: Any, output: Any, index: int) -> None:
+def _check_weights(code: Any, output: Any, index: int) -> None:
     for layer in (code, output):
+        if not layer.trainable:
+            raise ValueError(
+                "A Boltzmann machine replaces the weights of its level. Received: "
+                f"level {index} with {layer.name!r} frozen. Set `trainable = True` on it, or "
+                "use `keras_sae.pretraining.greedy`, which leaves it as it is."
+            )
         if getattr(layer, "kernel_constraint", None) is not None:
             raise ValueError(
                 "The weights of a Boltzmann machine have no constraint, and a later "
