@@ -298,6 +298,8 @@ def test_names_that_leave_the_same_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="'BN \\+' and 'BN -', both 'bn-seed0'"):
         _compare({"BN +": build, "BN -": build}, 1, directory=tmp_path)
     assert not list(tmp_path.iterdir())
+    table = _compare({"BN +": build, "BN -": build}, 1)  # no file, no clash
+    assert list(table["model"])[:2] == ["BN +", "BN -"]
 
 
 NOT_COMPARABLE = {

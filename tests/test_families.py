@@ -800,7 +800,16 @@ def test_a_divergence_on_relu_layers_is_refused_with_a_way_out():
     models.deep((D,), (5, 4), ["kl", "kl"], activation="auto")
 
 
-@pytest.mark.parametrize("sparsity", ["gated", layers.Matryoshka(layers.TopK(2))])
+NEED_THE_DECODER = {
+    "gated": "gated",
+    "matryoshka": layers.Matryoshka(layers.TopK(2)),
+    "both": layers.Matryoshka(layers.Gated(), widths=(1, 2)),
+}
+
+
+@pytest.mark.parametrize(
+    "sparsity", NEED_THE_DECODER.values(), ids=NEED_THE_DECODER.keys()
+)
 @pytest.mark.parametrize(("factory", "shape"), [(models.deep, (D,)), CONVOLUTIONAL])
 def test_a_sparsity_of_the_decoder_is_the_innermost(factory, shape, sparsity):
     with pytest.raises(ValueError, match="sparsity of the innermost layer"):

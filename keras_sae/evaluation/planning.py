@@ -47,21 +47,22 @@ def planned(
         check_classes(train[1], len(train[0]), test[1], len(test[0]))
     for name in prepare:
         checks.known_name("name in `prepare`", name, builds)
-    _check_stems(builds)
-    kept: dict[str, dict[str, Any]] = {}
+    kept: dict[str, dict[str, Any]] = {name: dict(settings) for name in builds}
     for name, build in builds.items():
         model = build()
         model.check_data(train[0], batch_size=settings["batch_size"])
         _inputs.check_inputs(test[0], model.sample_shape)
-        prepared = {"prepared": name in prepare}
-        kept[name] = prepared | {"model": _fingerprint.of_model(model)}
+        if directory is not None:
+            kept[name]["model"] = _fingerprint.of_model(model)
+            kept[name]["prepared"] = name in prepare
     folder = None
-    common: dict[str, Any] = dict(settings)
     if directory is not None:
+        _check_stems(builds)
         folder = files.output_folder(directory, "directory", "Choose another.")
-        common |= {"train": _of_data(train), "test": _of_data(test)}
+        data = {"train": _of_data(train), "test": _of_data(test)}
+        kept = {name: settings | data for name, settings in kept.items()}
     return [
-        (name, seed, Run(run_name(name, seed), folder, common | kept[name]))
+        (name, seed, Run(run_name(name, seed), folder, kept[name]))
         for name, seed in itertools.product(builds, seeds)
     ]
 

@@ -335,8 +335,10 @@ def check_sparsities(layers: list[Any], sparse_layers: list[Any]) -> None:
         sparse_layers: Of these the `SparseDense`, the code's last.
     """
     made = sparse_layers[-1].sparse if sparse_layers else None
+    innermost = [] if made is None else made._flatten_layers()  # it may hold another
     for layer in layers:
-        if getattr(layer, "needs_decoder", False) and layer is not made:
+        asks = getattr(layer, "needs_decoder", False)
+        if asks and all(layer is not own for own in innermost):
             raise ValueError(
                 f"`{type(layer).__name__}` compares the input with what the decoder "
                 "makes of its code, so it can only be the sparsity of the innermost "

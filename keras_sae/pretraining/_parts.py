@@ -96,8 +96,8 @@ def _check_weights(code: Any, output: Any, index: int) -> None:
         if not layer.trainable:
             raise ValueError(
                 "A Boltzmann machine replaces the weights of its level. Received: "
-                f"level {index} with {layer.name!r} frozen. Set `trainable = True` on it, or "
-                "use `keras_sae.pretraining.greedy`, which leaves it as it is."
+                f"level {index} with {layer.name!r} frozen. Set `trainable = True` on "
+                "it, or use `keras_sae.pretraining.greedy`, which leaves it as it is."
             )
         if getattr(layer, "kernel_constraint", None) is not None:
             raise ValueError(
