@@ -116,7 +116,8 @@ class Autoencoder(Checked):
 
         The centring layer gets the centre, the output's bias too if the output is
         linear (the published pre-bias), and scaling layers the root mean square of
-        the centred data.
+        the centred data. `fit` goes on averaging from a mean, and leaves a geometric
+        median where it is.
 
         Args:
             x: Array of shape `(samples, *input_shape)`; some ten thousand samples
