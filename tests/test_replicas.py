@@ -38,10 +38,19 @@ SPARSITIES = {
 }
 
 
-def trained(sparsity, strategy, samples):
+MODELS = {
+    name: lambda sparsity=sparsity: models.shallow((6,), 8, sparsity)
+    for name, sparsity in SPARSITIES.items()
+}
+MODELS["contractive"] = lambda: models.shallow(
+    (6,), 8, activation="sigmoid", contractive=1.0
+)
+
+
+def trained(make, strategy, samples):
     keras.utils.set_random_seed(0)
     with strategy.scope() if strategy else contextlib.nullcontext():
-        model = models.shallow((6,), 8, sparsity)
+        model = make()
         model.compile(keras.optimizers.SGD(0.1))
         options = {"batch_size": 32, "epochs": 2, "verbose": 0, "shuffle": False}
         logs = model.fit(np.resize(x, (samples, 6)), **options).history
@@ -52,14 +61,11 @@ def trained(sparsity, strategy, samples):
 
 
 found = {
-    name: [trained(sparsity, s, 32) for s in (None, two)]
-    for name, sparsity in SPARSITIES.items()
+    name: [trained(make, s, 32) for s in (None, two)] for name, make in MODELS.items()
 }
 # The last batch is of one sample: the second replica has none.
-odd = {
-    name: trained(SPARSITIES[name], two, 33)
-    for name in ("none", "l1", "kl", "kl, averaged")
-}
+MODELS["variational"] = lambda: models.variational((6,), 8, 2)
+odd = {name: trained(make, two, 33) for name, make in MODELS.items()}
 print(json.dumps([found, odd]))
 """
 

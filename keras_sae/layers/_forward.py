@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+from keras import ops
 
 _local = threading.local()
 
@@ -65,17 +66,18 @@ class Step:
 
 @dataclass
 class Forward:
-    """One forward pass: the terms of the loss by name, and the codes made."""
+    """One forward pass: its samples, terms of the loss by name, the codes made."""
 
+    samples: Any
     terms: dict[str, Any] = field(default_factory=dict)
     codes: list[Made] = field(default_factory=list)
 
 
 @contextmanager
-def collect() -> Iterator[Forward]:
-    """Collects what layers tell inside the `with` block."""
+def collect(inputs: Any) -> Iterator[Forward]:
+    """Collects what layers tell of `inputs` inside the `with` block."""
     outer = getattr(_local, "forward", None)
-    _local.forward = Forward()
+    _local.forward = Forward(ops.shape(inputs)[0])
     try:
         yield _local.forward
     finally:
@@ -84,8 +86,11 @@ def collect() -> Iterator[Forward]:
 
 def add(layer: keras.layers.Layer, name: str, value: Any) -> None:
     """Adds the scalar `value` to the loss, to be logged as `name`."""
-    layer.add_loss(value)
     forward = getattr(_local, "forward", None)
+    if forward is not None and not isinstance(forward.samples, int):
+        # The last batch of an epoch may leave a replica without a sample: no mean.
+        value = ops.where(forward.samples > 0, value, ops.zeros_like(value))
+    layer.add_loss(value)
     if forward is not None:
         terms = forward.terms
         terms[name] = terms[name] + value if name in terms else value

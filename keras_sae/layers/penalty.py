@@ -76,13 +76,12 @@ class Penalty(Weighted):
         if isinstance(self.regularizer, KLDivergence):
             low, high = self.bounds
             code = (code - low) / (high - low)
-        batch = ops.cast(ops.shape(code)[0], "float32")
         if self._averages:
             value = self.regularizer.penalty(self._average(code, training))
         else:
+            batch = ops.cast(ops.shape(code)[0], "float32")
             value = ops.cast(self.regularizer(code), "float32") / batch
-        # The last batch of an epoch may leave a replica without a sample.
-        self.add_term(ops.where(batch > 0, value, 0.0))
+        self.add_term(value)
         return inputs
 
     def _average(self, code: Any, training: bool | None) -> Any:
@@ -92,6 +91,7 @@ class Penalty(Weighted):
             return mean
         momentum = self.regularizer.momentum
         average = momentum * old + (1 - momentum) * ops.stop_gradient(mean)
+        # The last batch of an epoch may leave a replica without a sample.
         average = ops.where(ops.shape(code)[0] > 0, average, old)
         self.running_mean.assign(average)
         return mean + ops.stop_gradient(average - mean)

@@ -133,7 +133,7 @@ class Autoencoder(Checked):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the reconstruction of `inputs`, in their shape."""
-        with _forward.collect() as forward:
+        with _forward.collect(inputs) as forward:
             code = self._encode(inputs, training)
             made = self._made(forward)
             entries = getattr(made, "entries", None)
