@@ -48,7 +48,7 @@ def check_data(
         _check_array(x, input_shape, batch_size)
         if y is not None:
             check_target(np.shape(y), tuple(x.shape))
-            _check_values("y", y)
+            check_values("y", y)
 
 
 def check_inputs(x: Any, input_shape: tuple[int, ...]) -> tuple:
@@ -221,10 +221,11 @@ def _check_array(x: Any, input_shape: tuple[int, ...], batch_size: int | None) -
                 f"`x` holds fewer samples than one batch. Received: {samples} samples "
                 f"and batch_size={batch_size}. Pass batch_size={samples} or less."
             )
-    _check_values("x", x)
+    check_values("x", x)
 
 
-def _check_values(name: str, array: Any) -> None:
+def check_values(name: str, array: Any) -> None:
+    """Raises unless an array holds finite real numbers, of no byte's scale."""
     values = as_numpy(array)
     if values.dtype.kind not in "fiub" and values.dtype.name != "bfloat16":
         raise ValueError(
@@ -239,52 +240,6 @@ def _check_values(name: str, array: Any) -> None:
         )
     if high > 1:
         _check_kind(values.dtype, name)
-
-
-def check_labels(y: Any, samples: int, num_classes: int) -> None:
-    """Raises unless `y` holds one class from 0 to `num_classes - 1` a sample."""
-    y = as_array(y)
-    expected = f"Expected {samples} integers from 0 to {num_classes - 1}, one a sample."
-    if not hasattr(y, "shape") or not hasattr(y, "dtype"):
-        raise ValueError(
-            f"`y` must be an array of labels. Received: y of {type(y)}. {expected}"
-        )
-    if tuple(y.shape) not in ((samples,), (samples, 1)):
-        hint = (
-            " One-hot? Take `y.argmax(axis=-1)`, or compile with "
-            "loss='categorical_crossentropy'."
-            if len(y.shape) == 2
-            else ""
-        )
-        raise ValueError(
-            f"`y` must hold one label a sample. Received: y.shape={tuple(y.shape)} for "
-            f"{samples} samples. {expected}{hint}"
-        )
-    y = as_numpy(y)
-    if not np.issubdtype(y.dtype, np.number) or (y != np.floor(y)).any():
-        raise ValueError(
-            f"`y` must hold whole numbers. Received: dtype={y.dtype}. {expected} "
-            "`numpy.unique(y, return_inverse=True)[1]` numbers classes of any kind."
-        )
-    if y.min() < 0 or y.max() >= num_classes:
-        raise ValueError(
-            f"`y` must lie below `num_classes`. Received: labels from {y.min():g} to "
-            f"{y.max():g} with num_classes={num_classes}. {expected}"
-        )
-
-
-def check_shares(y: Any, samples: int, num_classes: int) -> None:
-    """Raises unless `y` holds a number for every class of each sample, as one-hot."""
-    y = as_array(y)
-    shape = tuple(getattr(y, "shape", ()))
-    if shape != (samples, num_classes):
-        raise ValueError(
-            "`y` must hold a number for every class of each sample, as the compiled "
-            f"loss compares those. Received: y of {type(y)} and shape {shape}. "
-            f"Expected shape {(samples, num_classes)}. "
-            "`keras.utils.to_categorical(y)` makes it of labels."
-        )
-    _check_values("y", as_numpy(y).astype("float32"))
 
 
 def check_range(x: Any, bounds: tuple[float, float]) -> None:

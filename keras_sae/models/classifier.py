@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks
-from keras_sae.models import _feeding, _inputs, _steps
+from keras_sae.models import _feeding, _inputs, _labels, _steps
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 from keras_sae.registration import register
@@ -188,7 +188,7 @@ class Classifier(Exported):
     def _check(self, x: Any, y: Any) -> None:
         parts = _inputs.check_inputs(x, self._sample_shape)
         if hasattr(x, "shape"):
-            check = _inputs.check_labels if self._of_labels() else _inputs.check_shares
+            check = _labels.check_labels if self._of_labels() else _labels.check_shares
             check(y, x.shape[0], self.num_classes)
         elif len(parts) == 1:
             raise ValueError(

@@ -1,0 +1,53 @@
+"""What a classifier refuses to learn from."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_sae.models._inputs import as_array, as_numpy, check_values
+
+
+def check_labels(y: Any, samples: int, num_classes: int) -> None:
+    """Raises unless `y` holds one class from 0 to `num_classes - 1` a sample."""
+    y = as_array(y)
+    expected = f"Expected {samples} integers from 0 to {num_classes - 1}, one a sample."
+    if not hasattr(y, "shape") or not hasattr(y, "dtype"):
+        raise ValueError(
+            f"`y` must be an array of labels. Received: y of {type(y)}. {expected}"
+        )
+    if tuple(y.shape) not in ((samples,), (samples, 1)):
+        hint = (
+            " One-hot? Take `y.argmax(axis=-1)`, or compile with "
+            "loss='categorical_crossentropy'."
+            if len(y.shape) == 2
+            else ""
+        )
+        raise ValueError(
+            f"`y` must hold one label a sample. Received: y.shape={tuple(y.shape)} for "
+            f"{samples} samples. {expected}{hint}"
+        )
+    y = as_numpy(y)
+    if not np.issubdtype(y.dtype, np.number) or (y != np.floor(y)).any():
+        raise ValueError(
+            f"`y` must hold whole numbers. Received: dtype={y.dtype}. {expected} "
+            "`numpy.unique(y, return_inverse=True)[1]` numbers classes of any kind."
+        )
+    if y.min() < 0 or y.max() >= num_classes:
+        raise ValueError(
+            f"`y` must lie below `num_classes`. Received: labels from {y.min():g} to "
+            f"{y.max():g} with num_classes={num_classes}. {expected}"
+        )
+
+
+def check_shares(y: Any, samples: int, num_classes: int) -> None:
+    """Raises unless `y` holds a number for every class of each sample, as one-hot."""
+    y = as_array(y)
+    shape = tuple(getattr(y, "shape", ()))
+    if shape != (samples, num_classes):
+        raise ValueError(
+            "`y` must hold a number for every class of each sample, as the compiled "
+            f"loss compares those. Received: y of {type(y)} and shape {shape}. "
+            f"Expected shape {(samples, num_classes)}. "
+            "`keras.utils.to_categorical(y)` makes it of labels."
+        )
+    check_values("y", as_numpy(y).astype("float32"))
