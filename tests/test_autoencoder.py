@@ -1,5 +1,7 @@
 """The model's logs against NumPy on its own outputs, and what it refuses."""
 
+import gc
+import weakref
 from functools import partial
 
 import keras
@@ -292,6 +294,21 @@ def test_an_aligned_array_that_is_read_only_is_not_copied():
     np.testing.assert_array_equal(rows_of(dataset), kept)
     del array, writer
     np.testing.assert_array_equal(rows_of(dataset), kept)
+
+
+@tensorflow_only
+def test_memory_of_an_array_is_free_as_soon_as_the_fit_is_over(x):
+    array = aligned(x.shape)
+    array[...] = x
+    memory = weakref.ref(array.base)
+    model = make()
+    gc.disable()  # which would find it at some time or other
+    try:
+        model.fit(read_only(array), batch_size=BATCH, verbose=0)
+        del array
+        assert memory() is None
+    finally:
+        gc.enable()
 
 
 def read_only(array):

@@ -283,6 +283,23 @@ def test_an_array_is_not_copied_to_be_looked_at(rng):
     assert _sources.open_source(x, x.shape[1:], 8) is x
 
 
+@pytest.mark.parametrize("samples", [1, 15, 16, 17, 32, 39])
+def test_codes_of_an_array_are_made_in_batches_of_one_size(rng, samples, monkeypatch):
+    """Of eight times the batch size, or of all samples; each row its own code."""
+    sizes = set()
+    encode_batch = _sources._encode_batch
+
+    def record(encoder, batch):
+        sizes.add(len(batch))
+        return encode_batch(encoder, batch)
+
+    monkeypatch.setattr(_sources, "_encode_batch", record)
+    encoder, x = _stack().encoder, _data(rng, samples)
+    codes = _sources.encode(encoder, x, 2, path=None)
+    assert sizes == {min(16, samples)}
+    np.testing.assert_allclose(codes, to_numpy(encoder(x)), atol=1e-6)
+
+
 @tensorflow_only
 def test_the_codes_of_a_level_are_trained_on_where_they_lie(rng):
     codes = _sources.encode(_stack().encoder, _data(rng), 8, path=None)

@@ -51,8 +51,10 @@ def feed(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dataset":
         # Where all batches are of one size it is known to the step, as with Keras.
         return tf.data.Dataset.from_tensor_slices(indices).batch(batch_size, even)
 
-    def take(indices: "tf.Tensor") -> tuple["tf.Tensor", ...]:
-        return tuple(tf.gather(tensor, indices) for tensor in tensors)
+    def take(
+        indices: "tf.Tensor", whole: tuple["tf.Tensor", ...]
+    ) -> tuple["tf.Tensor", ...]:
+        return tuple(tf.gather(tensor, indices) for tensor in whole)
 
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -63,7 +65,11 @@ def feed(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dataset":
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
     )
-    batches = tf.data.Dataset.range(1).map(order).flat_map(split).map(take).prefetch(2)
+    # The arrays go in as data: what a function of tf.data closes over is freed only
+    # when Python looks for cycles, long after the fit.
+    whole = tf.data.Dataset.from_tensors(tensors).repeat()
+    indices = tf.data.Dataset.range(1).map(order).flat_map(split)
+    batches = tf.data.Dataset.zip((indices, whole)).map(take).prefetch(2)
     # Of a dataset of unknown length Keras takes a step too many every epoch.
     steps = -(-samples // batch_size)
     known = batches.apply(tf.data.experimental.assert_cardinality(steps))

@@ -154,10 +154,12 @@ def encode(encoder: keras.Model, x: Any, batch_size: int, path: Path | None) -> 
         # `predict` would keep every batch and then join them.
         codes = aligned((len(x), *encoder.output_shape[1:]))
         # No gradient is kept, so more rows fit: a call of Keras takes a millisecond.
-        many = 8 * batch_size
+        many = min(8 * batch_size, len(x))
         for start in range(0, len(x), many):
-            rows = slice(start, start + many)
-            codes[rows] = _encode_batch(encoder, x[rows])
+            # Of one size all, the last with rows of the one before: a second size
+            # would be compiled for itself.
+            end = min(start + many, len(x))
+            codes[end - many : end] = _encode_batch(encoder, x[end - many : end])
         codes.flags.writeable = False  # so TensorFlow can read them where they lie
         return codes
     assert path is not None
