@@ -474,6 +474,10 @@ def test_values_that_binary_units_cannot_take_are_refused():
             return (broken[16 * i : 16 * i + 16],)
 
     _refused(_dbn(), "finite", x=Batches())  # in its second batch
+    outside = r"from -?[0-9.]+ to [0-9.]+ at level 0\. Rescale `validation_data`"
+    for held_out in (x - 0.5, x.tolist() + (x + 1).tolist(), (x + 1, x)):
+        _refused(_dbn(), outside, validation_data=held_out)
+    _refused(_dbn(), "them in `validation_data`", validation_data=Batches())
 
 
 @pytest.mark.parametrize(
@@ -494,10 +498,10 @@ def test_settings_out_of_range_are_refused(bad):
 
 
 def test_corruption_and_soft_sparsity_are_no_obstacle(rng):
-    model = _dbn(
-        sparsity="kl", corruption=layers.MaskingNoise(0.3), code_activation="sigmoid"
-    )
-    pretraining.boltzmann(model, _data(rng), 1, 16, verbose=0)
+    one, other = layers.MaskingNoise(0.3), keras.layers.GaussianNoise(0.1)
+    for corruption in (one, keras.Sequential([one, other])):
+        model = _dbn(sparsity="kl", corruption=corruption, code_activation="sigmoid")
+        pretraining.boltzmann(model, _data(rng), 1, 16, verbose=0)
 
 
 @pytest.mark.parametrize(

@@ -719,6 +719,58 @@ def test_bad_labels(labels, message, x):
         model.fit(x, labels, verbose=0)
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.eye(CLASSES)[np.arange(8) % 3], r"\(None, 3\).*One-hot\? Take `dataset"),
+        (np.array(list("abababab")), r"must be numbers.*StringLookup"),
+        (np.arange(8) % 2 == 0, r"must be numbers.*`tf\.cast`"),
+        (np.zeros((8, 1, 1), int), r"\(None, 1, 1\).*one integer from 0 to 2"),
+    ],
+)
+def test_labels_in_a_dataset_are_looked_at(labels, message, x, y):
+    import tensorflow as tf
+
+    model = classifier()
+    model.compile("adam", jit_compile=False)
+    bad = tf.data.Dataset.from_tensor_slices((x, labels)).batch(4)
+    before = weights_of(model)
+    for call in (
+        lambda: model.fit(bad, shuffle=False, verbose=0),
+        lambda: model.evaluate(bad, verbose=0),
+        lambda: model.fit(x, y, validation_data=bad, shuffle=False, verbose=0),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert_same_weights(before, weights_of(model))
+    # Of one rank: Keras traces its step again for another, and loses the shape.
+    for good in (y, y.astype("float32")):
+        data = tf.data.Dataset.from_tensor_slices((x, good)).batch(4)
+        model.fit(data, validation_data=data, shuffle=False, verbose=0)
+
+
+def test_labels_in_a_dataset_may_stand_in_a_column(x, y):
+    import tensorflow as tf
+
+    model = classifier()
+    model.compile("adam", jit_compile=False)
+    data = tf.data.Dataset.from_tensor_slices((x, y[:, None])).batch(4)
+    model.fit(data, validation_data=data, shuffle=False, verbose=0)
+
+
+def test_shares_in_a_dataset_are_for_their_loss(x, y):
+    import tensorflow as tf
+
+    model = classifier()
+    model.compile("adam", "categorical_crossentropy", jit_compile=False)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+    with pytest.raises(ValueError, match=r"3 numbers a sample.*`dataset\.map\(.*one_h"):
+        model.fit(data, shuffle=False, verbose=0)
+    model.fit(
+        data.map(lambda x, y: (x, tf.one_hot(y, CLASSES))), shuffle=False, verbose=0
+    )
+
+
 def test_held_out_labels_are_looked_at_too(x):
     model = classifier()
     model.compile("adam")

@@ -124,6 +124,22 @@ def test_a_level_is_trained_on_the_clean_code_of_the_level_below(rng):
     np.testing.assert_allclose(code, by_hand, atol=1e-6)
 
 
+def test_several_corruptions_are_one_layer(rng):
+    """As a model in its place: of one alone, it is that one."""
+    noise, x = layers.MaskingNoise(0.5, seed=1), _data(rng)
+    found = []
+    for corruption in (noise, keras.Sequential([noise]), None):
+        keras.utils.set_random_seed(0)  # of the order of the samples
+        model = _stack(corruption=corruption)
+        for level in model.levels:
+            for layer in (level.encode[-1], level.decode[0]):
+                layer.kernel.assign(0.1 * np.ones(layer.kernel.shape))
+        pretraining.greedy(model, x, 20, 16, keras.optimizers.SGD(1.0), verbose=0)
+        found.append(model.encode(x))
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.abs(found[0] - found[2]).max() > 1e-4
+
+
 def test_the_code_below_is_computed_once_a_level(rng, monkeypatch):
     calls = []
     predict = keras.Model.predict_on_batch
@@ -725,6 +741,17 @@ def test_the_folder_of_another_pretraining_is_an_error(tmp_path, change):
     settings = {"directory": tmp_path / "run", "verbose": 0}
     with pytest.raises(ValueError, match="data was"):
         pretraining.greedy(_stack((5, 4)), x[::-1], 3, batch_size=32, **settings)
+
+
+def test_other_held_out_data_is_another_pretraining(tmp_path):
+    """Its figures are in the logs, and a callback may stop by them."""
+    held_out = _data(np.random.default_rng(1))
+    _, go = _resumable(directory=tmp_path / "run", validation_data=held_out)
+    first = go()
+    assert [h.history for h in go()] == [h.history for h in first]
+    for other in (held_out[::-1], None, (held_out, held_out)):
+        with pytest.raises(ValueError, match="validation_data was"):
+            go(validation_data=other)
 
 
 def test_a_folder_of_other_files_is_an_error(tmp_path):

@@ -85,6 +85,8 @@ def test_a_dataset_is_fresh_data_in_batches():
         ({"group_size": 0}, "group_size=0"),
         ({"correlation": 1}, "correlation=1"),
         ({"features": np.ones((3, 3))}, r"features.shape=\(3, 3\)"),
+        ({"features": np.eye(16, 8)}, r"features\[8\]=.*and 7 more such rows"),
+        ({"features": np.full((16, 8), np.nan)}, r"features\[0\]=.*and 15 more"),
     ],
 )
 def test_bad_tasks(arguments, message):

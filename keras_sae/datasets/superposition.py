@@ -175,6 +175,14 @@ def superposition(
             "`features` must have the shape (num_features, dimension). Received: "
             f"features.shape={found.shape} for {shape}."
         )
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    bad = np.flatnonzero(~((lengths > 0) & np.isfinite(lengths)))
+    if len(bad):
+        raise ValueError(
+            "Each of `features` must be a direction: finite, and not all zero. "
+            f"Received: features[{bad[0]}]={found[bad[0]]!r}, and {len(bad) - 1} more "
+            "such rows. Leave them out, and lower `num_features`."
+        )
     for name, value in {"magnitude": magnitude, "magnitude_std": magnitude_std}.items():
         if not (np.isfinite(value) and value >= 0):
             raise ValueError(
@@ -186,7 +194,7 @@ def superposition(
             f"correlation={correlation!r}."
         )
     return Superposition(
-        features=(found / np.linalg.norm(found, axis=1, keepdims=True)).astype("f4"),
+        features=(found / lengths).astype("f4"),
         probabilities=_probabilities(firing, shape[0]),
         magnitude=float(magnitude),
         magnitude_std=float(magnitude_std),

@@ -39,6 +39,46 @@ def check_labels(y: Any, samples: int, num_classes: int) -> None:
         )
 
 
+def check_spec(spec: Any, num_classes: int, of_labels: bool) -> None:
+    """Raises unless batches of a dataset can hold what the compiled loss compares.
+
+    Args:
+        spec: Specification of a batch of targets; values cannot be seen in it.
+        num_classes: Number of classes.
+        of_labels: Whether the loss takes integers, else a number for every class.
+
+    Raises:
+        ValueError: It is of another shape, or holds no numbers.
+    """
+    shape = getattr(spec, "shape", None)
+    expected = (
+        f"batches of one integer from 0 to {num_classes - 1} a sample"
+        if of_labels
+        else f"batches of {num_classes} numbers a sample"
+    )
+    if shape is None or not (spec.dtype.is_integer or spec.dtype.is_floating):
+        raise ValueError(
+            f"The dataset's labels must be numbers. Received: {spec!r}. Expected "
+            f"{expected}. `tf.cast` makes numbers of booleans, "
+            "`keras.layers.StringLookup` of names."
+        )
+    sizes = () if shape.rank is None else tuple(shape)
+    wanted = (None, 1) if of_labels else (None, num_classes)
+    fits = sizes[1:] in [(n,) for n in wanted] or (of_labels and len(sizes) == 1)
+    if shape.rank is not None and not fits:
+        hint = (
+            "One-hot? Take `dataset.map(lambda x, y: (x, tf.argmax(y, axis=-1)))`, or "
+            "compile with loss='categorical_crossentropy'."
+            if of_labels
+            else f"`dataset.map(lambda x, y: (x, tf.one_hot(y, {num_classes})))` makes "
+            "them of labels."
+        )
+        raise ValueError(
+            "The dataset's labels must have the shape that the compiled loss compares. "
+            f"Received: {spec!r}. Expected {expected}. {hint}"
+        )
+
+
 def check_shares(y: Any, samples: int, num_classes: int) -> None:
     """Raises unless `y` holds a number for every class of each sample, as one-hot."""
     y = as_array(y)

@@ -196,6 +196,8 @@ class Classifier(Exported):
                 f"yields x alone, {parts[0]!r}. `keras_sae.datasets.load(..., "
                 "as_supervised=True)` has the labels."
             )
+        elif parts:
+            _labels.check_spec(parts[1], self.num_classes, self._of_labels())
 
     @property
     def _sample_shape(self) -> tuple[int, ...]:

@@ -72,7 +72,12 @@ def _blocks(model: keras.Model) -> list[list[keras.layers.Layer]]:
 
 
 def _has_kernel(layer: keras.layers.Layer) -> bool:
-    return hasattr(layer, "kernel") or hasattr(layer, "layers")
+    # A model as a layer counts for what is in it: several corruptions are one, too.
+    return hasattr(layer, "kernel") or any(map(_has_kernel, _inside(layer)))
+
+
+def _inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    return getattr(layer, "layers", [])
 
 
 def _mirrored(encode: list[list], decode: list[list]) -> bool:

@@ -149,7 +149,10 @@ def chains(layers: Any, shape: tuple[int, ...]) -> tuple[keras.Model, keras.Mode
 
 
 def train(
-    plan: Plan, x: Any, validation: Any, make: Callable[[int, Any, tuple], Stage]
+    plan: Plan,
+    x: Any,
+    validation: Any,
+    make: Callable[[int, Any, Any, tuple[int, ...]], Stage],
 ) -> list[keras.callbacks.History]:
     """Trains the levels one after the other, each on the code of the one below.
 
@@ -157,7 +160,8 @@ def train(
         plan: What `plan` returned.
         x: Data of the first level, as the user gave it.
         validation: Held-out data, as the user gave it, or None.
-        make: From a level's index, its data and the shape of a sample to its stage.
+        make: From a level's index, its data, what is held out (or None) and the
+            shape of a sample to its stage.
 
     Returns:
         The history of each level.
@@ -165,9 +169,9 @@ def train(
     shape, histories = plan.model.sample_shape, []
     x = _sources.open_source(x, shape, plan.batch_size)
     validation = _open_validation(validation, shape, plan.batch_size)
-    with _workspace(plan, x) as (progress, folder):
+    with _workspace(plan, x, validation) as (progress, folder):
         for level in range(len(plan.epochs)):
-            stage = make(level, x, shape)
+            stage = make(level, x, validation, shape)
             stage.model.steps_per_execution = _steps_at_once(plan, level, stage.model)
             _announce(plan, level, stage)
             histories.append(_train_level(plan, level, stage, x, validation, progress))
@@ -262,7 +266,9 @@ def _encode(stage: Stage, x: Any, plan: Plan, path: Path) -> Any:
 
 
 @contextmanager
-def _workspace(plan: Plan, x: Any) -> Iterator[tuple[Progress | None, Path]]:
+def _workspace(
+    plan: Plan, x: Any, validation: Any
+) -> Iterator[tuple[Progress | None, Path]]:
     """Yields the memory of finished levels, and a folder for codes on disk."""
     progress = None
     if plan.directory is not None:
@@ -274,7 +280,8 @@ def _workspace(plan: Plan, x: Any) -> Iterator[tuple[Progress | None, Path]]:
         settings = {
             **plan.settings,
             "model": fingerprint(layers),
-            "data": fingerprint(x) if isinstance(x, np.ndarray) else "stream",
+            "data": _described(x),
+            "validation_data": _described(validation),
             "epochs": plan.epochs,
             "batch_size": plan.batch_size,
         }
@@ -283,3 +290,10 @@ def _workspace(plan: Plan, x: Any) -> Iterator[tuple[Progress | None, Path]]:
         prefix=".unfinished-", dir=plan.directory
     ) as folder:
         yield progress, Path(folder)
+
+
+def _described(data: Any) -> Any:
+    """What tells data from other data; of a stream, or a target, only that it is."""
+    if data is None or isinstance(data, np.ndarray):
+        return None if data is None else fingerprint(data)
+    return [_described(part) for part in data] if isinstance(data, tuple) else "stream"

@@ -11,6 +11,7 @@ from keras_sae.pretraining._rbm import UNITS
 
 # At inference these pass their input on as it is, or reshaped.
 PASSES = (
+    keras.layers.InputLayer,
     keras.layers.Flatten,
     keras.layers.Reshape,
     keras.layers.Dropout,
@@ -48,8 +49,8 @@ class Parts:
 def parts_of(levels: list[Any], index: int) -> Parts:
     """Returns the parts of a level, if a Boltzmann machine can have its layers."""
     level = levels[index]
-    encode = [x for x in level.encode if not _passes(x)]
-    decode = [x for x in level.decode if not _passes(x)]
+    encode = [x for x in level.encode if not passes(x)]
+    decode = [x for x in level.decode if not passes(x)]
     center = next((x for x in encode if isinstance(x, Centering)), None)
     dense = [x for x in encode if x is not center]
     for found in (dense, decode):
@@ -80,8 +81,10 @@ def parts_of(levels: list[Any], index: int) -> Parts:
     return Parts(code, output, center, visible, hidden)
 
 
-def _passes(layer: Any) -> bool:
-    return isinstance(layer, PASSES)
+def passes(layer: Any) -> bool:
+    """Whether a layer, or every layer of a model in its place, is one of `PASSES`."""
+    inside = getattr(layer, "layers", [])
+    return isinstance(layer, PASSES) or (bool(inside) and all(map(passes, inside)))
 
 
 def _is_dense(layer: Any) -> bool:

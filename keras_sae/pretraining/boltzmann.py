@@ -148,10 +148,13 @@ def boltzmann(
         model, epochs, batch_size, callbacks, directory, verbose, settings
     )
 
-    def make(level: int, data: Any, shape: tuple[int, ...]) -> Stage:
+    def make(level: int, data: Any, held_out: Any, shape: tuple[int, ...]) -> Stage:
         part = parts[level]
         summary = _sources.summarize(data, batch_size)
-        _check_values(summary, part, level)
+        _check_values(summary, part, level, "x")
+        if level == 0 and held_out is not None:  # above it units of this model answer
+            held = _sources.summarize(held_out, batch_size)
+            _check_values(held, part, level, "validation_data")
         rbm = RBM(
             part.code.units,
             part.visible,
@@ -170,6 +173,8 @@ def boltzmann(
         encoder, _ = _levels.chains(levels[level], shape)
         return Stage(rbm, encoder, lambda: unroll(rbm, part, summary))
 
+    if isinstance(validation_data, tuple):  # as in `fit`; a machine has no target
+        validation_data = validation_data[0]
     x, validation_data = _inputs.first(x), _inputs.first(validation_data)
     return _levels.train(plan, x, validation_data, make)
 
@@ -223,17 +228,19 @@ def _momentum(name: str, value: Any) -> float:
     return float(value)
 
 
-def _check_values(summary: _sources.Summary, part: Parts, level: int) -> None:
+def _check_values(
+    summary: _sources.Summary, part: Parts, level: int, name: str
+) -> None:
     """Raises for values that the visible units of a level cannot take."""
     if not np.isfinite([summary.low, summary.high]).all():
         raise ValueError(
             f"The data of level {level} must be finite. Received: values with NaN or "
-            "infinity. Look for them in `x`, or lower the learning rate below."
+            f"infinity. Look for them in `{name}`, or lower the learning rate below."
         )
     if part.visible == "sigmoid" and (summary.low < 0 or summary.high > 1):
         raise ValueError(
             "Binary units take data in [0, 1] as probabilities. Received: values from "
-            f"{summary.low:g} to {summary.high:g} at level {level}. Rescale `x`, or "
-            "build the model with output_activation='linear' for Gaussian units, and "
-            "give it data of zero mean and unit variance."
+            f"{summary.low:g} to {summary.high:g} at level {level}. Rescale `{name}`, "
+            "or build the model with output_activation='linear' for Gaussian units, "
+            "and give it data of zero mean and unit variance."
         )

@@ -12,7 +12,7 @@ from keras_sae.models._fingerprint import nameless
 from keras_sae.pretraining import _levels
 from keras_sae.pretraining._adam import fused
 from keras_sae.pretraining._levels import Stage
-from keras_sae.pretraining._parts import PASSES
+from keras_sae.pretraining._parts import passes
 
 
 def greedy(
@@ -107,7 +107,7 @@ def greedy(
         model, epochs, batch_size, callbacks, directory, verbose, settings
     )
 
-    def make(level: int, _: Any, shape: tuple[int, ...]) -> Stage:
+    def make(level: int, _x: Any, _held_out: Any, shape: tuple[int, ...]) -> Stage:
         encoder, decoder = _levels.chains(levels[level], shape)
         stage = Autoencoder(encoder, decoder, name=f"level_{level}")
         stage.compile(fused(_fresh(optimizers[level])), losses[level])
@@ -140,7 +140,7 @@ def check_ranges(levels: list[Any]) -> None:
 
 def _last(layers: tuple[keras.layers.Layer, ...]) -> Any:
     """The last layer that decides which values come out."""
-    return [x for x in layers if not isinstance(x, PASSES)][-1]
+    return [x for x in layers if not passes(x)][-1]
 
 
 def _bounds(layer: Any) -> tuple[float, float]:
