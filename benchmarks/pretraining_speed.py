@@ -5,7 +5,8 @@
     python benchmarks/pretraining_speed.py --epochs 10 --backends jax --kinds greedy
     python benchmarks/pretraining_speed.py --backends tensorflow --at-once 32
 
-Greedy pretraining against the same loop written in plain Keras and in PyTorch, and
+Greedy pretraining against the same loop written in plain Keras and in PyTorch, there
+with Adam as it comes and with its one kernel for all weights (`fused=True`); and
 a Boltzmann machine of 784 x 1000 units by CD-1 against scikit-learn's. Every run
 starts from new weights, and building and compiling count. A Keras backend is chosen
 once a process, so this script starts itself once for TensorFlow and once for JAX;
@@ -67,7 +68,7 @@ def keras_sides(x: np.ndarray, epochs: int, at_once: int) -> dict:
     return {"greedy, keras_sae": ours, "greedy, plain Keras": by_hand}
 
 
-def torch_side(x: np.ndarray, epochs: int):
+def torch_side(x: np.ndarray, epochs: int, **adam):
     import torch
 
     torch.manual_seed(0)
@@ -79,7 +80,7 @@ def torch_side(x: np.ndarray, epochs: int):
         down = torch.nn.Linear(units, code.shape[1])
         hidden, output = (functions[name] for name in activations(level))
         parameters = [*up.parameters(), *down.parameters()]
-        optimizer = torch.optim.Adam(parameters, fused=True)
+        optimizer = torch.optim.Adam(parameters, **adam)
         for _ in range(epochs):
             order = torch.randperm(len(code))
             for begin in range(0, len(code), BATCH):
@@ -130,6 +131,7 @@ def one_process(
     x = data(samples)
     sides = keras_sides(x, epochs, at_once)
     sides["greedy, PyTorch"] = torch_side(x, epochs)
+    sides["greedy, PyTorch with fused Adam"] = torch_side(x, epochs, fused=True)
     sides |= machine_sides(x, epochs, at_once)
     wanted = {name: side for name, side in sides.items() if kind(name) in kinds}
     return in_turn(wanted, rounds)

@@ -413,6 +413,8 @@ def test_sample_weights_need_no_target(x, target):
         (np.full(SAMPLES, np.nan), "must be finite"),
         (np.array(["1"] * SAMPLES), "one number for each sample"),
         (1.0, "one number for each sample"),
+        (np.ones((SAMPLES, 2)), r"one number.*Expected\s+shape"),
+        ([1.0] * SAMPLES, r"must be one array.*numpy\.asarray\(sample_weight\)"),
     ],
 )
 def test_weights_that_weigh_no_samples(x, weight, message):
@@ -442,16 +444,50 @@ def test_arguments_of_fit_by_position_are_those_by_name(x):
         make().fit(x, None, None, 2, epochs=3)
 
 
-def test_sample_weights_of_images(x):
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+def test_sample_weights_of_images(x, shape):
     """Six weights for six images of 6x6 must weigh images, not their columns."""
     model = make()
     weight = np.arange(6, dtype="float32")
     logs = model.evaluate(
-        x[:6], x[:6], sample_weight=weight, verbose=0, return_dict=True
+        x[:6], x[:6], sample_weight=weight.reshape(shape), verbose=0, return_dict=True
     )
     error = ((x[:6] - to_numpy(model(x[:6]))) ** 2).mean(axis=(1, 2))
     expected = (weight * error).mean()
     assert logs["reconstruction_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_of_rows_of_images(x):
+    """As Keras has them: the loss of an image is one number a row and column."""
+    model = make()
+    weight = np.random.default_rng(0).random(x.shape[:-1], dtype="float32")
+    options = {"verbose": 0, "return_dict": True, "batch_size": SAMPLES}
+    logs = model.evaluate(x, sample_weight=weight, **options)
+    error = ((x - to_numpy(model(x))) ** 2).mean(axis=-1)
+    expected = (weight * error).mean()
+    assert logs["reconstruction_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_targets_and_values_that_keras_would_choke_on(x):
+    model = make()
+    with pytest.raises(ValueError, match=r"`y` must be one array.*numpy\.asarray\(y\)"):
+        model.fit(x, x.tolist(), verbose=0)
+    with pytest.raises(ValueError, match=r"finite as float32.*Rescale"):
+        model.fit(x.astype("float64") * 1e39, verbose=0)
+
+
+@pytest.mark.parametrize("sparsity", ["l1", "top_k", "batch_top_k"])
+def test_a_frozen_encoder_has_the_same_codes(x, sparsity):
+    """Its mean and threshold too, as with `keras.layers.BatchNormalization`."""
+    model = models.shallow(x.shape[1:], 32, sparsity)
+    model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    model.fit(x, epochs=3, batch_size=8, verbose=0)
+    model.encoder.trainable = False
+    model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    codes, rebuilt = model.encode(x), model.predict(x, verbose=0)
+    model.fit(x / 2, epochs=2, batch_size=8, verbose=0)
+    np.testing.assert_array_equal(model.encode(x), codes)
+    assert np.abs(model.predict(x, verbose=0) - rebuilt).max() > 1e-4
 
 
 class CountingDense(keras.layers.Dense):

@@ -517,7 +517,7 @@ def test_sparsities_that_are_no_penalty(sparsity, message):
     _refused(_dbn(), message, sparsity=sparsity)
 
 
-@pytest.mark.parametrize("rate", [-1, 0.0, float("nan")])
+@pytest.mark.parametrize("rate", [-1, 0.0, float("nan"), np.float32(-1)])
 def test_learning_rates_that_lead_nowhere(rate):
     _refused(_dbn(), "`learning_rate` must be a finite number > 0", learning_rate=rate)
 

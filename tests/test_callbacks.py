@@ -182,6 +182,19 @@ def test_revival_forgets_the_moments(sparsity):
         assert moment[:, 3].any()
 
 
+def test_a_revived_unit_outlives_an_average_of_the_weights():
+    """At the end of a fit Keras puts the averages in the place of the weights."""
+    model = models.shallow((12,), 8, layers.TopK(2, auxiliary=None))
+    adam = keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.99)
+    model.compile(adam)
+    _kill(model, [4])
+    watch = callbacks.DeadUnits(revive=X)
+    model.fit(X, epochs=3, batch_size=32, verbose=0, callbacks=[watch])
+    atoms = keras.ops.convert_to_numpy(model.decoder.layers[1].kernel)
+    # Means of unit vectors that move: a little shorter than one, no less.
+    assert np.linalg.norm(atoms, axis=1).min() > 0.9
+
+
 def test_a_tied_model_cannot_be_revived():
     model = _model(tied=True)
     with pytest.raises(ValueError, match="DeadUnits\\(revive=None\\)"):
@@ -224,6 +237,60 @@ def test_l0_ends_at_its_target(digits, sparsity, target):
     scale = [float(to_numpy(x.scale)) for x in penalties]
     ended = 0 if penalties[0].lasting else fit.history["sparsity_scale"][-1]
     assert scale[0] == pytest.approx(ended)
+
+
+def test_only_the_epochs_of_the_fit_count(digits):
+    """`initial_epoch` numbers them; there are no fewer or more of them for that."""
+    model = models.shallow((8, 8, 1), 128, "l1")
+    model.compile(keras.optimizers.Adam(3e-3))
+    options = {"batch_size": 64, "verbose": 0, "initial_epoch": 285, "epochs": 300}
+    steer = callbacks.SparsityTarget(10)
+    history = model.fit(digits, callbacks=[steer], **options).history
+    assert history["l0"][-1] == pytest.approx(10, rel=0.05)
+
+
+@pytest.mark.parametrize("sparsity", ["l1", layers.JumpReLU(1.0, bandwidth=0.1)])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_fit_that_goes_on_keeps_its_target(digits, sparsity, first, tmp_path):
+    """Whichever of the two callbacks comes first."""
+    model = models.shallow((8, 8, 1), 128, sparsity)
+    model.compile(keras.optimizers.Adam(3e-3))
+
+    def fit(*more):
+        steer = callbacks.SparsityTarget(12)
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        both = [steer, backup] if first else [backup, steer]
+        options = {"batch_size": 64, "epochs": 20, "verbose": 0}
+        return model.fit(digits, callbacks=[*both, *more], **options).history
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(_StopAt(15))
+    history = fit()
+    assert len(history["l0"]) == 5
+    np.testing.assert_allclose(history["l0"], 12, rtol=0.1)
+    assert history["l0"][-1] == pytest.approx(12, rel=0.05)
+
+
+class _StopAt(keras.callbacks.Callback):
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+def test_what_pushes_both_ways_is_not_saved(digits, tmp_path):
+    model = models.shallow((8, 8, 1), 64, layers.JumpReLU(1.0, bandwidth=0.1))
+    model.compile(keras.optimizers.Adam(3e-3))
+    keep = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    steer = callbacks.SparsityTarget(12)
+    history = model.fit(digits, epochs=3, verbose=0, callbacks=[steer, keep]).history
+    assert np.abs(history["sparsity_scale"]).min() > 0
+    for epoch in (1, 2, 3):
+        saved = keras.saving.load_model(tmp_path / f"{epoch}.keras")
+        assert float(to_numpy(saved.sparse_layers[-1].sparse.scale)) == 0
 
 
 def test_a_target_that_is_missed_is_not_passed_over(digits):

@@ -159,6 +159,39 @@ def test_a_dead_unit_whose_pre_activation_is_zero_is_revived_too():
     np.testing.assert_allclose(bias(True), bias(False), rtol=1e-4, atol=1e-7)
 
 
+def chained(sparsity, **options):
+    encoder = models.shallow((6,), 8, sparsity, centering=False).encoder
+    code = keras.Input((8,))
+    decoder = keras.Model(code, layers.AtomDense(6, **options)(code))
+    model = models.Autoencoder(encoder, decoder)
+    model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    return model
+
+
+@pytest.mark.parametrize("sparsity", [None, layers.TopK(3, auxiliary=None)])
+def test_a_penalty_of_the_outputs_is_in_the_loss(sparsity, rng):
+    x = rng.normal(size=(10, 6)).astype("float32")
+    model = chained(sparsity, activity_regularizer=keras.regularizers.L2(0.5))
+    rebuilt = to_numpy(model(x))
+    # Keras divides the penalty of a batch by its samples.
+    expected = ((x - rebuilt) ** 2).mean() + 0.5 * (rebuilt**2).sum() / 10
+    assert model.train_on_batch(x)[0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("sparsity", [None, layers.TopK(3), layers.BatchTopK(3)])
+def test_a_decoder_of_another_precision(sparsity, rng):
+    """Full precision behind half of it, as Keras advises for outputs."""
+    x = rng.normal(size=(8, 6)).astype("float32")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = chained(sparsity, dtype="float32")
+    model.train_on_batch(x)
+    assert keras.backend.standardize_dtype(model(x).dtype) == "float32"
+    # Eight bits of mantissa in the encoder, none lost behind it.
+    code = to_numpy(model.encoder(x)).astype("float32")
+    atoms = to_numpy(model.decoder.layers[-1].kernel)
+    np.testing.assert_allclose(to_numpy(model(x)), code @ atoms, rtol=1e-5, atol=1e-5)
+
+
 def test_a_layer_that_is_used_twice_is_applied_twice(rng):
     """Such a decoder is no chain of its layers, and is called as it is."""
     x = rng.normal(size=(8, 6)).astype("float32")

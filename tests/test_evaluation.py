@@ -1,6 +1,7 @@
 """Evaluation against NumPy and scikit-learn, and the comparison's table and files."""
 
 import json
+import time
 
 import keras
 import numpy as np
@@ -224,6 +225,47 @@ def test_an_interrupted_training_goes_on_and_leaves_nothing_half_written(
     assert files == ["l1-seed0.json", "l1-seed0.keras"]
     history = json.loads((tmp_path / "l1-seed0.json").read_text())["history"]
     assert len(history["loss"]) == 4
+
+
+class _Slow(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        time.sleep(0.2)
+
+
+def test_the_seconds_of_an_interrupted_training_are_of_all_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_OLD", 0.0)
+    prepared = {"L1": lambda model, x: time.sleep(0.3)}
+    options = {"directory": tmp_path, "prepare": prepared}
+    builders = {"L1": _builders()["L1"]}
+    stop = [_Slow(), _Stop(at=3)]
+    with pytest.raises(KeyboardInterrupt):
+        _compare(builders, 4, callbacks=lambda _: stop, **options)
+    table = _compare(builders, 4, callbacks=lambda _: [_Slow()], **options)
+    assert table["seconds"][0] >= 0.3 + 4 * 0.2
+
+
+def test_a_class_that_few_labels_leave_out_costs_that_probe_alone():
+    """Of 1,300 labels three are of a class: none of a hundred in its share."""
+    rng = np.random.default_rng(0)
+    x = rng.random((1300, 6), dtype="float32")
+    y = np.zeros(1300, int)
+    y[:3] = 1
+    figures = evaluation.held_out(models.shallow((6,), 4), (x, y), (x, y))
+    assert np.isnan(figures["probe_accuracy_100"])
+    assert figures["probe_accuracy"] > 0.9
+
+
+def test_a_likelihood_of_other_data_is_refused_before_training():
+    sigmoid = {"output_activation": "sigmoid", "likelihood": "bernoulli"}
+    built = []
+
+    def build():
+        built.append(models.variational((4, 4, 1), (8,), 2, **sigmoid))
+        return built[-1]
+
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        evaluation.compare({"VAE": build}, (X, Y), (2 * X, Y), 1, batch_size=16)
+    assert [model.optimizer.iterations for model in built] == [0]
 
 
 def test_what_is_prepared_is_not_prepared_again_where_training_goes_on(
@@ -503,7 +545,7 @@ def test_weights_that_are_nearly_the_same_are_two_points():
     assert list(table["factor"]) == factors
 
 
-@pytest.mark.parametrize("factors", [[], [1e-3], [1e-3, 1e-3]])
+@pytest.mark.parametrize("factors", [[], [1e-3], [1e-3, 1e-3], 1e-3, iter([1e-3])])
 def test_a_sweep_of_one_point_is_refused(factors):
     with pytest.raises(ValueError, match="at least two different"):
         evaluation.sweep(lambda f: None, factors, (X, None), (X, None), 1)

@@ -771,6 +771,37 @@ def test_shares_in_a_dataset_are_for_their_loss(x, y):
     )
 
 
+@pytest.mark.parametrize("alone", [lambda x: x, lambda x: (x,)])
+def test_held_out_data_without_labels(alone, x, y):
+    model = classifier()
+    model.compile("adam")
+    before = weights_of(model)
+    with pytest.raises(ValueError, match=r"`y` must be an array of labels"):
+        model.fit(x, y, validation_data=alone(x), verbose=0)
+    assert_same_weights(before, weights_of(model))
+
+
+def test_what_else_a_classifier_would_train_on(x, y):
+    model = classifier()
+    model.compile("adam")
+    before = weights_of(model)
+    weight = np.full(8, np.nan)
+    for call, message in (
+        (lambda: model.train_on_batch(x, y + 5), "labels from 5 to 7"),
+        (lambda: model.fit(x, y, sample_weight=weight, verbose=0), "must be finite"),
+        (lambda: model.fit(x, y, sample_weight=weight[1:], verbose=0), "one number"),
+        (lambda: model.fit(x, y, batch_size=0, verbose=0), "`batch_size`"),
+        (lambda: model.fit(x, y + 1j, verbose=0), "whole numbers.*complex"),
+        (lambda: model.fit(x, y.tolist(), verbose=0), r"`numpy\.asarray\(y\)`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert_same_weights(before, weights_of(model))
+    unscaled = models.shallow((D,), 8, scaling=True)
+    with pytest.raises(ValueError, match="`adapt` was forgotten"):
+        models.classifier(unscaled, CLASSES)
+
+
 def test_held_out_labels_are_looked_at_too(x):
     model = classifier()
     model.compile("adam")

@@ -116,6 +116,12 @@ def test_batch_top_k_leaves_its_threshold_where_no_unit_is_on(a):
 # Lifetime.
 
 
+def test_a_share_of_less_than_a_sample_is_one_sample(rng):
+    a = rng.random((8, 4)).astype("float32")
+    code = to_numpy(layers.Lifetime(1e-6)(a, training=True))
+    np.testing.assert_array_equal(code, np.where(a == a.max(axis=0), a, 0))
+
+
 def test_lifetime_keeps_each_unit_s_strongest_samples(a):
     code = to_numpy(layers.Lifetime(0.05)(a, training=True))
     np.testing.assert_array_equal(code, top_k(a.T, 2).T)  # ceil(0.05 * 40)

@@ -820,12 +820,82 @@ def test_models_without_levels_are_refused(method):
         "sparse_categorical_crossentropy",
         keras.losses.categorical_crossentropy,
         keras.losses.SparseCategoricalCrossentropy(),
+        ["categorical_crossentropy"],
+        keras.losses.CategoricalGeneralizedCrossEntropy(),
+        "circle",
     ],
 )
 def test_a_model_compiled_for_classes_is_refused(method, loss):
     model = _stack()
     model.compile("adam", loss)
     _bad(method, "something else", model)
+
+
+def test_a_loss_of_classes_is_refused(rng):
+    with pytest.raises(ValueError, match=r"not with a class. Received: loss="):
+        pretraining.greedy(_stack(), _data(rng), 1, loss="categorical_crossentropy")
+
+
+@both
+def test_a_frozen_model_has_nothing_to_pretrain(method):
+    model = _stack()
+    model.trainable = False
+    _bad(method, "none of its weights is trainable.*Set `trainable = True`", model)
+
+
+def test_a_level_that_cannot_be_trained_is_refused_before_any_is(rng):
+    """Winners take all of a batch, which one sample is none of."""
+    watch = _Watch()
+    model = _stack(sparsity=[None, layers.Lifetime(0.1)])
+    with pytest.raises(ValueError, match="`Lifetime` chooses over the samples"):
+        pretraining.greedy(model, _data(rng), 1, 1, callbacks=[watch], verbose=0)
+    assert not watch.models
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_refusal_leaves_no_folder(rng, tmp_path, there):
+    """What is mended is another call: it may have the same folder."""
+    folder, x = tmp_path / "run", _data(rng)
+    if there:
+        folder.mkdir()
+    options = {"directory": folder, "verbose": 0}
+    for call in (
+        lambda: pretraining.greedy(_stack(), x * 3, 1, 16, **options),
+        lambda: pretraining.boltzmann(_stack(), x * 3, 1, 16, **options),
+        lambda: pretraining.greedy(
+            _stack(), x, 1, 16, validation_data=(x, x[:, :3]), **options
+        ),
+    ):
+        with pytest.raises(ValueError, match=r"Received"):
+            call()
+        assert folder.exists() is there
+        assert not there or list(folder.iterdir()) == []
+    pretraining.greedy(_stack(), x, 1, 16, **options)
+    with pytest.raises(ValueError, match=r"Received"):
+        pretraining.greedy(_stack(), x, 2, 16, **options)
+    assert (folder / "level-0.npz").exists()
+
+
+def test_a_file_of_other_values_is_another_pretraining(rng, tmp_path):
+    """A `numpy.memmap` is streamed, but its values can be told."""
+
+    def go(values):
+        path = tmp_path / "x.bin"
+        values.tofile(path)
+        x = np.memmap(path, "float32", "r", shape=values.shape)
+        folder = {"directory": tmp_path / "run", "verbose": 0}
+        return pretraining.greedy(_stack(), x, 1, 16, **folder)
+
+    values = _data(rng)
+    first = go(values)
+    assert [h.history for h in go(values)] == [h.history for h in first]
+    with pytest.raises(ValueError, match="data was"):
+        go(values / 2)
+
+
+@both
+def test_callbacks_that_are_none(method):
+    _bad(method, "`callbacks` must be a list", _stack(), callbacks="early")
 
 
 @both

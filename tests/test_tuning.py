@@ -134,10 +134,9 @@ def test_l1_and_kl_compete_in_one_search(competing):
     assert winner == table["score"].idxmin()
     assert (table.loc[table["l0"] > 8, "score"] > met["score"].max()).all()
     expected = np.where(
-        table["l0"] <= 8,
-        np.minimum(1 - table["explained_variance"], 1),
-        table["l0"] / 8,
+        table["l0"] <= 8, 1 - table["explained_variance"], 1 + table["l0"] / 8
     )
+    assert (table["explained_variance"] > 0).all()
     np.testing.assert_allclose(table["score"], expected, rtol=1e-6)
 
 
@@ -151,7 +150,16 @@ def test_the_score_keeps_what_met_the_limit_before_what_did_not(rng):
     ]
     scores = np.array([objective.get_value(log) for log in logs])
     active = np.array([objectives.activity(log) for log in logs])
-    assert scores[active <= 10].max() <= 1 < scores[active > 10].min()
+    assert scores[active <= 10].max() < 2 < scores[active > 10].min()
+    # Also models worse than the data's mean are told apart, and in their order.
+    explained = np.array([log["val_explained_variance"] for log in logs])[active <= 10]
+    assert (explained < 0).sum() > 20
+    order = np.argsort(explained)
+    assert (
+        np.diff(scores[active <= 10][order])[np.diff(explained[order]) > 0] < 0
+    ).all()
+    good = explained >= 0
+    np.testing.assert_allclose(scores[active <= 10][good], 1 - explained[good])
     assert not objective.has_value({"val_l0": 1.0})
     assert not objective.has_value({"val_explained_variance": 1.0})
     bad = {"val_explained_variance": math.nan, "val_l0": 1.0}
@@ -214,7 +222,7 @@ def test_trials_have_a_row_each():
     assert list(table["l0"]) == [2.5, 5.0, 7.5, 10.0]
     assert list(table["reconstruction"]) == [0.375, 0.25, 0.125, 0.0]
     assert not table["expected"].any()
-    assert list(table["score"]) == [0.75, 0.5, 7.5 / 5.5, 10 / 5.5]
+    assert list(table["score"]) == [0.75, 0.5, 1 + 7.5 / 5.5, 1 + 10 / 5.5]
     assert set(table["status"]) == {"COMPLETED"}
 
 

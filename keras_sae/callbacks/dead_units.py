@@ -10,6 +10,9 @@ from keras_sae import checks
 from keras_sae.callbacks._layers import of_kind
 from keras_sae.layers import SparseDense
 
+# How Keras calls a weight's moving average, which `use_ema` keeps beside the moments.
+_AVERAGE = "_average"
+
 
 class DeadUnits(keras.callbacks.Callback):
     """Reports the units that have stopped firing, and can revive them.
@@ -143,14 +146,16 @@ class DeadUnits(keras.callbacks.Callback):
         self._forget(output.kernel, dead)
 
     def _forget(self, variable: Any, entries: Any) -> None:
-        """Zeroes what the optimizer remembers of some entries of a variable.
+        """Makes the optimizer forget some entries of a variable; averages begin anew.
 
         A moment is named after its variable; left as it is, it would carry the
         new unit on in the direction of the old one.
         """
         name = variable.path.replace("/", "_")
+        new = ops.convert_to_numpy(variable)[entries]
         for moment in self.model.optimizer.variables:
             if name in moment.path and moment.shape == variable.shape:
                 values = ops.convert_to_numpy(moment).copy()
-                values[entries] = 0.0
+                # With `use_ema` Keras puts the averages into the model in the end.
+                values[entries] = new if moment.path.endswith(_AVERAGE) else 0.0
                 moment.assign(values)

@@ -46,8 +46,12 @@ class SparsityTarget(keras.callbacks.Callback):
     The thresholds of a `keras_sae.layers.JumpReLU` stay where a penalty has brought
     them, so there it has to push both ways: `scale = S e`, `log(S) <- log(S) + gain /
     steps * |e|`, from a thousandth too. A scale below 0 rewards active units, so the
-    loss is no figure to stop by: take `val_reconstruction_loss`. The fit over, the
-    scale is 0: the thresholds hold what they have learned.
+    loss is no figure to stop by: take `val_reconstruction_loss`. Between epochs and
+    when the fit is over the scale is 0: the thresholds hold what they have learned.
+    Callbacks that save or restore the model are to come after this one.
+
+    A fit that goes on (`initial_epoch`, `keras.callbacks.BackupAndRestore`) goes on
+    from the weight that the model was left with, and reckons with the epochs left.
 
     How far a step goes depends on how many there are. Of a stream of unknown length the
     first epoch is taken for 1,000 steps or more, which is slow where it has fewer:
@@ -106,14 +110,16 @@ class SparsityTarget(keras.callbacks.Callback):
                     f"own. Received: l0={self.l0:g} for {layer.name!r} with "
                     f"target_l0={layer.target_l0:g}. Leave one of the two out."
                 )
-        self._integral = self._strength = math.log(_START)
-        self._error = 0.0
-        self._set()
+        self._first: int | None = None
         self._an_epoch, self._count = self.params.get("steps"), 0
         self._active: float | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Begins the epoch's running mean."""
+        """Begins the epoch's running mean; the first of them finds the weight."""
+        if self._first is None:
+            self._first, self._error = epoch, 0.0
+            self._integral = self._strength = math.log(self._start())
+        self._set()
         self._sum, self._count = 0.0, 0
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -135,6 +141,7 @@ class SparsityTarget(keras.callbacks.Callback):
         if logs is not None:
             logs["sparsity_scale"] = float(self._layers()[0].scale)
         self._an_epoch = self._an_epoch or self._count
+        self._rest()
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Warns if the target was not reached."""
@@ -149,15 +156,27 @@ class SparsityTarget(keras.callbacks.Callback):
                 + (_WIDER if layer.lasting else f"{nearer} the one given."),
                 stacklevel=2,
             )
+        self._rest()
+
+    def _start(self) -> float:
+        """The scale to begin at: that of earlier epochs, where a fit goes on."""
+        layer = self._layers()[0]
+        scale = float(layer.scale)
+        steered = self._first and not layer.lasting and scale != 1
+        return max(scale, _LEAST) if steered else _START
+
+    def _rest(self) -> None:
+        """Leaves a weight, not an error, where the model may be saved."""
         for layer in self._layers():
-            if layer.lasting:  # its last scale is an error, not a weight
+            if layer.lasting:
                 layer.scale.assign(0.0)
 
     @property
     def _steps(self) -> int:
-        """Steps of the whole fit."""
+        """Steps of the whole fit, from its first epoch on."""
         an_epoch = self._an_epoch or max(_UNKNOWN, _MORE * self._count)
-        return max(int(an_epoch * self.params.get("epochs", 1)), 1)
+        epochs = self.params.get("epochs", 1) - (self._first or 0)
+        return max(int(an_epoch * epochs), 1)
 
     def _of_the_last_steps(self, count: int, logs: dict[str, Any]) -> tuple[float, int]:
         """The figure since it was last read, and over how many steps that was.

@@ -233,10 +233,11 @@ def sweep(
     """
     import pandas as pd
 
+    factors = np.atleast_1d(list(factors) if np.iterable(factors) else factors).tolist()
     if len(set(factors)) < 2:
         raise ValueError(
             "A sweep needs at least two different weights of the penalty. Received: "
-            f"factors={list(factors)!r}. Try numpy.geomspace(1e-4, 1e-2, 5)."
+            f"factors={factors!r}. Try numpy.geomspace(1e-4, 1e-2, 5)."
         )
     names = {repr(float(factor)): float(factor) for factor in factors}
     builders = {n: functools.partial(builder, f) for n, f in names.items()}
@@ -254,7 +255,7 @@ def held_out(model: Any, train: Data, test: Data) -> dict[str, float]:
 
     Returns:
         A dict of floats. A probe on fewer labels than its name says is left out,
-        and one on codes that are all zero is NaN.
+        and one on codes that are all zero, or on labels of one class, is NaN.
 
     Example:
 
@@ -275,9 +276,10 @@ def held_out(model: Any, train: Data, test: Data) -> dict[str, float]:
         if enough(labels, count):
             parts[f"probe_accuracy_{count}"] = few(labels, count)
     for name, part in parts.items():
-        dead = not codes[part].any()
+        # Of few labels a rare class may have none.
+        blind = not codes[part].any() or len(np.unique(labels[part])) < 2
         figures[name] = (
-            float("nan") if dead else probe(codes[part], labels[part], held, test[1])
+            float("nan") if blind else probe(codes[part], labels[part], held, test[1])
         )
     return figures
 

@@ -46,6 +46,11 @@ def probe(
     train, labels = _labelled("train", codes_train, y_train)
     test, expected = _labelled("test", codes_test, y_test)
     _check_two(labels)
+    if train.shape[1] != test.shape[1]:
+        raise ValueError(
+            "`codes_train` and `codes_test` must be of the same units. Received: "
+            f"{train.shape[1]} and {test.shape[1]} of them."
+        )
     if not train.any():
         raise ValueError(
             "`codes_train` are all zero: every unit is dead, and nothing can be "

@@ -40,15 +40,27 @@ def run_name(name: str, seed: int) -> str:
 class _Backup(keras.callbacks.BackupAndRestore):
     """Keras's, after an epoch, but not again within seconds.
 
-    Of a small model an epoch takes less time than its backup.
+    Of a small model an epoch takes less time than its backup. Beside the weights it
+    keeps how long they have been trained.
+
+    Args:
+        folder: Where backups go.
+        begin: When training would have begun if it had never been interrupted, by
+            `time.perf_counter`.
     """
 
     _at = -math.inf
+
+    def __init__(self, folder: Path, begin: float) -> None:
+        super().__init__(folder / "weights")
+        self.spent, self.begin = folder / "seconds.json", begin
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Saves the weights, if those saved are old enough."""
         if time.monotonic() - self._at >= _OLD:
             super().on_epoch_end(epoch, logs)
+            with files.whole(self.spent) as path:
+                path.write_text(json.dumps(time.perf_counter() - self.begin))
             self._at = time.monotonic()
 
 
@@ -107,9 +119,11 @@ class Run:
         callbacks = [DeadUnits(), *callbacks] if model.sparse_layers else callbacks
         begin = time.perf_counter()
         resumes = self.folder is not None and (self._backup() / "weights").exists()
-        if prepare is not None and not resumes:
+        if resumes:
+            begin -= self._spent()
+        elif prepare is not None:
             prepare(model, x)
-        with self._backups() as backups:
+        with self._backups(begin) as backups:
             history = model.fit(
                 x,
                 epochs=epochs,
@@ -120,8 +134,13 @@ class Run:
         seconds = time.perf_counter() - begin
         return seconds, history.history if self.folder is None else self._logged()
 
+    def _spent(self) -> float:
+        """Seconds of training that are in the backup."""
+        path = self._backup() / "seconds.json"
+        return float(json.loads(path.read_text())) if path.exists() else math.nan
+
     @contextmanager
-    def _backups(self) -> Iterator[list[keras.callbacks.Callback]]:
+    def _backups(self, begin: float) -> Iterator[list[keras.callbacks.Callback]]:
         """What lets an interrupted training go on: its weights, and its logs."""
         if self.folder is None:
             yield []
@@ -133,7 +152,7 @@ class Run:
             str(self._backup() / "logs.csv"), append=True
         )
         try:
-            yield [logger, _Backup(self._backup() / "weights")]
+            yield [logger, _Backup(self._backup(), begin)]
         finally:  # Keras closes the file only where training ends as planned
             if logger.csv_file is not None:
                 logger.csv_file.close()

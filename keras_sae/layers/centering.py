@@ -22,7 +22,8 @@ class Centering(keras.layers.Layer):
     is up to half of the units of a random encoder. About the mean, half of the
     samples reach each unit. `adapt` sets the mean beforehand; without it the
     mean settles within the first steps of a fit, and is fixed at inference. A
-    count that is infinite fixes it in training too.
+    count that is infinite fixes it in training too, and so does `trainable = False`, as
+    in `keras.layers.BatchNormalization`.
 
     Args:
         **kwargs: Those of `keras.layers.Layer`.
@@ -50,7 +51,8 @@ class Centering(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns `inputs` less the mean; learns the mean when training."""
-        mean = self._learn(inputs) if training else ops.convert_to_tensor(self.mean)
+        learns = training and self.trainable
+        mean = self._learn(inputs) if learns else ops.convert_to_tensor(self.mean)
         return inputs - ops.cast(mean, self.compute_dtype)
 
     def _learn(self, inputs: Any) -> Any:

@@ -58,7 +58,7 @@ class Lifetime(keras.layers.Layer):
         samples = ops.shape(code)[0]
         # An epsilon below, so that 0.3 of 50 samples are 15 in float32 as well.
         share = ops.cast(samples, "float32") * self.fraction - 1e-4
-        winners = ops.cast(ops.ceil(share), "int32")
+        winners = ops.maximum(ops.cast(ops.ceil(share), "int32"), 1)
         ranked = ops.sort(ops.stop_gradient(code), axis=0)
         least = ops.take(ranked, samples - winners, axis=0)
         kept = ops.where(code >= least, code, ops.zeros_like(code))

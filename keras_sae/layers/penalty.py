@@ -87,7 +87,7 @@ class Penalty(Weighted):
     def _average(self, code: Any, training: bool | None) -> Any:
         """The running mean, with the gradient of the batch's own mean."""
         mean, old = ops.mean(code, axis=0), ops.convert_to_tensor(self.running_mean)
-        if not training:
+        if not (training and self.trainable):
             return mean
         momentum = self.regularizer.momentum
         average = momentum * old + (1 - momentum) * ops.stop_gradient(mean)

@@ -174,7 +174,9 @@ class BatchTopK(Selection):
     what the units did before they learned is soon forgotten.
 
     A sample that has much to say gets more units than one that has little. At
-    inference a sample's code does not depend on the others.
+    inference a sample's code does not depend on the others. With `trainable = False`
+    the layer is as at inference in training too, as `keras.layers.BatchNormalization`
+    is: freeze it once its threshold is found.
 
     Args:
         k: Units a sample that stay on, on average.
@@ -236,7 +238,7 @@ class BatchTopK(Selection):
             pre: Shape `(batch, units)`.
             training: At inference the threshold decides, and None is returned.
         """
-        if not training or self.current is not None:
+        if not self._learns(training) or self.current is not None:
             return None
         values, columns, rows = _top.largest(ops.cast(pre, "float32"), self.k)
         values = ops.maximum(values, 0)
@@ -245,7 +247,7 @@ class BatchTopK(Selection):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns `inputs` with all but the largest zeroed."""
-        if not training:
+        if not self._learns(training):
             on = ops.cast(inputs, "float32") > self.threshold
             return ops.where(on, inputs, ops.zeros_like(inputs))
         code = ops.stop_gradient(ops.cast(_top.rows(inputs), "float32"))
@@ -255,6 +257,9 @@ class BatchTopK(Selection):
         self._follow(ops.min(ops.where(on, code, float("inf"))))
         on = ops.reshape(on, ops.shape(inputs))
         return ops.where(on, inputs, ops.zeros_like(inputs))
+
+    def _learns(self, training: bool | None) -> bool:
+        return bool(training and self.trainable)
 
     def _follow(self, least: Any) -> None:
         old, steps = (ops.convert_to_tensor(v) for v in (self.threshold, self.steps))

@@ -53,6 +53,7 @@ def widths(units: Any, least: int = 1) -> tuple[int, ...]:
     """Returns `units` as a tuple of positive integers, outermost first, or raises."""
     if not hasattr(units, "__iter__"):
         units = (checks.positive_integer("units", units),)
+    units = tuple(units)
     if len(units) < least:
         raise ValueError(
             "`units` must hold the width of each layer, outermost first, at least "

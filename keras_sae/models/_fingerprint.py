@@ -12,6 +12,8 @@ from keras_sae.models.levels import flatten
 # Config entries that differ between two builds of the same model.
 _NAMES = ("name", "tied_to")
 
+_PART = 2**24  # bytes
+
 
 def nameless(config: Any) -> Any:
     """Returns a config without the names that differ from one build to the next."""
@@ -25,11 +27,20 @@ def nameless(config: Any) -> Any:
 def fingerprint(value: Any) -> Any:
     """Returns what tells data or a config from another: short, the same each time."""
     if isinstance(value, np.ndarray) and value.dtype.kind not in "OSU":
-        values = np.ascontiguousarray(value).reshape(-1).view("uint8")
-        return [list(value.shape), zlib.crc32(values.data)]
+        return [list(value.shape), _checksum(value)]
     value = value.tolist() if isinstance(value, np.ndarray) else value
     text = json.dumps(nameless(value), sort_keys=True, default=str)
     return zlib.crc32(text.encode())
+
+
+def _checksum(array: np.ndarray) -> int:
+    """The checksum of an array's bytes, by parts: it may be on disk, and large."""
+    found, rows = 0, np.atleast_1d(array)
+    many = max(1, _PART // max(1, rows[:1].nbytes))
+    for start in range(0, len(rows), many):
+        part = np.ascontiguousarray(rows[start : start + many])
+        found = zlib.crc32(part.reshape(-1).view("uint8").data, found)
+    return found
 
 
 def of_model(model: Any) -> int:

@@ -48,6 +48,11 @@ def check_data(
         _check_array(x, input_shape, batch_size)
         if y is not None:
             check_target(np.shape(y), tuple(x.shape))
+            if isinstance(y, (list, tuple)):
+                raise ValueError(
+                    f"`y` must be one array. Received: a {_kind(y)}. "
+                    "Use `numpy.asarray(y)`."
+                )
             check_values("y", y)
 
 
@@ -134,18 +139,27 @@ def weighed(x: Any, y: Any, sample_weight: Any) -> Any:
     Args:
         x: As given to `fit` or `evaluate`.
         y: Its target, or None.
-        sample_weight: None, or a weight a sample.
+        sample_weight: None, or a weight a sample; or one for every value of the loss,
+            as the target without its last axis.
 
     Raises:
-        ValueError: The weights are not finite, or of another number of samples.
+        ValueError: The weights are not finite, or of another shape.
     """
     if sample_weight is None or not hasattr(x, "shape"):
         return y
+    if isinstance(sample_weight, (list, tuple)):
+        raise ValueError(
+            "`sample_weight` must be one array. Received: a "
+            f"{_kind(sample_weight)}. Use `numpy.asarray(sample_weight)`."
+        )
     weights = as_numpy(sample_weight)
-    if weights.ndim == 0 or len(weights) != x.shape[0] or weights.dtype.kind in "OUS":
+    one_each = x.shape[:1], (x.shape[0], 1), x.shape[:-1], (*x.shape[:-1], 1)
+    fits = weights.shape in {tuple(shape) for shape in one_each}
+    if not fits or weights.dtype.kind in "OUS":
         raise ValueError(
             "`sample_weight` must hold one number for each sample. Received: shape "
-            f"{weights.shape} of {weights.dtype} for {x.shape[0]} samples."
+            f"{weights.shape} of {weights.dtype} for {x.shape[0]} samples. Expected "
+            f"shape {tuple(x.shape[:1])}."
         )
     if not np.isfinite(weights).all():
         raise ValueError(
@@ -238,6 +252,11 @@ def check_values(name: str, array: Any) -> None:
             f"`{name}` must be finite. Received: an array with NaN or infinity. "
             f"`numpy.isfinite({name})` finds the samples; drop or fill them."
         )
+    if values.dtype == "float64" and max(-low, high) > np.finfo("float32").max:
+        raise ValueError(
+            f"`{name}` must be finite as float32, in which models compute. Received: "
+            f"values from {low:g} to {high:g}. Rescale it."
+        )
     if high > 1:
         _check_kind(values.dtype, name)
 
@@ -318,7 +337,7 @@ def check_batch(layers: list[Any], x: Any, batch_size: int | None) -> None:
         batch_size = first.shape[0]
     for layer in layers:
         least = getattr(layer, "least_batch", 1)
-        if batch_size is not None and batch_size < least:
+        if batch_size and batch_size < least:  # none at all is refused elsewhere
             raise ValueError(
                 f"`{type(layer).__name__}` chooses over the samples of a batch, so a "
                 f"batch needs at least {least}. Received: batch_size={batch_size}. "

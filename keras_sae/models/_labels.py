@@ -13,7 +13,9 @@ def check_labels(y: Any, samples: int, num_classes: int) -> None:
     expected = f"Expected {samples} integers from 0 to {num_classes - 1}, one a sample."
     if not hasattr(y, "shape") or not hasattr(y, "dtype"):
         raise ValueError(
-            f"`y` must be an array of labels. Received: y of {type(y)}. {expected}"
+            f"`y` must be an array of labels. Received: y of {type(y)}. {expected} "
+            "`numpy.asarray(y)` makes it of a list, and "
+            "`numpy.unique(y, return_inverse=True)[1]` of names."
         )
     if tuple(y.shape) not in ((samples,), (samples, 1)):
         hint = (
@@ -27,7 +29,7 @@ def check_labels(y: Any, samples: int, num_classes: int) -> None:
             f"{samples} samples. {expected}{hint}"
         )
     y = as_numpy(y)
-    if not np.issubdtype(y.dtype, np.number) or (y != np.floor(y)).any():
+    if y.dtype.kind not in "iuf" or (y != np.floor(y)).any():
         raise ValueError(
             f"`y` must hold whole numbers. Received: dtype={y.dtype}. {expected} "
             "`numpy.unique(y, return_inverse=True)[1]` numbers classes of any kind."

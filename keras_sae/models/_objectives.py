@@ -32,7 +32,8 @@ def decode(
         code: Returns it, shape `(batch, units)`.
         training: As in `call`.
     """
-    if entries is None or not _is_chain_of_atoms(decoder):
+    by_entries = entries is not None and _is_chain_of_atoms(decoder)
+    if not (by_entries and _of_one_precision(_layers(decoder)[0], entries)):
         return decoder(code(), training=training)
     first, *rest = _layers(decoder)
     x = first.from_entries(entries)
@@ -46,7 +47,16 @@ def _is_chain_of_atoms(decoder: keras.Model) -> bool:
     first, *rest = _layers(decoder)
     graph = getattr(decoder, "_functional", decoder)  # a Sequential has one inside
     once = len(getattr(graph, "_nodes", ())) == len(graph.layers)
-    return once and isinstance(first, AtomDense) and all(map(_may_follow, rest))
+    atoms = isinstance(first, AtomDense) and all(map(_may_follow, rest))
+    # Keras adds a penalty of the outputs where a layer is called.
+    return once and atoms and first.activity_regularizer is None
+
+
+def _of_one_precision(atoms: AtomDense, entries: Any) -> bool:
+    """Whether nothing would be rounded or cast on the way, which a call looks after."""
+    read = ops.convert_to_tensor(atoms.kernel)  # in the precision of the model around
+    dtypes = {keras.backend.standardize_dtype(x.dtype) for x in (read, entries.values)}
+    return dtypes == {atoms.compute_dtype}
 
 
 def _may_follow(layer: keras.layers.Layer) -> bool:
@@ -104,10 +114,11 @@ def weigh(sample_weight: Any, target: Any) -> Any:
     """Returns the weights of samples in a shape that a loss takes them in.
 
     Args:
-        sample_weight: None, or of shape `(batch, ...)`.
+        sample_weight: None, of shape `(batch,)` or `(batch, 1)`, or as the target
+            without its last axis.
         target: Shape `(batch, *input_shape)`.
     """
-    if sample_weight is None or len(sample_weight.shape) != 1:
+    if sample_weight is None or tuple(sample_weight.shape[1:]) not in ((), (1,)):
         return sample_weight
     # Keras would hold it against the last axis but one of an image.
     return ops.reshape(sample_weight, (-1, *(1,) * (len(target.shape) - 2)))

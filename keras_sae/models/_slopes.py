@@ -52,8 +52,26 @@ def _mish(z: Any) -> Any:
     return t + z * ops.sigmoid(z) * (1 - ops.square(t))
 
 
-# f'(z) where an output belongs to more than one z.
+def _hard_silu(z: Any) -> Any:
+    slope = (2 * z + 3) / 6
+    return ops.where(z > -3, ops.where(z < 3, slope, 1.0), 0.0)
+
+
+def _squareplus(z: Any) -> Any:
+    return (1 + z / ops.sqrt(ops.square(z) + 4)) / 2
+
+
+# f'(z) where an output belongs to more than one z, or says little about it.
 SLOPES_BY_INPUT: dict[Any, Callable[[Any], Any]] = {
+    _activations.hard_silu: _hard_silu,
+    _activations.log_sigmoid: lambda z: ops.sigmoid(-z),
+    _activations.squareplus: _squareplus,
+    _activations.tanh_shrink: lambda z: ops.square(ops.tanh(z)),
+    _activations.soft_shrink: lambda z: ops.cast(ops.abs(z) > 0.5, z.dtype),
+    _activations.hard_shrink: lambda z: ops.cast(ops.abs(z) > 0.5, z.dtype),
+    _activations.sparse_plus: lambda z: ops.clip((z + 1) / 2, 0.0, 1.0),
+    _activations.sparse_sigmoid: lambda z: _between(z, -1, 1) / 2,
+    _activations.celu: lambda z: ops.exp(ops.minimum(z, 0.0)),
     _activations.silu: _silu,
     _activations.gelu: _gelu,
     _activations.mish: _mish,

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks
-from keras_sae.models import _feeding, _inputs, _labels, _steps
+from keras_sae.models import _adapting, _feeding, _inputs, _labels, _steps
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 from keras_sae.registration import register
@@ -132,11 +132,13 @@ class Classifier(Exported):
                 all are the same, or they are not integers below `num_classes`.
         """
         kwargs = _inputs.by_name(_inputs.FIT, args, kwargs)
-        self._check(x, y)
+        self._check(x, y, kwargs.get("sample_weight"))
+        if batch_size is not None:
+            checks.positive_integer("batch_size", batch_size)
         held = kwargs.get("validation_data")
-        if isinstance(held, (tuple, list)) and len(held) > 1:
-            self._check(held[0], held[1])
-        elif hasattr(held, "element_spec"):
+        if isinstance(held, (tuple, list)):
+            self._check(*[*held, None, None][:3])
+        elif held is not None:
             self._check(held, None)
         labels = None if y is None else _inputs.as_numpy(y)
         if labels is not None and (labels == labels[0]).all():
@@ -147,6 +149,24 @@ class Classifier(Exported):
         _steps.build_optimizer(self)
         x, y, batch_size, kwargs = _feeding.fed(x, y, batch_size, kwargs)
         return super().fit(x, y, batch_size, **kwargs)
+
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains one step on one batch, as `keras.Model.train_on_batch` does.
+
+        Args:
+            x: Array of shape `(batch, *input_shape)`.
+            y: As in `fit`.
+            *args: As in Keras.
+            **kwargs: As in Keras.
+
+        Returns:
+            The figures of the logs, as in Keras.
+
+        Raises:
+            ValueError: As in `fit`; one class alone is fine.
+        """
+        self._check(x, y)
+        return super().train_on_batch(x, y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Returns loss and metrics as `keras.Model.evaluate` does.
@@ -185,11 +205,12 @@ class Classifier(Exported):
         _inputs.check_inputs(x, self._sample_shape)
         return super().predict(x, *args, **kwargs)
 
-    def _check(self, x: Any, y: Any) -> None:
+    def _check(self, x: Any, y: Any, sample_weight: Any = None) -> None:
         parts = _inputs.check_inputs(x, self._sample_shape)
         if hasattr(x, "shape"):
             check = _labels.check_labels if self._of_labels() else _labels.check_shares
             check(y, x.shape[0], self.num_classes)
+            _inputs.weighed(x, y, sample_weight)
         elif len(parts) == 1:
             raise ValueError(
                 "A classifier learns from `(x, label)`. Received: a dataset that "
@@ -256,7 +277,8 @@ def classifier(
         A `keras_sae.models.Classifier`; `compile()` needs nothing but an optimizer.
 
     Raises:
-        ValueError: `autoencoder` has no encoder, or `num_classes` is below 2.
+        ValueError: `autoencoder` has no encoder, or scales its input and was not
+            adapted; or `num_classes` is below 2.
 
     Reference:
         Hinton & Salakhutdinov, "Reducing the dimensionality of data with neural
@@ -278,6 +300,7 @@ def classifier(
             "`autoencoder` must be a `keras_sae.models.Autoencoder`. Received: "
             f"autoencoder={autoencoder!r}."
         )
+    _adapting.check_adapted(autoencoder)
     encoder = keras.models.clone_model(autoencoder.encoder)
     for new, old in zip(encoder.weights, autoencoder.encoder.weights, strict=True):
         new.assign(ops.copy(old))  # JAX would share the buffer, and give it away

@@ -22,12 +22,26 @@ from keras_sae.pretraining._progress import (
 
 # Losses whose target is a class: a model compiled with one is a classifier.
 _OF_CLASSES = (
+    keras.losses.CTC,
     keras.losses.CategoricalCrossentropy,
     keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.CategoricalGeneralizedCrossEntropy,
     keras.losses.CategoricalHinge,
+    keras.losses.Circle,
     keras.losses.Hinge,
     keras.losses.SparseCategoricalCrossentropy,
     keras.losses.SquaredHinge,
+)
+_FUNCTIONS_OF_CLASSES = (
+    keras.losses.ctc,
+    keras.losses.categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+    keras.losses.categorical_generalized_cross_entropy,
+    keras.losses.categorical_hinge,
+    keras.losses.circle,
+    keras.losses.hinge,
+    keras.losses.sparse_categorical_crossentropy,
+    keras.losses.squared_hinge,
 )
 
 # What a callback may do before or after a step.
@@ -85,11 +99,17 @@ def plan(
     ]
     if isinstance(callbacks, keras.callbacks.Callback):
         callbacks = [callbacks]
+    if callbacks is not None and not isinstance(callbacks, (list, tuple)):
+        raise ValueError(
+            "`callbacks` must be a list of Keras callbacks, or one such list a level. "
+            f"Received: callbacks={callbacks!r}."
+        )
+    callbacks = callbacks or []
     nested = bool(callbacks) and isinstance(callbacks[0], (list, tuple))
     spread = (
         [list(entry) for entry in each("callbacks", callbacks, count)]
         if nested
-        else [list(callbacks or [])] * count
+        else [list(callbacks)] * count
     )
     batch_size = checks.positive_integer("batch_size", batch_size)
     return Plan(model, epochs, batch_size, spread, directory, verbose, settings)
@@ -113,20 +133,33 @@ def levels_of(model: Any) -> list[Any]:
             "`model` has nothing to pretrain layer by layer. Received: "
             f"model={model.name!r}. {advice}"
         ) from error
-    loss = getattr(model, "loss", None)
-    loss = keras.losses.get(loss) if isinstance(loss, (str, dict)) else loss
-    of_classes = (*_OF_CLASSES, *(keras.losses.get(_snake(x)) for x in _OF_CLASSES))
-    if isinstance(loss, _OF_CLASSES) or any(loss is known for known in of_classes):
+    loss: Any = getattr(model, "loss", None)
+    if isinstance(loss, (list, tuple)) and len(loss) == 1:
+        [loss] = loss  # as Keras has it for a model of one output
+    if of_classes(loss):
         raise ValueError(
             "`model` is compiled for something else than rebuilding its input. "
             f"Received: loss={model.loss!r}. {advice}"
         )
+    weights = [
+        weight
+        for level in levels
+        for layer in (*level.encode, *level.decode)
+        for weight in layer.trainable_weights
+    ]
+    if not weights:
+        raise ValueError(
+            "`model` has nothing to pretrain: none of its weights is trainable. "
+            f"Received: model={model.name!r} with trainable={model.trainable}. Set "
+            "`trainable = True` on the model, or on the layers of a level."
+        )
     return levels
 
 
-def _snake(cls: type) -> str:
-    """The name under which Keras knows the function of a loss class."""
-    return "".join("_" * c.isupper() + c.lower() for c in cls.__name__).lstrip("_")
+def of_classes(loss: Any) -> bool:
+    """Whether the target of a loss, as `compile` takes it, is a class."""
+    loss = keras.losses.get(loss) if isinstance(loss, (str, dict)) else loss
+    return isinstance(loss, _OF_CLASSES) or loss in _FUNCTIONS_OF_CLASSES
 
 
 def each(name: str, value: Any, count: int) -> list[Any]:
@@ -286,14 +319,20 @@ def _workspace(
             "batch_size": plan.batch_size,
         }
         progress = Progress(plan.directory, settings)
-    with tempfile.TemporaryDirectory(
-        prefix=".unfinished-", dir=plan.directory
-    ) as folder:
-        yield progress, Path(folder)
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix=".unfinished-", dir=plan.directory
+        ) as folder:
+            yield progress, Path(folder)
+    except ValueError:
+        if progress:
+            progress.withdraw()
+        raise
 
 
 def _described(data: Any) -> Any:
     """What tells data from other data; of a stream, or a target, only that it is."""
+    data = data.array if isinstance(data, _sources.Rows) else data
     if data is None or isinstance(data, np.ndarray):
         return None if data is None else fingerprint(data)
     return [_described(part) for part in data] if isinstance(data, tuple) else "stream"

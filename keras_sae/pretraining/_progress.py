@@ -33,7 +33,8 @@ class Progress:
                 "`directory` must be a folder, new or of an earlier call. Received: "
                 f"{str(directory)!r}, which is a file."
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._new = not self.folder.exists()
+        files.output_folder(self.folder, "directory", "Choose another.")
         written = self.folder / "settings.json"
         if written.exists():
             self._check(json.loads(written.read_text()), settings)
@@ -79,6 +80,18 @@ class Progress:
     def forget(self, level: int) -> None:
         """Drops what is kept of a level under way."""
         shutil.rmtree(self._folder(level), ignore_errors=True)
+
+    def withdraw(self) -> None:
+        """Gives back a folder in which nothing was kept: the call was refused."""
+        found = list(self.folder.rglob("*"))
+        if [x.name for x in found if not x.is_dir()] != ["settings.json"]:
+            return
+        (self.folder / "settings.json").unlink()
+        for path in found[::-1]:  # what is in a folder comes after it
+            if path.is_dir():
+                path.rmdir()
+        if self._new:
+            self.folder.rmdir()
 
     def callbacks(self, level: int) -> list[keras.callbacks.Callback]:
         """The callbacks that keep a level under way, to be called last."""

@@ -1,5 +1,6 @@
 """Pretraining by restricted Boltzmann machines, unrolled into the autoencoder."""
 
+import numbers
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +120,12 @@ def boltzmann(
     levels = _levels.levels_of(model)
     parts = [parts_of(levels, index) for index in range(len(levels))]
     rates = _levels.each("learning_rate", learning_rate, len(levels))
-    for rate in rates:
-        if isinstance(rate, (int, float)):
-            checks.positive_number("learning_rate", rate)
+    rates = [
+        checks.positive_number("learning_rate", rate)
+        if isinstance(rate, numbers.Real)
+        else rate
+        for rate in rates
+    ]
     checks.positive_integer("momentum_epochs", momentum_epochs)
     machine = {
         "cd_steps": checks.positive_integer("cd_steps", cd_steps),
@@ -221,7 +225,7 @@ def _rate_config(rate: Any) -> Any:
 
 
 def _momentum(name: str, value: Any) -> float:
-    if checks.finite_factor(name, value) >= 1:
+    if not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
         raise ValueError(
             f"`{name}` must be at least 0 and below 1. Received: {name}={value!r}."
         )

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 
 from keras_sae.layers import sparsity as sparsities
-from keras_sae.models import Autoencoder
+from keras_sae.models import Autoencoder, _inputs
 from keras_sae.models._fingerprint import nameless
+from keras_sae.models.levels import flatten
 from keras_sae.pretraining import _levels
 from keras_sae.pretraining._adam import fused
 from keras_sae.pretraining._levels import Stage
@@ -93,6 +94,13 @@ def greedy(
     check_ranges(levels)
     optimizers = _levels.each("optimizer", optimizer, len(levels))
     losses = _levels.each("loss", loss, len(levels))
+    for entry in losses:
+        if _levels.of_classes(entry):
+            raise ValueError(
+                "`loss` compares a code with its reconstruction, not with a class. "
+                f"Received: loss={loss!r}. Use 'mse', or 'binary_crossentropy' for "
+                "codes in [0, 1]."
+            )
     settings = {
         "method": "greedy",
         "optimizer": [
@@ -106,6 +114,9 @@ def greedy(
     plan = _levels.plan(
         model, epochs, batch_size, callbacks, directory, verbose, settings
     )
+
+    # Before the first level is trained: the last may be the one that refuses.
+    _inputs.check_batch(flatten(model.encoder), x, plan.batch_size)
 
     def make(level: int, _x: Any, _held_out: Any, shape: tuple[int, ...]) -> Stage:
         encoder, decoder = _levels.chains(levels[level], shape)

@@ -19,12 +19,14 @@ _LARGER = ("accuracy", "explained_variance", "hoyer", "selectivity")
 class ReconstructionUnderL0(keras_tuner.Objective):
     """Reconstruction under a limit on the number of active units a sample.
 
-    `score = min(1 - EV, 1)` if `l0 <= max_l0`, else `l0 / max_l0`
+    `score = 1 - EV` if `l0 <= max_l0` and `EV >= 0`; `2 - 1 / (1 - EV)` where `EV` is
+    below that; `1 + l0 / max_l0` if `l0 > max_l0`
 
     with the explained variance `EV` and `l0` of the validation data; `l0` is
     `expected_l0`, the sum of the activations, where a code is bounded and so never
-    zero. Smaller is better: whatever keeps the limit scores at most 1 and is told
-    apart by its reconstruction; whatever does not scores above 1.
+    zero. Smaller is better: whatever keeps the limit scores below 2 and is told
+    apart by its reconstruction, also where that is worse than the data's mean;
+    whatever does not scores above 2.
 
     Args:
         max_l0: The limit, in units a sample.
@@ -39,7 +41,7 @@ class ReconstructionUnderL0(keras_tuner.Objective):
     >>> objective.get_value({"val_explained_variance": 0.75, "val_l0": 8.0})
     0.25
     >>> objective.get_value({"val_explained_variance": 1.0, "val_expected_l0": 12.0})
-    1.5
+    2.5
     """
 
     def __init__(self, max_l0: float) -> None:
@@ -59,7 +61,10 @@ class ReconstructionUnderL0(keras_tuner.Objective):
         l0, lost = activity(logs), 1 - logs["val_explained_variance"]
         if l0 is None or math.isnan(l0):
             return math.nan
-        return min(lost, 1.0) if l0 <= self.max_l0 else l0 / self.max_l0
+        if l0 > self.max_l0:
+            return 1 + l0 / self.max_l0
+        # Beyond 1 as steep as before it, and never as far as a model over the limit.
+        return lost if lost <= 1 else 2 - 1 / lost
 
 
 def activity(logs: Mapping[str, float]) -> float | None:

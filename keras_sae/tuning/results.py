@@ -130,7 +130,9 @@ def best_model(
 ) -> Any:
     """Builds the best model of a search anew, trains it, and saves it.
 
-    With the data, the epochs and the seed of the search that is the trial's model.
+    With the data, the epochs and the seed of the search that is the trial's model; of
+    `tuner="hyperband"` nearly so, where the trial went on from an earlier round: here
+    it is trained in one go, in another order of samples.
 
     Args:
         tuner: What `keras_sae.tuning.search` returned.
