@@ -316,7 +316,7 @@ def stacked_kl(epochs: int, tuning: int) -> Callable[[int], dict[str, float]]:
 def digits_svm(seed: int) -> dict[str, float]:
     """A linear SVM on pixels, on random ReLU units and on sparse codes, one split."""
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    from sklearn.model_selection import GridSearchCV, train_test_split
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
@@ -326,8 +326,10 @@ def digits_svm(seed: int) -> dict[str, float]:
     x, test, y, y_test = train_test_split(x, y, test_size=0.35, random_state=seed)
 
     def svm(encode: Callable[[np.ndarray], np.ndarray]) -> float:
-        classifier = make_pipeline(StandardScaler(), LinearSVC(C=0.01, max_iter=10_000))
-        return 100 * classifier.fit(encode(x), y).score(encode(test), y_test)
+        classifier = make_pipeline(StandardScaler(), LinearSVC(max_iter=10_000))
+        # One C for all would be kinder to some inputs than to others.
+        best = GridSearchCV(classifier, {"linearsvc__C": (0.001, 0.01, 0.1)}, cv=5)
+        return 100 * best.fit(encode(x), y).score(encode(test), y_test)
 
     keras.utils.set_random_seed(seed)
     penalty = regularizers.KLDivergence(0.05, 1e-3)
@@ -529,7 +531,8 @@ ROWS = {
         settings={
             "units": 1024,
             "training": "KL .05, 1e-3; Adam 3e-3, batch 64, 30 epochs",
-            "classifier": "LinearSVC(C=.01) on standardised codes",
+            "classifier": "LinearSVC on standardised inputs, C of .001, .01 or .1 by "
+            "five folds of the training part",
             "splits": "35% test, one a seed",
             "tried": "on splits 1 to 3: L1 of 3e-4 and 3e-3, TopK of 32 and 128, with "
             "masked or noisy inputs: lower; KL targets of .02 and .1, weights of 1e-4 "

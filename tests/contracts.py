@@ -217,6 +217,8 @@ PARTS = {
     "GaussianLikelihood": lambda: models.GaussianLikelihood(0.25),
     "AuxK": lambda: layers.AuxK(units=4, factor=0.5, dead_after=7),
     "BernoulliLikelihood": models.BernoulliLikelihood,
+    # A layer of images, which `SAMPLE` is none of: tests/test_families.py.
+    "TiedConv2DTranspose": lambda: layers.TiedConv2DTranspose("source", 2, 3),
 }
 
 CALLBACKS: dict[str, Callable[[], keras.callbacks.Callback]] = {

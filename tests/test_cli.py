@@ -147,7 +147,6 @@ def test_train_takes_its_settings(tmp_path):
         (["--learning-rate", "nan"], "`learning_rate` must be a finite number > 0"),
         (["--batch-size", "5000"], "fewer samples than one batch"),
         (["--units", "4,x"], "with commas between"),
-        (["--family", "convolutional", "--tied"], "belongs to dense families"),
         (["--units", "0"], "positive integer"),
         (["--family", "deep", "--units", "8,-1"], "positive integer"),
     ],

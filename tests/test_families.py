@@ -65,6 +65,9 @@ FAMILIES = {
     "stacked": lambda: models.stacked((D,), (5, 4), "kl"),
     "stacked-tied": lambda: models.stacked((D,), (5, 4), L1(0.01), tied=True),
     "convolutional": lambda: models.convolutional(IMAGE, (4, 3, 2), L1(0.01)),
+    "convolutional-tied": lambda: models.convolutional(
+        IMAGE, (4, 3, 2), L1(0.01), tied=True
+    ),
     "convolutional-norm": lambda: models.convolutional(
         IMAGE,
         (4, 3, 2),
@@ -90,6 +93,9 @@ FAMILIES = {
     ),
     "convolutional-atoms": lambda: prepared(
         partial(models.convolutional, IMAGE, (4, 3), layers.TopK(1, auxiliary=None))
+    ),
+    "convolutional-atoms-tied": lambda: prepared(
+        partial(models.convolutional, IMAGE, (4, 3), "l1", tied=True)
     ),
     "variational": lambda: models.variational((D,), (5, 4), 3),
     "variational-l1": lambda: models.variational((D,), (5, 4), 3, sparsity=L1(0.01)),
@@ -232,6 +238,96 @@ def test_tied_layers_stay_tied(make, tmp_path):
         tied = [layer.kernel for layer in tied_layers(again)[::-1]]
         assert len(tied) == len(kernels) > 1
         assert all(a is b for a, b in zip(tied, kernels, strict=True))
+
+
+def correlation(x, kernel):
+    """A convolution of stride 1 as the loops that define it, edges padded by zeros."""
+    side = kernel.shape[0] // 2
+    padded = np.pad(x, ((0, 0), (side, side), (side, side), (0, 0)))
+    out = np.zeros((*x.shape[:3], kernel.shape[3]))
+    for i, j in np.ndindex(*kernel.shape[:2]):
+        part = padded[:, i : i + x.shape[1], j : j + x.shape[2]]
+        out += part @ kernel[i, j]
+    return out
+
+
+def test_a_tied_convolution_is_the_transposed_map(rng):
+    """`<conv(x), h> = <x, conv^T(h)>` for all `x` and `h`."""
+    source = keras.layers.Conv2D(4, 3, padding="same")
+    source.build((None, *IMAGE))
+    layer = layers.TiedConv2DTranspose(source, padding="same", use_bias=False)
+    x, h = rng.normal(size=(2, *IMAGE)), rng.normal(size=(2, 5, 7, 4))
+    back = to_numpy(layer(h.astype("float32")))
+    assert layer.kernel is source.kernel
+    left = (correlation(x, to_numpy(source.kernel)) * h).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose((x * back).sum(axis=(1, 2, 3)), left, rtol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["linear", "tanh"])
+def test_a_tied_convolution_is_keras_s_with_that_kernel(rng, activation):
+    source = keras.layers.Conv2D(4, 3)
+    source.build((None, *IMAGE))
+    options = {"strides": 2, "padding": "same", "activation": activation}
+    tied = layers.TiedConv2DTranspose(source, bias_initializer="ones", **options)
+    plain = keras.layers.Conv2DTranspose(2, 3, bias_initializer="ones", **options)
+    h = rng.normal(size=(2, 3, 4, 4)).astype("float32")
+    plain.build(h.shape)
+    plain.kernel.assign(source.kernel)
+    np.testing.assert_allclose(to_numpy(tied(h)), to_numpy(plain(h)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["convolutional-tied", "convolutional-atoms-tied"])
+def test_tied_convolutions_stay_tied(name, images, tmp_path):
+    model = FAMILIES[name]()
+    model.compile(keras.optimizers.Adam(0.01), jit_compile=False)
+    model.fit(images, epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    copies = [
+        keras.saving.load_model(tmp_path / "model.keras"),
+        keras.models.clone_model(model),
+        pickle.loads(pickle.dumps(model)),
+    ]
+    for again in (model, *copies):
+        up = [x for x in again.encoder.layers if hasattr(x, "kernel")]
+        down = [x for x in again.decoder.layers if hasattr(x, "kernel")][::-1]
+        assert len(up) == len(down) > 1
+        assert all(a.kernel is b.kernel for a, b in zip(up, down, strict=True))
+        # A kernel and two biases a layer.
+        assert len(again.trainable_weights) == 3 * len(up)
+    for again in (copies[0], copies[2]):
+        np.testing.assert_allclose(
+            to_numpy(again(images)), to_numpy(model(images)), **CLOSE
+        )
+    if "atoms" in name:
+        code = to_numpy(model.sparse_layers[-1].kernel)
+        np.testing.assert_allclose(np.linalg.norm(code, axis=0), 1, rtol=1e-5)
+
+
+def test_a_tied_convolution_alone_keeps_its_values(images, tmp_path):
+    model = FAMILIES["convolutional-tied"]()
+    model.decoder.save(tmp_path / "decoder.keras")
+    with pytest.warns(UserWarning, match="loaded without the layer"):
+        decoder = keras.saving.load_model(tmp_path / "decoder.keras")
+    code = model.encode(images)
+    np.testing.assert_allclose(
+        to_numpy(decoder(code)), to_numpy(model.decoder(code)), **CLOSE
+    )
+
+
+def test_what_a_convolution_cannot_be_tied_to():
+    dense = keras.layers.Dense(3)
+    dense.build((None, 4))
+    with pytest.raises(ValueError, match="built layer with a kernel of four axes"):
+        layers.TiedConv2DTranspose(dense)
+    with pytest.raises(ValueError, match=r"by name alone. Received: tied_to='encode'"):
+        layers.TiedConv2DTranspose("encode")
+    source = keras.layers.Conv2D(4, 3)
+    source.build((None, *IMAGE))
+    with pytest.raises(ValueError, match=r"must have 4 channels. Received: input_sha"):
+        layers.TiedConv2DTranspose(source).build((None, 5, 7, 3))
+    pooling = keras.layers.GlobalAveragePooling2D()
+    with pytest.raises(ValueError, match=r"`tied` needs a code.*pooling=None, or tied"):
+        models.convolutional(IMAGE, (4, 3, 2), tied=True, pooling=pooling)
 
 
 def test_penalties_of_every_layer_are_added(x):

@@ -1,7 +1,6 @@
 """`compare` and `train`."""
 
 import functools
-import inspect
 import os
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -124,13 +123,6 @@ def train(
             f"`target` belongs to the KL penalty. Received: target={target} with "
             f"sparsity={sparsity!r}. Leave it out, or use --sparsity kl."
         )
-    # Only where asked for, since not every family can be tied.
-    if tied and "tied" not in inspect.signature(factory).parameters:
-        raise ValueError(
-            f"`tied` belongs to dense families. Received: --tied with --family {family}"
-            ". Leave it out, or use shallow, deep or stacked."
-        )
-    options = {"tied": True} if tied else {}
 
     def one(shape: tuple[int, ...]) -> Any:
         return plans.Plan(
@@ -141,7 +133,7 @@ def train(
                     shape,
                     _widths(units),
                     kind(**config),
-                    **options,
+                    tied=tied,
                 )
             }
         )

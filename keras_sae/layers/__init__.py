@@ -17,6 +17,9 @@ from keras_sae.layers.sparse_dense import SparseDense as SparseDense
 from keras_sae.layers.sparsity import get as get_sparsity
 from keras_sae.layers.thresholds import Gated as Gated
 from keras_sae.layers.thresholds import JumpReLU as JumpReLU
+from keras_sae.layers.tied_convolution import (
+    TiedConv2DTranspose as TiedConv2DTranspose,
+)
 from keras_sae.layers.tied_dense import TiedDense as TiedDense
 from keras_sae.layers.tied_dense import tying as tying
 
@@ -35,6 +38,7 @@ __all__ = [
     "Sampling",
     "Scaling",
     "SparseDense",
+    "TiedConv2DTranspose",
     "TiedDense",
     "TopK",
     "Weighted",

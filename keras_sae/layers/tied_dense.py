@@ -76,14 +76,13 @@ class TiedDense(keras.layers.Layer):
             self.tied_to, self.output_dim = tied_to, output_dim
         else:
             self.tied_to = tied_to.name
-            self.kernel = _kernel_of(tied_to)
+            self.kernel = kernel_of(tied_to, 2)
             self.output_dim = self.kernel.shape[0]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Finds the shared kernel, if only its layer's name is known, and checks it."""
-        source = getattr(_local, "sources", {}).get(self.tied_to)
-        if self.kernel is None and source is not None:
-            self.kernel = _kernel_of(source)
+        if self.kernel is None:
+            self.kernel = found(self.tied_to, 2)
         if self.kernel is None:
             self._make_own_kernel(input_shape[-1])
         if self.kernel.shape != (self.output_dim, input_shape[-1]):
@@ -105,12 +104,7 @@ class TiedDense(keras.layers.Layer):
                 f"tied_to={self.tied_to!r}. Pass the layer itself, or build inside "
                 "`keras_sae.layers.tying(layers)`."
             )
-        warnings.warn(
-            f"`TiedDense` was loaded without the layer {self.tied_to!r}, so its "
-            "kernel is its own from now on. Its values are kept. Load the whole "
-            "`keras_sae.models.Autoencoder` to keep the two tied.",
-            stacklevel=2,
-        )
+        warn_untied(self)
         self.kernel = self.add_weight(shape=(self.output_dim, input_dim), name="kernel")
 
     def call(self, inputs: Any) -> Any:
@@ -138,7 +132,7 @@ class TiedDense(keras.layers.Layer):
 
 @contextmanager
 def tying(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
-    """Inside the `with` block, `TiedDense` finds these layers by their names.
+    """Inside the `with` block, tied layers find these layers by their names.
 
     Args:
         layers: The built layers to tie to.
@@ -163,12 +157,43 @@ def tying(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
         _local.sources = outer
 
 
-def _kernel_of(layer: Any) -> Any:
+def found(name: str, axes: int) -> Any:
+    """Returns the kernel of the layer that `tying` knows by a name, or None.
+
+    Args:
+        name: The layer's.
+        axes: How many the kernel is to have.
+    """
+    source = getattr(_local, "sources", {}).get(name)
+    return None if source is None else kernel_of(source, axes)
+
+
+def warn_untied(layer: Any) -> None:
+    """Says that a layer was loaded without the one it was tied to."""
+    warnings.warn(
+        f"`{type(layer).__name__}` was loaded without the layer {layer.tied_to!r}, so "
+        "its kernel is its own from now on. Its values are kept. Load the whole "
+        "`keras_sae.models.Autoencoder` to keep the two tied.",
+        stacklevel=3,
+    )
+
+
+def kernel_of(layer: Any, axes: int) -> Any:
+    """Returns the kernel of a built layer, if it can be shared.
+
+    Args:
+        layer: What the user gave.
+        axes: How many the kernel is to have.
+
+    Raises:
+        ValueError: The layer is not built, or has no such kernel.
+    """
     kernel = getattr(layer, "kernel", None)
-    if kernel is None or len(kernel.shape) != 2:
+    if kernel is None or len(kernel.shape) != axes:
+        number = {2: "two", 4: "four"}[axes]
         raise ValueError(
-            "`tied_to` must be a built layer with a kernel of two axes. Received: "
-            f"tied_to={layer!r}. Call the layer, or its `build`, first."
+            f"`tied_to` must be a built layer with a kernel of {number} axes. "
+            f"Received: tied_to={layer!r}. Call the layer, or its `build`, first."
         )
     if getattr(layer, "unit_rows", False):
         raise ValueError(

@@ -7,10 +7,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae.layers import Centering, Scaling, SparseDense, TiedDense, tying
+from keras_sae.layers import (
+    Centering,
+    Scaling,
+    SparseDense,
+    TiedConv2DTranspose,
+    TiedDense,
+    tying,
+)
 from keras_sae.models._assembly import chain
 
 _DENSE = (SparseDense, keras.layers.Dense)
+_TIED = (TiedDense, TiedConv2DTranspose)
 
 
 def folded(model: Any) -> Any:
@@ -27,7 +35,7 @@ def folded(model: Any) -> Any:
     """
     if not hasattr(model, "decoder"):
         return model
-    tied = any(isinstance(x, TiedDense) for x in model.decoder.layers)
+    tied = any(isinstance(x, _TIED) for x in model.decoder.layers)
     before, dense = _before_the_code(model.encoder, tied)
     output, scale = (None, None) if tied else _behind_the_code(model.decoder)
     if not before and scale is None:
@@ -79,7 +87,7 @@ def _behind_the_code(decoder: keras.Model) -> tuple[Any, Any]:
 def _copied(model: keras.Model, without: list[Any]) -> tuple[keras.Model, dict]:
     """A copy of a model that may be a chain, and its layers by name."""
     layers = _chain_of(model)
-    tied = any(isinstance(x, TiedDense) for x in model.layers)
+    tied = any(isinstance(x, _TIED) for x in model.layers)
     if layers is None or not (tied or any(x in layers for x in without)):
         return model, {x.name: x for x in model.layers}
     kept = [x for x in layers or () if x not in without]

@@ -6,13 +6,13 @@ from typing import Any
 import keras
 
 from keras_sae import checks
-from keras_sae.layers import AtomDense
+from keras_sae.layers import AtomDense, TiedConv2DTranspose, TiedDense
 from keras_sae.layers import sparsity as sparsities
 from keras_sae.models import _assembly
 from keras_sae.models.autoencoder import Autoencoder
 
 # What `input_shape` says, whatever Keras is configured to take.
-_CHANNELS_LAST = {"data_format": "channels_last"}
+_CHANNELS_LAST: dict[str, Any] = {"data_format": "channels_last"}
 
 
 def convolutional(
@@ -23,6 +23,7 @@ def convolutional(
     activation: Any = "relu",
     code_activation: Any = "auto",
     output_activation: Any = "linear",
+    tied: bool = False,
     kernel_size: int = 3,
     pooling: Any = None,
     corruption: Any = None,
@@ -53,6 +54,8 @@ def convolutional(
         activation: Of the convolutions, on both sides.
         code_activation: Of the code; `"auto"` is what its sparsity needs.
         output_activation: Of the reconstruction.
+        tied: Whether each layer of the decoder uses the kernel of the layer at its
+            side. No pooling may stand in between.
         kernel_size: Side of the kernels.
         pooling: None, or the layer that makes a vector of the last feature maps in
             place of `Flatten`, e.g. `keras.layers.GlobalAveragePooling2D()`.
@@ -100,7 +103,14 @@ def convolutional(
     }
     side = checks.positive_integer("kernel_size", kernel_size)
     maps = {"kernel_size": side, "padding": "same", **_CHANNELS_LAST, **options}
-    code = _assembly.codes(widths[-1:], [sparsest], [code_activation], **options)
+    norm = _assembly.atoms_at_unit_norm(tied) if unit_norm and tied else None
+    code = _assembly.codes(
+        widths[-1:],
+        [sparsest],
+        [code_activation],
+        kernel_constraint=norm,
+        **options,
+    )
     down = [
         keras.layers.Conv2D(width, activation=activation, name=f"encode_{n}", **maps)
         for n, width in enumerate(widths[:-1], start=1)
@@ -114,10 +124,16 @@ def convolutional(
     encoder = _assembly.chain(shape, layers, "encoder")
     sizes = _sizes(shape, len(down))
     bottom = (*sizes[-1], widths[-2])
-    atoms = (AtomDense if unit_norm else keras.layers.Dense)(
-        _assembly.size(bottom), activation, name=f"decode_{len(widths)}", **options
-    )
-    up = _upward(shape, widths, (activation, output_activation), maps)
+    name_of_atoms = f"decode_{len(widths)}"
+    if tied:
+        _check_mirrored(code[0], _assembly.size(bottom), "tied")
+        atoms: Any = TiedDense(code[0], activation, name=name_of_atoms)
+        up = _tied(down, (activation, output_activation))
+    else:
+        atoms = (AtomDense if unit_norm else keras.layers.Dense)(
+            _assembly.size(bottom), activation, name=name_of_atoms, **options
+        )
+        up = _upward(shape, widths, (activation, output_activation), maps)
     layers = [
         *_assembly.normalized([atoms], batch_normalization),
         keras.layers.Reshape(bottom),
@@ -126,8 +142,8 @@ def convolutional(
     ]
     decoder = _assembly.chain((code[0].units,), layers, "decoder")
     if transposed_start:
-        _check_mirrored(code[0], atoms)
-    _assembly.start(code, [atoms], None, transposed_start)
+        _check_mirrored(code[0], _assembly.size(bottom), "transposed_start")
+    _assembly.start(code, [atoms], norm, transposed_start and not tied)
     return Autoencoder(encoder, decoder, contractive=contractive, name=name)
 
 
@@ -151,13 +167,29 @@ def _upward(
     return [output, *up]
 
 
-def _check_mirrored(code: Any, atoms: Any) -> None:
-    taken, made = code.kernel.shape[0], atoms.kernel.shape[1]
+def _tied(down: Sequence[Any], activations: tuple[Any, Any]) -> list[Any]:
+    """As `_upward`, with the kernels of the convolutions on the way down."""
+    hidden, last = activations
+    return [
+        TiedConv2DTranspose(
+            layer,
+            strides=2,
+            padding="same",
+            activation=hidden if n > 1 else last,
+            name=f"decode_{n}" if n > 1 else "output",
+            **_CHANNELS_LAST,
+        )
+        for n, layer in enumerate(down, start=1)
+    ]
+
+
+def _check_mirrored(code: Any, made: int, argument: str) -> None:
+    taken = code.kernel.shape[0]
     if taken != made:
         raise ValueError(
-            "`transposed_start` needs a code that takes in the values that the layer "
-            "behind it makes. Received: transposed_start=True with a `pooling` that "
-            f"leaves {taken} of {made}. Use pooling=None, or transposed_start=False."
+            f"`{argument}` needs a code that takes in the values that the layer behind "
+            f"it makes. Received: {argument}=True with a `pooling` that leaves {taken} "
+            f"of {made}. Use pooling=None, or {argument}=False."
         )
 
 

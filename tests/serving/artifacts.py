@@ -26,6 +26,9 @@ FAMILIES = {
     "deep": lambda: models.deep(SHAPE, (9, 5), "l1", tied=True),
     "stacked": lambda: models.stacked(SHAPE, (9, 5), "kl"),
     "convolutional": lambda: models.convolutional(SHAPE, (3, 4, 5), "l1"),
+    "convolutional_tied": lambda: models.convolutional(
+        SHAPE, (3, 4, 5), "l1", tied=True
+    ),
     "variational": lambda: models.variational(SHAPE, (9,), 4, centering=True),
     "classifier": lambda: models.classifier(models.shallow(SHAPE, 6, "l1"), 3),
 }
