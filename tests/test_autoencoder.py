@@ -445,14 +445,15 @@ def test_arguments_of_fit_by_position_are_those_by_name(x):
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 1)])
-def test_sample_weights_of_images(x, shape):
+@pytest.mark.parametrize("image", [(6, 6), (6, 6, 1)])
+def test_sample_weights_of_images(x, shape, image):
     """Six weights for six images of 6x6 must weigh images, not their columns."""
-    model = make()
-    weight = np.arange(6, dtype="float32")
-    logs = model.evaluate(
-        x[:6], x[:6], sample_weight=weight.reshape(shape), verbose=0, return_dict=True
-    )
-    error = ((x[:6] - to_numpy(model(x[:6]))) ** 2).mean(axis=(1, 2))
+    model = models.shallow(image, UNITS, "l1")
+    model.compile("adam", jit_compile=False)
+    x, weight = x[:6].reshape(6, *image), np.arange(6, dtype="float32")
+    options = {"sample_weight": weight.reshape(shape), "verbose": 0}
+    logs = model.evaluate(x, x, return_dict=True, **options)
+    error = ((x - to_numpy(model(x))) ** 2).reshape(6, -1).mean(axis=1)
     expected = (weight * error).mean()
     assert logs["reconstruction_loss"] == pytest.approx(expected, rel=1e-5)
 
