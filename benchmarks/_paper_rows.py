@@ -536,7 +536,8 @@ ROWS = {
             "splits": "35% test, one a seed",
             "tried": "on splits 1 to 3: L1 of 3e-4 and 3e-3, TopK of 32 and 128, with "
             "masked or noisy inputs: lower; KL targets of .02 and .1, weights of 1e-4 "
-            "and 1e-2, 60 and 150 epochs: within half a point",
+            "and 1e-2, 60 and 150 epochs: within half a point; "
+            "C of .01 for all, on the ten splits: pixels 94.71, gain 3.927",
         },
         seeds=10,
     ),
