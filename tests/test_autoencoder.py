@@ -458,14 +458,15 @@ def test_sample_weights_of_images(x, shape, image):
     assert logs["reconstruction_loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_weights_of_rows_of_images(x):
+@pytest.mark.parametrize("shape", [(SAMPLES, 6), (SAMPLES, 6, 1), (SAMPLES, 1, 1)])
+def test_weights_of_rows_of_images(x, shape):
     """As Keras has them: the loss of an image is one number a row and column."""
     model = make()
-    weight = np.random.default_rng(0).random(x.shape[:-1], dtype="float32")
+    weight = np.random.default_rng(0).random(shape, dtype="float32")
     options = {"verbose": 0, "return_dict": True, "batch_size": SAMPLES}
     logs = model.evaluate(x, sample_weight=weight, **options)
     error = ((x - to_numpy(model(x))) ** 2).mean(axis=-1)
-    expected = (weight * error).mean()
+    expected = (weight.reshape(SAMPLES, -1) * error).mean()
     assert logs["reconstruction_loss"] == pytest.approx(expected, rel=1e-5)
 
 

@@ -319,6 +319,10 @@ def test_what_a_convolution_cannot_be_tied_to():
     dense.build((None, 4))
     with pytest.raises(ValueError, match="built layer with a kernel of four axes"):
         layers.TiedConv2DTranspose(dense)
+    groups = keras.layers.Conv2D(4, 3, groups=2)
+    groups.build((None, *IMAGE))
+    with pytest.raises(ValueError, match=r"`keras\.layers\.Conv2D` without groups"):
+        layers.TiedConv2DTranspose(groups)
     with pytest.raises(ValueError, match=r"by name alone. Received: tied_to='encode'"):
         layers.TiedConv2DTranspose("encode")
     source = keras.layers.Conv2D(4, 3)
@@ -893,9 +897,27 @@ def test_what_else_a_classifier_would_train_on(x, y):
         with pytest.raises(ValueError, match=message):
             call()
     assert_same_weights(before, weights_of(model))
-    unscaled = models.shallow((D,), 8, scaling=True)
+    unscaled = models.classifier(models.shallow((D,), 8, scaling=True), CLASSES)
+    unscaled.compile("adam")
     with pytest.raises(ValueError, match="`adapt` was forgotten"):
-        models.classifier(unscaled, CLASSES)
+        unscaled.fit(x, y, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        ["sparse_categorical_crossentropy"],
+        lambda y, p: keras.losses.sparse_categorical_crossentropy(y, p, ignore_class=9),
+    ],
+    ids=["list", "own"],
+)
+def test_labels_in_a_dataset_for_a_loss_of_ones_own(loss, x, y):
+    import tensorflow as tf
+
+    model = classifier()
+    model.compile("adam", loss, jit_compile=False)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+    model.fit(data, shuffle=False, verbose=0)
 
 
 def test_held_out_labels_are_looked_at_too(x):

@@ -51,7 +51,8 @@ class SparsityTarget(keras.callbacks.Callback):
     Callbacks that save or restore the model are to come after this one.
 
     A fit that goes on (`initial_epoch`, `keras.callbacks.BackupAndRestore`) goes on
-    from the weight that the model was left with, and reckons with the epochs left.
+    from the weight that the model was left with, and reckons with the epochs left; a
+    `JumpReLU` keeps its thresholds, and the push begins anew from a thousandth.
 
     How far a step goes depends on how many there are. Of a stream of unknown length the
     first epoch is taken for 1,000 steps or more, which is slow where it has fewer:

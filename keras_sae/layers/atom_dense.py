@@ -72,7 +72,7 @@ class AtomDense(keras.layers.Dense):
 
     def _finish(self, x: Any) -> Any:
         if self.bias is not None:
-            x = ops.add(x, self.bias)
+            x = ops.add(x, ops.cast(self.bias, self.compute_dtype))
         return x if self.activation is None else self.activation(x)
 
 

@@ -23,7 +23,7 @@ class Centering(keras.layers.Layer):
     samples reach each unit. `adapt` sets the mean beforehand; without it the
     mean settles within the first steps of a fit, and is fixed at inference. A
     count that is infinite fixes it in training too, and so does `trainable = False`, as
-    in `keras.layers.BatchNormalization`.
+    in `keras.layers.BatchNormalization`, once the model is compiled again.
 
     Args:
         **kwargs: Those of `keras.layers.Layer`.

@@ -176,7 +176,7 @@ class BatchTopK(Selection):
     A sample that has much to say gets more units than one that has little. At
     inference a sample's code does not depend on the others. With `trainable = False`
     the layer is as at inference in training too, as `keras.layers.BatchNormalization`
-    is: freeze it once its threshold is found.
+    is: freeze it once its threshold is found, and compile again.
 
     Args:
         k: Units a sample that stay on, on average.

@@ -38,7 +38,8 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
         `(batch, new_height, new_width, channels that the convolution takes in)`.
 
     Raises:
-        ValueError: `tied_to` is not built, or has no kernel of four axes.
+        ValueError: `tied_to` is not built, or no plain convolution; or it is a name
+            without `filters` and `kernel_size`; or inputs have other channels.
 
     Reference:
         Masci et al., "Stacked convolutional auto-encoders for hierarchical feature
@@ -63,9 +64,14 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
         kernel_size: Any = None,
         **kwargs: Any,
     ) -> None:
-        kernel = None
+        kernel: Any = None
         if not isinstance(tied_to, str):
             kernel = kernel_of(tied_to, 4)
+            if not isinstance(tied_to, keras.layers.Conv2D) or tied_to.groups != 1:
+                raise ValueError(
+                    "`tied_to` must be a `keras.layers.Conv2D` without groups. "
+                    f"Received: tied_to={tied_to!r}."
+                )
             kernel_size, filters = tuple(kernel.shape[:2]), kernel.shape[2]
             tied_to = tied_to.name
         elif filters is None or kernel_size is None:
@@ -76,7 +82,7 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
             )
         super().__init__(filters, kernel_size, **kwargs)
         self.tied_to = tied_to
-        self.kernel: Any = kernel
+        self.kernel = kernel
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Finds the shared kernel, if only its layer's name is known, and checks it."""

@@ -91,7 +91,8 @@ def _output_bias(model: Any) -> Any:
 
 def scaling_layers(model: Any) -> list[Scaling]:
     """Returns the layers whose scale `adapt` sets."""
-    both = [*flatten(model.encoder), *flatten(model.decoder)]
+    parts = [model.encoder, getattr(model, "decoder", None)]  # a classifier has one
+    both = [layer for part in parts if part is not None for layer in flatten(part)]
     return [x for x in both if isinstance(x, Scaling)]
 
 

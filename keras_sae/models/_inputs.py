@@ -153,13 +153,11 @@ def weighed(x: Any, y: Any, sample_weight: Any) -> Any:
             f"{_kind(sample_weight)}. Use `numpy.asarray(sample_weight)`."
         )
     weights = as_numpy(sample_weight)
-    one_each = x.shape[:1], (x.shape[0], 1), x.shape[:-1], (*x.shape[:-1], 1)
-    fits = weights.shape in {tuple(shape) for shape in one_each}
-    if not fits or weights.dtype.kind in "OUS":
+    if not _weighs(weights.shape, tuple(x.shape)) or weights.dtype.kind in "OUS":
         raise ValueError(
             "`sample_weight` must hold one number for each sample. Received: shape "
             f"{weights.shape} of {weights.dtype} for {x.shape[0]} samples. Expected "
-            f"shape {tuple(x.shape[:1])}."
+            f"shape {tuple(x.shape[:1])}, or one that goes with {tuple(x.shape[:-1])}."
         )
     if not np.isfinite(weights).all():
         raise ValueError(
@@ -167,6 +165,17 @@ def weighed(x: Any, y: Any, sample_weight: Any) -> Any:
             "A weight of 0 leaves a sample out."
         )
     return x if y is None else y
+
+
+def _weighs(weights: tuple[int, ...], x: tuple[int, ...]) -> bool:
+    """Whether weights go with the loss of `x`, which has no last axis any more."""
+    if weights in (x[:1], (x[0], 1)):
+        return True
+    places = weights[:-1] if len(weights) == len(x) and weights[-1] == 1 else weights
+    return len(places) == len(x) - 1 and all(
+        a in (1, b) and (i or a == b)
+        for i, (a, b) in enumerate(zip(places, x, strict=False))
+    )
 
 
 def _kind(x: Any) -> str:
@@ -252,9 +261,10 @@ def check_values(name: str, array: Any) -> None:
             f"`{name}` must be finite. Received: an array with NaN or infinity. "
             f"`numpy.isfinite({name})` finds the samples; drop or fill them."
         )
-    if values.dtype == "float64" and max(-low, high) > np.finfo("float32").max:
+    narrow = values.dtype == "float64" and keras.config.floatx() != "float64"
+    if narrow and max(-low, high) > np.finfo("float32").max:
         raise ValueError(
-            f"`{name}` must be finite as float32, in which models compute. Received: "
+            f"`{name}` must be finite as float32, in which Keras takes it. Received: "
             f"values from {low:g} to {high:g}. Rescale it."
         )
     if high > 1:

@@ -54,9 +54,12 @@ def _is_chain_of_atoms(decoder: keras.Model) -> bool:
 
 def _of_one_precision(atoms: AtomDense, entries: Any) -> bool:
     """Whether nothing would be rounded or cast on the way, which a call looks after."""
-    read = ops.convert_to_tensor(atoms.kernel)  # in the precision of the model around
-    dtypes = {keras.backend.standardize_dtype(x.dtype) for x in (read, entries.values)}
-    return dtypes == {atoms.compute_dtype}
+    read = ops.convert_to_tensor(atoms.kernel)  # a model around it may round that
+    found, values = (
+        keras.backend.standardize_dtype(x.dtype) for x in (read, entries.values)
+    )
+    whole = found in (atoms.compute_dtype, atoms.variable_dtype)
+    return whole and values == atoms.compute_dtype
 
 
 def _may_follow(layer: keras.layers.Layer) -> bool:

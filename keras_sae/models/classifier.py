@@ -133,6 +133,7 @@ class Classifier(Exported):
         """
         kwargs = _inputs.by_name(_inputs.FIT, args, kwargs)
         self._check(x, y, kwargs.get("sample_weight"))
+        _adapting.check_adapted(self)
         if batch_size is not None:
             checks.positive_integer("batch_size", batch_size)
         held = kwargs.get("validation_data")
@@ -166,6 +167,7 @@ class Classifier(Exported):
             ValueError: As in `fit`; one class alone is fine.
         """
         self._check(x, y)
+        _adapting.check_adapted(self)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -217,17 +219,22 @@ class Classifier(Exported):
                 f"yields x alone, {parts[0]!r}. `keras_sae.datasets.load(..., "
                 "as_supervised=True)` has the labels."
             )
-        elif parts:
+        elif parts and _of_keras(self._loss()):
             _labels.check_spec(parts[1], self.num_classes, self._of_labels())
 
     @property
     def _sample_shape(self) -> tuple[int, ...]:
         return tuple(self.encoder.input_shape[1:])
 
+    def _loss(self) -> Any:
+        loss: Any = getattr(self, "loss", _LOSS)
+        if isinstance(loss, (list, tuple)) and len(loss) == 1:
+            [loss] = loss  # as Keras has it for a model of one output
+        return keras.losses.get(loss) if isinstance(loss, str) else loss
+
     def _of_labels(self) -> bool:
         """Whether the compiled loss compares the probabilities with one integer."""
-        loss = getattr(self, "loss", _LOSS)
-        loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+        loss = self._loss()
         return loss is keras.losses.sparse_categorical_crossentropy or isinstance(
             loss, keras.losses.SparseCategoricalCrossentropy
         )
@@ -249,6 +256,12 @@ class Classifier(Exported):
         deserialize = keras.saving.deserialize_keras_object
         encoder = deserialize(config["encoder"], custom_objects)
         return cls(**{**config, "encoder": encoder})
+
+
+def _of_keras(loss: Any) -> bool:
+    """Whether it is known what a loss compares: a function of a user's may be any."""
+    of = loss if hasattr(loss, "__name__") else type(loss)
+    return str(of.__module__).partition(".")[0] == "keras"
 
 
 def classifier(
@@ -277,8 +290,7 @@ def classifier(
         A `keras_sae.models.Classifier`; `compile()` needs nothing but an optimizer.
 
     Raises:
-        ValueError: `autoencoder` has no encoder, or scales its input and was not
-            adapted; or `num_classes` is below 2.
+        ValueError: `autoencoder` has no encoder, or `num_classes` is below 2.
 
     Reference:
         Hinton & Salakhutdinov, "Reducing the dimensionality of data with neural
@@ -300,7 +312,6 @@ def classifier(
             "`autoencoder` must be a `keras_sae.models.Autoencoder`. Received: "
             f"autoencoder={autoencoder!r}."
         )
-    _adapting.check_adapted(autoencoder)
     encoder = keras.models.clone_model(autoencoder.encoder)
     for new, old in zip(encoder.weights, autoencoder.encoder.weights, strict=True):
         new.assign(ops.copy(old))  # JAX would share the buffer, and give it away

@@ -55,7 +55,8 @@ def convolutional(
         code_activation: Of the code; `"auto"` is what its sparsity needs.
         output_activation: Of the reconstruction.
         tied: Whether each layer of the decoder uses the kernel of the layer at its
-            side. No pooling may stand in between.
+            side. No pooling may stand in between; `unit_norm` is then a constraint on
+            the kernel of the code, and `transposed_start` is met as it is.
         kernel_size: Side of the kernels.
         pooling: None, or the layer that makes a vector of the last feature maps in
             place of `Flatten`, e.g. `keras.layers.GlobalAveragePooling2D()`.

@@ -331,7 +331,7 @@ def _workspace(
 
 
 def _described(data: Any) -> Any:
-    """What tells data from other data; of a stream, or a target, only that it is."""
+    """What tells data from other data; of anything but arrays, only that it is."""
     data = data.array if isinstance(data, _sources.Rows) else data
     if data is None or isinstance(data, np.ndarray):
         return None if data is None else fingerprint(data)

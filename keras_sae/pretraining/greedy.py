@@ -9,7 +9,6 @@ import numpy as np
 from keras_sae.layers import sparsity as sparsities
 from keras_sae.models import Autoencoder, _inputs
 from keras_sae.models._fingerprint import nameless
-from keras_sae.models.levels import flatten
 from keras_sae.pretraining import _levels
 from keras_sae.pretraining._adam import fused
 from keras_sae.pretraining._levels import Stage
@@ -115,16 +114,24 @@ def greedy(
         model, epochs, batch_size, callbacks, directory, verbose, settings
     )
 
-    # Before the first level is trained: the last may be the one that refuses.
-    _inputs.check_batch(flatten(model.encoder), x, plan.batch_size)
-
-    def make(level: int, _x: Any, _held_out: Any, shape: tuple[int, ...]) -> Stage:
+    def make(level: int, data: Any, _held_out: Any, shape: tuple[int, ...]) -> Stage:
+        if level == 0:  # before it is trained: the last may be the one that refuses
+            _check_batches(levels, data, plan.batch_size)
         encoder, decoder = _levels.chains(levels[level], shape)
         stage = Autoencoder(encoder, decoder, name=f"level_{level}")
         stage.compile(fused(_fresh(optimizers[level])), losses[level])
         return Stage(stage, encoder)
 
     return _levels.train(plan, x, validation_data, make)
+
+
+def _check_batches(levels: list[Any], x: Any, batch_size: int) -> None:
+    """Raises for batches too small for the sparsity of any level."""
+    for index, level in enumerate(levels):
+        layers = [part for layer in level.encode for part in layer._flatten_layers()]
+        # Codes of a stream come in batches of their own.
+        known = index == 0 or isinstance(x, np.ndarray)
+        _inputs.check_batch(layers, x if known else None, batch_size)
 
 
 def _fresh(optimizer: Any) -> keras.optimizers.Optimizer:
