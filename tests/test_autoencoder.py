@@ -458,6 +458,17 @@ def test_sample_weights_of_images(x, shape, image):
     assert logs["reconstruction_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_weights_of_either_shape_one_after_the_other(x):
+    """A step that was traced for weights of one shape cannot take the other."""
+    model = make()
+    model.compile(keras.optimizers.SGD(0.0))
+    weight = np.arange(len(x), dtype="float32")
+    for given in (weight[:, None], weight, weight[:, None]):
+        logs = model.fit(x, sample_weight=given, verbose=0).history
+        held_out = model.evaluate(x, sample_weight=given, verbose=0, return_dict=True)
+        assert logs["loss"][-1] == pytest.approx(held_out["loss"], rel=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(SAMPLES, 6), (SAMPLES, 6, 1), (SAMPLES, 1, 1)])
 def test_weights_of_rows_of_images(x, shape):
     """As Keras has them: the loss of an image is one number a row and column."""

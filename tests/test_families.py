@@ -881,6 +881,11 @@ def test_held_out_data_without_labels(alone, x, y):
     assert_same_weights(before, weights_of(model))
 
 
+def test_a_classifier_is_compiled_first(x, y):
+    with pytest.raises(ValueError, match="compile"):
+        classifier().fit(x, y, verbose=0)
+
+
 def test_what_else_a_classifier_would_train_on(x, y):
     model = classifier()
     model.compile("adam")
@@ -890,6 +895,7 @@ def test_what_else_a_classifier_would_train_on(x, y):
         (lambda: model.train_on_batch(x, y + 5), "labels from 5 to 7"),
         (lambda: model.fit(x, y, sample_weight=weight, verbose=0), "must be finite"),
         (lambda: model.fit(x, y, sample_weight=weight[1:], verbose=0), "one number"),
+        (lambda: model.evaluate(x, y, 4, 0, weight[1:]), "one number"),
         (lambda: model.fit(x, y, batch_size=0, verbose=0), "`batch_size`"),
         (lambda: model.fit(x, y + 1j, verbose=0), "whole numbers.*complex"),
         (lambda: model.fit(x, y.tolist(), verbose=0), r"`numpy\.asarray\(y\)`"),

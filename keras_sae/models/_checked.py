@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_sae.layers import SparseDense, sparsity
-from keras_sae.models import _adapting, _feeding, _inputs, _steps
+from keras_sae.models import _adapting, _arguments, _demands, _feeding, _inputs, _steps
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 
@@ -59,11 +59,13 @@ class Checked(Exported):
                 are fewer samples than `batch_size`; `y` is not a target of the
                 shape of `x`; weights are not of its samples, or not finite.
         """
-        kwargs = _inputs.by_name(_inputs.FIT, args, kwargs)
+        kwargs = _arguments.by_name(_arguments.FIT, args, kwargs)
         self.check_data(x, y, batch_size)
-        _inputs.check_batch(flatten(self.encoder), x, batch_size)
+        _demands.check_batch(flatten(self.encoder), x, batch_size)
         _adapting.check_adapted(self)
-        y = _inputs.weighed(x, y, kwargs.get("sample_weight"))
+        y, weights = _arguments.weighed(x, y, kwargs.get("sample_weight"))
+        if weights is not None:
+            kwargs["sample_weight"] = weights
         if kwargs.get("class_weight") is not None:
             raise ValueError(
                 "`class_weight` weighs classes, and an autoencoder has none. Received: "
@@ -85,8 +87,7 @@ class Checked(Exported):
         self.check_data(*parts[:2])
         if len(parts) < 3:
             return data
-        x, y, *weights = parts
-        return (x, _inputs.weighed(x, y, weights[0]), *weights)
+        return (parts[0], *_arguments.weighed(*parts[:3]), *parts[3:])
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains one step on one batch, as `keras.Model.train_on_batch` does.
@@ -105,7 +106,7 @@ class Checked(Exported):
         """
         self.check_data(x, y)
         if hasattr(x, "shape"):
-            _inputs.check_batch(flatten(self.encoder), x, x.shape[0])
+            _demands.check_batch(flatten(self.encoder), x, x.shape[0])
         _adapting.check_adapted(self)
         return super().train_on_batch(x, y, *args, **kwargs)
 
@@ -132,12 +133,13 @@ class Checked(Exported):
         Raises:
             ValueError: As in `fit`.
         """
-        kwargs = _inputs.by_name(_inputs.EVALUATE, args, kwargs)
+        kwargs = _arguments.by_name(_arguments.EVALUATE, args, kwargs)
         # Keras itself evaluates inside `fit`, with what `fit` has checked.
         if "_use_cached_eval_dataset" not in kwargs:
             self.check_data(x, y)
             _adapting.check_adapted(self)
-            y = _inputs.weighed(x, y, kwargs.get("sample_weight"))
+            weights = kwargs.get("sample_weight")
+            y, kwargs["sample_weight"] = _arguments.weighed(x, y, weights)
         return super().evaluate(x, y, batch_size, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:

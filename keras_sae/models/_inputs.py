@@ -1,6 +1,5 @@
 """What `fit` and `evaluate` refuse before any training has happened."""
 
-import inspect
 from typing import Any
 
 import keras
@@ -10,9 +9,6 @@ from keras import ops
 from keras_sae import checks
 
 BYTE_RANGE = 255
-
-FIT = inspect.signature(keras.Model.fit)
-EVALUATE = inspect.signature(keras.Model.evaluate)
 
 
 def check_data(
@@ -41,7 +37,7 @@ def check_data(
             check_target(tuple(parts[1].shape), tuple(parts[0].shape))
     elif isinstance(x, (list, tuple)):
         raise ValueError(
-            f"`x` must be one array, or a dataset of batches. Received: a {_kind(x)}. "
+            f"`x` must be one array, or a dataset of batches. Received: a {kind(x)}. "
             "Use `numpy.asarray(x)`."
         )
     elif hasattr(x, "shape") and hasattr(x, "dtype"):
@@ -50,7 +46,7 @@ def check_data(
             check_target(np.shape(y), tuple(x.shape))
             if isinstance(y, (list, tuple)):
                 raise ValueError(
-                    f"`y` must be one array. Received: a {_kind(y)}. "
+                    f"`y` must be one array. Received: a {kind(y)}. "
                     "Use `numpy.asarray(y)`."
                 )
             check_values("y", y)
@@ -112,73 +108,8 @@ def as_numpy(array: Any) -> np.ndarray:
     return array if isinstance(array, np.ndarray) else ops.convert_to_numpy(array)
 
 
-def by_name(
-    signature: inspect.Signature, args: tuple, kwargs: dict[str, Any]
-) -> dict[str, Any]:
-    """Returns the arguments of a Keras method that follow `batch_size`, by name.
-
-    Args:
-        signature: `FIT` or `EVALUATE`: of `self`, `x`, `y`, `batch_size` and what
-            follows.
-        args: What follows by position.
-        kwargs: What follows by name.
-
-    Raises:
-        TypeError: As a call would.
-    """
-    given = signature.bind(None, None, None, None, *args, **kwargs).arguments
-    named = dict(list(given.items())[4:])
-    return named.pop("kwargs", {}) | named
-
-
-def weighed(x: Any, y: Any, sample_weight: Any) -> Any:
-    """Returns the target, which is `x` itself where weights of samples need one.
-
-    Keras drops the weights of data without a target, and says nothing.
-
-    Args:
-        x: As given to `fit` or `evaluate`.
-        y: Its target, or None.
-        sample_weight: None, or a weight a sample; or one for every value of the loss,
-            as the target without its last axis.
-
-    Raises:
-        ValueError: The weights are not finite, or of another shape.
-    """
-    if sample_weight is None or not hasattr(x, "shape"):
-        return y
-    if isinstance(sample_weight, (list, tuple)):
-        raise ValueError(
-            "`sample_weight` must be one array. Received: a "
-            f"{_kind(sample_weight)}. Use `numpy.asarray(sample_weight)`."
-        )
-    weights = as_numpy(sample_weight)
-    if not _weighs(weights.shape, tuple(x.shape)) or weights.dtype.kind in "OUS":
-        raise ValueError(
-            "`sample_weight` must hold one number for each sample. Received: shape "
-            f"{weights.shape} of {weights.dtype} for {x.shape[0]} samples. Expected "
-            f"shape {tuple(x.shape[:1])}, or one that goes with {tuple(x.shape[:-1])}."
-        )
-    if not np.isfinite(weights).all():
-        raise ValueError(
-            "`sample_weight` must be finite. Received: weights with NaN or infinity. "
-            "A weight of 0 leaves a sample out."
-        )
-    return x if y is None else y
-
-
-def _weighs(weights: tuple[int, ...], x: tuple[int, ...]) -> bool:
-    """Whether weights go with the loss of `x`, which has no last axis any more."""
-    if weights in (x[:1], (x[0], 1)):
-        return True
-    places = weights[:-1] if len(weights) == len(x) and weights[-1] == 1 else weights
-    return len(places) == len(x) - 1 and all(
-        a in (1, b) and (i or a == b)
-        for i, (a, b) in enumerate(zip(places, x, strict=False))
-    )
-
-
-def _kind(x: Any) -> str:
+def kind(x: Any) -> str:
+    """Says what is no array."""
     return f"{type(x).__name__} of {len(x)}"
 
 
@@ -309,47 +240,3 @@ def _check_kind(dtype: np.dtype, name: str) -> None:
             f"dtype={dtype}. Convert it yourself, so that the scale is in your code: "
             f"x.astype('float32') / {BYTE_RANGE}."
         )
-
-
-def check_sparsities(layers: list[Any], sparse_layers: list[Any]) -> None:
-    """Raises if a sparsity that needs the decoder does not make the code itself.
-
-    Args:
-        layers: Those of the encoder, with the sparsities in them.
-        sparse_layers: Of these the `SparseDense`, the code's last.
-    """
-    made = sparse_layers[-1].sparse if sparse_layers else None
-    innermost = [] if made is None else made._flatten_layers()  # it may hold another
-    for layer in layers:
-        asks = getattr(layer, "needs_decoder", False)
-        if asks and all(layer is not own for own in innermost):
-            raise ValueError(
-                f"`{type(layer).__name__}` compares the input with what the decoder "
-                "makes of its code, so it can only be the sparsity of the innermost "
-                f"layer. Received: {layer.name!r} on another. Give the hidden layers "
-                "another sparsity, or None."
-            )
-
-
-def check_batch(layers: list[Any], x: Any, batch_size: int | None) -> None:
-    """Raises for training batches too small for a sparsity that chooses over them.
-
-    Args:
-        layers: Those of the encoder, with the sparsities in them.
-        x: As given to `fit`.
-        batch_size: The same.
-    """
-    if hasattr(x, "shape"):
-        batch_size = min(x.shape[0], 32 if batch_size is None else batch_size)
-    elif hasattr(x, "element_spec"):
-        spec = x.element_spec
-        first = spec[0] if isinstance(spec, tuple) else spec
-        batch_size = first.shape[0]
-    for layer in layers:
-        least = getattr(layer, "least_batch", 1)
-        if batch_size and batch_size < least:  # none at all is refused elsewhere
-            raise ValueError(
-                f"`{type(layer).__name__}` chooses over the samples of a batch, so a "
-                f"batch needs at least {least}. Received: batch_size={batch_size}. "
-                "Raise it, or use `keras_sae.layers.TopK`, which looks at one sample."
-            )

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_sae import checks, metrics
 from keras_sae.layers import Penalty, _forward, sparsity, tying
-from keras_sae.models import _adapting, _inputs, _objectives, _steps
+from keras_sae.models import _adapting, _demands, _inputs, _objectives, _steps
 from keras_sae.models._checked import Checked
 from keras_sae.models._contraction import Contraction
 from keras_sae.models.levels import Level, flatten, levels_of
@@ -89,7 +89,7 @@ class Autoencoder(Checked):
         self._contraction = Contraction(encoder) if self.contractive else None
         self.encoder = encoder
         self.decoder = decoder
-        _inputs.check_sparsities(flatten(encoder), self.sparse_layers)
+        _demands.check_sparsities(flatten(encoder), self.sparse_layers)
         self.explained_variance = metrics.ExplainedVariance(
             int(np.prod(self.sample_shape))
         )

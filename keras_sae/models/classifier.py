@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_sae import checks
-from keras_sae.models import _adapting, _feeding, _inputs, _labels, _steps
+from keras_sae.models import _adapting, _arguments, _feeding, _inputs, _labels, _steps
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 from keras_sae.registration import register
@@ -131,7 +131,7 @@ class Classifier(Exported):
             ValueError: There are no labels, another number of them than samples,
                 all are the same, or they are not integers below `num_classes`.
         """
-        kwargs = _inputs.by_name(_inputs.FIT, args, kwargs)
+        kwargs = _arguments.by_name(_arguments.FIT, args, kwargs)
         self._check(x, y, kwargs.get("sample_weight"))
         _adapting.check_adapted(self)
         if batch_size is not None:
@@ -170,12 +170,20 @@ class Classifier(Exported):
         _adapting.check_adapted(self)
         return super().train_on_batch(x, y, *args, **kwargs)
 
-    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """Returns loss and metrics as `keras.Model.evaluate` does.
 
         Args:
             x: As in `fit`.
             y: As in `fit`.
+            batch_size: As in Keras.
             *args: As in Keras.
             **kwargs: As in Keras.
 
@@ -185,10 +193,11 @@ class Classifier(Exported):
         Raises:
             ValueError: As in `fit`; one class alone is fine.
         """
+        kwargs = _arguments.by_name(_arguments.EVALUATE, args, kwargs)
         # Keras itself evaluates inside `fit`, with data already in batches.
         if "_use_cached_eval_dataset" not in kwargs:
-            self._check(x, y)
-        return super().evaluate(x, y, *args, **kwargs)
+            self._check(x, y, kwargs.get("sample_weight"))
+        return super().evaluate(x, y, batch_size, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         """Returns the probabilities, as `keras.Model.predict` does.
@@ -212,7 +221,7 @@ class Classifier(Exported):
         if hasattr(x, "shape"):
             check = _labels.check_labels if self._of_labels() else _labels.check_shares
             check(y, x.shape[0], self.num_classes)
-            _inputs.weighed(x, y, sample_weight)
+            _arguments.weighed(x, y, sample_weight)
         elif len(parts) == 1:
             raise ValueError(
                 "A classifier learns from `(x, label)`. Received: a dataset that "
@@ -227,7 +236,7 @@ class Classifier(Exported):
         return tuple(self.encoder.input_shape[1:])
 
     def _loss(self) -> Any:
-        loss: Any = getattr(self, "loss", _LOSS)
+        loss: Any = getattr(self, "loss", None) or _LOSS  # before `compile`
         if isinstance(loss, (list, tuple)) and len(loss) == 1:
             [loss] = loss  # as Keras has it for a model of one output
         return keras.losses.get(loss) if isinstance(loss, str) else loss

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_sae import checks
-from keras_sae.models import _feeding, _inputs, _steps
+from keras_sae.models import _arguments, _feeding, _steps
 from keras_sae.registration import register
 
 
@@ -191,7 +191,7 @@ class RBM(keras.Model):
     ) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does, without a target."""
         _steps.build_optimizer(self)
-        kwargs = _inputs.by_name(_inputs.FIT, args, kwargs)
+        kwargs = _arguments.by_name(_arguments.FIT, args, kwargs)
         x, y, batch_size, kwargs = _feeding.fed(x, y, batch_size, kwargs)
         return super().fit(x, y, batch_size, **kwargs)
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_sae.layers import sparsity as sparsities
-from keras_sae.models import Autoencoder, _inputs
+from keras_sae.models import Autoencoder, _demands
 from keras_sae.models._fingerprint import nameless
 from keras_sae.pretraining import _levels
 from keras_sae.pretraining._adam import fused
@@ -131,7 +131,7 @@ def _check_batches(levels: list[Any], x: Any, batch_size: int) -> None:
         layers = [part for layer in level.encode for part in layer._flatten_layers()]
         # Codes of a stream come in batches of their own.
         known = index == 0 or isinstance(x, np.ndarray)
-        _inputs.check_batch(layers, x if known else None, batch_size)
+        _demands.check_batch(layers, x if known else None, batch_size)
 
 
 def _fresh(optimizer: Any) -> keras.optimizers.Optimizer:
