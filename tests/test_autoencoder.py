@@ -667,6 +667,81 @@ def test_datasets_that_are_none_of_batches(x, form, message):
     assert_same_weights(before, weights_of(model))
 
 
+@tensorflow_only
+def test_targets_in_a_dataset_that_does_not_say_their_shape(x):
+    import tensorflow as tf
+
+    def pairs(target):
+        return lambda: ((batch, target(batch)) for batch in (x, x))
+
+    spec = tf.TensorSpec((None, *SHAPE)), tf.TensorSpec(None)
+    unknown = tf.data.Dataset.from_generator(pairs(lambda b: b), output_signature=spec)
+    named = tf_dataset(x).map(lambda x: (x, {"image": x}))
+    model = make()
+    for data in (unknown, named):
+        with pytest.raises(ValueError, match=r"its target has.*tf\.ensure_shape"):
+            model.fit(data, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "low", "high"),
+    [
+        ([keras.layers.Dense(36, "sigmoid"), keras.layers.Reshape(SHAPE)], 0, 1),
+        ([keras.layers.Dense(36), keras.layers.Reshape(SHAPE)], None, None),
+        (
+            [
+                keras.layers.Dense(36, "sigmoid"),
+                keras.layers.Reshape(SHAPE),
+                keras.layers.Rescaling(2.0, -1.0),
+            ],
+            None,
+            None,
+        ),
+    ],
+    ids=["bounded", "linear", "rescaled"],
+)
+def test_the_range_of_the_output_is_that_of_its_last_layer(x, decoder, low, high):
+    encoder = [keras.layers.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dense(8)]
+    model = models.Autoencoder(
+        keras.Sequential(encoder),
+        keras.Sequential([keras.layers.Input((8,)), *decoder]),
+    )
+    model.compile()
+    if low is None:
+        model.check_data(2 * x - 1)
+        return
+    with pytest.raises(ValueError, match=rf"\[{low}, {high}\]"):
+        model.check_data(2 * x - 1)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(
+    "sparsity",
+    [
+        L1(1e-2),
+        layers.Gated(1e-2),
+        layers.Matryoshka(layers.TopK(2, auxiliary=None), [4, UNITS]),
+        layers.TopK(2, auxiliary=layers.AuxK(2, dead_after=1)),
+    ],
+    ids=lambda sparsity: type(sparsity).__name__,
+)
+def test_a_loop_of_ones_own_finds_every_term_of_the_loss(x, sparsity, compiled):
+    model = models.shallow(SHAPE, UNITS, sparsity)
+    model.sparse_layers[0].silent.assign(np.arange(UNITS) % 3.0)
+    twin = keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+    expected = model.train_on_batch(x, return_dict=True)["loss"]
+    if compiled:
+        twin.compile(keras.optimizers.SGD(0.0))
+    found = to_numpy(twin(x, training=True))
+    own = np.mean((found - x) ** 2) + sum(float(term) for term in twin.losses)
+    assert own == pytest.approx(float(expected), rel=1e-5)
+    count = len(twin.losses)
+    twin(x)  # at inference there is the penalty alone, as before
+    assert len(twin.losses) <= count
+
+
 @pytest.mark.parametrize("location", ["mean", "geometric_median"])
 def test_fit_goes_on_from_what_adapt_has_set(rng, location):
     """The mean of more data is their mean; of a median nothing can go on."""

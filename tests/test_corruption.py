@@ -80,9 +80,12 @@ def test_bad_rates(cls, rate):
     assert f"rate={rate!r}" in str(error.value)
 
 
-def test_salt_lies_above_pepper():
-    with pytest.raises(ValueError, match=r"`low`.*low=1, high=1"):
-        layers.SaltAndPepper(0.1, low=1, high=1)
+@pytest.mark.parametrize(
+    ("low", "high"), [(1, 1), (None, 1), (0, float("inf")), ("0", 1), (float("nan"), 1)]
+)
+def test_salt_lies_above_pepper(low, high):
+    with pytest.raises(ValueError, match=f"`low`.*low={low!r}, high={high!r}"):
+        layers.SaltAndPepper(0.1, low=low, high=high)
 
 
 # In a model.

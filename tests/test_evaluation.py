@@ -106,7 +106,7 @@ def test_probe_does_not_depend_on_a_units_scale():
     ("codes", "y", "message"),
     [
         (np.ones((4, 2)), np.zeros(4, int), "at least two"),
-        (np.zeros((4, 2)), np.arange(4) % 2, "all zero"),
+        (np.zeros((4, 2)), np.arange(4) % 2, "`codes_train` are all zero"),
         (np.ones((4, 2)), np.arange(3), "one label for each sample"),
         (np.ones((4, 2)), np.linspace(0, 1, 4), "must hold class labels"),
         (np.ones(4), np.arange(4), "must be \\(samples, units\\)"),
@@ -115,6 +115,12 @@ def test_probe_does_not_depend_on_a_units_scale():
 def test_probe_refuses(codes, y, message):
     with pytest.raises(ValueError, match=message):
         evaluation.probe(codes, y, codes, y)
+
+
+def test_probe_refuses_codes_of_a_test_that_are_all_zero():
+    y = np.arange(4) % 2
+    with pytest.raises(ValueError, match="`codes_test` are all zero"):
+        evaluation.probe(np.eye(4), y, np.zeros((4, 4)), y)
 
 
 def test_labels_of_too_few_are_refused_before_a_split():
@@ -372,6 +378,18 @@ NOT_COMPARABLE = {
         {"prepare": {"l1": lambda model, x: None}},
         "Unknown name in `prepare`: 'l1'. Did you mean 'L1'",
     ),
+    "no pair": ({"train": X}, r"`train` must be a pair.*ndarray.*`\(x, None\)`"),
+    "no data": ({"test": None}, "`test` must be a pair.*NoneType"),
+    "a model for a builder": (
+        {"builders": {"L1": models.shallow((4, 4, 1), 8)}},
+        "A builder must be a function",
+    ),
+    "a builder of nothing": ({"builders": {"L1": lambda: None}}, "gave None"),
+    "a list of builders": ({"builders": [_builders()["L1"]]}, "`builders` holds no"),
+    "labels of two kinds": (
+        {"train": (X, np.array([None, 0, 1] * 20, object))},
+        "labels of one kind.*NoneType, int",
+    ),
     "fine-tuning": ({"fine_tuning": -1}, "`fine_tuning` must be a positive"),
     "one seed": ({"seeds": 0}, "`seeds` is empty, or not of whole numbers"),
     "no seed": ({"seeds": ()}, "`seeds` is empty, or not of whole numbers"),
@@ -498,6 +516,70 @@ def test_fine_tuning_leaves_the_model_as_it_is():
     assert 0 <= accuracy <= 1
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def _hoyer(codes):
+    root = codes.shape[1] ** 0.5
+    on = codes[(codes != 0).any(axis=1)]
+    ratio = np.abs(on).sum(axis=1) / np.linalg.norm(on, axis=1)
+    return ((root - ratio) / (root - 1)).sum() / len(codes)
+
+
+def test_what_is_fitted_is_of_the_training_data_and_what_is_told_of_the_test_data(
+    tmp_path,
+):
+    """Test images are dimmer, and their labels are those of the next class."""
+    rng, classes = np.random.default_rng(1), np.arange(120) % 3
+    patterns = rng.random((3, 4, 4, 1))
+    noise = rng.normal(0, 0.05, (2, 120, 4, 4, 1))
+    x, x_test = (patterns[classes] + noise).clip(0, 1).astype("float32")
+    x_test = x_test * 0.9
+    train, test = (x, classes), (x_test, (classes + 1) % 3)
+    builders = {
+        "L1": lambda: models.shallow((4, 4, 1), 8, "l1", output_activation="linear"),
+        "VAE": lambda: models.variational((4, 4, 1), 16, latent_dim=4),
+    }
+    table = evaluation.compare(
+        builders, train, test, 20, batch_size=16, fine_tuning=40, directory=tmp_path
+    ).set_index("model")
+    # Each classifier knows the classes, and so never says the next one.
+    learned = table.loc[["L1", "VAE", "PCA", "raw pixels", "random encoder"]]
+    assert (learned[["probe_accuracy", "probe_accuracy_100"]] < 0.1).all(axis=None)
+    assert (table["fine_tuned_accuracy"].dropna() < 0.1).all()
+    assert table["fine_tuned_accuracy"].count() == 2
+
+    model = keras.saving.load_model(tmp_path / f"{evaluation.run_name('L1', 0)}.keras")
+    codes = model.encode(x_test)
+    error = (model.decode(codes) - x_test) ** 2
+    expected = {
+        "hoyer": _hoyer(codes),
+        "dead_fraction": (codes == 0).all(axis=0).mean(),
+        "l0": (codes != 0).sum(axis=1).mean(),
+        "mean_activation": codes.mean(),
+        "reconstruction": error.mean(),
+        "reconstruction_sum": error.sum() / 120,
+    }
+    for name, value in expected.items():
+        assert table.loc["L1", name] == pytest.approx(value, rel=1e-5), name
+    model = keras.saving.load_model(tmp_path / f"{evaluation.run_name('VAE', 0)}.keras")
+    assert table.loc["VAE", "elbo"] == pytest.approx(model.elbo(x_test), rel=1e-5)
+
+    rows, held = x.reshape(120, -1), x_test.reshape(120, -1)
+    known = decomposition.PCA(8).fit(rows)
+    found = known.inverse_transform(known.transform(held))
+    of_pca = table.loc["PCA", "explained_variance"]
+    assert of_pca == pytest.approx(metrics.explained_variance(held, found), rel=1e-4)
+
+
+def test_the_contracts_call_has_every_column():
+    table = evaluation.compare(_builders(), (X, Y), (X, Y), 1)
+    assert table["fine_tuned_accuracy"].count() == 2  # of models, not of baselines
+
+
+def test_figures_need_something_that_encodes():
+    classifier = models.classifier(models.shallow((4, 4, 1), 8), 3)
+    with pytest.raises(ValueError, match="`model` must be an autoencoder"):
+        evaluation.evaluate(classifier, X)
 
 
 def test_fine_tuning_learns():

@@ -826,6 +826,10 @@ def test_bad_labels(labels, message, x):
         (np.array(list("abababab")), r"must be numbers.*StringLookup"),
         (np.arange(8) % 2 == 0, r"must be numbers.*`tf\.cast`"),
         (np.zeros((8, 1, 1), int), r"\(None, 1, 1\).*one integer from 0 to 2"),
+        (np.arange(8) % 3 - 1, "labels from -1 to 1"),
+        (np.arange(8) % 3 + 1, "labels from 1 to 3"),
+        (np.arange(8) % 3 + 0.5, "whole numbers"),
+        (np.full(8, np.nan), "whole numbers"),
     ],
 )
 def test_labels_in_a_dataset_are_looked_at(labels, message, x, y):
@@ -879,6 +883,52 @@ def test_held_out_data_without_labels(alone, x, y):
     with pytest.raises(ValueError, match=r"`y` must be an array of labels"):
         model.fit(x, y, validation_data=alone(x), verbose=0)
     assert_same_weights(before, weights_of(model))
+
+
+@pytest.mark.parametrize("begin", [True, False])
+def test_what_is_frozen_and_thawed_is_so_when_it_is_loaded(begin, x, y, tmp_path):
+    """First the head, then all of it, or the other way round."""
+    model = classifier(trainable_encoder=begin)
+    for value in (not begin, begin, not begin):
+        model.trainable_encoder = value
+        model.compile("adam", jit_compile=False)
+        model.fit(x, y, verbose=0)
+        assert model.encoder.trainable == value
+    model.save(tmp_path / "model.keras")
+    for again in (
+        keras.saving.load_model(tmp_path / "model.keras"),
+        keras.models.clone_model(model),
+    ):
+        assert again.trainable_encoder is not begin
+        assert len(again.trainable_weights) == len(model.trainable_weights)
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert int(loaded.optimizer.iterations) == int(model.optimizer.iterations) == 1
+    assert len(loaded.optimizer.variables) == len(model.optimizer.variables)
+
+
+def test_a_layer_that_is_frozen_on_its_own_stays_so(tmp_path):
+    model = classifier()
+    model.encoder.layers[-1].trainable = False
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert len(again.trainable_weights) == len(model.trainable_weights)
+    assert not again.encoder.layers[-1].trainable
+
+
+def test_a_frozen_divergence_keeps_its_mean_when_it_is_loaded(x, tmp_path):
+    model = models.shallow((D,), 8, KLDivergence(0.1, momentum=0.5))
+    model.encoder.get_layer("code").trainable = False
+    model.compile("adam", jit_compile=False)
+    model.fit(x, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    clone = keras.models.clone_model(model)
+    clone.compile("adam", jit_compile=False)
+    for frozen in (model, again, clone):
+        penalty = frozen.sparse_layers[-1].sparse
+        before = to_numpy(penalty.running_mean)
+        frozen.fit(x, verbose=0)
+        np.testing.assert_array_equal(before, to_numpy(penalty.running_mean))
 
 
 def test_a_classifier_is_compiled_first(x, y):
@@ -980,6 +1030,11 @@ def test_wrong_numbers_of_sparsities(factory, shape, entries):
     message = rf"`sparsity`.*one entry a layer.*{len(entries)} entries for 2 layers"
     with pytest.raises(ValueError, match=message):
         factory(shape, (5, 4), entries)
+
+
+@factories
+def test_widths_may_come_from_a_generator(factory, shape):
+    assert factory(shape, (width for width in (5, 4))).encoder.output_shape == (None, 4)
 
 
 @factories

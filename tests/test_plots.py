@@ -102,6 +102,30 @@ def test_pareto_draws_the_front(tmp_path):
     np.testing.assert_array_equal(front.get_ydata(), [3.0, 1.0, 0.5])
 
 
+def test_pareto_counts_codes_that_are_never_zero_by_their_expected_l0(tmp_path):
+    sigmoid = pd.DataFrame({"expected_l0": [4.0, 5.0], "reconstruction": [0.4, 0.2]})
+    mixed = pd.DataFrame(
+        {
+            "l0": [1.0, np.nan],
+            "expected_l0": [np.nan, 5.0],
+            "reconstruction": [3.0, 0.2],
+        }
+    )
+    for table, expected in ((sigmoid, [4.0, 5.0]), (mixed, [1.0, 5.0])):
+        before = table.copy()
+        front = _drawn(plots.pareto(table), tmp_path).axes[0].lines[0]
+        np.testing.assert_array_equal(front.get_xdata(), expected)
+        pd.testing.assert_frame_equal(table, before)
+
+
+def test_pictures_of_a_prior_need_one():
+    with pytest.raises(ValueError, match="draws samples"):
+        plots.samples(models.shallow((4, 4, 1), 8))
+    narrow = models.variational((4, 4, 1), 8, latent_dim=1)
+    with pytest.raises(ValueError, match=r"two dimensions or more.*1"):
+        plots.latent_plane(narrow, X)
+
+
 def test_pareto_names_the_missing_column():
     with pytest.raises(ValueError, match="missing: reconstruction"):
         plots.pareto(pd.DataFrame({"l0": [1.0]}))

@@ -459,6 +459,31 @@ def test_batch_normalisation_and_a_decoder_of_another_range(rng):
     pretraining.greedy(model, _data(rng), 1, batch_size=16, verbose=0)
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_a_code_behind_batch_normalisation_has_no_range(rng, activation):
+    """In few steps the moving averages hardly move, and the codes stay in range."""
+    model = models.stacked(
+        (12,), (10, 6), activation=activation, batch_normalization=True
+    )
+    x = rng.random((512, 12), dtype="float32")
+    histories = pretraining.greedy(model, x, 20, batch_size=16, verbose=0)
+    encode = keras.Sequential([keras.layers.Input((12,)), *model.levels[0].encode])
+    code = encode.predict(x, verbose=0)
+    assert code.min() < -1 or code.max() > 1  # or this has shown nothing
+    assert len(histories[1].epoch) == 20
+
+
+def test_labels_are_no_part_of_what_is_rebuilt(rng):
+    x = _data(rng)
+    with pytest.raises(ValueError, match=r"a tuple of 2\. Pass the first"):
+        pretraining.greedy(_stack((5, 4)), (x, np.arange(len(x)) % 2), 1, verbose=0)
+
+
+def test_no_optimizer(rng):
+    with pytest.raises(ValueError, match="`optimizer` must be"):
+        pretraining.greedy(_stack((5, 4)), _data(rng), 1, optimizer=None, verbose=0)
+
+
 # Streams.
 
 
@@ -686,6 +711,34 @@ def test_a_call_that_was_cut_off_goes_on_where_it_was(tmp_path):
         )
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert names == ["level-0.npz", "level-1.npz", "settings.json"]
+
+
+def test_codes_that_a_killed_run_left_are_cleared_away(tmp_path):
+    _, go = _resumable(directory=tmp_path / "run")
+    with pytest.raises(_StoppedError):
+        go(callbacks=[_StopAt(1, 2)])
+    left = tmp_path / "run" / ".unfinished-of_a_killed_run"
+    left.mkdir()
+    (left / "train-0").write_bytes(b"codes")
+    go()
+    assert not left.exists()
+
+
+def test_weights_are_kept_in_their_own_precision(tmp_path):
+    from keras_sae.pretraining._progress import Progress
+
+    def make():
+        layer = keras.layers.Dense(5, dtype="float64")
+        return keras.Sequential([keras.layers.Input((6,), dtype="float64"), layer])
+
+    model = make()
+    for weight in model.weights:
+        weight.assign(to_numpy(weight) + np.pi)
+    progress = Progress(tmp_path / "run", {})
+    progress.save(0, model, {"epoch": [], "history": {}})
+    again = make()
+    progress.load(0, again)
+    assert_same_weights(weights_of(model), weights_of(again))
 
 
 def test_a_finished_call_is_not_repeated(tmp_path):

@@ -17,11 +17,12 @@ from keras_sae.evaluation.baselines import (
     RawPixels,
 )
 from keras_sae.evaluation.figures import evaluate
-from keras_sae.evaluation.planning import Data, planned, whole
+from keras_sae.evaluation.planning import Data, check_pairs, planned, whole
 from keras_sae.evaluation.probing import check_classes, enough, few, probe
 
 # Probes on so few labels stand beside the one on all of them.
 _FEW = (100, 1000)
+_BATCH = 64
 
 
 def compare(
@@ -31,10 +32,10 @@ def compare(
     epochs: int,
     seeds: Sequence[int] = (0,),
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     optimizer: str = "adam",
     prepare: Mapping[str, Callable[[Any, Any], Any]] | None = None,
-    fine_tuning: int = 0,
+    fine_tuning: int = 10,
     directory: str | Path | None = None,
     callbacks: Callable[[str], list] | None = None,
 ) -> Any:
@@ -54,7 +55,7 @@ def compare(
         test: The same, held out.
         epochs: Passes through the training data, the same for all.
         seeds: Each model is trained once a seed.
-        batch_size: Samples a step.
+        batch_size: Samples a step; 64 if None, or all of them where they are fewer.
         optimizer: Name of a Keras optimizer.
         prepare: Names among `builders`, and functions of model and training data
             that come before `fit`, such as greedy pretraining.
@@ -72,11 +73,12 @@ def compare(
         `summarize` takes means and spreads over the seeds.
 
     Raises:
-        ValueError: There is no model or no seed, the data do not fit a model, the
-            labels are of another number, of one class alone, or of a class that is
-            only in `test`, two names leave the same files, `prepare` names another
-            model, or `directory` holds a model of that name that was trained on
-            other data or with other settings; all of it before anything is trained.
+        ValueError: There is no model or no seed, a builder returns something else, the
+            data are no pair or do not fit a model, the labels are of another number,
+            of one class alone, or of a class that is only in `test`, two names leave
+            the same files, `prepare` names another model, or `directory` holds a model
+            of that name that was trained on other data or with other settings; all of
+            it before anything is trained.
 
     Example:
 
@@ -91,10 +93,10 @@ def compare(
     """
     import pandas as pd
 
-    if not builders:
+    if not isinstance(builders, Mapping) or not builders:
         raise ValueError(
-            "`builders` holds no model to compare. Expected a dict such as "
-            "{'L1': lambda: keras_sae.models.shallow((8, 8, 1), 64, 'l1')}."
+            f"`builders` holds no model to compare. Received: {builders!r}. Expected "
+            "e.g. {'L1': lambda: keras_sae.models.shallow((8, 8, 1), 64, 'l1')}."
         )
     seeds = whole(seeds)
     rows, width = _train(
@@ -129,7 +131,7 @@ def _train(
     epochs: int,
     seeds: Sequence[int] = (0,),
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     optimizer: str = "adam",
     prepare: Mapping[str, Callable[[Any, Any], Any]] | None = None,
     fine_tuning: int = 0,
@@ -139,6 +141,9 @@ def _train(
     """The rows of the models, and the width of the widest code."""
     builds = {n: functools.partial(_built, b, optimizer) for n, b in builders.items()}
     prepare = prepare or {}
+    check_pairs(train=train, test=test)
+    if batch_size is None:
+        batch_size = min(_BATCH, len(train[0]))
     settings = {"epochs": epochs, "batch_size": batch_size, "fine_tuning": fine_tuning}
     runs = planned(builds, train, test, seeds, settings, prepare, directory)
     rows: list[dict[str, Any]] = []
@@ -165,7 +170,13 @@ def _train(
 
 
 def _built(builder: Callable[[], Any], optimizer: str) -> Any:
-    model = builder()
+    # A model is a function as well, of its input.
+    model = builder if isinstance(builder, keras.Model) else builder()
+    if model is builder or not isinstance(model, models.Autoencoder):
+        raise ValueError(
+            "A builder must be a function without arguments that returns a new model "
+            f"of `keras_sae.models`. Received: {builder!r}, which gave {model!r}."
+        )
     if not model.compiled:
         model.compile(keras.optimizers.get(optimizer))
     return model
@@ -277,7 +288,8 @@ def held_out(model: Any, train: Data, test: Data) -> dict[str, float]:
             parts[f"probe_accuracy_{count}"] = few(labels, count)
     for name, part in parts.items():
         # Of few labels a rare class may have none.
-        blind = not codes[part].any() or len(np.unique(labels[part])) < 2
+        dead = not (codes[part].any() and np.any(held))
+        blind = dead or len(np.unique(labels[part])) < 2
         figures[name] = (
             float("nan") if blind else probe(codes[part], labels[part], held, test[1])
         )

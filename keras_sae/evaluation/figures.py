@@ -44,7 +44,8 @@ def evaluate(model: Any, x: Any, y: Any = None, seed: int = 0) -> dict[str, floa
         A dict of floats.
 
     Raises:
-        ValueError: `x` does not fit the model, or `y` does not fit `x`.
+        ValueError: `model` has no `encode` or `decode`, `x` does not fit it, or `y`
+            does not fit `x`.
 
     Example:
 
@@ -59,6 +60,11 @@ def evaluate(model: Any, x: Any, y: Any = None, seed: int = 0) -> dict[str, floa
         raise ValueError(
             f"`x` must be an array of held-out samples. Received: {x!r}. Of batches of "
             "x alone, `numpy.concatenate(list(dataset.as_numpy_iterator()))` makes one."
+        )
+    if not (hasattr(model, "encode") and hasattr(model, "decode")):
+        raise ValueError(
+            "`model` must be an autoencoder, or have `encode` and `decode` as one has. "
+            f"Received: {model!r}."
         )
     x = np.asarray(x)
     codes = model.encode(x)

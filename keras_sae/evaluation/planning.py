@@ -69,6 +69,16 @@ def planned(
     ]
 
 
+def check_pairs(**given: Any) -> None:
+    """Raises unless each is a pair of data and labels, which may be None."""
+    for name, pair in given.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(
+                f"`{name}` must be a pair of data and labels. Received: "
+                f"{type(pair).__name__}. Without labels it is `(x, None)`."
+            )
+
+
 def _of_data(data: Data) -> list[Any]:
     return [
         None if part is None else _fingerprint.fingerprint(np.asarray(part))

@@ -51,9 +51,10 @@ def probe(
             "`codes_train` and `codes_test` must be of the same units. Received: "
             f"{train.shape[1]} and {test.shape[1]} of them."
         )
-    if not train.any():
+    if not (train.any() and test.any()):
+        name = "codes_test" if train.any() else "codes_train"
         raise ValueError(
-            "`codes_train` are all zero: every unit is dead, and nothing can be "
+            f"`{name}` are all zero: every unit is dead, and nothing can be "
             "read from them. Lower the penalty's factor, or train for longer."
         )
     classifier = make_pipeline(
@@ -120,6 +121,13 @@ def _check_labels(name: str, y: np.ndarray, samples: int) -> None:
         raise ValueError(
             f"`y_{name}` must hold class labels. Received: dtype={y.dtype}. Use "
             "integers, e.g. y.astype(int)."
+        )
+    kinds = {type(label) for label in y.tolist()}
+    if len(kinds) > 1:
+        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise ValueError(
+            f"`y_{name}` must hold labels of one kind. Received: {names}. Leave "
+            "samples without a label out."
         )
 
 

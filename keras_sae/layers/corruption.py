@@ -4,6 +4,7 @@
 it scales up what it keeps, so that the clean input at inference is another one.
 """
 
+import math
 import numbers
 from typing import Any
 
@@ -108,7 +109,7 @@ class SaltAndPepper(_Corruption):
         The same.
 
     Raises:
-        ValueError: `rate` is outside [0, 1), or `low` is not below `high`.
+        ValueError: `rate` is outside [0, 1), or `low` is not below `high`, both finite.
 
     Reference:
         Vincent et al., "Stacked denoising autoencoders", JMLR 2010.
@@ -132,10 +133,11 @@ class SaltAndPepper(_Corruption):
         **kwargs: Any,
     ) -> None:
         super().__init__(rate, seed, **kwargs)
-        if not low < high:
+        real = all(isinstance(x, numbers.Real) for x in (low, high))
+        if not (real and -math.inf < low < high < math.inf):
             raise ValueError(
                 "`low` must be less than `high`: the least and the greatest value of "
-                f"the data. Received: low={low!r}, high={high!r}."
+                f"the data, both finite. Received: low={low!r}, high={high!r}."
             )
         self.low, self.high = float(low), float(high)
 

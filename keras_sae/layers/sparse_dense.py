@@ -87,6 +87,8 @@ class SparseDense(keras.layers.Layer):
         sparsity = sparsities.get(sparsity)
         self.activation = sparsities.activation(activation, sparsity)
         self.sparse = sparsities.attach(sparsity, self.activation, self.dtype_policy)
+        if self.sparse is not None and not self.trainable:
+            self.sparse.trainable = False  # as it was, where a frozen layer is loaded
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = sparsities.bias_initializer(

@@ -5,8 +5,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae.layers import SparseDense, sparsity
-from keras_sae.models import _adapting, _arguments, _demands, _feeding, _inputs, _steps
+from keras_sae.layers import SparseDense
+from keras_sae.models import (
+    _adapting,
+    _arguments,
+    _demands,
+    _feeding,
+    _inputs,
+    _ranges,
+    _steps,
+)
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 
@@ -172,7 +180,4 @@ class Checked(Exported):
         _inputs.check_range(target, self._output_bounds())
 
     def _output_bounds(self) -> tuple[float, float]:
-        outputs = [x for x in flatten(self.decoder) if hasattr(x, "activation")]
-        if not outputs:
-            return -np.inf, np.inf
-        return sparsity.bounds(outputs[-1].activation)
+        return _ranges.bounds(flatten(self.decoder))

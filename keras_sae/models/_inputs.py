@@ -34,6 +34,7 @@ def check_data(
     if spec is not None:
         parts = check_spec(spec, input_shape)
         if len(parts) > 1:
+            _check_known("target", parts[1], input_shape)
             check_target(tuple(parts[1].shape), tuple(parts[0].shape))
     elif isinstance(x, (list, tuple)):
         raise ValueError(
@@ -144,12 +145,7 @@ def check_spec(spec: Any, input_shape: tuple[int, ...]) -> tuple:
             f"Received: element_spec={spec!r}. Choose with `dataset.map`, e.g. "
             "`dataset.map(lambda element: element['image'])`."
         )
-    if shape.rank is None:
-        raise ValueError(
-            "The dataset does not say which shape its `x` has. Expected batches of "
-            f"samples of shape {input_shape}. Received: element_spec={spec!r}. Use "
-            f"`dataset.map(lambda x: tf.ensure_shape(x, {(None, *input_shape)}))`."
-        )
+    _check_known("x", parts[0], input_shape)
     if tuple(shape) == input_shape:
         raise ValueError(
             "The dataset must yield batches. Received: single samples, of shape "
@@ -158,6 +154,16 @@ def check_spec(spec: Any, input_shape: tuple[int, ...]) -> tuple:
     _check_shape(tuple(shape), input_shape)
     _check_kind(np.dtype(parts[0].dtype.as_numpy_dtype), "the dataset's x")
     return parts
+
+
+def _check_known(name: str, spec: Any, input_shape: tuple[int, ...]) -> None:
+    shape = getattr(spec, "shape", None)
+    if shape is None or shape.rank is None:
+        raise ValueError(
+            f"The dataset does not say which shape its {name} has. Expected batches of "
+            f"samples of shape {input_shape}. Received: {spec!r}. Use "
+            f"`tf.ensure_shape({name}, {(None, *input_shape)})` in `dataset.map`."
+        )
 
 
 def _check_array(x: Any, input_shape: tuple[int, ...], batch_size: int | None) -> None:

@@ -81,6 +81,21 @@ def check_spec(spec: Any, num_classes: int, of_labels: bool) -> None:
         )
 
 
+def check_first(data: Any, num_classes: int, of_labels: bool) -> None:
+    """Raises for labels in the first batch of a dataset as it would for an array.
+
+    On JAX a label that no class has would be trained on in silence.
+
+    Args:
+        data: A `tf.data.Dataset` of batches whose specification `check_spec` passes.
+        num_classes: Number of classes.
+        of_labels: As for `check_spec`.
+    """
+    check = check_labels if of_labels else check_shares
+    for _, y, *_ in data.take(1).as_numpy_iterator():
+        check(y, len(y), num_classes)
+
+
 def check_shares(y: Any, samples: int, num_classes: int) -> None:
     """Raises unless `y` holds a number for every class of each sample, as one-hot."""
     y = as_array(y)

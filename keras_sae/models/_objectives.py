@@ -78,7 +78,7 @@ def add_terms(model: Any, made: Any, data: tuple, reconstruction: Any) -> None:
     all made of it; a penalty on the code alone is added by its layer itself.
 
     Args:
-        model: An `Autoencoder` inside a training or test step.
+        model: An `Autoencoder`; what is not compiled yet takes its loss by default.
         made: What `innermost` returns.
         data: The input, and the step's target and sample weights or None.
         reconstruction: Of the input.
@@ -89,6 +89,7 @@ def add_terms(model: Any, made: Any, data: tuple, reconstruction: Any) -> None:
     target = x if y is None else y
     again = False  # as at inference: batch normalisation is to count a batch once
     shares = _steps.replicas(model)
+    loss = model._compile_loss or keras.losses.MeanSquaredError()
     step = _forward.Step(
         target=target,
         pre=made.pre,
@@ -104,9 +105,7 @@ def add_terms(model: Any, made: Any, data: tuple, reconstruction: Any) -> None:
         ),
         decode_part=lambda keep: _decode_part(model.decoder, made, keep, again),
         decode_frozen=lambda code: _frozen(model.decoder, code),
-        data_loss=lambda r: (
-            shares * model._compile_loss(target, r, weigh(weight, target))
-        ),
+        data_loss=lambda r: shares * loss(target, r, weigh(weight, target)),
         silent=made.layer.silent,
     )
     for name, value in made.layer.sparse.terms(step).items():

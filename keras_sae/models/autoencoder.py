@@ -18,6 +18,7 @@ from keras_sae.models.levels import Level, flatten, levels_of
 from keras_sae.registration import register
 
 _local = threading.local()
+_NO_STEP = (None, None, None)
 
 
 @contextmanager
@@ -42,10 +43,12 @@ class Autoencoder(Checked):
 
     The factories in `keras_sae.models` make it; any two Keras models that fit
     may be passed. `model(x)` is the reconstruction. `fit(x)` takes the input as
-    the target. The logs hold the loss, its parts, `explained_variance`, and
-    `l0`, or `expected_l0` where the code is bounded and so never exactly zero;
-    all come from the one forward pass of the step. Which way they should go Keras
-    does not know: `EarlyStopping("val_reconstruction_loss", mode="min")`.
+    the target; a loop of one's own calls `model(x, training=True)`, and finds every
+    term but the first in `model.losses`. The logs hold the loss, its parts,
+    `explained_variance`, and `l0`, or `expected_l0` where the code is bounded and so
+    never exactly zero; all come from the one forward pass of the step. Which way they
+    should go Keras does not know: `EarlyStopping("val_reconstruction_loss",
+    mode="min")`.
 
     Args:
         encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
@@ -141,10 +144,11 @@ class Autoencoder(Checked):
                 self.decoder, entries, lambda: code, training
             )
             step = getattr(_local, "step", None)
+            if step or training:  # in a loop of one's own it rebuilds its input
+                data = (inputs, *(step or _NO_STEP)[1:])
+                _objectives.add_terms(self, made, data, reconstruction)
             if step is None:
                 return reconstruction
-            data = (inputs, *step[1:])
-            _objectives.add_terms(self, made, data, reconstruction)
         if made is not None:
             # As many of the entries are on as of the code.
             code = made.code if entries is None else entries.values

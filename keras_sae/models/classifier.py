@@ -56,9 +56,8 @@ class Classifier(Exported):
                 "`num_classes` must be at least 2: there is nothing to tell apart in "
                 f"one class. Received: num_classes={num_classes}."
             )
-        self.trainable_encoder = trainable_encoder
         self.encoder = encoder
-        self.encoder.trainable = trainable_encoder
+        self.trainable_encoder = trainable_encoder
         self.head = keras.layers.Dense(
             num_classes, "softmax", name="head", dtype=self.dtype_policy
         )
@@ -69,6 +68,17 @@ class Classifier(Exported):
         del input_shape
         if not self.head.built:
             self.head.build(self.encoder.output_shape)
+
+    @property
+    def trainable_encoder(self) -> bool:
+        """Whether `fit` changes the encoder; set it, then compile again."""
+        return bool(self.encoder.trainable)
+
+    @trainable_encoder.setter
+    def trainable_encoder(self, value: bool) -> None:
+        # Set anew, it would thaw layers that are frozen on their own.
+        if self.encoder.trainable != bool(value):
+            self.encoder.trainable = bool(value)
 
     @property
     def output_shape(self) -> tuple[int | None, int]:
@@ -119,7 +129,8 @@ class Classifier(Exported):
             x: Array of shape `(samples, *input_shape)`, or a dataset of batches of
                 `(x, label)`.
             y: Labels of shape `(samples,)`, integers below `num_classes`; or what
-                the compiled loss takes, of shape `(samples, num_classes)`.
+                the compiled loss takes, of shape `(samples, num_classes)`. Of a
+                dataset the labels of the first batch are looked at.
             batch_size: Samples a step, 32 if None.
             *args: As in Keras.
             **kwargs: As in Keras.
@@ -230,6 +241,7 @@ class Classifier(Exported):
             )
         elif parts and _of_keras(self._loss()):
             _labels.check_spec(parts[1], self.num_classes, self._of_labels())
+            _labels.check_first(x, self.num_classes, self._of_labels())
 
     @property
     def _sample_shape(self) -> tuple[int, ...]:

@@ -56,7 +56,8 @@ def stacked(
     >>> [layer.name for layer in model.levels[0].encode]
     ['flatten', 'center', 'encode_1']
     """
-    count = len(_assembly.widths(units))
+    units = _assembly.widths(units)
+    count = len(units)
     everywhere = _assembly.sparsities(sparsity, count, everywhere=True)
     return deep(
         input_shape,

@@ -25,6 +25,9 @@ def samples(model: Any, count: int = 60, columns: int = 15, seed: int = 0) -> An
     Returns:
         A `matplotlib.figure.Figure`.
 
+    Raises:
+        ValueError: The model draws no samples.
+
     Example:
 
     >>> from keras_sae import models, plots
@@ -32,6 +35,11 @@ def samples(model: Any, count: int = 60, columns: int = 15, seed: int = 0) -> An
     >>> len(plots.samples(model, count=6).axes)
     6
     """
+    if not hasattr(model, "sample"):
+        raise ValueError(
+            "`model` must be one that draws samples, of `keras_sae.models.variational`."
+            f" Received: {model!r}."
+        )
     images = np.asarray(model.sample(count, seed=seed))
     title = "Samples: decoded draws from the prior"
     return _sheet(images, min(columns, count), title)
@@ -53,6 +61,9 @@ def latent_plane(model: Any, x: Any, steps: int = 11, reach: float = 2.0) -> Any
     Returns:
         A `matplotlib.figure.Figure`.
 
+    Raises:
+        ValueError: The code has one dimension, which makes no plane.
+
     Example:
 
     >>> import numpy as np
@@ -62,6 +73,11 @@ def latent_plane(model: Any, x: Any, steps: int = 11, reach: float = 2.0) -> Any
     9
     """
     means = model.encode(np.asarray(x))
+    if means.shape[1] < 2:
+        raise ValueError(
+            "A plane needs a code of two dimensions or more. Received: "
+            f"{means.shape[1]}. Build the model with latent_dim=2."
+        )
     down, across = np.sort(np.argsort(means.var(axis=0))[-2:])
     walk = np.linspace(-reach, reach, steps)
     codes = np.zeros((steps * steps, means.shape[1]), "float32")

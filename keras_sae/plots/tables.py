@@ -11,7 +11,8 @@ def pareto(table: Any, x: str = "l0", y: str = "reconstruction") -> Any:
     Args:
         table: A `pandas.DataFrame` with the columns `x` and `y`, smaller is
             better in both, and perhaps `model`, which names the points.
-        x: Column of the horizontal axis.
+        x: Column of the horizontal axis. Of `"l0"` a row without one takes its
+            `expected_l0`, as codes that are never exactly zero have.
         y: Column of the vertical axis.
 
     Returns:
@@ -28,6 +29,10 @@ def pareto(table: Any, x: str = "l0", y: str = "reconstruction") -> Any:
     >>> plots.pareto(table).axes[0].get_xlabel()
     'l0'
     """
+    if x == "l0" and "expected_l0" in table:
+        # Codes that are never zero have this in its place.
+        counts = table["l0"] if "l0" in table else table["expected_l0"]
+        table = table.assign(l0=counts.fillna(table["expected_l0"]))
     missing = [name for name in (x, y) if name not in table.columns]
     if missing:
         raise ValueError(

@@ -1,5 +1,6 @@
 """The loop that both ways of pretraining share: a level after the other."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,9 @@ _FUNCTIONS_OF_CLASSES = (
     keras.losses.sparse_categorical_crossentropy,
     keras.losses.squared_hinge,
 )
+
+# Begins the names of folders for codes, which are as large as the data.
+_CODES = ".unfinished-"
 
 # What a callback may do before or after a step.
 _OF_STEPS = (
@@ -319,10 +323,10 @@ def _workspace(
             "batch_size": plan.batch_size,
         }
         progress = Progress(plan.directory, settings)
+        for left in Path(plan.directory).glob(f"{_CODES}*"):
+            shutil.rmtree(left, ignore_errors=True)  # codes of a run that was killed
     try:
-        with tempfile.TemporaryDirectory(
-            prefix=".unfinished-", dir=plan.directory
-        ) as folder:
+        with tempfile.TemporaryDirectory(prefix=_CODES, dir=plan.directory) as folder:
             yield progress, Path(folder)
     except ValueError:
         if progress:

@@ -6,20 +6,8 @@ from typing import Any
 import keras
 
 from keras_sae.layers import Centering, Penalty, SparseDense, TiedDense
-from keras_sae.layers.corruption import MaskingNoise, SaltAndPepper
+from keras_sae.models._ranges import passes
 from keras_sae.pretraining._rbm import UNITS
-
-# At inference these pass their input on as it is, or reshaped.
-PASSES = (
-    keras.layers.InputLayer,
-    keras.layers.Flatten,
-    keras.layers.Reshape,
-    keras.layers.Dropout,
-    keras.layers.GaussianNoise,
-    keras.layers.GaussianDropout,
-    MaskingNoise,
-    SaltAndPepper,
-)
 
 
 @dataclass(frozen=True)
@@ -79,12 +67,6 @@ def parts_of(levels: list[Any], index: int) -> Parts:
             "one of them 'sigmoid'."
         )
     return Parts(code, output, center, visible, hidden)
-
-
-def passes(layer: Any) -> bool:
-    """Whether a layer, or every layer of a model in its place, is one of `PASSES`."""
-    inside = getattr(layer, "layers", [])
-    return isinstance(layer, PASSES) or (bool(inside) and all(map(passes, inside)))
 
 
 def _is_dense(layer: Any) -> bool:

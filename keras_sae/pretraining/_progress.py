@@ -70,8 +70,8 @@ class Progress:
     def save(self, level: int, model: keras.Model, logs: dict[str, Any]) -> None:
         """Keeps a finished level, whole; forgets that it was under way."""
         weights = {
-            f"weight-{i}": keras.ops.convert_to_numpy(keras.ops.cast(w, "float32"))
-            for i, w in enumerate(model.weights)
+            f"weight-{i}": keras.ops.convert_to_numpy(_of_numpy(weight))
+            for i, weight in enumerate(model.weights)
         }
         with files.whole(self._file(level)) as path:
             np.savez(path, logs=json.dumps(logs), **weights)
@@ -115,6 +115,12 @@ class Progress:
 
     def _folder(self, level: int) -> Path:
         return self.folder / f"level-{level}"
+
+
+def _of_numpy(weight: Any) -> Any:
+    """The weight, in a precision that NumPy has."""
+    known = weight.dtype != "bfloat16"
+    return weight if known else keras.ops.cast(weight, "float32")
 
 
 class Journal(keras.callbacks.Callback):

@@ -59,6 +59,11 @@ def open_source(
         ValueError: `x` is empty, has another shape, is not finite, cannot be
             read twice or never ends. Of a stream only the first batch is seen.
     """
+    if isinstance(x, tuple) and any(hasattr(part, "shape") for part in x):
+        raise ValueError(
+            "Pretraining takes data without labels, as one array or a stream of "
+            f"batches. Received: a tuple of {len(x)}. Pass the first alone."
+        )
     if is_stream(x):
         _check_stream(x, sample_shape, "validation_data" if held_out else "x")
         return x

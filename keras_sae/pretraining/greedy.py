@@ -6,13 +6,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae.layers import sparsity as sparsities
-from keras_sae.models import Autoencoder, _demands
+from keras_sae.models import Autoencoder, _demands, _ranges
 from keras_sae.models._fingerprint import nameless
 from keras_sae.pretraining import _levels
 from keras_sae.pretraining._adam import fused
 from keras_sae.pretraining._levels import Stage
-from keras_sae.pretraining._parts import passes
 
 
 def greedy(
@@ -138,34 +136,29 @@ def _fresh(optimizer: Any) -> keras.optimizers.Optimizer:
     """A new optimizer; an object passed by the user is not touched."""
     if isinstance(optimizer, keras.optimizers.Optimizer):
         return type(optimizer).from_config(optimizer.get_config())
+    if optimizer is None:
+        raise ValueError(
+            "`optimizer` must be the name of a Keras optimizer, or one. Received: None."
+        )
     return keras.optimizers.get(optimizer)
 
 
 def check_ranges(levels: list[Any]) -> None:
     """Raises if the output of a level cannot reach the code below it."""
     for index in range(1, len(levels)):
-        code, output = _last(levels[index - 1].encode), _last(levels[index].decode)
-        (low, high), reach = _bounds(code), _bounds(output)
+        below, behind = levels[index - 1].encode, levels[index].decode
+        (low, high), reach = _ranges.bounds(below), _ranges.bounds(behind)
         if low < reach[0] or high > reach[1]:
             raise ValueError(
                 f"Level {index} must rebuild the code of level {index - 1}, whose "
-                f"activation {_name(code)!r} takes values in [{low:g}, {high:g}], and "
-                f"its output activation {_name(output)!r} reaches [{reach[0]:g}, "
+                f"activation {_name(below)!r} takes values in [{low:g}, {high:g}], and "
+                f"its output activation {_name(behind)!r} reaches [{reach[0]:g}, "
                 f"{reach[1]:g}] only. Build the model with the same activation in "
                 "encoder and decoder, or a linear one in the decoder."
             )
 
 
-def _last(layers: tuple[keras.layers.Layer, ...]) -> Any:
-    """The last layer that decides which values come out."""
-    return [x for x in layers if not passes(x)][-1]
-
-
-def _bounds(layer: Any) -> tuple[float, float]:
-    activation = getattr(layer, "activation", None)
-    return (-np.inf, np.inf) if activation is None else sparsities.bounds(activation)
-
-
-def _name(layer: Any) -> str:
+def _name(layers: tuple[keras.layers.Layer, ...]) -> str:
+    layer = _ranges.last(layers)
     activation = getattr(layer, "activation", type(layer))
     return getattr(activation, "__name__", repr(activation))
