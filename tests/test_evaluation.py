@@ -379,6 +379,10 @@ NOT_COMPARABLE = {
         "Unknown name in `prepare`: 'l1'. Did you mean 'L1'",
     ),
     "no pair": ({"train": X}, r"`train` must be a pair.*ndarray.*`\(x, None\)`"),
+    "no samples": (
+        {"train": (X[:0], Y[:0]), "batch_size": None},
+        "`y_train` must be one label|`x` holds no samples",
+    ),
     "no data": ({"test": None}, "`test` must be a pair.*NoneType"),
     "a model for a builder": (
         {"builders": {"L1": models.shallow((4, 4, 1), 8)}},
@@ -404,9 +408,9 @@ def test_nothing_is_trained_where_one_part_is_wrong(given, message):
     def begun(name):
         raise AssertionError("A training has begun.")
 
-    given = {"builders": _builders(), "train": (X, Y), "test": (X, Y), **given}
+    given = {"builders": _builders(), "train": (X, Y), "test": (X, Y)} | given
     with pytest.raises(ValueError, match=message):
-        evaluation.compare(**given, epochs=1, batch_size=20, callbacks=begun)
+        evaluation.compare(**{"batch_size": 20} | given, epochs=1, callbacks=begun)
 
 
 def test_seeds_may_be_an_array_and_labels_may_be_of_the_training_alone():

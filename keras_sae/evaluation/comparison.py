@@ -143,7 +143,7 @@ def _train(
     prepare = prepare or {}
     check_pairs(train=train, test=test)
     if batch_size is None:
-        batch_size = min(_BATCH, len(train[0]))
+        batch_size = max(1, min(_BATCH, len(train[0])))  # none are refused below
     settings = {"epochs": epochs, "batch_size": batch_size, "fine_tuning": fine_tuning}
     runs = planned(builds, train, test, seeds, settings, prepare, directory)
     rows: list[dict[str, Any]] = []

@@ -122,13 +122,14 @@ def _check_labels(name: str, y: np.ndarray, samples: int) -> None:
             f"`y_{name}` must hold class labels. Received: dtype={y.dtype}. Use "
             "integers, e.g. y.astype(int)."
         )
-    kinds = {type(label) for label in y.tolist()}
-    if len(kinds) > 1:
-        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+    try:
+        np.unique(y)
+    except TypeError as error:  # None beside numbers, say: nothing can order them
+        names = ", ".join(sorted({type(label).__name__ for label in y.tolist()}))
         raise ValueError(
             f"`y_{name}` must hold labels of one kind. Received: {names}. Leave "
             "samples without a label out."
-        )
+        ) from error
 
 
 def few(y: Any, count: int, seed: int = 0) -> np.ndarray:
