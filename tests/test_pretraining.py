@@ -724,6 +724,9 @@ def test_codes_that_a_killed_run_left_are_cleared_away(tmp_path):
     assert not left.exists()
 
 
+@pytest.mark.skipif(
+    keras.config.backend() == "jax", reason="JAX has no float64 unless it is told to"
+)
 def test_weights_are_kept_in_their_own_precision(tmp_path):
     from keras_sae.pretraining._progress import Progress
 
