@@ -735,7 +735,7 @@ def test_a_loop_of_ones_own_finds_every_term_of_the_loss(x, sparsity, compiled):
     if compiled:
         twin.compile(keras.optimizers.SGD(0.0))
     found = to_numpy(twin(x, training=True))
-    own = np.mean((found - x) ** 2) + sum(float(term) for term in twin.losses)
+    own = np.mean((found - x) ** 2) + sum(to_numpy(term) for term in twin.losses)
     assert own == pytest.approx(float(expected), rel=1e-5)
     count = len(twin.losses)
     twin(x)  # at inference there is the penalty alone, as before
