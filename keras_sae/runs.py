@@ -201,9 +201,7 @@ def sweep(
         for name, builder in plan.sweeps.items()
     ]
     table = pd.concat(parts, ignore_index=True)
-    # A bounded code has its expected L0 in place of a count.
-    counts = table.get("l0", pd.Series(float("nan"), table.index))
-    table["active"] = counts.fillna(table.get("expected_l0", counts))
+    table["active"] = evaluation.active_units(table)
     _write(table, folder, "sweep", "sweep")
     with files.whole(folder / "pareto.png") as path:
         plots.pareto(table, x="active").savefig(path)

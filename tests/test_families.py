@@ -224,15 +224,19 @@ def tied_layers(model):
     return [x for x in model.decoder.layers if isinstance(x, layers.TiedDense)]
 
 
-@pytest.mark.parametrize("make", [FAMILIES["deep-tied"], FAMILIES["stacked-tied"]])
-def test_tied_layers_stay_tied(make, tmp_path):
-    model = make()
-    model.save(tmp_path / "model.keras")
-    copies = [
-        keras.saving.load_model(tmp_path / "model.keras"),
+def loaded_cloned_and_unpickled(model, folder):
+    model.save(folder / "model.keras")
+    return [
+        keras.saving.load_model(folder / "model.keras"),
         keras.models.clone_model(model),
         pickle.loads(pickle.dumps(model)),
     ]
+
+
+@pytest.mark.parametrize("make", [FAMILIES["deep-tied"], FAMILIES["stacked-tied"]])
+def test_tied_layers_stay_tied(make, tmp_path):
+    model = make()
+    copies = loaded_cloned_and_unpickled(model, tmp_path)
     for again in (model, *copies):
         kernels = [layer.kernel for layer in again.sparse_layers]
         tied = [layer.kernel for layer in tied_layers(again)[::-1]]
@@ -281,12 +285,7 @@ def test_tied_convolutions_stay_tied(name, images, tmp_path):
     model = FAMILIES[name]()
     model.compile(keras.optimizers.Adam(0.01), jit_compile=False)
     model.fit(images, epochs=2, verbose=0)
-    model.save(tmp_path / "model.keras")
-    copies = [
-        keras.saving.load_model(tmp_path / "model.keras"),
-        keras.models.clone_model(model),
-        pickle.loads(pickle.dumps(model)),
-    ]
+    copies = loaded_cloned_and_unpickled(model, tmp_path)
     for again in (model, *copies):
         up = [x for x in again.encoder.layers if hasattr(x, "kernel")]
         down = [x for x in again.decoder.layers if hasattr(x, "kernel")][::-1]

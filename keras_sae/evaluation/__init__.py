@@ -8,7 +8,6 @@ from keras_sae.evaluation.baselines import RawPixels as RawPixels
 from keras_sae.evaluation.comparison import compare as compare
 from keras_sae.evaluation.comparison import fine_tuned as fine_tuned
 from keras_sae.evaluation.comparison import held_out as held_out
-from keras_sae.evaluation.comparison import summarize as summarize
 from keras_sae.evaluation.comparison import sweep as sweep
 from keras_sae.evaluation.figures import copying as copying
 from keras_sae.evaluation.figures import evaluate as evaluate
@@ -17,6 +16,8 @@ from keras_sae.evaluation.figures import target as target
 from keras_sae.evaluation.probing import cross_probe as cross_probe
 from keras_sae.evaluation.probing import few as few
 from keras_sae.evaluation.probing import probe as probe
+from keras_sae.evaluation.tables import active_units as active_units
+from keras_sae.evaluation.tables import summarize as summarize
 from keras_sae.evaluation.training import run_name as run_name
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "DictionaryLearning",
     "RandomEncoder",
     "RawPixels",
+    "active_units",
     "atoms",
     "compare",
     "copying",

@@ -182,30 +182,6 @@ def _built(builder: Callable[[], Any], optimizer: str) -> Any:
     return model
 
 
-def summarize(table: Any) -> Any:
-    """Takes the mean of every figure over the seeds, and its standard deviation.
-
-    Args:
-        table: What `compare` returned.
-
-    Returns:
-        A `pandas.DataFrame`, a row a model in their order; of a figure `f` the
-        columns `f` (mean) and `f_spread` (standard deviation, NaN for one seed).
-
-    Example:
-
-    >>> import pandas as pd
-    >>> from keras_sae import evaluation
-    >>> table = pd.DataFrame({"model": ["a", "a"], "seed": [0, 1], "l0": [1.0, 3.0]})
-    >>> evaluation.summarize(table).round(3).to_dict("records")
-    [{'model': 'a', 'l0': 2.0, 'l0_spread': 1.414}]
-    """
-    groups = table.drop(columns="seed").groupby("model", sort=False)
-    mean, spread = groups.mean(), groups.std().add_suffix("_spread")
-    columns = [name for pair in zip(mean, spread, strict=True) for name in pair]
-    return mean.join(spread)[columns].reset_index()
-
-
 def sweep(
     builder: Callable[[float], Any],
     factors: Sequence[float],
@@ -288,8 +264,8 @@ def held_out(model: Any, train: Data, test: Data) -> dict[str, float]:
             parts[f"probe_accuracy_{count}"] = few(labels, count)
     for name, part in parts.items():
         # Of few labels a rare class may have none.
-        dead = not (codes[part].any() and np.any(held))
-        blind = dead or len(np.unique(labels[part])) < 2
+        told = len(np.unique(labels[part])) > 1
+        blind = not (told and codes[part].any() and np.any(held))
         figures[name] = (
             float("nan") if blind else probe(codes[part], labels[part], held, test[1])
         )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from keras_sae import evaluation
 from keras_sae.plots import _canvas
 
 
@@ -30,9 +31,7 @@ def pareto(table: Any, x: str = "l0", y: str = "reconstruction") -> Any:
     'l0'
     """
     if x == "l0" and "expected_l0" in table:
-        # Codes that are never zero have this in its place.
-        counts = table["l0"] if "l0" in table else table["expected_l0"]
-        table = table.assign(l0=counts.fillna(table["expected_l0"]))
+        table = table.assign(l0=evaluation.active_units(table))
     missing = [name for name in (x, y) if name not in table.columns]
     if missing:
         raise ValueError(

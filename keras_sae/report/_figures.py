@@ -101,11 +101,9 @@ def comparison(table: Any) -> Comparison:
 
 
 def _points(table: Any) -> Any:
-    """A bounded code has its expected L0 in place of a count."""
-    counts = [table[name] for name in ("l0", "expected_l0") if name in table.columns]
-    if not counts or "reconstruction" not in table.columns:
+    active = evaluation.active_units(table)
+    if active.isna().all() or "reconstruction" not in table.columns:
         return None
-    active = counts[0] if len(counts) == 1 else counts[0].fillna(counts[1])
     return table.assign(**{ACTIVE: active, ERROR: table["reconstruction"]})
 
 
