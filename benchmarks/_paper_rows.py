@@ -337,7 +337,7 @@ def digits_svm(seed: int) -> dict[str, float]:
     model.compile(keras.optimizers.Adam(3e-3))
     model.fit(x, epochs=30, batch_size=64, verbose=0)
     scores = {
-        "pixels": svm(evaluation.RawPixels().fit(x).encode),
+        "pixels": svm(evaluation.Identity().fit(x).encode),
         "random_encoder": svm(evaluation.RandomEncoder(1024, seed).fit(x).encode),
         "accuracy": svm(model.encode),
     }

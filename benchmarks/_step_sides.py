@@ -41,7 +41,7 @@ def _ours(
         if lost.any():  # so far below the others that no step of a run revives them
             code = model.sparse_layers[0]
             code.bias.assign(np.where(lost, -1e3, 0.0))
-            code.silent.assign(np.where(lost, 1e3, 0.0))
+            code.steps_since_active.assign(np.where(lost, 1e3, 0.0))
         return lambda x: model.train_on_batch(x)
 
     return make

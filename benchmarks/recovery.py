@@ -29,7 +29,7 @@ import keras
 import numpy as np
 from _timing import RESULTS, machine, record
 
-from keras_sae import callbacks, datasets, evaluation, layers, metrics, models
+from keras_sae import callbacks, datasets, layers, metrics, models
 
 PAGE = Path(__file__).parents[1] / "docs" / "recovery.md"
 BATCH = 1024
@@ -165,7 +165,7 @@ def run(task: Task, data: Data, method: type, seed: int) -> dict[str, float]:
         verbose=0,
     )
     seconds = time.perf_counter() - begin
-    codes, atoms = model.encode(data.x), evaluation.atoms(model)
+    codes, atoms = model.encode(data.x), model.dictionary()
     rebuilt = model.predict(data.x, verbose=0)
     pairs = metrics.matching(data.features, atoms)
     return {
@@ -280,7 +280,7 @@ On our features, annealed over the first third: .992 and .991 with free atoms (b
 of its own start .965 (two seeds each). At the held rate, steered to the true L0 by
 `callbacks.SparsityTarget`: `Gated` .955, an L1 penalty with atoms at unit norm .904. At
 a rate of 5e-2, which is not the task's, with a cosine, on our features: `k` from 6
-.997, from 3 .990; resampling of dead units (`callbacks.DeadUnits(revive=...)`, 40
+.997, from 3 .990; resampling of dead units (`callbacks.DeadUnits(resample=...)`, 40
 times) beside the auxiliary loss .989, in its place .868. Also there, without annealing:
 deadness after 10 steps .988, a weight of the auxiliary loss of 1/4 .969, a rate that
 falls in steps .987, `JumpReLU(target_l0=3.2)`, which revives nothing, .891; rates of
@@ -291,7 +291,7 @@ between .984 and .990 on seed 3 of SAELens's; a cosine from 1e-3 with beta_2 = .
 on seed 0. At 1e-2 with a cosine on our features BatchTopK .995, TopK .952, which is
 more than at the task's rate; and there the published auxiliary loss, in which half as
 many dead units as there are dimensions rebuild the residual together
-(`layers.AuxK(units=None)`), left many units dead and recovered less; four of them were
+(`layers.AuxK(k_aux=None)`), left many units dead and recovered less; four of them were
 in between, and one was best, which is why `auxiliary="auto"` takes one. Together the
 dead units learn a dense code of the residual, in which none is large enough to be
 chosen; alone each learns a feature. A weight of 1 instead of 1/32 was worse, and so was

@@ -83,10 +83,10 @@ def machine(name: str) -> str:
     return f"On {cores} cores ({shape['processor']}, {memory} GiB), with {versions}."
 
 
-def selectivity() -> str:
+def copying_gap() -> str:
     """Explained variance and copying, with a penalty and without."""
     rows = []
-    for row in read("selectivity")["rows"]:
+    for row in read("copying_gap")["rows"]:
         shares = [f"{row[k]:.3f}" for k in ("explained_variance", "copying")]
         dead = f"{row['dead_fraction']:.0%}"
         rows.append(
@@ -115,7 +115,7 @@ FIGURES = {
         fit_speed,
         pretraining_speed,
         machine,
-        selectivity,
+        copying_gap,
         tuning_workers,
     )
 }

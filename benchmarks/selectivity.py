@@ -1,6 +1,6 @@
 """Does a penalty stop a model from copying its input? Fashion-MNIST, L1 1e-4.
 
-    TFDS_DATA_DIR=... python benchmarks/selectivity.py [--epochs 10]
+    TFDS_DATA_DIR=... python benchmarks/copying_gap.py [--epochs 10]
 
 For as many units as pixels (784) and for 1,024: our shallow model without and with
 the penalty, and the same with centring and unit-norm atoms off, which is the graph
@@ -23,7 +23,7 @@ from keras_sae import datasets, evaluation, models, regularizers
 SHAPE = (28, 28, 1)
 FACTOR = 1e-4
 PLAIN = {"centering": False, "unit_norm": False}
-COLUMNS = ["explained_variance", "copying", "selectivity", "l0", "dead_fraction"]
+COLUMNS = ["explained_variance", "copying", "copying_gap", "l0", "dead_fraction"]
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     settings = {"epochs": options.epochs, "batch": 256, "factor": FACTOR, "seed": 0}
     record(
-        "selectivity",
+        "copying_gap",
         {
             "settings": settings,
             "machine": machine(),

@@ -84,7 +84,7 @@ def side(place: Path, epochs: int, trials: int, workers: int) -> None:
     from keras_sae import tuning
 
     words = [str(place), str(epochs), str(trials)]
-    tuning.distribute([sys.executable, __file__, "--member", *words], workers)
+    tuning.launch_workers([sys.executable, __file__, "--member", *words], workers)
 
 
 def epochs_for(seconds: float) -> int:

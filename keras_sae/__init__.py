@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from keras_sae import callbacks as callbacks
 from keras_sae import datasets as datasets
-from keras_sae import estimators as estimators
 from keras_sae import evaluation as evaluation
 from keras_sae import export as export
 from keras_sae import layers as layers
@@ -15,6 +14,7 @@ from keras_sae import plots as plots
 from keras_sae import pretraining as pretraining
 from keras_sae import regularizers as regularizers
 from keras_sae import report as report
+from keras_sae import wrappers as wrappers
 
 if TYPE_CHECKING:
     from keras_sae import tuning as tuning

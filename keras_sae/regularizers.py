@@ -10,8 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae import checks
-from keras_sae.registration import register
+from keras_sae.utils import validation as checks
+from keras_sae.utils.serialization import register
 
 # Below this the series of u - log(1 + u) is exact in float32, where the
 # difference itself has already lost half of its digits.

@@ -139,7 +139,7 @@ def write_report(plan: Plan, data: Data, folder: Path, *, seed: int) -> Path:
 
     trained, histories = _trained(plan, folder, seed)
     name = json.loads((folder / "settings.json").read_text()).get("dataset", "")
-    return report.write(
+    return report.write_report(
         trained,
         data[1],
         folder / "report.html",

@@ -72,7 +72,7 @@ def run(
             seed=seed,
             **options,
         )
-    except (tuning.UnmetLimitError, tuning.FailedTrialsError) as error:
+    except (tuning.ConstraintError, tuning.FailedTrialsError) as error:
         write(tuning.trials(error.tuner), folder)
         raise
     if workers.is_member() and not workers.is_chief():

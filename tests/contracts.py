@@ -62,7 +62,7 @@ def _sparse(sparsity: Any = None, **defaults: Any) -> Callable[..., Any]:
 
 
 def _penalty(regularizer: Any, bounds: tuple[float, float]) -> Callable[..., Any]:
-    return lambda **kwargs: layers.Penalty(regularizer, bounds, **kwargs)
+    return lambda **kwargs: layers.ActivityPenalty(regularizer, bounds, **kwargs)
 
 
 # `SparseDense` has kernel and bias, and counts silent steps; a penalty has its
@@ -70,7 +70,7 @@ def _penalty(regularizer: Any, bounds: tuple[float, float]) -> Callable[..., Any
 LAYERS = {
     "SparseDense": LayerCase(_sparse(), 2, 1),
     "SparseDense-no-bias": LayerCase(_sparse(use_bias=False), 1, 1),
-    "SparseDense-rows": LayerCase(_sparse(unit_rows=True), 2, 1),
+    "SparseDense-rows": LayerCase(_sparse(transposed_kernel=True), 2, 1),
     "SparseDense-l1": LayerCase(_sparse("l1"), 2, 2, losses=1),
     "SparseDense-kl": LayerCase(_sparse("kl"), 2, 2, losses=1),
     "SparseDense-tanh": LayerCase(_sparse("kl", activation="tanh"), 2, 2, losses=1),
@@ -80,15 +80,19 @@ LAYERS = {
     "SparseDense-keras": LayerCase(
         _sparse(keras.regularizers.L1L2(1e-3, 1e-3)), 2, 2, losses=1
     ),
-    "Penalty-l1": LayerCase(_penalty(L1(0.1), (0.0, 1.0)), 0, 1, losses=1),
-    "Penalty-kl": LayerCase(_penalty(KLDivergence(0.1), (-1.0, 1.0)), 0, 1, losses=1),
+    "ActivityPenalty-l1": LayerCase(_penalty(L1(0.1), (0.0, 1.0)), 0, 1, losses=1),
+    "ActivityPenalty-kl": LayerCase(
+        _penalty(KLDivergence(0.1), (-1.0, 1.0)), 0, 1, losses=1
+    ),
     # A selection has no variables, but for a `k` that moves, and the threshold of a
     # batch with the count of its steps.
     "TopK": LayerCase(lambda **kw: layers.TopK(3, **kw), 0, 0),
     "TopK-annealed": LayerCase(lambda **kw: layers.TopK(3, initial_k=6, **kw), 0, 1),
     "BatchTopK": LayerCase(lambda **kw: layers.BatchTopK(3, **kw), 0, 2),
-    "AtomDense": LayerCase(lambda **kw: layers.AtomDense(5, **kw), 2, 0),
-    "Lifetime": LayerCase(lambda **kw: layers.Lifetime(0.5, **kw), 0, 0),
+    "UnitNormDense": LayerCase(lambda **kw: layers.UnitNormDense(5, **kw), 2, 0),
+    "LifetimeSparsity": LayerCase(
+        lambda **kw: layers.LifetimeSparsity(0.5, **kw), 0, 0
+    ),
     "JumpReLU": LayerCase(
         lambda **kw: layers.JumpReLU(0.1, threshold=0.1, bandwidth=2.0, **kw),
         1,
@@ -115,8 +119,8 @@ LAYERS = {
     "MaskingNoise": LayerCase(
         lambda **kw: layers.MaskingNoise(0.5, **kw), 0, 0, seeds=1
     ),
-    "SaltAndPepper": LayerCase(
-        lambda **kw: layers.SaltAndPepper(0.5, **kw), 0, 0, seeds=1
+    "SaltAndPepperNoise": LayerCase(
+        lambda **kw: layers.SaltAndPepperNoise(0.5, **kw), 0, 0, seeds=1
     ),
     "Sampling": LayerCase(
         lambda **kw: layers.Sampling(0.1, **kw), 0, 1, losses=1, seeds=1
@@ -215,7 +219,7 @@ MODELS = {
 # Parts of a model that are no layers, but saved with it.
 PARTS = {
     "GaussianLikelihood": lambda: models.GaussianLikelihood(0.25),
-    "AuxK": lambda: layers.AuxK(units=4, factor=0.5, dead_after=7),
+    "AuxK": lambda: layers.AuxK(k_aux=4, factor=0.5, dead_after=7),
     "BernoulliLikelihood": models.BernoulliLikelihood,
     # A layer of images, which `SAMPLE` is none of: tests/test_families.py.
     "TiedConv2DTranspose": lambda: layers.TiedConv2DTranspose("source", 2, 3),
@@ -226,7 +230,7 @@ CALLBACKS: dict[str, Callable[[], keras.callbacks.Callback]] = {
     "SparsityTarget": lambda: callbacks.SparsityTarget(l0=2.5),
     "DeadUnits": lambda: callbacks.DeadUnits(),
     "TensorBoard": lambda: callbacks.TensorBoard(tempfile.mkdtemp(), batch(samples=8)),
-    "DeadUnits-revive": lambda: callbacks.DeadUnits(revive=batch(samples=8)),
+    "DeadUnits-revive": lambda: callbacks.DeadUnits(resample=batch(samples=8)),
 }
 
 # Public classes without a case, and why.
@@ -235,15 +239,15 @@ EXEMPT = {
     "keras_sae.evaluation.DictionaryLearning": _BASELINE,
     "keras_sae.evaluation.PCA": _BASELINE,
     "keras_sae.evaluation.RandomEncoder": _BASELINE,
-    "keras_sae.evaluation.RawPixels": _BASELINE,
+    "keras_sae.evaluation.Identity": _BASELINE,
     "keras_sae.datasets.Superposition": "data, no Keras object",
     "keras_sae.layers.Weighted": "what layers with a penalty are made from",
-    "keras_sae.estimators.SparseAutoencoder": "scikit-learn's own checks hold it",
+    "keras_sae.wrappers.SparseAutoencoder": "scikit-learn's own checks hold it",
     "keras_sae.models.Level": "a view of a model's own layers, never saved",
     "keras_sae.tuning.FailedTrialsError": "an exception",
     "keras_sae.tuning.ReconstructionUnderL0": "keras-tuner's: a rule, never saved",
     "keras_sae.tuning.SparsityHyperModel": "keras-tuner's: a space, never saved",
-    "keras_sae.tuning.UnmetLimitError": "an exception",
+    "keras_sae.tuning.ConstraintError": "an exception",
 }
 
 

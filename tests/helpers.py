@@ -14,7 +14,7 @@ tensorflow_only = pytest.mark.skipif(
 def matrix(layer) -> np.ndarray:
     """`W` of a `SparseDense`, of shape `(input_dim, units)`."""
     kernel = to_numpy(layer.kernel)
-    return kernel.T if layer.unit_rows else kernel
+    return kernel.T if layer.transposed_kernel else kernel
 
 
 def to_numpy(tensor) -> np.ndarray:

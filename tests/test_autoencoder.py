@@ -727,7 +727,7 @@ def test_the_range_of_the_output_is_that_of_its_last_layer(x, decoder, low, high
 )
 def test_a_loop_of_ones_own_finds_every_term_of_the_loss(x, sparsity, compiled):
     model = models.shallow(SHAPE, UNITS, sparsity)
-    model.sparse_layers[0].silent.assign(np.arange(UNITS) % 3.0)
+    model.sparse_layers[0].steps_since_active.assign(np.arange(UNITS) % 3.0)
     twin = keras.models.clone_model(model)
     twin.set_weights(model.get_weights())
     model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
@@ -763,7 +763,7 @@ def test_fit_goes_on_from_what_adapt_has_set(rng, location):
     ("sparsity", "activation", "name"),
     [
         (layers.TopK(2), "sigmoid", "l0"),
-        (layers.Lifetime(0.5), "sigmoid", "l0"),
+        (layers.LifetimeSparsity(0.5), "sigmoid", "l0"),
         (L1(0.1), "sigmoid", "expected_l0"),
         (None, "sigmoid", "expected_l0"),
         (None, "relu", "l0"),

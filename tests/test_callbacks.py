@@ -8,7 +8,7 @@ import pytest
 from helpers import to_numpy
 
 from keras_sae import callbacks, datasets, layers, metrics, models, regularizers
-from keras_sae.layers import Penalty
+from keras_sae.layers import ActivityPenalty
 
 X = np.random.default_rng(0).random((64, 12), dtype="float32")
 
@@ -49,8 +49,8 @@ def test_warmup_scales_the_loss():
 def test_warmup_leaves_the_full_weight_behind():
     model = _model()
     model.fit(X, epochs=2, verbose=0, callbacks=[callbacks.SparsityWarmup(1)])
-    penalty = model.sparse_layers[0].sparse
-    assert isinstance(penalty, Penalty)
+    penalty = model.sparse_layers[0].sparsity
+    assert isinstance(penalty, ActivityPenalty)
     assert float(penalty.scale) == 1.0
 
 
@@ -124,11 +124,11 @@ def test_revived_units_fire_again(sparsity):
     model = _model(sparsity, units=8)
     _kill(model, [0, 3])
     if isinstance(sparsity, layers.JumpReLU | layers.Gated):
-        for own, _ in model.sparse_layers[0].sparse.starts():
+        for own, _ in model.sparse_layers[0].sparsity.starts():
             values = to_numpy(own).copy()
             values[[0, 3]] = 1e3 if isinstance(sparsity, layers.JumpReLU) else -1e3
             own.assign(values)
-    watch = callbacks.DeadUnits(revive=X)
+    watch = callbacks.DeadUnits(resample=X)
     logs = model.fit(X, epochs=3, batch_size=16, verbose=0, callbacks=[watch]).history
     assert logs["dead_units"][0] >= 2 / 8
     assert logs["dead_units"][-1] < logs["dead_units"][0]
@@ -139,7 +139,7 @@ def test_no_two_units_are_revived_as_the_same():
     model = _model(units=8)
     dead = np.arange(1, 8)
     _kill(model, dead)
-    watch = callbacks.DeadUnits(revive=X[:9])
+    watch = callbacks.DeadUnits(resample=X[:9])
     watch.set_model(model)
     watch._restart(model.sparse_layers[-1], dead)
     atoms = keras.ops.convert_to_numpy(model.decoder.layers[1].kernel)[dead]
@@ -150,7 +150,7 @@ def test_a_revived_atom_is_a_residual_at_unit_norm():
     model = _model(units=8)
     _kill(model, [4])
     before = X - model.predict(X, verbose=0)
-    watch = callbacks.DeadUnits(revive=X)
+    watch = callbacks.DeadUnits(resample=X)
     watch.set_model(model)
     watch._restart(model.sparse_layers[-1], np.array([4]))
     atom = keras.ops.convert_to_numpy(model.decoder.layers[1].kernel)[4]
@@ -163,7 +163,7 @@ def test_revival_forgets_the_moments(sparsity):
     model = models.shallow((12,), 8, sparsity)
     model.compile(keras.optimizers.Adam(1e-2))
     model.fit(X, verbose=0)
-    watch = callbacks.DeadUnits(revive=X)
+    watch = callbacks.DeadUnits(resample=X)
     watch.set_model(model)
     watch._restart(model.sparse_layers[-1], np.array([4]))
     kernel = model.sparse_layers[-1].kernel
@@ -188,7 +188,7 @@ def test_a_revived_unit_outlives_an_average_of_the_weights():
     adam = keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.99)
     model.compile(adam)
     _kill(model, [4])
-    watch = callbacks.DeadUnits(revive=X)
+    watch = callbacks.DeadUnits(resample=X)
     model.fit(X, epochs=3, batch_size=32, verbose=0, callbacks=[watch])
     atoms = keras.ops.convert_to_numpy(model.decoder.layers[1].kernel)
     # Means of unit vectors that move: a little shorter than one, no less.
@@ -197,8 +197,8 @@ def test_a_revived_unit_outlives_an_average_of_the_weights():
 
 def test_a_tied_model_cannot_be_revived():
     model = _model(tied=True)
-    with pytest.raises(ValueError, match="DeadUnits\\(revive=None\\)"):
-        model.fit(X, verbose=0, callbacks=[callbacks.DeadUnits(revive=X)])
+    with pytest.raises(ValueError, match="DeadUnits\\(resample=None\\)"):
+        model.fit(X, verbose=0, callbacks=[callbacks.DeadUnits(resample=X)])
 
 
 # SparsityTarget.
@@ -290,7 +290,7 @@ def test_what_pushes_both_ways_is_not_saved(digits, tmp_path):
     assert np.abs(history["sparsity_scale"]).min() > 0
     for epoch in (1, 2, 3):
         saved = keras.saving.load_model(tmp_path / f"{epoch}.keras")
-        assert float(to_numpy(saved.sparse_layers[-1].sparse.scale)) == 0
+        assert float(to_numpy(saved.sparse_layers[-1].sparsity.scale)) == 0
 
 
 def test_a_target_that_is_missed_is_not_passed_over(digits):

@@ -126,7 +126,7 @@ def test_train_takes_its_settings(tmp_path):
     import keras
 
     model = keras.saving.load_model(out / "shallow-seed0.keras")
-    regularizer = model.sparse_layers[0].sparse.regularizer
+    regularizer = model.sparse_layers[0].sparsity.regularizer
     assert (regularizer.target, regularizer.factor) == (0.1, 0.5)
     assert model.decoder.layers[1].kernel is model.sparse_layers[0].kernel
     np.testing.assert_allclose(float(model.optimizer.learning_rate), 5e-3, rtol=1e-6)

@@ -6,10 +6,10 @@ import pytest
 from helpers import to_numpy
 
 from keras_sae import layers, models
-from keras_sae.registration import register
+from keras_sae.utils.serialization import register
 
 RATE = 0.3
-NOISES = {"masking": layers.MaskingNoise, "salt": layers.SaltAndPepper}
+NOISES = {"masking": layers.MaskingNoise, "salt": layers.SaltAndPepperNoise}
 noises = pytest.mark.parametrize("cls", NOISES.values(), ids=NOISES)
 
 
@@ -50,7 +50,7 @@ def test_masks_are_drawn_for_each_value_on_its_own(x):
 
 
 def test_salt_and_pepper_are_equally_likely(x):
-    layer = layers.SaltAndPepper(RATE, low=-2.0, high=3.0)
+    layer = layers.SaltAndPepperNoise(RATE, low=-2.0, high=3.0)
     y = to_numpy(layer(x, training=True))
     salt, pepper = y == 3, y == -2
     assert within(int(salt.sum()), x.size, RATE / 2)
@@ -85,7 +85,7 @@ def test_bad_rates(cls, rate):
 )
 def test_salt_lies_above_pepper(low, high):
     with pytest.raises(ValueError, match=f"`low`.*low={low!r}, high={high!r}"):
-        layers.SaltAndPepper(0.1, low=low, high=high)
+        layers.SaltAndPepperNoise(0.1, low=low, high=high)
 
 
 # In a model.
@@ -133,7 +133,7 @@ def test_the_target_stays_clean(make, rng):
         layers.MaskingNoise(RATE),
         keras.layers.GaussianNoise(0.2),
         keras.layers.Dropout(0.5),
-        keras.saving.serialize_keras_object(layers.SaltAndPepper(RATE)),
+        keras.saving.serialize_keras_object(layers.SaltAndPepperNoise(RATE)),
     ],
     ids=["masking", "gaussian", "dropout", "config"],
 )

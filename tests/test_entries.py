@@ -8,11 +8,11 @@ from keras import ops
 
 from keras_sae import layers, models
 from keras_sae.layers import SparseDense, _entries, _top, auxiliary
-from keras_sae.layers._entries import Entries
+from keras_sae.ops.sparse_code import SparseCode
 
 
-def entries_of(rng, shared: bool) -> tuple[Entries, np.ndarray]:
-    """Entries, three a sample on average, and the code that they make."""
+def entries_of(rng, shared: bool) -> tuple[SparseCode, np.ndarray]:
+    """SparseCode, three a sample on average, and the code that they make."""
     code = np.zeros((6, 10), "float32")
     if shared:
         places = rng.permutation(60)[:18]
@@ -25,7 +25,7 @@ def entries_of(rng, shared: bool) -> tuple[Entries, np.ndarray]:
     as_ints = [np.reshape(v, (6, 3)).astype("int32") for v in (columns, rows)]
     columns, rows = (ops.convert_to_tensor(v) for v in as_ints)
     values = ops.convert_to_tensor(values.reshape(6, 3))
-    return Entries(values, columns, rows if shared else None), code
+    return SparseCode(values, columns, rows if shared else None), code
 
 
 shared = pytest.mark.parametrize("shared", [False, True], ids=["rows", "batch"])
@@ -100,9 +100,9 @@ def test_a_step_is_that_of_the_dense_products(name, rng, monkeypatch):
     """Three steps of SGD with all gradients, by entries and by dense products."""
     x = rng.normal(size=(32, 3, 4)).astype("float32")
     calls = []
-    decoded = layers.AtomDense.from_entries
+    decoded = layers.UnitNormDense.from_entries
     monkeypatch.setattr(
-        layers.AtomDense,
+        layers.UnitNormDense,
         "from_entries",
         lambda self, entries: calls.append(1) or decoded(self, entries),
     )
@@ -162,7 +162,7 @@ def test_a_dead_unit_whose_pre_activation_is_zero_is_revived_too():
 def chained(sparsity, **options):
     encoder = models.shallow((6,), 8, sparsity, centering=False).encoder
     code = keras.Input((8,))
-    decoder = keras.Model(code, layers.AtomDense(6, **options)(code))
+    decoder = keras.Model(code, layers.UnitNormDense(6, **options)(code))
     model = models.Autoencoder(encoder, decoder)
     model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
     return model
@@ -196,7 +196,7 @@ def test_a_layer_that_is_used_twice_is_applied_twice(rng):
     """Such a decoder is no chain of its layers, and is called as it is."""
     x = rng.normal(size=(8, 6)).astype("float32")
     inputs, twice = keras.Input((20,)), keras.layers.Dense(6)
-    outputs = twice(twice(layers.AtomDense(6)(inputs)))
+    outputs = twice(twice(layers.UnitNormDense(6)(inputs)))
     encoder = models.shallow((6,), 20, layers.TopK(3)).encoder
     model = models.Autoencoder(encoder, keras.Model(inputs, outputs))
     model.compile(keras.optimizers.SGD(0.0))
@@ -214,11 +214,11 @@ def test_sums_in_half_precision_do_not_stand_still(outer, dtype, shared):
     ones = ops.ones((n, 1), dtype=dtype)
     zero = ops.zeros((n, 1), dtype="int32")
     rows = ops.cast(ops.arange(n)[:, None], "int32") if shared else None
-    total = outer(Entries(ones, zero, rows), ops.ones((n, 2), dtype=dtype), 3)
+    total = outer(SparseCode(ones, zero, rows), ops.ones((n, 2), dtype=dtype), 3)
     np.testing.assert_array_equal(to_numpy(ops.cast(total, "float32"))[0], [n, n])
     bias = _entries._sum_by(ones, zero, 3)
     assert float(to_numpy(ops.cast(bias, "float32"))[0]) == n
-    wide = Entries(ops.ones((1, n), dtype=dtype), ops.zeros((1, n), dtype="int32"))
+    wide = SparseCode(ops.ones((1, n), dtype=dtype), ops.zeros((1, n), dtype="int32"))
     kernel = ops.ones((3, 2), dtype=dtype)
     decoded = to_numpy(ops.cast(_entries.decoded(wide, kernel), "float32"))
     np.testing.assert_array_equal(decoded, [[n, n]])
@@ -228,20 +228,22 @@ def test_sums_in_half_precision_do_not_stand_still(outer, dtype, shared):
 def test_unit_rows_change_where_the_kernel_lies_alone(name, rng):
     x = rng.normal(size=(32, 12)).astype("float32")
 
-    def trained(unit_rows):
+    def trained(transposed_kernel):
         keras.utils.set_random_seed(0)
         model = models.shallow(
             (12,),
             40,
             SPARSITIES[name](),
-            unit_rows=unit_rows,
-            transposed_start=False,
+            transposed_kernel=transposed_kernel,
+            tied_initialization=False,
             kernel_initializer="he_normal",  # as wide as what comes in alone
         )
         model.compile(keras.optimizers.SGD(0.5))
         model.train_on_batch(x)
         layer = model.sparse_layers[0]
-        assert tuple(layer.kernel.shape) == ((40, 12) if unit_rows else (12, 40))
+        assert tuple(layer.kernel.shape) == (
+            (40, 12) if transposed_kernel else (12, 40)
+        )
         rest = [to_numpy(v) for v in model.weights if v is not layer.kernel]
         return [matrix(layer), *rest]
 
@@ -261,7 +263,7 @@ def test_unit_rows_change_where_the_kernel_lies_alone(name, rng):
 )
 def test_rows_where_a_gradient_is_of_few_units(sparsity, settings, expected):
     model = models.shallow((12,), 40, sparsity, **settings)
-    assert model.sparse_layers[0].unit_rows is expected
+    assert model.sparse_layers[0].transposed_kernel is expected
 
 
 def test_the_gradient_reaches_what_lies_before_the_code(rng):
@@ -282,7 +284,7 @@ def test_the_gradient_reaches_what_lies_before_the_code(rng):
 
 
 def test_atoms_move_along_the_sphere(rng):
-    layer = layers.AtomDense(4, use_bias=False)
+    layer = layers.UnitNormDense(4, use_bias=False)
     layer.build((None, 10))
     model = keras.Sequential([keras.Input((10,)), layer])
     model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)

@@ -12,16 +12,16 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from keras_sae import estimators, models
-from keras_sae.estimators import autoencoder
+from keras_sae import models, wrappers
 from keras_sae.regularizers import L1
+from keras_sae.wrappers import autoencoder
 
 X = np.random.default_rng(0).random((40, 6))
 Y = (X[:, 0] > X[:, 1]).astype(int)
 
 
 def _small(**kwargs):
-    return estimators.SparseAutoencoder(
+    return wrappers.SparseAutoencoder(
         **{"units": 3, "epochs": 1, "random_state": 0, **kwargs}
     )
 
@@ -96,7 +96,7 @@ def test_the_settings_reach_the_fit():
         optimizer=optimizer,
         learning_rate=0.0625,
     ).fit(X)
-    assert fitted.model_.sparse_layers[0].sparse.regularizer.factor == 0.125
+    assert fitted.model_.sparse_layers[0].sparsity.regularizer.factor == 0.125
     assert len(fitted.history_["loss"]) == 2
     assert int(fitted.model_.optimizer.iterations) == 4
     assert float(fitted.model_.optimizer.learning_rate) == 0.0625
@@ -175,4 +175,4 @@ def test_codes_of_another_width(fitted):
 
 def test_what_is_not_there_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'Sparse'"):
-        estimators.Sparse  # noqa: B018
+        wrappers.Sparse  # noqa: B018

@@ -49,7 +49,7 @@ def adapted(model):
 
 def prepared(model):
     """A model on data of unit size, whose weights start as atoms."""
-    options = {"unit_norm": True, "transposed_start": True, "scaling": True}
+    options = {"unit_norm": True, "tied_initialization": True, "scaling": True}
     return adapted(model(**options))
 
 
@@ -60,7 +60,7 @@ FAMILIES = {
     "deep-norm": lambda: models.deep((D,), (5, 4), "l1", batch_normalization=True),
     "deep-contractive": lambda: models.deep((D,), (5, 4), contractive=0.1),
     "deep-noise": lambda: models.deep(
-        (D,), (5, 4), corruption=layers.SaltAndPepper(0.2)
+        (D,), (5, 4), corruption=layers.SaltAndPepperNoise(0.2)
     ),
     "stacked": lambda: models.stacked((D,), (5, 4), "kl"),
     "stacked-tied": lambda: models.stacked((D,), (5, 4), L1(0.01), tied=True),
@@ -347,7 +347,7 @@ def test_penalties_of_every_layer_are_added(x):
 
 def test_a_single_sparsity_is_the_code_s_in_deep_and_everyone_s_in_stacked():
     def kinds(model):
-        return [getattr(x.sparse, "regularizer", None) for x in model.sparse_layers]
+        return [getattr(x.sparsity, "regularizer", None) for x in model.sparse_layers]
 
     penalty = L1(0.1)
     assert kinds(models.deep((D,), (5, 4, 3), penalty)) == [None, None, penalty]
@@ -405,7 +405,7 @@ def test_atoms_of_every_layer_stay_at_unit_norm(x, tied):
 
 
 def test_every_layer_may_start_as_the_transpose_of_its_mirror():
-    model = models.deep((D,), (5, 4, 3), transposed_start=True)
+    model = models.deep((D,), (5, 4, 3), tied_initialization=True)
     mirrors = [model.decoder.get_layer(f"decode_{n}") for n in (2, 3)]
     for layer, mirror in zip(
         model.sparse_layers, [model.decoder.get_layer("output"), *mirrors], strict=True
@@ -416,7 +416,7 @@ def test_every_layer_may_start_as_the_transpose_of_its_mirror():
 @pytest.mark.parametrize("sparsity", [None, "l1"])
 def test_atoms_of_a_variational_model(x, sparsity):
     model = models.variational(
-        (D,), 5, 3, sparsity=sparsity, unit_norm=True, transposed_start=True
+        (D,), 5, 3, sparsity=sparsity, unit_norm=True, tied_initialization=True
     )
     output, inner = (model.decoder.get_layer(n) for n in ("output", "decode_2"))
     mean = model.encoder.get_layer("mean" if sparsity else "posterior")
@@ -432,7 +432,7 @@ def test_atoms_of_a_variational_model(x, sparsity):
 
 
 def test_atoms_of_a_convolutional_model(images):
-    options = {"unit_norm": True, "transposed_start": True}
+    options = {"unit_norm": True, "tied_initialization": True}
     model = models.convolutional(IMAGE, (4, 3), layers.TopK(1), **options)
     [code], atoms = model.sparse_layers, model.decoder.get_layer("decode_2")
     np.testing.assert_array_equal(to_numpy(code.kernel), to_numpy(atoms.kernel).T)
@@ -443,12 +443,12 @@ def test_atoms_of_a_convolutional_model(images):
 
 
 def test_a_pooled_code_has_no_transpose():
-    with pytest.raises(ValueError, match=r"`transposed_start`.*leaves 4 of "):
+    with pytest.raises(ValueError, match=r"`tied_initialization`.*leaves 4 of "):
         models.convolutional(
             IMAGE,
             (4, 3),
             pooling=keras.layers.GlobalAveragePooling2D(),
-            transposed_start=True,
+            tied_initialization=True,
         )
 
 
@@ -924,7 +924,7 @@ def test_a_frozen_divergence_keeps_its_mean_when_it_is_loaded(x, tmp_path):
     clone = keras.models.clone_model(model)
     clone.compile("adam", jit_compile=False)
     for frozen in (model, again, clone):
-        penalty = frozen.sparse_layers[-1].sparse
+        penalty = frozen.sparse_layers[-1].sparsity
         before = to_numpy(penalty.running_mean)
         frozen.fit(x, verbose=0)
         np.testing.assert_array_equal(before, to_numpy(penalty.running_mean))

@@ -6,7 +6,7 @@ import pytest
 from helpers import BACKEND, gradient, matrix, to_numpy, total
 from keras import ops
 
-from keras_sae import callbacks, datasets, evaluation, layers, metrics, models
+from keras_sae import callbacks, datasets, layers, metrics, models
 
 
 def top_k(a: np.ndarray, k: int) -> np.ndarray:
@@ -113,36 +113,36 @@ def test_batch_top_k_leaves_its_threshold_where_no_unit_is_on(a):
     assert float(layer.threshold) == before > 0
 
 
-# Lifetime.
+# LifetimeSparsity.
 
 
 def test_a_share_of_less_than_a_sample_is_one_sample(rng):
     a = rng.random((8, 4)).astype("float32")
-    code = to_numpy(layers.Lifetime(1e-6)(a, training=True))
+    code = to_numpy(layers.LifetimeSparsity(1e-6)(a, training=True))
     np.testing.assert_array_equal(code, np.where(a == a.max(axis=0), a, 0))
 
 
 def test_lifetime_keeps_each_unit_s_strongest_samples(a):
-    code = to_numpy(layers.Lifetime(0.05)(a, training=True))
+    code = to_numpy(layers.LifetimeSparsity(0.05)(a, training=True))
     np.testing.assert_array_equal(code, top_k(a.T, 2).T)  # ceil(0.05 * 40)
-    np.testing.assert_array_equal(to_numpy(layers.Lifetime(0.05)(a)), a)
+    np.testing.assert_array_equal(to_numpy(layers.LifetimeSparsity(0.05)(a)), a)
 
 
 def test_lifetime_counts_as_on_paper(rng):
     """0.3 of 50 are 15; in float32 the product is a little more."""
     code = rng.uniform(1, 2, size=(50, 6)).astype("float32")
-    kept = to_numpy(layers.Lifetime(0.3)(code, training=True))
+    kept = to_numpy(layers.LifetimeSparsity(0.3)(code, training=True))
     assert (np.count_nonzero(kept, axis=0) == 15).all()
 
 
 # JumpReLU.
 
 
-def jump_gradients(z, theta, bandwidth, upstream):
-    """By z, and by theta for the activation and for the step, as published."""
-    window = (np.abs(z - theta) < bandwidth / 2).astype("float64")
-    by_z = upstream * (z > theta)
-    activation = (-(theta / bandwidth) * window * upstream).sum(axis=0)
+def jump_gradients(z, threshold, bandwidth, upstream):
+    """By z, and by threshold for the activation and for the step, as published."""
+    window = (np.abs(z - threshold) < bandwidth / 2).astype("float64")
+    by_z = upstream * (z > threshold)
+    activation = (-(threshold / bandwidth) * window * upstream).sum(axis=0)
     step = (-(1 / bandwidth) * window).sum(axis=0) / len(z)
     return by_z, activation, step
 
@@ -151,25 +151,25 @@ def jump_gradients(z, theta, bandwidth, upstream):
 def test_jump_relu_has_the_published_gradients(rng, target):
     z = rng.normal(size=(50, 8)).astype("float32")
     upstream = rng.normal(size=(50, 8)).astype("float32")
-    theta = rng.uniform(0.2, 0.8, size=8).astype("float32")
+    threshold = rng.uniform(0.2, 0.8, size=8).astype("float32")
     layer = layers.JumpReLU(0.7, target, bandwidth=0.4)
     layer.build((None, 8))
-    by_z, by_activation, by_step = jump_gradients(z, theta, 0.4, upstream)
-    l0 = (z > theta).sum(axis=1).mean()
+    by_z, by_activation, by_step = jump_gradients(z, threshold, 0.4, upstream)
+    l0 = (z > threshold).sum(axis=1).mean()
     factor = 0.7 if target is None else 0.7 * 2 * (l0 / target - 1) / target
     expected = {"code": by_activation, "penalty": factor * by_step}
 
-    def run(theta, of):
+    def run(threshold, of):
         code, _, losses = layer.stateless_call(
-            [theta], layer.non_trainable_variables, z, return_losses=True
+            [threshold], layer.non_trainable_variables, z, return_losses=True
         )
         weighed = ops.sum(code * ops.convert_to_tensor(upstream))
         return weighed if of == "code" else losses[0]
 
     for of, value in expected.items():
-        found = gradient(lambda t, of=of: run(t, of), theta)
+        found = gradient(lambda t, of=of: run(t, of), threshold)
         np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-6)
-    layer.theta.assign(theta)
+    layer.threshold.assign(threshold)
     weights = ops.convert_to_tensor(upstream)
     found = gradient(lambda x: ops.sum(layer(x) * weights), z)
     np.testing.assert_allclose(found, by_z, rtol=1e-6)
@@ -192,8 +192,8 @@ def test_jump_relu_keeps_its_thresholds_from_falling_below_zero(rng):
     model = models.shallow((12,), 24, sparsity)
     model.compile(keras.optimizers.SGD(100.0))
     model.train_on_batch(x)
-    theta = to_numpy(model.sparse_layers[0].sparse.theta)
-    assert theta.min() == 0 < theta.max()
+    threshold = to_numpy(model.sparse_layers[0].sparsity.threshold)
+    assert threshold.min() == 0 < threshold.max()
 
 
 def test_jump_relu_reaches_its_target():
@@ -317,7 +317,7 @@ def test_aux_k_rebuilds_the_residual_from_dead_units(rng, units):
     model.compile("sgd")
     assert logs_of(model, x)["auxiliary_loss"] == 0
     dead = np.arange(24) % 2 == 0
-    model.sparse_layers[0].silent.assign(np.where(dead, 10.0, 9.0))
+    model.sparse_layers[0].steps_since_active.assign(np.where(dead, 10.0, 9.0))
     W, b, A, c = linear_parts(model)
     pre = x @ W + b
     residual = x - top_k(np.maximum(pre, 0), 5) @ A - c
@@ -337,7 +337,7 @@ def test_what_aux_k_rebuilds_is_no_wish_of_its_own(rng):
         sparsity = layers.TopK(5, auxiliary=aux)
         model = models.shallow((12,), 24, sparsity, centering=False, unit_norm=False)
         dead = np.arange(24) % 2 == 0
-        model.sparse_layers[0].silent.assign(np.where(dead, 10.0, 9.0))
+        model.sparse_layers[0].steps_since_active.assign(np.where(dead, 10.0, 9.0))
         model.sparse_layers[0].bias.assign(np.where(dead, -9.0, 0.0))
         model.compile(keras.optimizers.SGD(0.1))
         model.train_on_batch(x)
@@ -357,7 +357,9 @@ def test_aux_k_leaves_a_batch_of_one_sample_alone(rng, units):
         sparsity = layers.TopK(5, auxiliary=auxiliary)
         model = models.shallow((12,), 24, sparsity, centering=False)
         model.compile("sgd")
-        model.sparse_layers[0].silent.assign(np.where(np.arange(24) % 2, 9.0, 10.0))
+        model.sparse_layers[0].steps_since_active.assign(
+            np.where(np.arange(24) % 2, 9.0, 10.0)
+        )
         loss = model.train_on_batch(x, return_dict=True)["loss"]
         return loss, np.concatenate([w.ravel() for w in model.get_weights()])
 
@@ -376,7 +378,9 @@ def test_aux_k_leaves_a_batch_of_equal_samples_alone(rng, copies, distance):
     aux = layers.AuxK(1, dead_after=10)
     model = models.shallow((12,), 24, layers.TopK(5, auxiliary=aux), centering=False)
     model.compile("sgd")
-    model.sparse_layers[0].silent.assign(np.where(np.arange(24) % 2, 9.0, 10.0))
+    model.sparse_layers[0].steps_since_active.assign(
+        np.where(np.arange(24) % 2, 9.0, 10.0)
+    )
     assert logs_of(model, x)["auxiliary_loss"] == 0
 
 
@@ -388,7 +392,9 @@ def test_matryoshka_keeps_the_terms_of_what_it_nests(rng):
         sparsity = make(layers.TopK(4, auxiliary=auxiliary))
         model = models.shallow((12,), 24, sparsity, centering=False)
         model.compile("sgd")
-        model.sparse_layers[0].silent.assign(np.where(np.arange(24) % 2, 9.0, 10.0))
+        model.sparse_layers[0].steps_since_active.assign(
+            np.where(np.arange(24) % 2, 9.0, 10.0)
+        )
         return logs_of(model, x)["auxiliary_loss"]
 
     def nested(top_k):
@@ -418,7 +424,7 @@ def test_a_second_decoding_leaves_the_statistics_of_the_batch_alone(rng, sparsit
     model = models.deep((12,), (10, 32), [None, NESTED[sparsity]()], **settings)
     code = model.sparse_layers[-1]
     code.bias.assign(np.repeat([-99.0, 0.0], 16))  # half of the units are dead
-    code.silent.assign(np.repeat([9.0, 0.0], 16))
+    code.steps_since_active.assign(np.repeat([9.0, 0.0], 16))
     model.compile(keras.optimizers.SGD(0.0))
     [norm] = [
         layer
@@ -476,11 +482,11 @@ def test_k_above_the_width(kind):
         (lambda: layers.JumpReLU(bandwidth=0), "bandwidth=0"),
         (lambda: layers.JumpReLU(target_l0=0), "target_l0=0"),
         (lambda: layers.Gated(float("inf")), "factor=inf"),
-        (lambda: layers.Lifetime(0), "fraction=0"),
+        (lambda: layers.LifetimeSparsity(0), "fraction=0"),
         (lambda: layers.BatchTopK(4, momentum=1), "momentum=1"),
         (lambda: layers.TopK(4, initial_k=4), "initial_k=4 with k=4"),
         (lambda: layers.TopK(4, auxiliary="yes"), "auxiliary='yes'"),
-        (lambda: layers.AuxK(units=0), "units=0"),
+        (lambda: layers.AuxK(k_aux=0), "units=0"),
         (lambda: layers.Matryoshka(widths=(8, 4)), r"widths=\(8, 4\)"),
         (lambda: layers.Matryoshka(widths=()), r"widths=\(\)"),
         (lambda: layers.Matryoshka("l1"), "sparsity='l1'"),
@@ -498,7 +504,9 @@ def test_bad_arguments(make, message):
         make()
 
 
-@pytest.mark.parametrize("sparsity", [layers.BatchTopK(4), layers.Lifetime(0.5)])
+@pytest.mark.parametrize(
+    "sparsity", [layers.BatchTopK(4), layers.LifetimeSparsity(0.5)]
+)
 def test_a_batch_of_one_is_nothing_to_choose_from(sparsity):
     model = models.shallow((12,), 32, sparsity)
     model.compile("sgd")
@@ -557,7 +565,7 @@ def test_scaling_is_that_of_the_data_by_hand(rng):
     np.testing.assert_allclose(
         ours, by_hand.predict(x / rms, verbose=0) * rms, rtol=1e-3, atol=1e-2
     )
-    atoms = [evaluation.atoms(model) for model in (scaled, by_hand)]
+    atoms = [model.dictionary() for model in (scaled, by_hand)]
     np.testing.assert_allclose(atoms[0], atoms[1] * rms, rtol=1e-3, atol=1e-2)
 
 
@@ -614,7 +622,7 @@ def test_features_are_recovered(sparsity, firing, least):
     model.compile(keras.optimizers.Adam(5e-3))
     model.fit(task.dataset(512 * 600, batch_size=512), epochs=1, verbose=0)
     # Random atoms score .6 here.
-    assert metrics.recovery_score(task.features, evaluation.atoms(model)) > least
+    assert metrics.recovery_score(task.features, model.dictionary()) > least
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="XLA compiles TensorFlow and JAX")
@@ -623,7 +631,7 @@ def test_features_are_recovered(sparsity, firing, least):
     [
         layers.TopK(3, auxiliary=layers.AuxK(dead_after=1)),
         layers.Matryoshka(layers.BatchTopK(3)),
-        layers.Lifetime(0.1),
+        layers.LifetimeSparsity(0.1),
         layers.JumpReLU(),
         layers.Gated(),
     ],

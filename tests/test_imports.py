@@ -39,7 +39,7 @@ ALLOWED = {
     "export": CODE | FIGURES | {"models"},
     "callbacks": CODE | FIGURES,
     "evaluation": CODE | FIGURES | {"models", "callbacks"},
-    "estimators": CODE | FIGURES | {"models"},
+    "wrappers": CODE | FIGURES | {"models"},
     "datasets": set(),
     "plots": {"evaluation", "metrics"},
     "report": GROUND | {"evaluation", "metrics"},
@@ -210,7 +210,7 @@ def test_heavy_packages_wait_until_they_are_used(module):
     if room(module) == "tuning":
         heavy -= {"keras_tuner"}
     # Its class is scikit-learn's kind; the package imports it when it is asked for.
-    if module == "keras_sae.estimators.autoencoder":
+    if module == "keras_sae.wrappers.autoencoder":
         heavy -= {"sklearn"}
     # Its class is matplotlib's kind; the first figure imports it.
     if module == "keras_sae.plots._picture":

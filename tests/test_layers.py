@@ -160,7 +160,7 @@ def test_scale_weighs_the_penalty(x):
     layer = layers.SparseDense(5, sparsity=L1(0.1))
     layer(x)
     full = total(layer.losses)
-    layer.sparse.scale.assign(0.25)
+    layer.sparsity.scale.assign(0.25)
     layer(x)
     assert total(layer.losses[-1:]) == pytest.approx(full / 4, rel=1e-6)
 
@@ -181,7 +181,7 @@ def test_silent_counts_steps_without_activation():
     counts = []
     for rows in [off + off, off, on + off, off]:
         layer(np.array(rows, "float32"), training=True)
-        counts.append(to_numpy(layer.silent).tolist())
+        counts.append(to_numpy(layer.steps_since_active).tolist())
     assert counts == [[0, 1], [0, 2], [0, 0], [0, 1]]
 
 
@@ -191,7 +191,7 @@ def test_silent_counts_in_training_only(x):
     )
     layer(x)
     layer(x, training=False)
-    assert to_numpy(layer.silent).tolist() == [0, 0, 0]
+    assert to_numpy(layer.steps_since_active).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("units", [0, -1, 2.5, "8", True])
@@ -227,10 +227,10 @@ def test_unknown_width_is_refused():
 
 def test_a_sparsity_layer_is_copied(x):
     """A layer with state belongs to one model, so two layers never share it."""
-    given = layers.Penalty(L1(0.1))
+    given = layers.ActivityPenalty(L1(0.1))
     one, two = (layers.SparseDense(5, sparsity=given) for _ in range(2))
     one(x), two(x)
-    assert one.sparse is not two.sparse
+    assert one.sparsity is not two.sparsity
     assert len(one.losses) == 1
 
 
@@ -307,9 +307,9 @@ def test_tied_dense_needs_a_built_kernel(unbuilt):
 
 
 def test_tied_dense_needs_a_kernel_as_keras_stores_it():
-    source = layers.SparseDense(4, unit_rows=True)
+    source = layers.SparseDense(4, transposed_kernel=True)
     source.build((None, 4))
-    with pytest.raises(ValueError, match="Build it with unit_rows=False"):
+    with pytest.raises(ValueError, match="Build it with transposed_kernel=False"):
         layers.TiedDense(source)
 
 
@@ -373,7 +373,7 @@ def test_loading_an_autoencoder_does_not_warn(tmp_path):
     )
 
 
-# Penalty.
+# ActivityPenalty.
 
 
 def test_penalty_rescales_for_a_divergence_only():
@@ -382,7 +382,7 @@ def test_penalty_rescales_for_a_divergence_only():
         (KLDivergence(0.25, 1.0), 0.0),  # (-0.5 + 1) / 2 is the target
         (L1(1.0), 1.0),
     ]:
-        layer = layers.Penalty(regularizer, bounds=(-1.0, 1.0))
+        layer = layers.ActivityPenalty(regularizer, bounds=(-1.0, 1.0))
         np.testing.assert_array_equal(to_numpy(layer(code)), code)
         assert total(layer.losses) == expected
 

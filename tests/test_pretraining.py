@@ -902,8 +902,8 @@ def test_a_frozen_model_has_nothing_to_pretrain(method):
 def test_a_level_that_cannot_be_trained_is_refused_before_any_is(rng):
     """Winners take all of a batch, which one sample is none of."""
     watch = _Watch()
-    model = _stack(sparsity=[None, layers.Lifetime(0.1)])
-    with pytest.raises(ValueError, match="`Lifetime` chooses over the samples"):
+    model = _stack(sparsity=[None, layers.LifetimeSparsity(0.1)])
+    with pytest.raises(ValueError, match="`LifetimeSparsity` chooses over the samples"):
         pretraining.greedy(model, _data(rng), 1, 1, callbacks=[watch], verbose=0)
     assert not watch.models
 

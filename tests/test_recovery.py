@@ -75,9 +75,12 @@ def test_a_dataset_is_fresh_data_in_batches():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"firing": 20}, "more features would be active than there are.*Received"),
-        ({"firing": 0}, "above 0"),
-        ({"firing": [0.1, 0.2]}, r"shape \(2,\) for num_features=16"),
+        (
+            {"firing_probability": 20},
+            "more features would be active than there are.*Received",
+        ),
+        ({"firing_probability": 0}, "above 0"),
+        ({"firing_probability": [0.1, 0.2]}, r"shape \(2,\) for num_features=16"),
         ({"dimension": 0}, "dimension=0"),
         ({"num_features": 2.5}, "num_features=2.5"),
         ({"magnitude_std": -1}, "magnitude_std=-1"),
@@ -90,7 +93,7 @@ def test_a_dataset_is_fresh_data_in_batches():
     ],
 )
 def test_bad_tasks(arguments, message):
-    good = {"num_features": 16, "dimension": 8, "firing": 0.1}
+    good = {"num_features": 16, "dimension": 8, "firing_probability": 0.1}
     with pytest.raises(ValueError, match=message):
         datasets.superposition(**{**good, **arguments})
 

@@ -302,7 +302,7 @@ def test_running_mean_follows_the_batches(rng):
         assert_penalty(value, kl_penalty(mean, TARGET, FACTOR))
     # float32 averages of numbers below 1.
     np.testing.assert_allclose(
-        to_numpy(layer.sparse.running_mean), means[-1], rtol=1e-6
+        to_numpy(layer.sparsity.running_mean), means[-1], rtol=1e-6
     )
 
 
@@ -311,7 +311,7 @@ def test_running_mean_stays_out_of_evaluation(rng):
     x = rng.normal(size=(4, 12)).astype("float32")
     code = to_numpy(layer(x, training=False))
     assert_penalty(total(layer.losses), kl_penalty(code.mean(axis=0), TARGET, FACTOR))
-    np.testing.assert_allclose(to_numpy(layer.sparse.running_mean), TARGET, rtol=1e-6)
+    np.testing.assert_allclose(to_numpy(layer.sparsity.running_mean), TARGET, rtol=1e-6)
 
 
 def test_running_mean_gradient_is_the_batch_mean_s(rng):

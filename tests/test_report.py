@@ -57,7 +57,7 @@ class _Page(html.parser.HTMLParser):
 @pytest.fixture(scope="module")
 def page(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "page.html"
-    assert report.write(model, (X, Y), path, samples=10) == path
+    assert report.write_report(model, (X, Y), path, samples=10) == path
     return _Page(path.read_text(encoding="utf-8"))
 
 
@@ -173,12 +173,14 @@ def test_learning_curves_are_the_last_fit(model, page, shown):
 
 def test_history_may_be_given_and_may_be_missing(model, tmp_path):
     logs = {"loss": [2.0, 1.0], "val_loss": [float("nan"), 1.5], "learning_rate": [1]}
-    path = report.write({"a": model}, X, tmp_path / "a.html", history={"a": logs})
+    path = report.write_report(
+        {"a": model}, X, tmp_path / "a.html", history={"a": logs}
+    )
     page = _Page(path.read_text(encoding="utf-8"))
     assert page.json["data"]["models"][0]["history"]["val_loss"] == [None, 1.5]
     assert list(page.json["charts"]["curves"]) == ["loss"]
     fresh = models.shallow((4, 4, 1), 3)
-    path = report.write(fresh, X, tmp_path / "b.html")
+    path = report.write_report(fresh, X, tmp_path / "b.html")
     assert 'id="learning"' not in path.read_text(encoding="utf-8")
 
 
@@ -192,7 +194,7 @@ def test_the_table_and_its_front(model, tmp_path):
             "expected_l0": [np.nan, np.nan, np.nan, 1.0],
         }
     )
-    path = report.write(model, X, tmp_path / "page.html", table=table)
+    path = report.write_report(model, X, tmp_path / "page.html", table=table)
     page = _Page(path.read_text(encoding="utf-8"))
     cells = [a["data-value"] for _, a in page.tags if "data-value" in a]
     assert cells == [
@@ -221,7 +223,9 @@ def test_the_table_and_its_front(model, tmp_path):
 @pytest.mark.parametrize("shape", [(16,), (300,), (6, 2), (4, 4, 3), (2, 2, 2, 2)])
 def test_any_sample_shape(shape, tmp_path):
     x = RNG.random((9, *shape), dtype="float32") - 0.5
-    path = report.write(models.shallow(shape, 5, "l1"), (x, None), tmp_path / "p.html")
+    path = report.write_report(
+        models.shallow(shape, 5, "l1"), (x, None), tmp_path / "p.html"
+    )
     page = _Page(path.read_text(encoding="utf-8"))
     assert page.json["data"]["labels"] is None
     assert page.sheet("inputs").ndim in (2, 3)
@@ -232,7 +236,7 @@ def test_codes_of_either_sign_and_units_that_never_fire(tmp_path):
     silent = models.shallow((4, 4, 1), 4)
     silent.sparse_layers[0].bias.assign(-100 * np.ones(4))
     named = {"variational": variational, "silent": silent}
-    path = report.write(named, (X, Y), tmp_path / "page.html")
+    path = report.write_report(named, (X, Y), tmp_path / "page.html")
     both = _Page(path.read_text(encoding="utf-8")).json["data"]["models"]
     codes = variational.encode(X)
     low = np.minimum(codes.min(axis=0), 0)
@@ -259,14 +263,16 @@ def test_large_pictures_are_averaged_down():
 )
 def test_bad_data_and_no_file(model, data, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        report.write(model, data, tmp_path / "page.html")
+        report.write_report(model, data, tmp_path / "page.html")
     assert not list(tmp_path.iterdir())
 
 
 def test_bad_settings(model, tmp_path):
     with pytest.raises(ValueError, match="holds no model"):
-        report.write({}, X, tmp_path / "page.html")
+        report.write_report({}, X, tmp_path / "page.html")
     with pytest.raises(ValueError, match="`samples` must be a positive integer"):
-        report.write(model, X, tmp_path / "page.html", samples=0)
+        report.write_report(model, X, tmp_path / "page.html", samples=0)
     with pytest.raises(ValueError, match="must have the column 'model'"):
-        report.write(model, X, tmp_path / "page.html", table=pd.DataFrame({"l0": [1]}))
+        report.write_report(
+            model, X, tmp_path / "page.html", table=pd.DataFrame({"l0": [1]})
+        )

@@ -49,7 +49,9 @@ def path(trained, tmp_path_factory):
         }
     )
     file = tmp_path_factory.mktemp("browser") / "page.html"
-    return report.write(trained, (X, Y), file, table=table, title="A <b>page</b>")
+    return report.write_report(
+        trained, (X, Y), file, table=table, title="A <b>page</b>"
+    )
 
 
 @pytest.fixture(scope="module")

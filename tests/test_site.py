@@ -116,7 +116,7 @@ def test_every_published_figure_stands_on_the_page():
 
 def test_names_in_the_text_exist():
     pattern = r"`((?:layers|models|callbacks|metrics|evaluation|plots|datasets|"
-    pattern += r"pretraining|regularizers|tuning|estimators|export|report)\.\w+)"
+    pattern += r"pretraining|regularizers|tuning|wrappers|export|report)\.\w+)"
     for page in sorted(DOCS.rglob("*.md")):
         named = set(re.findall(pattern, page.read_text())) - {"models.config"}  # a file
         for name in named:

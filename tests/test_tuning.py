@@ -515,7 +515,7 @@ def test_the_guard_is_put_on_once():
 
 
 def test_a_limit_that_no_trial_met():
-    with pytest.raises(tuning.UnmetLimitError) as raised:
+    with pytest.raises(tuning.ConstraintError) as raised:
         run(max_l0=1)
     message = str(raised.value)
     assert isinstance(raised.value, ValueError)

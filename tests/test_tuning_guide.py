@@ -20,7 +20,7 @@ def test_names_in_the_guide_exist():
     table = GUIDE.split("## What is searched for")[1].split("##")[0]
     named = re.findall(r'^\| `"(\w+)"` \|', table, re.M)
     assert set(named) == set(objectives.OBJECTIVES)
-    assert hasattr(tuning, "UnmetLimitError")
+    assert hasattr(tuning, "ConstraintError")
     assert hasattr(tuning, "FailedTrialsError")
 
 

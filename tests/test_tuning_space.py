@@ -30,7 +30,7 @@ def test_every_family_is_built_with_every_kind(family, kind):
         model = hypermodel.build(hp)
         assert model.name == family
         assert model.encoder.output_shape[-1] == hp["units"]
-        sparse = model.sparse_layers[-1].sparse
+        sparse = model.sparse_layers[-1].sparsity
         made = getattr(sparse, "regularizer", sparse)
         assert type(made) is layers.sparsity.NAMES[kind]
         assert float(model.optimizer.learning_rate) == pytest.approx(
@@ -67,7 +67,7 @@ def test_drawn_values_reach_the_model():
     model = hypermodel.build(hp)
     assert [layer.units for layer in model.sparse_layers] == [12, 6, 3]
     for layer in model.sparse_layers:
-        config = layer.sparse.regularizer.get_config()
+        config = layer.sparsity.regularizer.get_config()
         assert (config["target"], config["factor"]) == (0.125, 0.25)
     kernels = {id(variable) for variable in model.trainable_variables}
     untied, hp = drawn(model="stacked", sparsity="kl", units=3, depth=3, tied=False)

@@ -94,7 +94,7 @@ def test_a_worker_that_fails_ends_the_search(capfd):
     program += "if os.environ['KERASTUNER_TUNER_ID'] == 'chief': time.sleep(60)\n"
     program += "sys.exit('out of luck')"
     with pytest.raises(RuntimeError, match=r"worker-0 of the search failed"):
-        tuning.distribute([sys.executable, "-c", program], workers=1)
+        tuning.launch_workers([sys.executable, "-c", program], workers=1)
     assert "out of luck" in capfd.readouterr().err
 
 
@@ -104,13 +104,13 @@ def test_a_worker_that_is_killed_too_often_ends_the_search(tmp_path):
     program += f"open({str(tmp_path / 'lives')!r}, 'a').write('x')\n"
     program += "os.kill(os.getpid(), signal.SIGKILL)"
     with pytest.raises(RuntimeError, match=r"worker-0 .* was killed by signal 9"):
-        tuning.distribute([sys.executable, "-c", program], workers=1, restarts=2)
+        tuning.launch_workers([sys.executable, "-c", program], workers=1, restarts=2)
     assert (tmp_path / "lives").read_text() == "xxx"
 
 
 def test_workers_must_be_a_positive_integer():
     with pytest.raises(ValueError, match=r"Received: workers=0"):
-        tuning.distribute(["true"], workers=0)
+        tuning.launch_workers(["true"], workers=0)
 
 
 def test_a_notebook_has_no_command_to_run_again(monkeypatch):

@@ -309,7 +309,7 @@ def test_the_decoder_is_trained_on_draws_of_a_sparse_mean(x, unit_norm):
 def test_dead_units_of_a_sparse_mean_are_revived_by_the_auxiliary_loss(x):
     auxiliary = layers.AuxK(dead_after=1)
     model = make(sparsity=layers.TopK(1, auxiliary=auxiliary))
-    model.encoder.get_layer("mean").silent.assign(np.full(LATENT, 5.0))
+    model.encoder.get_layer("mean").steps_since_active.assign(np.full(LATENT, 5.0))
     model.compile(jit_compile=False)
     assert model.test_on_batch(x, return_dict=True)["auxiliary_loss"] > 0
 

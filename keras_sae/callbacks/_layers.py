@@ -12,5 +12,5 @@ def of_kind(model: keras.Model, kind: type) -> list[Any]:
 
 def steerable(model: keras.Model) -> list[Any]:
     """The sublayers of `model` that a warm-up can steer."""
-    able = [x for x in model._flatten_layers() if hasattr(x, "set_share")]
+    able = [x for x in model._flatten_layers() if hasattr(x, "set_progress")]
     return [x for x in able if getattr(x, "steerable", True)]

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae import checks
 from keras_sae.callbacks._layers import of_kind
 from keras_sae.layers import SparseDense
+from keras_sae.utils import validation as checks
 
 # How Keras calls a weight's moving average, which `use_ema` keeps beside the moments.
 _AVERAGE = "_average"
@@ -21,7 +21,7 @@ class DeadUnits(keras.callbacks.Callback):
     last `window` training steps. The fraction of dead code units is added to the
     logs as `dead_units`. A code that is never exactly zero (sigmoid) has none.
 
-    With `revive`, a dead unit starts again from a sample that the model
+    With `resample`, a dead unit starts again from a sample that the model
     rebuilds badly: its atom becomes that sample's residual at unit norm, its
     encoder weights the same direction at a fifth of the mean norm of the living
     units' weights, its bias zero, a threshold or gain what it was at the start, and
@@ -30,7 +30,7 @@ class DeadUnits(keras.callbacks.Callback):
     Args:
         window: Training steps without a sign of life; the steps of one epoch
             if None.
-        revive: None, or data of shape `(samples, *input_shape)` to restart dead
+        resample: None, or data of shape `(samples, *input_shape)` to restart dead
             units from after every epoch but the last. The model must be
             shallow: one `SparseDense`, and a dense output layer behind it.
         seed: Chooses the samples.
@@ -55,13 +55,13 @@ class DeadUnits(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, window: int | None = None, revive: Any = None, seed: int = 0
+        self, window: int | None = None, resample: Any = None, seed: int = 0
     ) -> None:
         super().__init__()
         if window is not None:
             checks.positive_integer("window", window)
         self.window = window
-        self.revive = revive
+        self.resample = resample
         self.rng = np.random.default_rng(seed)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -73,7 +73,7 @@ class DeadUnits(keras.callbacks.Callback):
                 "`keras_sae.layers.SparseDense` of another model. Received: "
                 f"model={self.model.name!r} with {found} of them."
             )
-        if self.revive is not None:
+        if self.resample is not None:
             self._output_layer()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -87,12 +87,12 @@ class DeadUnits(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds `dead_units` to the logs; revives, if it was asked to."""
         code = self._code_layer()
-        silent = ops.convert_to_numpy(code.silent)
+        silent = ops.convert_to_numpy(code.steps_since_active)
         dead = silent >= (self._steps if self.window is None else self.window)
         if logs is not None:
             logs["dead_units"] = float(dead.mean())
         last = epoch + 1 >= self.params["epochs"]
-        if self.revive is not None and dead.any() and not last:
+        if self.resample is not None and dead.any() and not last:
             self._restart(code, np.flatnonzero(dead))
 
     def _code_layer(self) -> SparseDense:
@@ -106,16 +106,16 @@ class DeadUnits(keras.callbacks.Callback):
         shallow = len(of_kind(self.model, SparseDense)) == len(consumers) == 1
         if not shallow or not isinstance(consumers[0], keras.layers.Dense):
             raise ValueError(
-                "`revive` restarts the atoms of a shallow model whose decoder is one "
+                "`resample` restarts the atoms of a shallow model whose decoder is one "
                 f"dense layer of its own. Received: model={self.model.name!r} with "
                 f"{len(consumers)} kernels in its decoder, or a tied one. Use "
-                "DeadUnits(revive=None), which reports."
+                "DeadUnits(resample=None), which reports."
             )
         return consumers[0]
 
     def _restart(self, code: SparseDense, dead: np.ndarray) -> None:
         output = self._output_layer()
-        x = np.asarray(self.revive, "float32")
+        x = np.asarray(self.resample, "float32")
         residual = (x - self.model.predict(x, verbose=0)).reshape(len(x), -1)
         error = (residual**2).sum(axis=1).astype("float64")
         # Two units of one sample would be, and stay, the same.
@@ -124,7 +124,7 @@ class DeadUnits(keras.callbacks.Callback):
         picks = self.rng.choice(len(x), size=len(dead), replace=twice, p=p)
         atoms = residual[picks] / np.linalg.norm(residual[picks], axis=1, keepdims=True)
         kernel = ops.convert_to_numpy(code.kernel).copy()
-        rows = kernel if code.unit_rows else kernel.T  # a view of it
+        rows = kernel if code.transposed_kernel else kernel.T  # a view of it
         alive = np.setdiff1d(np.arange(code.units), dead)
         norm = np.linalg.norm(rows[alive], axis=1).mean() if len(alive) else 1.0
         rows[dead] = 0.2 * norm * atoms
@@ -136,13 +136,15 @@ class DeadUnits(keras.callbacks.Callback):
             bias[dead] = 0.0
             code.bias.assign(bias)
             self._forget(code.bias, dead)
-        for own, start in getattr(code.sparse, "starts", tuple)():
+        for own, start in getattr(code.sparsity, "starts", tuple)():
             values = ops.convert_to_numpy(own).copy()
             values[dead] = start
             own.assign(values)
             self._forget(own, dead)
         output.kernel.assign(decoder)
-        self._forget(code.kernel, dead if code.unit_rows else (slice(None), dead))
+        self._forget(
+            code.kernel, dead if code.transposed_kernel else (slice(None), dead)
+        )
         self._forget(output.kernel, dead)
 
     def _forget(self, variable: Any, entries: Any) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae import checks
 from keras_sae.layers import Weighted
+from keras_sae.utils import validation as checks
 
 # The figures that count active units, whichever the model logs.
 _FIGURES = ("l0", "expected_l0")

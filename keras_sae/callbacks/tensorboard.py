@@ -6,8 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae import checks
-from keras_sae.atoms import atoms
+from keras_sae.utils import validation as checks
 
 # Pixels of the shorter side of a filter: an 8x8 one would be a speck on the page.
 _SIDE = 32
@@ -79,7 +78,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         if epoch % self.every:
             return
         with self._units.as_default(step=epoch):
-            picture = sheet(atoms(self.model)[: self.count])
+            picture = sheet(self.model.dictionary()[: self.count])
             self.summary.image("filters", picture[None])
             if self.samples is not None:
                 codes = self.model.encode(self.samples)

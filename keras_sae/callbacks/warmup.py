@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_sae import checks
 from keras_sae.callbacks._layers import steerable
+from keras_sae.utils import validation as checks
 
 
 class SparsityWarmup(keras.callbacks.Callback):
@@ -54,7 +54,7 @@ class SparsityWarmup(keras.callbacks.Callback):
         """Sets the scale of every penalty."""
         self._scale = min(1.0, (epoch + 1) / (self.epochs + 1))
         for layer in steerable(self.model):
-            layer.set_share(self._scale)
+            layer.set_progress(self._scale)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds `sparsity_scale` to the logs."""

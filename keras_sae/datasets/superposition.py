@@ -28,7 +28,7 @@ class Superposition:
     Example:
 
     >>> from keras_sae import datasets
-    >>> task = datasets.superposition(num_features=16, dimension=8, firing=0.1)
+    >>> task = datasets.superposition(num_features=16, dimension=8, firing_probability=0.1)
     >>> x, activations = task.sample(100)
     >>> x.shape, activations.shape, round(task.l0, 3)
     ((100, 8), (100, 16), 1.6)
@@ -122,7 +122,7 @@ class Superposition:
 def superposition(
     num_features: int,
     dimension: int,
-    firing: float | Sequence[float] | np.ndarray,
+    firing_probability: float | Sequence[float] | np.ndarray,
     *,
     magnitude: float = 1.0,
     magnitude_std: float = 0.0,
@@ -134,12 +134,12 @@ def superposition(
     """Makes a task of known features, more of them than dimensions if you like.
 
     What a sparse autoencoder finds can be held against them:
-    `metrics.recovery_score(task.features, evaluation.atoms(model))`.
+    `metrics.recovery_score(task.features, model.dictionary())`.
 
     Args:
         num_features: How many features.
         dimension: Values of a sample.
-        firing: Probability that a feature fires in a sample: one for all, or one a
+        firing_probability: Probability that a feature fires in a sample: one for all, or one a
             feature, as `zipf` gives them.
         magnitude: Mean of an activation.
         magnitude_std: Its standard deviation; what falls below 0 is 0.
@@ -164,7 +164,7 @@ def superposition(
     Example:
 
     >>> from keras_sae import datasets
-    >>> task = datasets.superposition(64, 32, firing=0.05, magnitude_std=0.1)
+    >>> task = datasets.superposition(64, 32, firing_probability=0.05, magnitude_std=0.1)
     >>> round(task.l0, 2), task.dataset(2048, batch_size=256).cardinality().numpy()
     (3.2, np.int64(8))
     """
@@ -195,7 +195,7 @@ def superposition(
         )
     return Superposition(
         features=(found / lengths).astype("f4"),
-        probabilities=_probabilities(firing, shape[0]),
+        probabilities=_probabilities(firing_probability, shape[0]),
         magnitude=float(magnitude),
         magnitude_std=float(magnitude_std),
         group_size=_positive("group_size", group_size),
@@ -249,16 +249,18 @@ def _directions(count: int, dimension: int, seed: int) -> np.ndarray:
     return found
 
 
-def _probabilities(firing: Any, count: int) -> np.ndarray:
-    values = np.broadcast_to(np.asarray(firing, "float64"), np.shape(firing) or count)
+def _probabilities(firing_probability: Any, count: int) -> np.ndarray:
+    values = np.broadcast_to(
+        np.asarray(firing_probability, "float64"), np.shape(firing_probability) or count
+    )
     if values.shape != (count,):
         raise ValueError(
-            "`firing` must be one probability, or one for each feature. Received: "
+            "`firing_probability` must be one probability, or one for each feature. Received: "
             f"firing of shape {values.shape} for num_features={count}."
         )
     if not ((values > 0) & (values <= 1)).all():
         raise ValueError(
-            "`firing` is the probability that a feature fires, above 0 and at most 1; "
+            "`firing_probability` is the probability that a feature fires, above 0 and at most 1; "
             "with more, more features would be active than there are. Received: "
             f"firing between {values.min():g} and {values.max():g}. For k active "
             "features a sample pass k / num_features."

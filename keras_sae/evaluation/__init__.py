@@ -1,10 +1,9 @@
 """What models have learned, in figures, and beside baselines."""
 
-from keras_sae.atoms import atoms as atoms
 from keras_sae.evaluation.baselines import PCA as PCA
 from keras_sae.evaluation.baselines import DictionaryLearning as DictionaryLearning
+from keras_sae.evaluation.baselines import Identity as Identity
 from keras_sae.evaluation.baselines import RandomEncoder as RandomEncoder
-from keras_sae.evaluation.baselines import RawPixels as RawPixels
 from keras_sae.evaluation.comparison import compare as compare
 from keras_sae.evaluation.comparison import fine_tuned as fine_tuned
 from keras_sae.evaluation.comparison import held_out as held_out
@@ -23,10 +22,9 @@ from keras_sae.evaluation.training import run_name as run_name
 __all__ = [
     "PCA",
     "DictionaryLearning",
+    "Identity",
     "RandomEncoder",
-    "RawPixels",
     "active_units",
-    "atoms",
     "compare",
     "copying",
     "cross_probe",

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 
 
-class RawPixels:
+class Identity:
     """The identity: what a classifier reads from the data as they are.
 
     Example:
 
     >>> import numpy as np
-    >>> from keras_sae.evaluation import RawPixels
+    >>> from keras_sae.evaluation import Identity
     >>> x = np.ones((4, 2, 2, 1))
-    >>> RawPixels().fit(x).encode(x).shape
+    >>> Identity().fit(x).encode(x).shape
     (4, 4)
     """
 
     parameters = 0
 
-    def fit(self, x: Any) -> "RawPixels":
+    def fit(self, x: Any) -> "Identity":
         """Remembers the shape of one sample of `x`, shape `(samples, ...)`."""
         self.sample_shape = np.shape(x)[1:]
         return self
@@ -37,7 +37,7 @@ class RawPixels:
         return np.asarray(code).reshape(len(code), *self.sample_shape)
 
 
-class PCA(RawPixels):
+class PCA(Identity):
     """Principal components: the best linear code of its size, and a dense one.
 
     Args:
@@ -75,7 +75,7 @@ class PCA(RawPixels):
         return super().decode(self.components.inverse_transform(code))
 
 
-class RandomEncoder(RawPixels):
+class RandomEncoder(Identity):
     """A layer of random ReLU units, read out by the best linear decoder.
 
     `h = relu((x - mean) W)`, `W` standard normal over the square root of the
@@ -123,7 +123,7 @@ class RandomEncoder(RawPixels):
         return super().decode(self.decoder.predict(code))
 
 
-class DictionaryLearning(RawPixels):
+class DictionaryLearning(Identity):
     """Sparse coding without an encoder: each code is the answer to a search.
 
     scikit-learn's `MiniBatchDictionaryLearning` on centred data; codes by

@@ -13,8 +13,8 @@ from keras_sae import models
 from keras_sae.evaluation.baselines import (
     PCA,
     DictionaryLearning,
+    Identity,
     RandomEncoder,
-    RawPixels,
 )
 from keras_sae.evaluation.figures import evaluate
 from keras_sae.evaluation.planning import Data, check_pairs, planned, whole
@@ -314,7 +314,7 @@ def fine_tuned(
 def _baselines(units: int, seed: int) -> dict[str, Any]:
     return {
         "PCA": PCA(units),
-        "raw pixels": RawPixels(),
+        "raw pixels": Identity(),
         "random encoder": RandomEncoder(units, seed),
         "dictionary learning": DictionaryLearning(units, seed),
     }

@@ -21,7 +21,7 @@ def evaluate(model: Any, x: Any, y: Any = None, seed: int = 0) -> dict[str, floa
     - `copying`: explained variance on noise, each value drawn on its own with the
       mean and variance that it has over the data. The identity scores 1; a model
       of what the data has in common, about 0.
-    - `selectivity`: `explained_variance - copying`.
+    - `copying_gap`: `explained_variance - copying`.
     - `l0`: mean non-zero units a sample, or `expected_l0`: mean sum of the
       activations, where the code is bounded and never exactly zero.
     - `dead_fraction`: units that are zero for every sample.
@@ -77,7 +77,7 @@ def evaluate(model: Any, x: Any, y: Any = None, seed: int = 0) -> dict[str, floa
         "reconstruction_sum": error * x[0].size,
         "explained_variance": explained,
         "copying": copied,
-        "selectivity": explained - copied,
+        "copying_gap": explained - copied,
         **_activity(model, codes),
         "dead_fraction": metrics.dead_fraction(codes),
         "mean_activation": float(codes.mean(dtype="float64")),
@@ -162,7 +162,7 @@ def target(model: Any) -> float | None:
     0.05
     """
     layers = getattr(model, "sparse_layers", [])
-    sparse: Any = layers[-1].sparse if layers else None
+    sparse: Any = layers[-1].sparsity if layers else None
     share = getattr(getattr(sparse, "regularizer", None), "target", None)
     if share is None:
         return None

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_sae import checks, files
 from keras_sae.evaluation.probing import check_classes
 from keras_sae.evaluation.training import Run, run_name
 from keras_sae.models import _fingerprint, _inputs
+from keras_sae.utils import files
+from keras_sae.utils import validation as checks
 
 Data = tuple[Any, Any]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import keras
 
-from keras_sae import files
 from keras_sae.callbacks import DeadUnits
+from keras_sae.utils import io as files
 
 _OLD = 2.0  # seconds
 

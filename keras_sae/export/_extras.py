@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_sae import files
 from keras_sae.export._signatures import Signature
+from keras_sae.utils import io as files
 
 FOLDER = "assets.extra"  # what TensorFlow Serving leaves to the writer of a model
 WARMUP = "tf_serving_warmup_requests"

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_sae import checks, files
 from keras_sae.export import _build, _extras, _images, _processes
 from keras_sae.export._signatures import signatures
+from keras_sae.utils import files
+from keras_sae.utils import validation as checks
 
 
 def export_saved_model(

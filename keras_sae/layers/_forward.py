@@ -25,7 +25,7 @@ class Made:
 
     layer: keras.layers.Layer
     code: Any
-    pre: Callable[[], Any]  # the pre-activations, shape of the code
+    pre_activations: Callable[[], Any]  # the pre-activations, shape of the code
     entries: Any  # those of the code that may be on, or None where all may
     largest: Any = None  # with them, as in `Step`
 
@@ -37,7 +37,7 @@ class Step:
     Args:
         target: What is to be rebuilt: the input, uncorrupted, or what `fit` was
             given for it.
-        pre: Returns the pre-activations of the code, `(batch, units)`.
+        pre_activations: Returns the pre-activations of the code, `(batch, units)`.
         code: The code, `(batch, units)`.
         reconstruction: Of the whole code, in the shape of `target`.
         largest: None, or a function of booleans of shape `(units,)` and of `k`: the
@@ -48,11 +48,11 @@ class Step:
             code with the other units zeroed.
         decode_frozen: The same, with no gradient to the decoder's weights.
         data_loss: The compiled loss of a reconstruction, weighted as the samples are.
-        silent: Training steps since each unit was last on, `(units,)`.
+        steps_since_active: Training steps since each unit was last on, `(units,)`.
     """
 
     target: Any
-    pre: Callable[[], Any]
+    pre_activations: Callable[[], Any]
     code: Any
     reconstruction: Any
     largest: Callable[[Any, int], Any] | None
@@ -61,7 +61,7 @@ class Step:
     decode_part: Callable[[Any], Any]
     decode_frozen: Callable[[Any], Any]
     data_loss: Callable[[Any], Any]
-    silent: Any
+    steps_since_active: Any
 
 
 @dataclass
@@ -99,11 +99,11 @@ def add(layer: keras.layers.Layer, name: str, value: Any) -> None:
 def made(
     layer: keras.layers.Layer,
     code: Any,
-    pre: Callable[[], Any],
+    pre_activations: Callable[[], Any],
     entries: Any = None,
     largest: Any = None,
 ) -> None:
     """Tells that `layer` has made `code` from the pre-activations `pre()`."""
     forward = getattr(_local, "forward", None)
     if forward is not None:
-        forward.codes.append(Made(layer, code, pre, entries, largest))
+        forward.codes.append(Made(layer, code, pre_activations, entries, largest))

@@ -56,7 +56,7 @@ class Weighted(keras.layers.Layer):
         """
         _forward.add(self, self.term, self.scale * value)
 
-    def set_share(self, share: float) -> None:
+    def set_progress(self, share: float) -> None:
         """Sets the scale; a warm-up goes from a small share to 1.
 
         Args:

@@ -5,10 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae import checks
 from keras_sae.layers._forward import Step
-from keras_sae.layers.selection import BatchTopK
-from keras_sae.registration import register
+from keras_sae.layers.top_k import BatchTopK
+from keras_sae.utils import validation as checks
+from keras_sae.utils.serialization import register
 
 
 @register
@@ -119,14 +119,14 @@ class Matryoshka(keras.layers.Layer):
         """Returns what a unit starts from, of the sparsity inside."""
         return self.sparsity.starts() if hasattr(self.sparsity, "starts") else []
 
-    def set_share(self, share: float) -> None:
+    def set_progress(self, share: float) -> None:
         """Passes a warm-up on to the sparsity inside.
 
         Args:
             share: Of the way.
         """
-        if hasattr(self.sparsity, "set_share"):
-            self.sparsity.set_share(share)
+        if hasattr(self.sparsity, "set_progress"):
+            self.sparsity.set_progress(share)
 
     def terms(self, step: Step) -> dict[str, Any]:
         """Returns the losses of the prefixes, and what the sparsity inside adds."""

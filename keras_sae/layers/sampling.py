@@ -5,9 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae import checks
 from keras_sae.layers._weighted import Weighted
-from keras_sae.registration import register
+from keras_sae.utils import validation as checks
+from keras_sae.utils.serialization import register
 
 # exp(-20) and exp(10): a variance beyond them is a number gone astray.
 _LOG_VARIANCE = (-20.0, 10.0)

@@ -6,12 +6,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae import checks
 from keras_sae.layers import _forward
 from keras_sae.layers import sparsity as sparsities
-from keras_sae.layers._entries import Entries, encoded
 from keras_sae.layers._state import state
-from keras_sae.registration import register
+from keras_sae.ops.sparse_code import SparseCode, encoded
+from keras_sae.utils import validation as checks
+from keras_sae.utils.serialization import register
 
 
 @register
@@ -37,7 +37,7 @@ class SparseDense(keras.layers.Layer):
             start near their target.
         kernel_regularizer: Regularizer of `W` (weight decay).
         kernel_constraint: Constraint of `W`, as it is stored.
-        unit_rows: Whether `kernel` is stored as the transpose of `W`, a row a unit.
+        transposed_kernel: Whether `kernel` is stored as the transpose of `W`, a row a unit.
             The gradient of a `TopK` or `BatchTopK` then lands where it is needed, in
             rows that lie side by side in memory. It changes nothing else.
         **kwargs: Those of `keras.layers.Layer`.
@@ -50,7 +50,7 @@ class SparseDense(keras.layers.Layer):
 
     Attributes:
         kernel: Variable of shape `(input_dim, units)`, or `(units, input_dim)` by
-            `unit_rows`.
+            `transposed_kernel`.
         silent: float32 variable of shape `(units,)`: training steps since the
             unit was last non-zero.
         sparse: The layer that makes the code sparse, or None.
@@ -79,16 +79,16 @@ class SparseDense(keras.layers.Layer):
         bias_initializer: Any = "auto",
         kernel_regularizer: Any = None,
         kernel_constraint: Any = None,
-        unit_rows: bool = False,
+        transposed_kernel: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.units = checks.positive_integer("units", units)
         sparsity = sparsities.get(sparsity)
         self.activation = sparsities.activation(activation, sparsity)
-        self.sparse = sparsities.attach(sparsity, self.activation, self.dtype_policy)
-        if self.sparse is not None and not self.trainable:
-            self.sparse.trainable = False  # as it was, where a frozen layer is loaded
+        self.sparsity = sparsities.attach(sparsity, self.activation, self.dtype_policy)
+        if self.sparsity is not None and not self.trainable:
+            self.sparsity.trainable = False  # as it was, where a frozen layer is loaded
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = sparsities.bias_initializer(
@@ -96,7 +96,7 @@ class SparseDense(keras.layers.Layer):
         )
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
-        self.unit_rows = unit_rows
+        self.transposed_kernel = transposed_kernel
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -109,7 +109,7 @@ class SparseDense(keras.layers.Layer):
             )
         shape = (input_dim, self.units)
         self.kernel = self.add_weight(
-            shape=shape[::-1] if self.unit_rows else shape,
+            shape=shape[::-1] if self.transposed_kernel else shape,
             initializer=self._initial,
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
@@ -120,9 +120,9 @@ class SparseDense(keras.layers.Layer):
             self.bias = self.add_weight(
                 shape=(self.units,), initializer=self.bias_initializer, name="bias"
             )
-        self.silent = state("silent", (self.units,))
-        if self.sparse is not None and not self.sparse.built:
-            self.sparse.build((*input_shape[:-1], self.units))
+        self.steps_since_active = state("steps_since_active", (self.units,))
+        if self.sparsity is not None and not self.sparsity.built:
+            self.sparsity.build((*input_shape[:-1], self.units))
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the code of `inputs`."""
@@ -131,35 +131,39 @@ class SparseDense(keras.layers.Layer):
             entries, largest = found
             code = entries.dense(self.units)
             fired = entries.fired(self.units)
-            _forward.made(self, code, lambda: self.pre(inputs), entries, largest)
+            _forward.made(
+                self, code, lambda: self.pre_activations(inputs), entries, largest
+            )
         else:
-            pre = self.pre(inputs)
+            pre = self.pre_activations(inputs)
             code = self.activation(pre)
-            if self.sparse is not None:
-                code = self.sparse(code, training=training)
+            if self.sparsity is not None:
+                code = self.sparsity(code, training=training)
             fired = ops.any(
                 ops.not_equal(code, 0), axis=tuple(range(len(code.shape) - 1))
             )
             _forward.made(self, code, lambda: pre)
         if training:
-            self.silent.assign(ops.where(fired, 0.0, ops.add(self.silent, 1.0)))
+            self.steps_since_active.assign(
+                ops.where(fired, 0.0, ops.add(self.steps_since_active, 1.0))
+            )
         return code
 
     def _initial(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
         # An initializer tells by the order of the axes which of them comes in.
-        if not self.unit_rows:
+        if not self.transposed_kernel:
             return self.kernel_initializer(shape, dtype=dtype)
         return ops.transpose(self.kernel_initializer(shape[::-1], dtype=dtype))
 
-    def pre(self, inputs: Any) -> Any:
+    def pre_activations(self, inputs: Any) -> Any:
         """Returns the pre-activations of `inputs`, `(batch, ..., units)`."""
-        kernel = ops.transpose(self.kernel) if self.unit_rows else self.kernel
+        kernel = ops.transpose(self.kernel) if self.transposed_kernel else self.kernel
         x = ops.matmul(inputs, kernel)
         return x if self.bias is None else ops.add(x, self.bias)
 
     def _entries(
         self, inputs: Any, training: bool | None
-    ) -> tuple[Entries, Callable[[Any, int], Entries]] | None:
+    ) -> tuple[SparseCode, Callable[[Any, int], SparseCode]] | None:
         """The code as its entries, where a sparsity chooses a fixed number of them.
 
         With them comes a function that finds other entries in the same product: the
@@ -168,7 +172,7 @@ class SparseDense(keras.layers.Layer):
         The choice has no gradient, and the chosen have a cheaper one than by way of
         all pre-activations.
         """
-        choose = getattr(self.sparse, "choose", None)
+        choose = getattr(self.sparsity, "choose", None)
         monotone = self.activation in (keras.activations.relu, keras.activations.linear)
         if not (choose and monotone and self.use_bias and len(inputs.shape) == 2):
             return None
@@ -177,17 +181,17 @@ class SparseDense(keras.layers.Layer):
         kernel, bias = (
             ops.cast(v, self.compute_dtype) for v in (self.kernel, self.bias)
         )
-        rows = kernel if self.unit_rows else ops.transpose(kernel)
+        rows = kernel if self.transposed_kernel else ops.transpose(kernel)
         pre = ops.add(ops.matmul(inputs, ops.transpose(rows)), bias)
         pre = ops.stop_gradient(pre)
         chosen = choose(pre, training)
         if chosen is None:
             return None
 
-        def largest(among: Any, k: int) -> Entries:
+        def largest(among: Any, k: int) -> SparseCode:
             others = ops.where(among, ops.cast(pre, "float32"), -1e30)
             columns = ops.cast(ops.top_k(others, k)[1], "int32")
-            places = Entries(ops.take_along_axis(pre, columns, axis=1), columns)
+            places = SparseCode(ops.take_along_axis(pre, columns, axis=1), columns)
             linear, on = keras.activations.linear, ops.take(among, columns)
             return encoded(inputs, rows, bias, places, linear, on).where(among)
 
@@ -204,7 +208,7 @@ class SparseDense(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        sparsity = getattr(self.sparse, "regularizer", self.sparse)
+        sparsity = getattr(self.sparsity, "regularizer", self.sparsity)
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
@@ -216,5 +220,5 @@ class SparseDense(keras.layers.Layer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
-            "unit_rows": self.unit_rows,
+            "transposed_kernel": self.transposed_kernel,
         }

@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from keras_sae.layers.tied_dense import found, kernel_of, warn_untied
-from keras_sae.registration import register
+from keras_sae.layers.tied import found, kernel_of, warn_untied
+from keras_sae.utils.serialization import register
 
 
 @register

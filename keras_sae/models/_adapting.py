@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae import checks
 from keras_sae.layers import Centering, Scaling
 from keras_sae.models.levels import flatten
+from keras_sae.utils import validation as checks
 
 # What may stand between the last kernel and the data that its bias is the centre of.
 _BEHIND = (Scaling, keras.layers.Cropping2D, keras.layers.Reshape)

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.layers import MaskingNoise, SaltAndPepper, Sampling, Scaling
+from keras_sae.layers import MaskingNoise, SaltAndPepperNoise, Sampling, Scaling
 from keras_sae.models import _graph, _pullbacks, _slopes
 
 # The derivative is by what these leave of the input.
@@ -18,7 +18,7 @@ _DAMAGING = (
     keras.layers.Dropout,
     keras.layers.GaussianDropout,
     MaskingNoise,
-    SaltAndPepper,
+    SaltAndPepperNoise,
 )
 
 

@@ -10,7 +10,7 @@ def check_sparsities(layers: list[Any], sparse_layers: list[Any]) -> None:
         layers: Those of the encoder, with the sparsities in them.
         sparse_layers: Of these the `SparseDense`, the code's last.
     """
-    made = sparse_layers[-1].sparse if sparse_layers else None
+    made = sparse_layers[-1].sparsity if sparse_layers else None
     innermost = [] if made is None else made._flatten_layers()  # it may hold another
     for layer in layers:
         asks = getattr(layer, "needs_decoder", False)

@@ -15,7 +15,7 @@ from keras_sae.layers import (
     TiedDense,
     tying,
 )
-from keras_sae.models._assembly import chain
+from keras_sae.models.building_blocks import chain
 
 _DENSE = (SparseDense, keras.layers.Dense)
 _TIED = (TiedDense, TiedConv2DTranspose)
@@ -105,7 +105,7 @@ def _fold_in(dense: Any, before: list[Any]) -> None:
         if isinstance(layer, Scaling):
             kernel = kernel / _rms(layer)
         else:
-            by_rows = getattr(dense, "unit_rows", False)
+            by_rows = getattr(dense, "transposed_kernel", False)
             bias = bias - _numpy(layer.mean) @ (kernel.T if by_rows else kernel)
     dense.kernel.assign(kernel)
     dense.bias.assign(bias)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_sae.models._inputs import as_array, as_numpy, check_values
+from keras_sae.models.validation import as_array, as_numpy, check_values
 
 
 def check_labels(y: Any, samples: int, num_classes: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.layers import AtomDense, Scaling, _forward
+from keras_sae.layers import Scaling, UnitNormDense, _forward
 from keras_sae.models import _steps
 
 # What may follow the atoms in a decoder that is a chain.
@@ -47,12 +47,12 @@ def _is_chain_of_atoms(decoder: keras.Model) -> bool:
     first, *rest = _layers(decoder)
     graph = getattr(decoder, "_functional", decoder)  # a Sequential has one inside
     once = len(getattr(graph, "_nodes", ())) == len(graph.layers)
-    atoms = isinstance(first, AtomDense) and all(map(_may_follow, rest))
+    atoms = isinstance(first, UnitNormDense) and all(map(_may_follow, rest))
     # Keras adds a penalty of the outputs where a layer is called.
     return once and atoms and first.activity_regularizer is None
 
 
-def _of_one_precision(atoms: AtomDense, entries: Any) -> bool:
+def _of_one_precision(atoms: UnitNormDense, entries: Any) -> bool:
     """Whether nothing would be rounded or cast on the way, which a call looks after."""
     read = ops.convert_to_tensor(atoms.kernel)  # a model around it may round that
     found, values = (
@@ -83,7 +83,7 @@ def add_terms(model: Any, made: Any, data: tuple, reconstruction: Any) -> None:
         data: The input, and the step's target and sample weights or None.
         reconstruction: Of the input.
     """
-    if made is None or not hasattr(made.layer.sparse, "terms"):
+    if made is None or not hasattr(made.layer.sparsity, "terms"):
         return
     x, y, weight = data
     target = x if y is None else y
@@ -92,7 +92,7 @@ def add_terms(model: Any, made: Any, data: tuple, reconstruction: Any) -> None:
     loss = model._compile_loss or keras.losses.MeanSquaredError()
     step = _forward.Step(
         target=target,
-        pre=made.pre,
+        pre_activations=made.pre_activations,
         code=made.code,
         reconstruction=reconstruction,
         largest=made.largest,
@@ -106,9 +106,9 @@ def add_terms(model: Any, made: Any, data: tuple, reconstruction: Any) -> None:
         decode_part=lambda keep: _decode_part(model.decoder, made, keep, again),
         decode_frozen=lambda code: _frozen(model.decoder, code),
         data_loss=lambda r: shares * loss(target, r, weigh(weight, target)),
-        silent=made.layer.silent,
+        steps_since_active=made.layer.steps_since_active,
     )
-    for name, value in made.layer.sparse.terms(step).items():
+    for name, value in made.layer.sparsity.terms(step).items():
         _forward.add(model, name, value)
 
 

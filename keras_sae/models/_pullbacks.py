@@ -13,12 +13,12 @@ import keras
 from keras import ops
 
 from keras_sae.layers import (
-    AtomDense,
+    ActivityPenalty,
     Centering,
-    Penalty,
     Sampling,
     Scaling,
     SparseDense,
+    UnitNormDense,
 )
 from keras_sae.models import _slopes
 
@@ -30,14 +30,14 @@ PASSIVE = (
     keras.layers.Reshape,
     keras.layers.GaussianNoise,
     Centering,
-    Penalty,
+    ActivityPenalty,
     Scaling,
 )
 
 
 def _kernel(layer: Any) -> Any:
     """The kernel, its last two axes those of inputs and outputs."""
-    rows = getattr(layer, "unit_rows", False)
+    rows = getattr(layer, "transposed_kernel", False)
     return ops.cast(ops.transpose(layer.kernel) if rows else layer.kernel, "float32")
 
 
@@ -105,7 +105,7 @@ def _mean(_: Any, __: Any, h: Any, jacobian: Any) -> Any:
 
 PULLBACKS: dict[Any, Pullback] = {
     SparseDense: _dense,
-    AtomDense: _dense,
+    UnitNormDense: _dense,
     keras.layers.Dense: _dense,
     keras.layers.Conv2D: _convolution,
     keras.layers.MaxPooling2D: _pooling,
@@ -159,7 +159,7 @@ def problem(layer: Any, shape: tuple[int | None, ...]) -> str | None:
     if order != "channels_last":
         return f"{name} with data_format={order!r}"
     sparse = getattr(layer, "sparse", None)
-    if sparse is not None and not isinstance(sparse, Penalty):
+    if sparse is not None and not isinstance(sparse, ActivityPenalty):
         return f"sparsity={type(sparse).__name__}"
     if isinstance(layer, keras.layers.MaxPooling2D):
         apart = tuple(layer.strides) == tuple(layer.pool_size)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_sae.layers import sparsity
-from keras_sae.layers.corruption import MaskingNoise, SaltAndPepper
+from keras_sae.layers.noise import MaskingNoise, SaltAndPepperNoise
 
 # At inference these pass their input on as it is, or reshaped.
 _PASSES = (
@@ -18,7 +18,7 @@ _PASSES = (
     keras.layers.GaussianNoise,
     keras.layers.GaussianDropout,
     MaskingNoise,
-    SaltAndPepper,
+    SaltAndPepperNoise,
 )
 # These leave some of it out, or put it in another order.
 _CHOOSES = (

@@ -93,7 +93,7 @@ def slope(layer: Any, x: Any, h: Any) -> Any:
 
 def _before(layer: Any, x: Any) -> Any:
     if isinstance(layer, SparseDense):
-        return layer.pre(x)
+        return layer.pre_activations(x)
     # In the layer's precision, whatever the kernel is kept in.
     x, kernel = (ops.cast(v, layer.compute_dtype) for v in (x, layer.kernel))
     convolves = isinstance(layer, keras.layers.Conv2D)

@@ -9,15 +9,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae import checks, metrics
-from keras_sae.layers import Penalty, _forward, sparsity, tying
+from keras_sae.layers import ActivityPenalty, _forward, sparsity, tying
 from keras_sae.models import _adapting, _demands, _inputs, _objectives, _steps
 from keras_sae.models._checked import Checked
 from keras_sae.models._contraction import Contraction
 from keras_sae.models.levels import Level, flatten, levels_of
-from keras_sae.registration import register
+from keras_sae.utils import metrics
+from keras_sae.utils import validation as checks
+from keras_sae.utils.serialization import register
 
 _local = threading.local()
+# Small beside the range of a sigmoid, large beside float32's rounding.
+_STEP = 0.05
 _NO_STEP = (None, None, None)
 
 
@@ -264,10 +267,33 @@ class Autoencoder(Checked):
         _inputs.check_inputs(code, tuple(self.decoder.input_shape[1:]))
         return self.decoder.predict(code, batch_size=batch_size, verbose=0)
 
+    def dictionary(self) -> np.ndarray:
+        """Return what each unit adds to a reconstruction.
+
+        `row_j = (decode(s e_j) - decode(0)) / s` with `s = 0.05`: a small step from the
+        empty code, which an output activation does not saturate. For a shallow model
+        with a linear output it is row `j` of the decoder's kernel.
+
+        Returns:
+            NumPy array of shape `(units, *input_shape)`.
+
+        Example:
+
+        >>> from keras_sae import models
+        >>> models.shallow((4, 4, 1), 8).dictionary().shape
+        (8, 4, 4, 1)
+        """
+        units = int(self.decoder.input_shape[-1])
+        codes = np.concatenate([np.zeros((1, units)), _STEP * np.eye(units)])
+        outputs = self.decode(codes.astype("float32"))
+        return (outputs[1:] - outputs[:1]) / _STEP
+
     def _activity_metric(self) -> keras.metrics.Metric:
         last = self.sparse_layers[-1:]
         # What is not a penalty chooses units, and leaves the others at zero.
-        chooses = last and not isinstance(last[0].sparse, (Penalty, type(None)))
+        chooses = last and not isinstance(
+            last[0].sparsity, (ActivityPenalty, type(None))
+        )
         if not last or chooses or not sparsity.never_zero(last[0].activation):
             return metrics.L0()
         low, high = last[0].bounds
@@ -277,7 +303,7 @@ class Autoencoder(Checked):
         layers = [*flatten(self.encoder), *flatten(self.decoder)]
         terms = {x.term for x in layers if hasattr(x, "term")}
         for code in self.sparse_layers[-1:]:
-            terms |= set(getattr(code.sparse, "extra_terms", ()))
+            terms |= set(getattr(code.sparsity, "extra_terms", ()))
         terms |= {"auxiliary_loss"} if self.contractive else set()
         return ["reconstruction_loss", *sorted(terms)]
 

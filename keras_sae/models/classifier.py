@@ -6,11 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae import checks
 from keras_sae.models import _adapting, _arguments, _feeding, _inputs, _labels, _steps
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
-from keras_sae.registration import register
+from keras_sae.utils import validation as checks
+from keras_sae.utils.serialization import register
 
 _LOSS, _ACCURACY = "sparse_categorical_crossentropy", ("accuracy",)
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import keras
 
-from keras_sae import checks
-from keras_sae.layers import AtomDense, TiedConv2DTranspose, TiedDense
+from keras_sae.layers import TiedConv2DTranspose, TiedDense, UnitNormDense
 from keras_sae.layers import sparsity as sparsities
-from keras_sae.models import _assembly
+from keras_sae.models import building_blocks as _assembly
 from keras_sae.models.autoencoder import Autoencoder
+from keras_sae.utils import validation as checks
 
 # What `input_shape` says, whatever Keras is configured to take.
 _CHANNELS_LAST: dict[str, Any] = {"data_format": "channels_last"}
@@ -30,7 +30,7 @@ def convolutional(
     contractive: float = 0.0,
     batch_normalization: bool = False,
     unit_norm: bool = False,
-    transposed_start: bool = False,
+    tied_initialization: bool = False,
     centering: bool = False,
     scaling: bool = False,
     kernel_initializer: Any = "glorot_uniform",
@@ -56,7 +56,7 @@ def convolutional(
         output_activation: Of the reconstruction.
         tied: Whether each layer of the decoder uses the kernel of the layer at its
             side. No pooling may stand in between; `unit_norm` is then a constraint on
-            the kernel of the code, and `transposed_start` is met as it is.
+            the kernel of the code, and `tied_initialization` is met as it is.
         kernel_size: Side of the kernels.
         pooling: None, or the layer that makes a vector of the last feature maps in
             place of `Flatten`, e.g. `keras.layers.GlobalAveragePooling2D()`.
@@ -67,8 +67,8 @@ def convolutional(
             cost a sample is that of `units[-1]` passes back through the encoder.
         batch_normalization: Whether to normalise the output of the convolutions.
         unit_norm: Whether the atoms of the code, the rows of the kernel behind it, are
-            kept at norm 1 (`keras_sae.layers.AtomDense`).
-        transposed_start: Whether the code's layer starts as the transpose of the one
+            kept at norm 1 (`keras_sae.layers.UnitNormDense`).
+        tied_initialization: Whether the code's layer starts as the transpose of the one
             behind it. No pooling may stand in between.
         centering: Whether the encoder subtracts the data's mean, one of each channel.
         scaling: Whether the model works on data of unit mean square, as in
@@ -131,7 +131,7 @@ def convolutional(
         atoms: Any = TiedDense(code[0], activation, name=name_of_atoms)
         up = _tied(down, (activation, output_activation))
     else:
-        atoms = (AtomDense if unit_norm else keras.layers.Dense)(
+        atoms = (UnitNormDense if unit_norm else keras.layers.Dense)(
             _assembly.size(bottom), activation, name=name_of_atoms, **options
         )
         up = _upward(shape, widths, (activation, output_activation), maps)
@@ -142,9 +142,9 @@ def convolutional(
         *_assembly.unscaled(scaling, output_activation),
     ]
     decoder = _assembly.chain((code[0].units,), layers, "decoder")
-    if transposed_start:
-        _check_mirrored(code[0], _assembly.size(bottom), "transposed_start")
-    _assembly.start(code, [atoms], norm, transposed_start and not tied)
+    if tied_initialization:
+        _check_mirrored(code[0], _assembly.size(bottom), "tied_initialization")
+    _assembly.start(code, [atoms], norm, tied_initialization and not tied)
     return Autoencoder(encoder, decoder, contractive=contractive, name=name)
 
 

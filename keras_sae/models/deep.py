@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from keras_sae.layers import AtomDense
-from keras_sae.models import _assembly
+from keras_sae.layers import UnitNormDense
+from keras_sae.models import building_blocks as _assembly
 from keras_sae.models.autoencoder import Autoencoder
 
 
@@ -22,7 +22,7 @@ def deep(
     contractive: float = 0.0,
     batch_normalization: bool = False,
     unit_norm: bool = False,
-    transposed_start: bool = False,
+    tied_initialization: bool = False,
     centering: bool = True,
     scaling: bool = False,
     kernel_initializer: Any = "glorot_uniform",
@@ -63,8 +63,8 @@ def deep(
             code and output.
         unit_norm: Whether the atoms of every layer, the rows of each `W'`, are kept
             at norm 1. Their gradient is taken along the sphere
-            (`keras_sae.layers.AtomDense`) unless `tied`.
-        transposed_start: Whether each layer of the encoder starts as the transpose of
+            (`keras_sae.layers.UnitNormDense`) unless `tied`.
+        tied_initialization: Whether each layer of the encoder starts as the transpose of
             the decoder's at its side. `tied` ones are that anyway.
         centering: Whether the encoder subtracts the data's mean; published
             settings want False.
@@ -117,11 +117,11 @@ def deep(
         [(_assembly.size(shape), output_activation), *hidden],
         tied=codes if tied else None,
         batch_normalization=batch_normalization,
-        dense=AtomDense if unit_norm else keras.layers.Dense,
+        dense=UnitNormDense if unit_norm else keras.layers.Dense,
         scaling=scaling,
         kernel_initializer=kernel_initializer,
         kernel_regularizer=kernel_regularizer,
     )
     mirrors = _assembly.mirrors(decoder, len(codes))
-    _assembly.start(codes, mirrors, norm, transposed_start and not tied)
+    _assembly.start(codes, mirrors, norm, tied_initialization and not tied)
     return Autoencoder(encoder, decoder, contractive=contractive, name=name)

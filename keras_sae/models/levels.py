@@ -41,8 +41,8 @@ def flatten(model: keras.Model) -> list[keras.layers.Layer]:
     found = []
     for layer in model.layers:
         found += flatten(layer) if hasattr(layer, "layers") else [layer]
-        if isinstance(layer, SparseDense) and layer.sparse is not None:
-            found += layer.sparse._flatten_layers()  # one may hold another
+        if isinstance(layer, SparseDense) and layer.sparsity is not None:
+            found += layer.sparsity._flatten_layers()  # one may hold another
     return found
 
 
@@ -99,7 +99,7 @@ def _kernel_layer(block: list[keras.layers.Layer]) -> Any:
 def _ends(layer: Any) -> tuple[int, ...]:
     """Width of the input and of the output of a dense layer."""
     shape = tuple(layer.kernel.shape)
-    turned = isinstance(layer, TiedDense) or getattr(layer, "unit_rows", False)
+    turned = isinstance(layer, TiedDense) or getattr(layer, "transposed_kernel", False)
     return shape[::-1] if turned else shape
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae import checks
 from keras_sae.layers import sparsity
-from keras_sae.registration import register
+from keras_sae.utils import validation as checks
+from keras_sae.utils.serialization import register
 
 # Probabilities are kept this far from 0 and 1, as Keras's cross-entropy keeps them.
 _EPSILON = 1e-7

@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from keras_sae.layers import AtomDense, get_sparsity
-from keras_sae.models import _assembly
+from keras_sae.layers import UnitNormDense, get_sparsity
+from keras_sae.models import building_blocks as _assembly
 from keras_sae.models.autoencoder import Autoencoder
 
 
@@ -20,7 +20,7 @@ def shallow(
     corruption: Any = None,
     contractive: float = 0.0,
     unit_norm: bool | None = None,
-    transposed_start: bool | None = None,
+    tied_initialization: bool | None = None,
     centering: bool = True,
     scaling: bool = False,
     kernel_regularizer: Any = None,
@@ -51,9 +51,9 @@ def shallow(
             Without it, scaling the encoder down and the decoder up lowers an L1
             penalty for nothing. None is True where the penalty depends on the
             scale of the code; published settings want False. Behind a hard sparsity
-            the decoder is a `keras_sae.layers.AtomDense`, whose gradient is taken
+            the decoder is a `keras_sae.layers.UnitNormDense`, whose gradient is taken
             along the sphere.
-        transposed_start: Whether the encoder starts as the transpose of the
+        tied_initialization: Whether the encoder starts as the transpose of the
             decoder, so that a unit answers to its own atom from the first step.
             None is True for a hard or learned sparsity. `tied` ones are that anyway.
         centering: Whether the encoder subtracts the data's mean
@@ -98,10 +98,10 @@ def shallow(
         unit_norm = getattr(sparsity, "scale_dependent", sparsity is not None)
     norm = _assembly.atoms_at_unit_norm(tied) if unit_norm else None
     hard = isinstance(sparsity, keras.layers.Layer)
-    if transposed_start is None:
-        transposed_start = hard
+    if tied_initialization is None:
+        tied_initialization = hard
     # The gradient of a few units a sample is cheapest by rows.
-    kwargs.setdefault("unit_rows", hasattr(sparsity, "choose") and not tied)
+    kwargs.setdefault("transposed_kernel", hasattr(sparsity, "choose") and not tied)
     [code] = _assembly.codes(
         [units],
         [sparsity],
@@ -119,8 +119,8 @@ def shallow(
         tied=[code] if tied else None,
         scaling=scaling,
         kernel_regularizer=kernel_regularizer,
-        **({"dense": AtomDense} if atoms else {"kernel_constraint": norm}),
+        **({"dense": UnitNormDense} if atoms else {"kernel_constraint": norm}),
     )
     mirrors = _assembly.mirrors(decoder, 1)
-    _assembly.start([code], mirrors, norm, transposed_start and not tied)
+    _assembly.start([code], mirrors, norm, tied_initialization and not tied)
     return Autoencoder(encoder, decoder, contractive=contractive, name=name)

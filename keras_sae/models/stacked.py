@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_sae.models import _assembly
+from keras_sae.models import building_blocks as _assembly
 from keras_sae.models.autoencoder import Autoencoder
 from keras_sae.models.deep import deep
 

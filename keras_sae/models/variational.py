@@ -7,12 +7,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae import checks
-from keras_sae.layers import AtomDense, Sampling, SparseDense, _forward, get_sparsity
+from keras_sae.layers import (
+    Sampling,
+    SparseDense,
+    UnitNormDense,
+    _forward,
+    get_sparsity,
+)
 from keras_sae.layers import sparsity as sparsities
-from keras_sae.models import _assembly, _graph, _inputs, likelihoods
+from keras_sae.models import _graph, _inputs, likelihoods
+from keras_sae.models import building_blocks as _assembly
 from keras_sae.models.autoencoder import Autoencoder
-from keras_sae.registration import register
+from keras_sae.utils import validation as checks
+from keras_sae.utils.serialization import register
 
 
 @register
@@ -185,7 +192,7 @@ def variational(
     corruption: Any = None,
     contractive: float = 0.0,
     unit_norm: bool = False,
-    transposed_start: bool = False,
+    tied_initialization: bool = False,
     centering: bool = False,
     scaling: bool = False,
     batch_normalization: bool = False,
@@ -228,7 +235,7 @@ def variational(
             `auxiliary_loss`.
         unit_norm: Whether the atoms of every layer are kept at norm 1, as in
             `keras_sae.models.deep`.
-        transposed_start: Whether each layer of the encoder, the means' included,
+        tied_initialization: Whether each layer of the encoder, the means' included,
             starts as the transpose of the decoder's at its side.
         centering: Whether the encoder subtracts the data's mean.
         scaling: Whether the model works on data of unit mean square, as in
@@ -300,12 +307,12 @@ def variational(
         latent_dim,
         outputs,
         batch_normalization=batch_normalization,
-        dense=AtomDense if unit_norm else keras.layers.Dense,
+        dense=UnitNormDense if unit_norm else keras.layers.Dense,
         scaling=scaling,
         **options,
     )
     mirrors = _assembly.mirrors(decoder, len(outputs))
-    _assembly.start([*hidden, innermost], mirrors, None, transposed_start)
+    _assembly.start([*hidden, innermost], mirrors, None, tied_initialization)
     return VariationalAutoencoder(
         encoder, decoder, likelihood, contractive=contractive, name=name
     )

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_sae import evaluation
 from keras_sae.plots import _canvas
 
 
@@ -33,7 +32,7 @@ def filters(model: Any, count: int = 64, columns: int = 16) -> Any:
     8
     """
     named = _canvas.named(model)
-    blocks = {name: evaluation.atoms(m)[:count] for name, m in named.items()}
+    blocks = {name: m.dictionary()[:count] for name, m in named.items()}
     rows = {name: math.ceil(len(a) / columns) for name, a in blocks.items()}
     columns = min(columns, max(len(a) for a in blocks.values()))
     figure = _canvas.figure(

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.registration import register
+from keras_sae.utils.serialization import register
 
 
 @register

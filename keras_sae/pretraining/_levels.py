@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae import checks
 from keras_sae.models import Autoencoder, _assembly, _steps
 from keras_sae.models._fingerprint import fingerprint
 from keras_sae.pretraining import _sources
@@ -20,6 +19,7 @@ from keras_sae.pretraining._progress import (
     as_history,
     as_logs,
 )
+from keras_sae.utils import validation as checks
 
 # Losses whose target is a class: a model compiled with one is a classifier.
 _OF_CLASSES = (

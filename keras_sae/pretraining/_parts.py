@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_sae.layers import Centering, Penalty, SparseDense, TiedDense
+from keras_sae.layers import ActivityPenalty, Centering, SparseDense, TiedDense
 from keras_sae.models._ranges import passes
 from keras_sae.pretraining._rbm import UNITS
 
@@ -72,7 +72,7 @@ def parts_of(levels: list[Any], index: int) -> Parts:
 def _is_dense(layer: Any) -> bool:
     if not isinstance(layer, (keras.layers.Dense, SparseDense, TiedDense)):
         return False
-    soft = isinstance(getattr(layer, "sparse", None), (Penalty, type(None)))
+    soft = isinstance(getattr(layer, "sparse", None), (ActivityPenalty, type(None)))
     return soft and layer.bias is not None
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae import checks
 from keras_sae.models import _arguments, _feeding, _steps
-from keras_sae.registration import register
+from keras_sae.utils import validation as checks
+from keras_sae.utils.serialization import register
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from keras_sae.datasets.feeding import aligned
-from keras_sae.models import _inputs, _steps
+from keras_sae.models import _steps
+from keras_sae.models import validation as _inputs
 
 
 class Rows(keras.utils.PyDataset):

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae import checks
 from keras_sae.layers import TiedDense, get_sparsity
 from keras_sae.models import Autoencoder, _inputs
 from keras_sae.models._fingerprint import nameless
@@ -17,6 +16,7 @@ from keras_sae.pretraining._levels import Stage
 from keras_sae.pretraining._momentum import RisingMomentum
 from keras_sae.pretraining._parts import Parts, parts_of
 from keras_sae.pretraining._rbm import RBM
+from keras_sae.utils import validation as checks
 
 # Published with the method: a Gaussian layer diverges at the rate of a binary one.
 RATE, GAUSSIAN_RATE = 0.1, 0.001
@@ -78,7 +78,7 @@ def boltzmann(
         momentum: Momentum from then on.
         momentum_epochs: Epochs of a level at the initial momentum.
         weight_decay: Weight cost of `W`.
-        sparsity: Penalty of the hidden means of binary levels, in nats: None, a
+        sparsity: ActivityPenalty of the hidden means of binary levels, in nats: None, a
             regularizer, such as `keras_sae.regularizers.KLDivergence(0.05, 0.1)`
             for a target, or its name as in the models, `"kl"` or `"l1"`.
         kernel_initializer: Of `W`; None is a normal distribution of deviation 0.1.
@@ -192,7 +192,7 @@ def unroll(rbm: RBM, part: Parts, summary: _sources.Summary) -> None:
         part.center.mean.assign(summary.mean)
         part.center.count.assign(summary.samples)
         bias = bias + summary.mean.astype("float32") @ kernel
-    part.code.kernel.assign(kernel.T if part.code.unit_rows else kernel)
+    part.code.kernel.assign(kernel.T if part.code.transposed_kernel else kernel)
     part.code.bias.assign(bias)
     if not isinstance(part.output, TiedDense):
         part.output.kernel.assign(kernel.T)

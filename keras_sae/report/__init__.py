@@ -3,6 +3,6 @@
 It needs no network and no server: data, pictures and scripts are in the file.
 """
 
-from keras_sae.report.writing import write as write
+from keras_sae.report.writing import write_report as write_report
 
-__all__ = ["write"]
+__all__ = ["write_report"]

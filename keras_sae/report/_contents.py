@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_sae import checks, evaluation
 from keras_sae.report import _pictures, _units
 from keras_sae.report._figures import cards
+from keras_sae.utils import evaluation
+from keras_sae.utils import validation as checks
 
 # Samples shown among the best and among the worst rebuilt.
 _EXTREMES = 8
@@ -56,7 +57,7 @@ def gather(
     low, high = (float(v) for v in np.percentile(held.x, (0.5, 99.5)))
     sheets = {"inputs": _pictures.inputs(held.x[shown], low, high)}
     for i, part in enumerate(parts):
-        sheets[f"atoms-{i}"] = _pictures.atoms(evaluation.atoms(part.model))
+        sheets[f"atoms-{i}"] = _pictures.atoms(part.model.dictionary())
         sheets[f"rebuilt-{i}"] = _pictures.inputs(part.rebuilt, low, high)
     payload = {
         "inputs": shown,
@@ -124,7 +125,7 @@ def _data(data: Any) -> Data:
         raise ValueError(
             "`data` must be an array of samples, or (x, y) with their labels. "
             f"Received: a {type(x).__name__} in place of x. Of what load_data returns, "
-            "pass one part: report.write(model, (x_test, y_test), path)."
+            "pass one part: report.write_report(model, (x_test, y_test), path)."
         )
     x = np.asarray(x)
     if y is None:

@@ -14,7 +14,7 @@ FIGURES = {
         "share of the data's variance that is kept",
     ),
     "copying": ("Copying", "{:.3f}", "the same on pure noise: 1 is the identity"),
-    "selectivity": ("Selectivity", "{:.3f}", "explained variance less copying"),
+    "copying_gap": ("Selectivity", "{:.3f}", "explained variance less copying"),
     "l0": ("L0", "{:.1f}", "active units a sample"),
     "expected_l0": (
         "Expected L0",

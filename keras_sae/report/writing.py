@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_sae import files
 from keras_sae.report import _charts, _contents, _figures
+from keras_sae.utils import io as files
 
 
-def write(
+def write_report(
     model: Any,
     data: Any,
     path: str | Path,
@@ -50,7 +50,7 @@ def write(
     >>> import numpy as np
     >>> from keras_sae import models, report
     >>> x = np.random.default_rng(0).random((20, 4, 4, 1), dtype="float32")
-    >>> path = report.write(models.shallow((4, 4, 1), 8, "l1"), x, "report.html")
+    >>> path = report.write_report(models.shallow((4, 4, 1), 8, "l1"), x, "report.html")
     >>> "</html>" in path.read_text(encoding="utf-8")
     True
     """

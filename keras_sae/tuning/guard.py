@@ -20,7 +20,7 @@ from typing import Any
 import keras
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from keras_sae import files
+from keras_sae.utils import io as files
 
 _CAUSE = "failure.txt"
 

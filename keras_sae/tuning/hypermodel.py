@@ -7,10 +7,11 @@ from typing import Any
 import keras
 import keras_tuner
 
-from keras_sae import checks, pretraining
-from keras_sae.models import _assembly
+from keras_sae.models import building_blocks as _assembly
 from keras_sae.tuning import space
 from keras_sae.tuning.ranges import Fixed, Range
+from keras_sae.utils import pretraining
+from keras_sae.utils import validation as checks
 
 
 class SparsityHyperModel(keras_tuner.HyperModel):

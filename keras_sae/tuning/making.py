@@ -11,9 +11,10 @@ from typing import Any
 
 import keras_tuner
 
-from keras_sae import checks, files
 from keras_sae.tuning import objectives, project, workers
 from keras_sae.tuning.guard import quiet
+from keras_sae.utils import files
+from keras_sae.utils import validation as checks
 
 
 @dataclass(frozen=True)

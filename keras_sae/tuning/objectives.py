@@ -7,13 +7,14 @@ from typing import Any
 import keras
 import keras_tuner
 
-from keras_sae import checks, evaluation
 from keras_sae.tuning.ranges import positive_number
+from keras_sae.utils import evaluation
+from keras_sae.utils import validation as checks
 
 # What a code logs: units that are not zero or, where none ever is, their sum.
 ACTIVITY = ("val_l0", "val_expected_l0")
 # Larger is better for figures that end so; smaller for all others.
-_LARGER = ("accuracy", "explained_variance", "hoyer", "selectivity")
+_LARGER = ("accuracy", "explained_variance", "hoyer", "copying_gap")
 
 
 class ReconstructionUnderL0(keras_tuner.Objective):

@@ -25,7 +25,7 @@ class FailedTrialsError(RuntimeError):
         self.tuner = tuner
 
 
-class UnmetLimitError(ValueError):
+class ConstraintError(ValueError):
     """No trial of a search kept the limit on its active units.
 
     Args:
@@ -35,7 +35,7 @@ class UnmetLimitError(ValueError):
     Example:
 
     >>> from keras_sae import tuning
-    >>> issubclass(tuning.UnmetLimitError, ValueError)
+    >>> issubclass(tuning.ConstraintError, ValueError)
     True
     """
 
@@ -52,7 +52,7 @@ def check(tuner: Any) -> None:
 
     Raises:
         FailedTrialsError: More trials failed than may, or none was completed.
-        UnmetLimitError: The objective has a limit that no trial kept.
+        ConstraintError: The objective has a limit that no trial kept.
     """
     oracle = tuner.oracle
     failed, completed = oracle.ended("FAILED"), oracle.ended("COMPLETED")
@@ -96,7 +96,7 @@ def _check_limit(tuner: Any, limit: float, completed: list) -> None:
     l0 = l0s[nearest]
     if l0 > limit:
         settings = tuner.oracle.get_trial(nearest).hyperparameters.values
-        raise UnmetLimitError(
+        raise ConstraintError(
             f"No trial kept the limit of {limit:g} active units a sample "
             f"({len(completed)} completed). The nearest was trial {nearest} with "
             f"l0={l0:.4g}: {settings}. Raise `max_l0`, or widen the range of the "

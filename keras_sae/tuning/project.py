@@ -9,7 +9,7 @@ from typing import Any
 import keras_tuner
 import numpy as np
 
-from keras_sae import files
+from keras_sae.utils import io as files
 
 _FILE = "search.json"
 

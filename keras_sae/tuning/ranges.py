@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from keras_sae import checks
+from keras_sae.utils import validation as checks
 
 
 class Range(Protocol):

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import keras_tuner
 
-from keras_sae import files
 from keras_sae.tuning.objectives import ACTIVITY, Probe, activity
+from keras_sae.utils import io as files
 
 # Columns that come from the logs, beside `l0`.
 _FIGURES = {

@@ -10,11 +10,11 @@ import keras
 import keras_tuner
 import numpy as np
 
-from keras_sae import checks
 from keras_sae.tuning import making, objectives, outcome
 from keras_sae.tuning import workers as crew
 from keras_sae.tuning.guard import guarded, quiet
 from keras_sae.tuning.progress import shown
+from keras_sae.utils import validation as checks
 
 # What keras-tuner imports in the middle of a trial, without declaring it.
 _NEEDED = {"tensorflow": "tensorboard"}
@@ -67,7 +67,7 @@ def search(
         max_failures: Failed trials that do not end the search.
         callbacks: Further Keras callbacks of each fit.
         workers: Processes on this machine that train trials side by side, as
-            `distribute` starts them.
+            `launch_workers` starts them.
         command: What runs this very call, for `workers`: a list of words; None is
             the command that runs now.
         progress: Whether to show a progress bar.
@@ -78,7 +78,7 @@ def search(
 
     Raises:
         ValueError: An argument does not fit, `directory` holds another search, or
-            (as `UnmetLimitError`) no trial kept the limit.
+            (as `ConstraintError`) no trial kept the limit.
         FailedTrialsError: More than `max_failures` trials failed; raised from the cause
             of the first.
 
@@ -134,7 +134,7 @@ def _launch(tuner: Any, command: Sequence[str] | None, workers: int) -> None:
     """Has other processes run the search, and reads what they leave."""
     tuner.oracle.resume()
     if len(tuner.oracle.ended("COMPLETED")) < tuner.oracle.max_trials:
-        crew.distribute(command or crew.this_command(), workers)
+        crew.launch_workers(command or crew.this_command(), workers)
         tuner.oracle.reload()
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from keras_sae import checks
+from keras_sae.utils import validation as checks
 
 # What keras-tuner reads; on several machines they are set by hand.
 _NAME, _ADDRESS, _PORT = (
@@ -32,7 +32,7 @@ _THREADS = (
 _PAUSE = 0.1  # seconds between two looks at the processes
 
 
-def distribute(command: Sequence[str], workers: int, *, restarts: int = 3) -> None:
+def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -> None:
     """Runs a command as keras-tuner's chief and as its workers, on this machine.
 
     The command calls `keras_sae.tuning.search` with a `directory`, the same in all
@@ -54,7 +54,7 @@ def distribute(command: Sequence[str], workers: int, *, restarts: int = 3) -> No
 
     >>> import sys
     >>> from keras_sae import tuning
-    >>> tuning.distribute([sys.executable, "-c", "pass"], workers=1)
+    >>> tuning.launch_workers([sys.executable, "-c", "pass"], workers=1)
     """
     checks.positive_integer("workers", workers)
     environment = {_ADDRESS: _LOOPBACK, _PORT: str(_free_port())}

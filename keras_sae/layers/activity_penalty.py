@@ -7,12 +7,12 @@ from keras import ops
 
 from keras_sae.layers._state import state
 from keras_sae.layers._weighted import Weighted
-from keras_sae.registration import register
 from keras_sae.regularizers import KLDivergence
+from keras_sae.utils.serialization import register
 
 
 @register
-class Penalty(Weighted):
+class ActivityPenalty(Weighted):
     """Passes a code on unchanged and adds a regularizer's penalty to the loss.
 
     `loss += scale * regularizer(h) / batch`
@@ -37,7 +37,7 @@ class Penalty(Weighted):
 
     >>> import numpy as np
     >>> from keras_sae import layers, regularizers
-    >>> penalty = layers.Penalty(regularizers.L1(0.5))
+    >>> penalty = layers.ActivityPenalty(regularizers.L1(0.5))
     >>> code = penalty(np.array([[1.0, -2.0], [0.0, 3.0]], "float32"))
     >>> float(penalty.losses[0])
     1.5

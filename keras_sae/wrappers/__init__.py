@@ -6,7 +6,7 @@ scikit-learn is imported when the class is first asked for, not before.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_sae.estimators.autoencoder import SparseAutoencoder as SparseAutoencoder
+    from keras_sae.wrappers.autoencoder import SparseAutoencoder as SparseAutoencoder
 
 __all__ = ["SparseAutoencoder"]
 
@@ -14,6 +14,6 @@ __all__ = ["SparseAutoencoder"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from keras_sae.estimators import autoencoder
+    from keras_sae.wrappers import autoencoder
 
     return getattr(autoencoder, name)

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_sae.layers._state import state
-from keras_sae.registration import register
+from keras_sae.utils.serialization import register
 
 
 @register

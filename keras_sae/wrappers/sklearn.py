@@ -15,7 +15,8 @@ from sklearn.base import (
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from keras_sae import checks, metrics, models
+from keras_sae.utils import metrics, models
+from keras_sae.utils import validation as checks
 
 # Samples that are encoded at once.
 _CHUNK = 4096
@@ -53,9 +54,9 @@ class SparseAutoencoder(
     Example:
 
     >>> import numpy as np
-    >>> from keras_sae import estimators
+    >>> from keras_sae import wrappers
     >>> x = np.random.default_rng(0).random((32, 6))
-    >>> encoder = estimators.SparseAutoencoder(units=4, epochs=1, random_state=0)
+    >>> encoder = wrappers.SparseAutoencoder(units=4, epochs=1, random_state=0)
     >>> encoder.fit_transform(x).shape
     (32, 4)
     """

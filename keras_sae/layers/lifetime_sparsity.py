@@ -5,13 +5,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae import checks
-from keras_sae.layers import _top
-from keras_sae.registration import register
+from keras_sae.ops import top_k as _top
+from keras_sae.utils import validation as checks
+from keras_sae.utils.serialization import register
 
 
 @register
-class Lifetime(keras.layers.Layer):
+class LifetimeSparsity(keras.layers.Layer):
     """Keeps each unit on for its strongest samples of the batch (winner-take-all).
 
     Training: `h_ij = a_ij` if it is among the `ceil(fraction * B)` largest of unit
@@ -40,7 +40,7 @@ class Lifetime(keras.layers.Layer):
     >>> import numpy as np
     >>> from keras_sae import layers
     >>> a = np.array([[1.0, 0.0], [3.0, 0.5], [2.0, 0.1]], "float32")
-    >>> np.asarray(layers.Lifetime(0.3)(a, training=True)).tolist()
+    >>> np.asarray(layers.LifetimeSparsity(0.3)(a, training=True)).tolist()
     [[0.0, 0.0], [3.0, 0.5], [0.0, 0.0]]
     """
 

@@ -22,7 +22,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     Example:
 
     >>> import pathlib, tempfile
-    >>> from keras_sae.files import whole
+    >>> from keras_sae.utils.io import whole
     >>> folder = pathlib.Path(tempfile.mkdtemp())
     >>> with whole(folder / "a.txt") as path:
     ...     _ = path.write_text("done")
@@ -59,7 +59,7 @@ def output_folder(
     Example:
 
     >>> import tempfile
-    >>> from keras_sae.files import output_folder
+    >>> from keras_sae.utils.io import output_folder
     >>> output_folder(tempfile.mkdtemp() + "/new").is_dir()
     True
     """
@@ -85,7 +85,7 @@ def changes(found: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
 
     Example:
 
-    >>> from keras_sae.files import changes
+    >>> from keras_sae.utils.io import changes
     >>> changes({"epochs": 10, "seed": 0}, {"epochs": 20, "seed": 0})
     'epochs was 10 and is now 20'
     """

@@ -5,12 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.layers._entries import Entries, decoded
-from keras_sae.registration import register
+from keras_sae.ops.sparse_code import SparseCode, decoded
+from keras_sae.utils.serialization import register
 
 
 @register
-class AtomDense(keras.layers.Dense):
+class UnitNormDense(keras.layers.Dense):
     """Dense layer whose kernel's rows, the atoms, stay at unit norm.
 
     `r = activation(h A + c)`, `|A_j| = 1`
@@ -42,7 +42,7 @@ class AtomDense(keras.layers.Dense):
 
     >>> import numpy as np
     >>> from keras_sae import layers
-    >>> layer = layers.AtomDense(8)
+    >>> layer = layers.UnitNormDense(8)
     >>> layer.build((None, 32))
     >>> norms = np.linalg.norm(np.asarray(layer.kernel), axis=1)
     >>> bool(abs(norms - 1).max() < 1e-6)
@@ -65,7 +65,7 @@ class AtomDense(keras.layers.Dense):
         atoms = along_sphere(ops.cast(self.kernel, self.compute_dtype))
         return self._finish(ops.matmul(inputs, atoms))
 
-    def from_entries(self, entries: Entries) -> Any:
+    def from_entries(self, entries: SparseCode) -> Any:
         """Returns the outputs of the code that has these entries."""
         atoms = along_sphere(ops.cast(self.kernel, self.compute_dtype))
         return self._finish(decoded(entries, atoms))

@@ -13,11 +13,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.layers import _top
+from keras_sae.ops import top_k as _top
 
 
 @dataclass(frozen=True)
-class Entries:
+class SparseCode:
     """The entries of a code that may be non-zero.
 
     Args:
@@ -31,7 +31,7 @@ class Entries:
     columns: Any
     rows: Any = None
 
-    def where(self, keep: Any) -> "Entries":
+    def where(self, keep: Any) -> "SparseCode":
         """Returns these entries with those of other units than `keep` zeroed.
 
         Args:
@@ -39,9 +39,9 @@ class Entries:
         """
         return self.filled(ops.where(ops.take(keep, self.columns), self.values, 0))
 
-    def filled(self, values: Any) -> "Entries":
+    def filled(self, values: Any) -> "SparseCode":
         """Returns these places with other values."""
-        return Entries(values, *self.places)
+        return SparseCode(values, *self.places)
 
     @property
     def places(self) -> tuple[Any, ...]:
@@ -52,12 +52,12 @@ class Entries:
         """
         return (self.columns,) if self.rows is None else (self.columns, self.rows)
 
-    def none(self) -> "Entries":
+    def none(self) -> "SparseCode":
         """Returns the entries of a single sample in which nothing is on."""
         values, columns = (
             ops.zeros((1, 1), dtype=v.dtype) for v in (self.values, self.columns)
         )
-        return Entries(values, columns)
+        return SparseCode(values, columns)
 
     def dense(self, units: int) -> Any:
         """Returns the code of shape `(batch, units)`."""
@@ -78,10 +78,10 @@ def encoded(
     x: Any,
     kernel: Any,
     bias: Any,
-    entries: Entries,
+    entries: SparseCode,
     activation: Callable[[Any], Any],
     on: Any = None,
-) -> Entries:
+) -> SparseCode:
     """Returns the entries with the gradient that they have by kernel, bias and `x`.
 
     `values = activation((x K^T + b)[rows, columns])`, whose values are known already.
@@ -104,7 +104,7 @@ def encoded(
         def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:
             by_values = args[-1] if upstream is None else upstream
             by_values = ops.where(on, by_values, 0)
-            part = Entries(ops.cast(by_values, x.dtype), *places)
+            part = SparseCode(ops.cast(by_values, x.dtype), *places)
             units = kernel.shape[0]
             by_kernel = outer_sum(part, x, units)
             by_bias = _sum_by(part.values, part.columns, units)
@@ -119,7 +119,7 @@ def encoded(
     return entries.filled(activation(values))
 
 
-def decoded(entries: Entries, kernel: Any) -> Any:
+def decoded(entries: SparseCode, kernel: Any) -> Any:
     """Returns `code @ kernel` from the code's entries.
 
     Args:
@@ -129,7 +129,7 @@ def decoded(entries: Entries, kernel: Any) -> Any:
 
     @ops.custom_gradient
     def product(values: Any, kernel: Any, *places: Any) -> tuple[Any, Callable]:
-        part = Entries(values, *places)
+        part = SparseCode(values, *places)
 
         def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:
             by_output = args[-1] if upstream is None else upstream
@@ -142,7 +142,7 @@ def decoded(entries: Entries, kernel: Any) -> Any:
     return product(entries.values, ops.convert_to_tensor(kernel), *entries.places)
 
 
-def _column(entries: Entries, j: Any) -> tuple[Any, Any, Any]:
+def _column(entries: SparseCode, j: Any) -> tuple[Any, Any, Any]:
     """Values, units and samples of the `j`-th entry of each row."""
     rows = None if entries.rows is None else ops.take(entries.rows, j, axis=1)
     return (
@@ -156,7 +156,7 @@ def _of_samples(x: Any, rows: Any) -> Any:
     return x if rows is None else ops.take(x, rows, axis=0)
 
 
-def _combination(entries: Entries, kernel: Any) -> Any:
+def _combination(entries: SparseCode, kernel: Any) -> Any:
     """`sum_j values_ij kernel[columns_ij]`, an entry of each row at a time.
 
     All at once would be an array of `(batch, k, output_dim)`, which costs ten
@@ -178,7 +178,7 @@ def _combination(entries: Entries, kernel: Any) -> Any:
     return ops.cast(total, entries.values.dtype)
 
 
-def _inner(entries: Entries, x: Any, kernel: Any) -> Any:
+def _inner(entries: SparseCode, x: Any, kernel: Any) -> Any:
     """`x_i . kernel[columns_ij]`, the gradient of the values."""
 
     def put(j: Any, total: Any) -> Any:
@@ -192,7 +192,7 @@ def _inner(entries: Entries, x: Any, kernel: Any) -> Any:
     return ops.cast(ops.transpose(ops.fori_loop(0, k, put, empty)), x.dtype)
 
 
-def outer_sum(entries: Entries, x: Any, units: int) -> Any:
+def outer_sum(entries: SparseCode, x: Any, units: int) -> Any:
     """Returns `code^T x`, shape `(units, dim)`: the gradient of a kernel.
 
     Args:
@@ -203,7 +203,7 @@ def outer_sum(entries: Entries, x: Any, units: int) -> Any:
     return _OUTER_SUM.get(keras.backend.backend(), _outer_at_once)(entries, x, units)
 
 
-def _outer_one_by_one(entries: Entries, x: Any, units: int) -> Any:
+def _outer_one_by_one(entries: SparseCode, x: Any, units: int) -> Any:
     def add(j: Any, total: Any) -> Any:
         values, column, rows = _column(entries, j)
         part = ops.cast(values[:, None] * _of_samples(x, rows), total.dtype)
@@ -213,7 +213,7 @@ def _outer_one_by_one(entries: Entries, x: Any, units: int) -> Any:
     return ops.cast(ops.fori_loop(0, entries.values.shape[1], add, empty), x.dtype)
 
 
-def _outer_at_once(entries: Entries, x: Any, units: int) -> Any:
+def _outer_at_once(entries: SparseCode, x: Any, units: int) -> Any:
     if entries.rows is None:
         products = entries.values[:, :, None] * x[:, None, :]
     else:

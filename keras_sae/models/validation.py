@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae import checks
+from keras_sae.utils import validation as checks
 
 BYTE_RANGE = 255
 

@@ -6,25 +6,25 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae import checks
 from keras_sae.layers._forward import Step
 from keras_sae.layers._weighted import Weighted
-from keras_sae.registration import register
+from keras_sae.utils import validation as checks
+from keras_sae.utils.serialization import register
 
 
 @register
 class JumpReLU(Weighted):
     """Switches a unit on above a threshold that it learns, and penalises L0.
 
-    `h_j = z_j * 1[z_j > theta_j]`,
+    `h_j = z_j * 1[z_j > threshold_j]`,
     `loss += scale * factor * L0`, or `scale * factor * (L0 / target_l0 - 1)^2` with a
-    target, where `L0 = mean_i(sum_j 1[z_ij > theta_j])`
+    target, where `L0 = mean_i(sum_j 1[z_ij > threshold_j])`
 
-    Neither the jump nor the step has a useful derivative by `theta`; a rectangle
+    Neither the jump nor the step has a useful derivative by `threshold`; a rectangle
     `K(u) = 1[|u| < 1/2]` of width `bandwidth` stands in:
-    `dh/dtheta = -(theta / bandwidth) K((z - theta) / bandwidth)` and
-    `d1[z > theta]/dtheta = -(1 / bandwidth) K((z - theta) / bandwidth)`.
-    By `z` the jump has its own derivative, `1[z > theta]`, and the step has none.
+    `dh/dthreshold = -(threshold / bandwidth) K((z - threshold) / bandwidth)` and
+    `d1[z > threshold]/dthreshold = -(1 / bandwidth) K((z - threshold) / bandwidth)`.
+    By `z` the jump has its own derivative, `1[z > threshold]`, and the step has none.
 
     The defaults are for inputs of unit mean square; see `scaling=` of
     `keras_sae.models.shallow`.
@@ -32,7 +32,7 @@ class JumpReLU(Weighted):
     Args:
         factor: Weight of the penalty.
         target_l0: Number of active units a sample to aim at, or None.
-        threshold: `theta` at the start.
+        threshold: `threshold` at the start.
         bandwidth: Width of the rectangle, in units of the pre-activations.
         **kwargs: Those of `keras.layers.Layer`.
 
@@ -43,7 +43,7 @@ class JumpReLU(Weighted):
         The same.
 
     Attributes:
-        theta: float32 variable of shape `(units,)`, never negative.
+        threshold: float32 variable of shape `(units,)`, never negative.
 
     Raises:
         ValueError: `factor` is negative, `target_l0` or `bandwidth` is not positive,
@@ -79,17 +79,17 @@ class JumpReLU(Weighted):
         if target_l0 is not None:
             self.target_l0 = checks.positive_number("target_l0", target_l0)
         self.lasting = target_l0 is None  # the penalty alone lowers no threshold
-        self.threshold = _not_negative("threshold", threshold)
+        self.initial_threshold = _not_negative("threshold", threshold)
         self.bandwidth = checks.positive_number("bandwidth", bandwidth)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the thresholds and the penalty's scale."""
         super().build(input_shape)
-        self.theta = self.add_weight(
+        self.threshold = self.add_weight(
             shape=(input_shape[-1],),
-            initializer=keras.initializers.Constant(self.threshold),
+            initializer=keras.initializers.Constant(self.initial_threshold),
             constraint=keras.constraints.NonNeg(),
-            name="theta",
+            name="threshold",
             dtype="float32",
             autocast=False,
         )
@@ -98,21 +98,21 @@ class JumpReLU(Weighted):
         """Returns the code; adds the penalty to the loss."""
         del training
         z = ops.cast(inputs, "float32")
-        theta = ops.convert_to_tensor(self.theta)
-        on = z > theta
+        threshold = ops.convert_to_tensor(self.threshold)
+        on = z > threshold
         window = ops.stop_gradient(
-            ops.cast(ops.abs(z - theta) < self.bandwidth / 2, "float32")
+            ops.cast(ops.abs(z - threshold) < self.bandwidth / 2, "float32")
             / self.bandwidth
         )
-        slope = ops.stop_gradient(theta) * window
-        code = ops.where(on, z, 0.0) - _gradient_alone(slope * theta)
-        active = ops.cast(on, "float32") - _gradient_alone(window * theta)
+        slope = ops.stop_gradient(threshold) * window
+        code = ops.where(on, z, 0.0) - _gradient_alone(slope * threshold)
+        active = ops.cast(on, "float32") - _gradient_alone(window * threshold)
         self.add_term(self.factor * self._excess(ops.sum(active, axis=-1)))
         return ops.cast(code, self.compute_dtype)
 
     def starts(self) -> list[tuple[Any, float]]:
         """Returns what each unit has of its own here, and what it starts from."""
-        return [(self.theta, self.threshold)]
+        return [(self.threshold, self.initial_threshold)]
 
     def _excess(self, active: Any) -> Any:
         l0 = ops.mean(active)
@@ -128,7 +128,7 @@ class JumpReLU(Weighted):
             **super().get_config(),
             "factor": self.factor,
             "target_l0": self.target_l0,
-            "threshold": self.threshold,
+            "threshold": self.initial_threshold,
             "bandwidth": self.bandwidth,
         }
 
@@ -203,7 +203,7 @@ class Gated(Weighted):
 
     def terms(self, step: Step) -> dict[str, Any]:
         """Returns the reconstruction from the gate alone, the decoder held fixed."""
-        rebuilt = step.decode_frozen(ops.relu(step.pre()))
+        rebuilt = step.decode_frozen(ops.relu(step.pre_activations()))
         x, rebuilt = (ops.cast(v, "float32") for v in (step.target, rebuilt))
         return {"auxiliary_loss": ops.mean(ops.square(x - rebuilt))}
 

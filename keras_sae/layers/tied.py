@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.registration import register
+from keras_sae.utils.serialization import register
 
 _local = threading.local()
 
@@ -195,9 +195,9 @@ def kernel_of(layer: Any, axes: int) -> Any:
             f"`tied_to` must be a built layer with a kernel of {number} axes. "
             f"Received: tied_to={layer!r}. Call the layer, or its `build`, first."
         )
-    if getattr(layer, "unit_rows", False):
+    if getattr(layer, "transposed_kernel", False):
         raise ValueError(
             "`tied_to` must store its kernel as `(input_dim, units)`. Received: "
-            f"tied_to={layer!r} with unit_rows=True. Build it with unit_rows=False."
+            f"tied_to={layer!r} with transposed_kernel=True. Build it with transposed_kernel=False."
         )
     return kernel

@@ -5,13 +5,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae import checks
-from keras_sae.layers import _top
 from keras_sae.layers import auxiliary as auxiliaries
-from keras_sae.layers._entries import Entries
 from keras_sae.layers._forward import Step
 from keras_sae.layers._state import state
-from keras_sae.registration import register
+from keras_sae.ops import top_k as _top
+from keras_sae.ops.sparse_code import SparseCode
+from keras_sae.utils import validation as checks
+from keras_sae.utils.serialization import register
 
 
 class Selection(keras.layers.Layer):
@@ -64,7 +64,7 @@ class Selection(keras.layers.Layer):
         """Whether a warm-up has anything to change."""
         return self.initial_k is not None
 
-    def set_share(self, share: float) -> None:
+    def set_progress(self, share: float) -> None:
         """Sets the `k` of the moment: `initial_k` at a share of 0, `k` at 1.
 
         Args:
@@ -139,7 +139,7 @@ class TopK(Selection):
     [[0.0, 3.0, 0.0, 2.0]]
     """
 
-    def choose(self, pre: Any, training: bool | None) -> Entries | None:
+    def choose(self, pre: Any, training: bool | None) -> SparseCode | None:
         """Returns the `k` largest of each sample.
 
         Args:
@@ -150,7 +150,7 @@ class TopK(Selection):
         if self.current is not None:
             return None
         values, columns = ops.top_k(pre, self.k)
-        return Entries(values, ops.cast(columns, "int32"))
+        return SparseCode(values, ops.cast(columns, "int32"))
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns `inputs` with all but the largest of each sample zeroed."""
@@ -231,7 +231,7 @@ class BatchTopK(Selection):
         self.threshold = state("threshold")
         self.steps = state("steps")
 
-    def choose(self, pre: Any, training: bool | None) -> Entries | None:
+    def choose(self, pre: Any, training: bool | None) -> SparseCode | None:
         """Returns the `k * batch` largest of the batch, in training.
 
         Args:
@@ -243,7 +243,7 @@ class BatchTopK(Selection):
         values, columns, rows = _top.largest(ops.cast(pre, "float32"), self.k)
         values = ops.maximum(values, 0)
         self._follow(ops.min(ops.where(values > 0, values, float("inf"))))
-        return Entries(ops.cast(values, pre.dtype), columns, rows)
+        return SparseCode(ops.cast(values, pre.dtype), columns, rows)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns `inputs` with all but the largest zeroed."""

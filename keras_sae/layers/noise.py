@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.registration import register
+from keras_sae.utils.serialization import register
 
 
 class _Corruption(keras.layers.Layer):
@@ -90,7 +90,7 @@ class MaskingNoise(_Corruption):
 
 
 @register
-class SaltAndPepper(_Corruption):
+class SaltAndPepperNoise(_Corruption):
     """Sets a random part of the values to the least or the greatest value.
 
     `y_ij = low` or `high`, at the probability `rate / 2` each, else `x_ij`
@@ -118,7 +118,7 @@ class SaltAndPepper(_Corruption):
 
     >>> import numpy as np
     >>> from keras_sae import layers
-    >>> noise = layers.SaltAndPepper(0.5, seed=0)
+    >>> noise = layers.SaltAndPepperNoise(0.5, seed=0)
     >>> y = noise(np.full((1, 100), 0.25), training=True)
     >>> sorted(set(np.asarray(y)[0].tolist()))
     [0.0, 0.25, 1.0]

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae import checks
 from keras_sae.layers import Centering, Scaling, SparseDense, TiedDense, get_sparsity
-from keras_sae.layers.sparsity import bounds
+from keras_sae.layers.serialization import bounds
+from keras_sae.utils import validation as checks
 
 Layers = list[keras.layers.Layer]
 
@@ -214,7 +214,7 @@ def start(
         if not transposed:
             continue
         rows = ops.copy(mirror.kernel)  # JAX gives a buffer away once alone
-        if getattr(code, "unit_rows", False):
+        if getattr(code, "transposed_kernel", False):
             code.kernel.assign(rows)
         else:
             rest = ops.convert_to_tensor(code.kernel)[:, rows.shape[0] :]

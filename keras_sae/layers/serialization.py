@@ -6,20 +6,20 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae import checks
-from keras_sae.layers.lifetime import Lifetime
+from keras_sae.layers.activity_penalty import ActivityPenalty
+from keras_sae.layers.jump_relu import Gated, JumpReLU
+from keras_sae.layers.lifetime_sparsity import LifetimeSparsity
 from keras_sae.layers.matryoshka import Matryoshka
-from keras_sae.layers.penalty import Penalty
-from keras_sae.layers.selection import BatchTopK, TopK
-from keras_sae.layers.thresholds import Gated, JumpReLU
+from keras_sae.layers.top_k import BatchTopK, TopK
 from keras_sae.regularizers import L1, KLDivergence
+from keras_sae.utils import validation as checks
 
 NAMES: dict[str, type] = {
     "l1": L1,
     "kl": KLDivergence,
     "top_k": TopK,
     "batch_top_k": BatchTopK,
-    "lifetime": Lifetime,
+    "lifetime": LifetimeSparsity,
     "jump_relu": JumpReLU,
     "gated": Gated,
     "matryoshka": Matryoshka,
@@ -158,7 +158,7 @@ def attach(
     if sparsity is None:
         return None
     if not isinstance(sparsity, KLDivergence):
-        return Penalty(sparsity, dtype=dtype, name=name)
+        return ActivityPenalty(sparsity, dtype=dtype, name=name)
     low, high = bounds(activation)
     if not np.isfinite([low, high]).all() or low == high:
         raise ValueError(
@@ -172,4 +172,4 @@ def attach(
     # it, such as tanh, is rescaled.
     inside = low >= 0 and high <= 1
     span = (0.0, 1.0) if inside else (low, high)
-    return Penalty(sparsity, span, dtype=dtype, name=name)
+    return ActivityPenalty(sparsity, span, dtype=dtype, name=name)
