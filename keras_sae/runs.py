@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae import evaluation, files, plots, report
+from keras_sae import evaluation, plots, report
 from keras_sae.plans import Plan
+from keras_sae.utils import io as files
 
 # Weights of a sweep: from hardly any penalty to hardly any code.
 FACTORS = tuple(float(factor) for factor in np.geomspace(3e-4, 3e-1, 7))
@@ -42,7 +43,7 @@ def open_folder(path: str | Path, settings: Mapping[str, Any]) -> Path:
     folder = files.output_folder(path)
     written = folder / "settings.json"
     if written.exists():
-        changes = files.changes(json.loads(written.read_text()), settings)
+        changes = files.describe_changes(json.loads(written.read_text()), settings)
         if changes:
             raise ValueError(
                 f"`output` holds another run. Received: {str(folder)!r}, where "
@@ -54,7 +55,7 @@ def open_folder(path: str | Path, settings: Mapping[str, Any]) -> Path:
             f"`output` holds files that are not a run of keras-sae. Received: "
             f"{str(folder)!r}. Choose an empty or a new folder with --output."
         )
-    with files.whole(written) as unfinished:
+    with files.atomic_write(written) as unfinished:
         unfinished.write_text(json.dumps(dict(settings), indent=1))
     return folder
 
@@ -117,7 +118,7 @@ def run(
     )
     _write(table, folder, "table", "metrics")
     if len(seeds) > 1:
-        with files.whole(folder / "summary.csv") as path:
+        with files.atomic_write(folder / "summary.csv") as path:
             evaluation.summarize(table).to_csv(path, index=False)
     draw(*_trained(plan, folder, seeds[0]), test[0], folder)
     return table
@@ -203,15 +204,15 @@ def sweep(
     table = pd.concat(parts, ignore_index=True)
     table["active"] = evaluation.active_units(table)
     _write(table, folder, "sweep", "sweep")
-    with files.whole(folder / "pareto.png") as path:
+    with files.atomic_write(folder / "pareto.png") as path:
         plots.pareto(table, x="active").savefig(path)
     return table
 
 
 def _write(table: Any, folder: Path, csv: str, records: str) -> None:
-    with files.whole(folder / f"{csv}.csv") as path:
+    with files.atomic_write(folder / f"{csv}.csv") as path:
         table.to_csv(path, index=False)
-    with files.whole(folder / f"{records}.json") as path:
+    with files.atomic_write(folder / f"{records}.json") as path:
         path.write_text(json.dumps(_json(table.to_dict("records")), indent=1))
 
 
@@ -253,7 +254,7 @@ def draw(
         if sampling[0].decoder.input_shape[-1] > 1:
             pictures["latent_plane"] = plots.latent_plane(sampling[0], x, steps=9)
     for name, figure in pictures.items():
-        with files.whole(folder / f"{name}.png") as path:
+        with files.atomic_write(folder / f"{name}.png") as path:
             figure.savefig(path)
 
 

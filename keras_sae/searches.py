@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_sae import evaluation, files, plots, tuning
+from keras_sae import evaluation, plots, tuning
 from keras_sae.tuning import workers
+from keras_sae.utils import io as files
 
 # The share of the training data that trials are compared on.
 _HELD_OUT = 5
@@ -81,7 +82,7 @@ def run(
     model = tuning.best_model(tuner, train[0], folder / "best.keras", verbose=0)
     figures = evaluation.held_out(model, train, test)
     record = {"settings": _settings(tuner), "figures": figures}
-    with files.whole(folder / "best.json") as path:
+    with files.atomic_write(folder / "best.json") as path:
         path.write_text(json.dumps(record, indent=1))
     return table, figures
 
@@ -98,11 +99,11 @@ def write(table: Any, folder: Path, direction: str = "min") -> Any:
         The table, the best trial first.
     """
     table = table.sort_values("score", ascending={"min": True}.get(direction, False))
-    with files.whole(folder / "trials.csv") as path:
+    with files.atomic_write(folder / "trials.csv") as path:
         table.to_csv(path, index=False)
-    with files.whole(folder / "trials.json") as path:
+    with files.atomic_write(folder / "trials.json") as path:
         path.write_text(table.to_json(orient="records", indent=1))
-    with files.whole(folder / "pareto.png") as path:
+    with files.atomic_write(folder / "pareto.png") as path:
         plots.pareto(named(table)).savefig(path)
     return table
 

@@ -7,7 +7,10 @@ from helpers import matrix, to_numpy, weights_of
 from keras import ops
 
 from keras_sae import layers, models
-from keras_sae.layers import SparseDense, _entries, _top, auxiliary
+from keras_sae.layers import SparseDense
+from keras_sae.layers import aux_k as auxiliary
+from keras_sae.ops import sparse_code as _entries
+from keras_sae.ops import top_k as _top
 from keras_sae.ops.sparse_code import SparseCode
 
 

@@ -45,7 +45,7 @@ def compare(
 
     Example: keras-sae compare --dataset fashion_mnist --units 256
     """
-    from keras_sae.utils import plans, runs
+    from keras_sae import plans, runs
     from keras_sae.utils import validation as checks
 
     families = functools.partial(
@@ -101,7 +101,7 @@ def train(
 
     Example: keras-sae train --sparsity kl --target 0.05 --units 100
     """
-    from keras_sae.utils import evaluation, layers, models, plans
+    from keras_sae import evaluation, layers, models, plans
     from keras_sae.utils import validation as checks
 
     families: dict[str, Callable] = {

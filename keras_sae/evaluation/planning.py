@@ -10,8 +10,8 @@ import numpy as np
 
 from keras_sae.evaluation.probing import check_classes
 from keras_sae.evaluation.training import Run, run_name
-from keras_sae.models import _fingerprint, _inputs
-from keras_sae.utils import files
+from keras_sae.models import _fingerprint, validation
+from keras_sae.utils import io as files
 from keras_sae.utils import validation as checks
 
 Data = tuple[Any, Any]
@@ -54,7 +54,7 @@ def planned(
         model.check_data(train[0], batch_size=settings["batch_size"])
         if hasattr(model, "elbo"):  # its likelihood may be of data in [0, 1] alone
             model.check_data(test[0])
-        _inputs.check_inputs(test[0], model.sample_shape)
+        validation.check_inputs(test[0], model.sample_shape)
         if directory is not None:
             kept[name]["model"] = _fingerprint.of_model(model)
             kept[name]["prepared"] = name in prepare

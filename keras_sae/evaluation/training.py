@@ -59,7 +59,7 @@ class _Backup(keras.callbacks.BackupAndRestore):
         """Saves the weights, if those saved are old enough."""
         if time.monotonic() - self._at >= _OLD:
             super().on_epoch_end(epoch, logs)
-            with files.whole(self.spent) as path:
+            with files.atomic_write(self.spent) as path:
                 path.write_text(json.dumps(time.perf_counter() - self.begin))
             self._at = time.monotonic()
 
@@ -87,7 +87,7 @@ class Run:
                 self._check(path, json.loads(path.read_text()).get("settings", {}))
 
     def _check(self, path: Path, found: Mapping[str, Any]) -> None:
-        changes = files.changes(found, self.settings)
+        changes = files.describe_changes(found, self.settings)
         if changes:
             raise ValueError(
                 "`directory` holds this model as it was trained with other settings. "
@@ -146,7 +146,7 @@ class Run:
             yield []
             return
         self._backup().mkdir(parents=True, exist_ok=True)
-        with files.whole(self._backup() / "settings.json") as path:
+        with files.atomic_write(self._backup() / "settings.json") as path:
             path.write_text(json.dumps({"settings": self.settings}))
         logger = keras.callbacks.CSVLogger(
             str(self._backup() / "logs.csv"), append=True
@@ -178,9 +178,9 @@ class Run:
         """Leaves the model and then its record, whose presence means finished."""
         if self.folder is None:
             return
-        with files.whole(self._path(".keras")) as path:
+        with files.atomic_write(self._path(".keras")) as path:
             model.save(path)
         record = {"settings": self.settings, "figures": figures, "history": history}
-        with files.whole(self._path(".json")) as path:
+        with files.atomic_write(self._path(".json")) as path:
             path.write_text(json.dumps(record, indent=1))
         shutil.rmtree(self._backup())

@@ -130,7 +130,7 @@ def write_server_config(path: Path, model: str) -> None:
         return  # somebody may have changed it
     # JSON's quotes are those of a text-format message.
     name, base = json.dumps(model), json.dumps(str(path))
-    with files.whole(target) as unfinished:
+    with files.atomic_write(target) as unfinished:
         unfinished.write_text(
             "model_config_list {\n"
             "  config {\n"

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_sae.export import _build, _extras, _images, _processes
 from keras_sae.export._signatures import signatures
-from keras_sae.utils import files
+from keras_sae.utils import io as files
 from keras_sae.utils import validation as checks
 
 
@@ -143,7 +143,10 @@ def write_artifact(
 
 def _write(model: Any, path: Path, options: _build.Options) -> None:
     try:
-        with tempfile.TemporaryDirectory() as source, files.whole(path) as unfinished:
+        with (
+            tempfile.TemporaryDirectory() as source,
+            files.atomic_write(path) as unfinished,
+        ):
             _build.hand_over(model, Path(source), options)
             _processes.build(Path(source), unfinished)
     except OSError as error:

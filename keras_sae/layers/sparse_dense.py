@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_sae.layers import _forward
-from keras_sae.layers import sparsity as sparsities
+from keras_sae.layers import serialization as sparsities
 from keras_sae.layers._state import state
 from keras_sae.ops.sparse_code import SparseCode, encoded
 from keras_sae.utils import validation as checks

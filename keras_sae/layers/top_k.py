@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.layers import auxiliary as auxiliaries
+from keras_sae.layers import aux_k as auxiliaries
 from keras_sae.layers._forward import Step
 from keras_sae.layers._state import state
 from keras_sae.ops import top_k as _top

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae.models import validation as _inputs
+from keras_sae.models import validation
 
 FIT = inspect.signature(keras.Model.fit)
 EVALUATE = inspect.signature(keras.Model.evaluate)
@@ -52,9 +52,9 @@ def weighed(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
     if isinstance(sample_weight, (list, tuple)):
         raise ValueError(
             "`sample_weight` must be one array. Received: a "
-            f"{_inputs.kind(sample_weight)}. Use `numpy.asarray(sample_weight)`."
+            f"{validation.kind(sample_weight)}. Use `numpy.asarray(sample_weight)`."
         )
-    weights = _inputs.as_numpy(sample_weight)
+    weights = validation.as_numpy(sample_weight)
     if not _weighs(weights.shape, tuple(x.shape)) or weights.dtype.kind in "OUS":
         raise ValueError(
             "`sample_weight` must hold one number for each sample. Received: shape "

@@ -11,9 +11,9 @@ from keras_sae.models import (
     _arguments,
     _demands,
     _feeding,
-    _inputs,
     _ranges,
     _steps,
+    validation,
 )
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
@@ -161,7 +161,7 @@ class Checked(Exported):
         Returns:
             NumPy array of the shape of `x`.
         """
-        _inputs.check_inputs(x, self.sample_shape)
+        validation.check_inputs(x, self.sample_shape)
         return super().predict(x, *args, **kwargs)
 
     def check_data(self, x: Any, y: Any = None, batch_size: int | None = None) -> None:
@@ -175,9 +175,9 @@ class Checked(Exported):
         Raises:
             ValueError: As in `fit`.
         """
-        _inputs.check_data(x, y, self.sample_shape, batch_size)
+        validation.check_data(x, y, self.sample_shape, batch_size)
         target = x if y is None else y
-        _inputs.check_range(target, self._output_bounds())
+        validation.check_range(target, self._output_bounds())
 
     def _output_bounds(self) -> tuple[float, float]:
         return _ranges.bounds(flatten(self.decoder))

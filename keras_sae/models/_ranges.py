@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae.layers import sparsity
+from keras_sae.layers import serialization as sparsity
 from keras_sae.layers.noise import MaskingNoise, SaltAndPepperNoise
 
 # At inference these pass their input on as it is, or reshaped.

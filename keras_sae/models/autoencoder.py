@@ -9,12 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae.layers import ActivityPenalty, _forward, sparsity, tying
-from keras_sae.models import _adapting, _demands, _inputs, _objectives, _steps
+from keras_sae import metrics
+from keras_sae.layers import ActivityPenalty, _forward, tying
+from keras_sae.layers import serialization as sparsity
+from keras_sae.models import _adapting, _demands, _objectives, _steps, validation
 from keras_sae.models._checked import Checked
 from keras_sae.models._contraction import Contraction
 from keras_sae.models.levels import Level, flatten, levels_of
-from keras_sae.utils import metrics
 from keras_sae.utils import validation as checks
 from keras_sae.utils.serialization import register
 
@@ -134,7 +135,7 @@ class Autoencoder(Checked):
             ValueError: `x` is no array or of another shape, `location` is unknown, or
                 the model scales data that do not vary.
         """
-        _inputs.check_whole(x, self.sample_shape)
+        validation.check_whole(x, self.sample_shape)
         _adapting.adapt(self, x, location)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -191,7 +192,7 @@ class Autoencoder(Checked):
         y = x if y is None else y
         step = y_pred if isinstance(y_pred, dict) else {"reconstruction": y_pred}
         reconstruction = step["reconstruction"]
-        _inputs.check_target(tuple(y.shape), tuple(reconstruction.shape))
+        validation.check_target(tuple(y.shape), tuple(reconstruction.shape))
         sample_weight = _objectives.weigh(sample_weight, y)
         if "code" in step:
             self._update_figures(y, step, sample_weight)
@@ -250,8 +251,8 @@ class Autoencoder(Checked):
         Returns:
             NumPy array of shape `(samples, units)`.
         """
-        _inputs.check_inputs(x, self.sample_shape)
-        x = _inputs.first(x)
+        validation.check_inputs(x, self.sample_shape)
+        x = validation.first(x)
         return self.encoder.predict(x, batch_size=batch_size, verbose=0)
 
     def decode(self, code: Any, batch_size: int = 256) -> np.ndarray:
@@ -264,7 +265,7 @@ class Autoencoder(Checked):
         Returns:
             NumPy array of shape `(samples, *input_shape)`.
         """
-        _inputs.check_inputs(code, tuple(self.decoder.input_shape[1:]))
+        validation.check_inputs(code, tuple(self.decoder.input_shape[1:]))
         return self.decoder.predict(code, batch_size=batch_size, verbose=0)
 
     def dictionary(self) -> np.ndarray:

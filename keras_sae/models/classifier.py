@@ -6,7 +6,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae.models import _adapting, _arguments, _feeding, _inputs, _labels, _steps
+from keras_sae.models import (
+    _adapting,
+    _arguments,
+    _feeding,
+    _labels,
+    _steps,
+    validation,
+)
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
 from keras_sae.utils import validation as checks
@@ -152,7 +159,7 @@ class Classifier(Exported):
             self._check(*[*held, None, None][:3])
         elif held is not None:
             self._check(held, None)
-        labels = None if y is None else _inputs.as_numpy(y)
+        labels = None if y is None else validation.as_numpy(y)
         if labels is not None and (labels == labels[0]).all():
             raise ValueError(
                 "`y` must hold at least two classes. Received: the label "
@@ -224,11 +231,11 @@ class Classifier(Exported):
         Raises:
             ValueError: `x` has another shape, is empty or not finite.
         """
-        _inputs.check_inputs(x, self._sample_shape)
+        validation.check_inputs(x, self._sample_shape)
         return super().predict(x, *args, **kwargs)
 
     def _check(self, x: Any, y: Any, sample_weight: Any = None) -> None:
-        parts = _inputs.check_inputs(x, self._sample_shape)
+        parts = validation.check_inputs(x, self._sample_shape)
         if hasattr(x, "shape"):
             check = _labels.check_labels if self._of_labels() else _labels.check_shares
             check(y, x.shape[0], self.num_classes)

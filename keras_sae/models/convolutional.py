@@ -6,8 +6,8 @@ from typing import Any
 import keras
 
 from keras_sae.layers import TiedConv2DTranspose, TiedDense, UnitNormDense
-from keras_sae.layers import sparsity as sparsities
-from keras_sae.models import building_blocks as _assembly
+from keras_sae.layers import serialization as sparsities
+from keras_sae.models import building_blocks
 from keras_sae.models.autoencoder import Autoencoder
 from keras_sae.utils import validation as checks
 
@@ -96,16 +96,16 @@ def convolutional(
     >>> model.encoder.output_shape, model.decoder.output_shape
     ((None, 16), (None, 7, 9, 1))
     """
-    shape, widths = _image(input_shape), _assembly.widths(units, least=2)
-    *penalties, sparsest = _assembly.sparsities(sparsity, len(widths))
+    shape, widths = _image(input_shape), building_blocks.widths(units, least=2)
+    *penalties, sparsest = building_blocks.sparsities(sparsity, len(widths))
     options = {
         "kernel_initializer": kernel_initializer,
         "kernel_regularizer": kernel_regularizer,
     }
     side = checks.positive_integer("kernel_size", kernel_size)
     maps = {"kernel_size": side, "padding": "same", **_CHANNELS_LAST, **options}
-    norm = _assembly.atoms_at_unit_norm(tied) if unit_norm and tied else None
-    code = _assembly.codes(
+    norm = building_blocks.atoms_at_unit_norm(tied) if unit_norm and tied else None
+    code = building_blocks.codes(
         widths[-1:],
         [sparsest],
         [code_activation],
@@ -117,34 +117,36 @@ def convolutional(
         for n, width in enumerate(widths[:-1], start=1)
     ]
     layers = [
-        *_assembly.before(corruption, centering, scaling),
+        *building_blocks.before(corruption, centering, scaling),
         *_halving(down, penalties, batch_normalization),
-        _assembly.copied("pooling", pooling or keras.layers.Flatten(**_CHANNELS_LAST)),
+        building_blocks.copied(
+            "pooling", pooling or keras.layers.Flatten(**_CHANNELS_LAST)
+        ),
         *code,
     ]
-    encoder = _assembly.chain(shape, layers, "encoder")
+    encoder = building_blocks.chain(shape, layers, "encoder")
     sizes = _sizes(shape, len(down))
     bottom = (*sizes[-1], widths[-2])
     name_of_atoms = f"decode_{len(widths)}"
     if tied:
-        _check_mirrored(code[0], _assembly.size(bottom), "tied")
+        _check_mirrored(code[0], building_blocks.size(bottom), "tied")
         atoms: Any = TiedDense(code[0], activation, name=name_of_atoms)
         up = _tied(down, (activation, output_activation))
     else:
         atoms = (UnitNormDense if unit_norm else keras.layers.Dense)(
-            _assembly.size(bottom), activation, name=name_of_atoms, **options
+            building_blocks.size(bottom), activation, name=name_of_atoms, **options
         )
         up = _upward(shape, widths, (activation, output_activation), maps)
     layers = [
-        *_assembly.normalized([atoms], batch_normalization),
+        *building_blocks.normalized([atoms], batch_normalization),
         keras.layers.Reshape(bottom),
         *_doubling(up, sizes, batch_normalization),
-        *_assembly.unscaled(scaling, output_activation),
+        *building_blocks.unscaled(scaling, output_activation),
     ]
-    decoder = _assembly.chain((code[0].units,), layers, "decoder")
+    decoder = building_blocks.chain((code[0].units,), layers, "decoder")
     if tied_initialization:
-        _check_mirrored(code[0], _assembly.size(bottom), "tied_initialization")
-    _assembly.start(code, [atoms], norm, tied_initialization and not tied)
+        _check_mirrored(code[0], building_blocks.size(bottom), "tied_initialization")
+    building_blocks.start(code, [atoms], norm, tied_initialization and not tied)
     return Autoencoder(encoder, decoder, contractive=contractive, name=name)
 
 
@@ -195,7 +197,7 @@ def _check_mirrored(code: Any, made: int, argument: str) -> None:
 
 
 def _image(input_shape: Any) -> tuple[int, ...]:
-    shape = _assembly.known_shape(input_shape)
+    shape = building_blocks.known_shape(input_shape)
     if len(shape) != 3:
         raise ValueError(
             "`input_shape` must be an image's, (height, width, channels). Received: "
@@ -224,7 +226,7 @@ def _halving(
             sparsity, layer.activation, name=f"{layer.name}_penalty"
         )
         layers += [layer] if sparse is None else [layer, sparse]
-        layers += _assembly.norm(layer.name, batch_normalization)
+        layers += building_blocks.norm(layer.name, batch_normalization)
         layers.append(keras.layers.MaxPooling2D(2, padding="same", **_CHANNELS_LAST))
     return layers
 
@@ -241,5 +243,7 @@ def _doubling(
         excess = ((0, height % 2), (0, width % 2))
         if excess != ((0, 0), (0, 0)):
             layers.append(keras.layers.Cropping2D(excess, **_CHANNELS_LAST))
-        layers += _assembly.norm(convolutions[n].name, batch_normalization and n > 0)
+        layers += building_blocks.norm(
+            convolutions[n].name, batch_normalization and n > 0
+        )
     return layers

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_sae.layers import UnitNormDense
-from keras_sae.models import building_blocks as _assembly
+from keras_sae.models import building_blocks
 from keras_sae.models.autoencoder import Autoencoder
 
 
@@ -97,24 +97,27 @@ def deep(
     >>> [layer.activation.__name__ for layer in model.sparse_layers]
     ['relu', 'sigmoid']
     """
-    shape, units = _assembly.known_shape(input_shape), _assembly.widths(units)
-    norm = _assembly.atoms_at_unit_norm(tied) if unit_norm else None
-    codes = _assembly.codes(
+    shape, units = (
+        building_blocks.known_shape(input_shape),
+        building_blocks.widths(units),
+    )
+    norm = building_blocks.atoms_at_unit_norm(tied) if unit_norm else None
+    codes = building_blocks.codes(
         units,
-        _assembly.sparsities(sparsity, len(units)),
+        building_blocks.sparsities(sparsity, len(units)),
         [*[activation] * (len(units) - 1), code_activation],
         kernel_constraint=norm if tied else None,
         kernel_initializer=kernel_initializer,
         kernel_regularizer=kernel_regularizer,
     )
     *outer, code = codes
-    layers = [*_assembly.normalized(outer, batch_normalization), code]
-    encoder = _assembly.encoder(shape, layers, corruption, centering, scaling)
+    layers = [*building_blocks.normalized(outer, batch_normalization), code]
+    encoder = building_blocks.encoder(shape, layers, corruption, centering, scaling)
     hidden = [(layer.units, layer.activation) for layer in outer]
-    decoder = _assembly.decoder(
+    decoder = building_blocks.decoder(
         shape,
         code.units,
-        [(_assembly.size(shape), output_activation), *hidden],
+        [(building_blocks.size(shape), output_activation), *hidden],
         tied=codes if tied else None,
         batch_normalization=batch_normalization,
         dense=UnitNormDense if unit_norm else keras.layers.Dense,
@@ -122,6 +125,6 @@ def deep(
         kernel_initializer=kernel_initializer,
         kernel_regularizer=kernel_regularizer,
     )
-    mirrors = _assembly.mirrors(decoder, len(codes))
-    _assembly.start(codes, mirrors, norm, tied_initialization and not tied)
+    mirrors = building_blocks.mirrors(decoder, len(codes))
+    building_blocks.start(codes, mirrors, norm, tied_initialization and not tied)
     return Autoencoder(encoder, decoder, contractive=contractive, name=name)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae.layers import sparsity
+from keras_sae.layers import serialization as sparsity
 from keras_sae.utils import validation as checks
 from keras_sae.utils.serialization import register
 

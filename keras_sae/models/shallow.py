@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_sae.layers import UnitNormDense, get_sparsity
-from keras_sae.models import building_blocks as _assembly
+from keras_sae.models import building_blocks
 from keras_sae.models.autoencoder import Autoencoder
 
 
@@ -92,17 +92,17 @@ def shallow(
     >>> sorted(model.fit(x, verbose=0).history)[:3]
     ['explained_variance', 'l0', 'loss']
     """
-    shape = _assembly.known_shape(input_shape)
+    shape = building_blocks.known_shape(input_shape)
     sparsity = get_sparsity(sparsity)
     if unit_norm is None:
         unit_norm = getattr(sparsity, "scale_dependent", sparsity is not None)
-    norm = _assembly.atoms_at_unit_norm(tied) if unit_norm else None
+    norm = building_blocks.atoms_at_unit_norm(tied) if unit_norm else None
     hard = isinstance(sparsity, keras.layers.Layer)
     if tied_initialization is None:
         tied_initialization = hard
     # The gradient of a few units a sample is cheapest by rows.
     kwargs.setdefault("transposed_kernel", hasattr(sparsity, "choose") and not tied)
-    [code] = _assembly.codes(
+    [code] = building_blocks.codes(
         [units],
         [sparsity],
         [activation],
@@ -110,17 +110,17 @@ def shallow(
         kernel_regularizer=kernel_regularizer,
         **kwargs,
     )
-    encoder = _assembly.encoder(shape, [code], corruption, centering, scaling)
+    encoder = building_blocks.encoder(shape, [code], corruption, centering, scaling)
     atoms = hard and unit_norm and not tied
-    decoder = _assembly.decoder(
+    decoder = building_blocks.decoder(
         shape,
         code.units,
-        [(_assembly.size(shape), output_activation)],
+        [(building_blocks.size(shape), output_activation)],
         tied=[code] if tied else None,
         scaling=scaling,
         kernel_regularizer=kernel_regularizer,
         **({"dense": UnitNormDense} if atoms else {"kernel_constraint": norm}),
     )
-    mirrors = _assembly.mirrors(decoder, 1)
-    _assembly.start([code], mirrors, norm, tied_initialization and not tied)
+    mirrors = building_blocks.mirrors(decoder, 1)
+    building_blocks.start([code], mirrors, norm, tied_initialization and not tied)
     return Autoencoder(encoder, decoder, contractive=contractive, name=name)

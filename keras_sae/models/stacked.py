@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_sae.models import building_blocks as _assembly
+from keras_sae.models import building_blocks
 from keras_sae.models.autoencoder import Autoencoder
 from keras_sae.models.deep import deep
 
@@ -56,9 +56,9 @@ def stacked(
     >>> [layer.name for layer in model.levels[0].encode]
     ['flatten', 'center', 'encode_1']
     """
-    units = _assembly.widths(units)
+    units = building_blocks.widths(units)
     count = len(units)
-    everywhere = _assembly.sparsities(sparsity, count, everywhere=True)
+    everywhere = building_blocks.sparsities(sparsity, count, everywhere=True)
     return deep(
         input_shape,
         units,

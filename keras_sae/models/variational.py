@@ -14,9 +14,8 @@ from keras_sae.layers import (
     _forward,
     get_sparsity,
 )
-from keras_sae.layers import sparsity as sparsities
-from keras_sae.models import _graph, _inputs, likelihoods
-from keras_sae.models import building_blocks as _assembly
+from keras_sae.layers import serialization as sparsities
+from keras_sae.models import _graph, building_blocks, likelihoods, validation
 from keras_sae.models.autoencoder import Autoencoder
 from keras_sae.utils import validation as checks
 from keras_sae.utils.serialization import register
@@ -103,9 +102,9 @@ class VariationalAutoencoder(Autoencoder):
         Returns:
             `(mean, log_variance)`, each of shape `(samples, latent_dim)`.
         """
-        _inputs.check_inputs(x, self.sample_shape)
+        validation.check_inputs(x, self.sample_shape)
         parameters, layer = self.posterior_layers()
-        both = parameters.predict(_inputs.first(x), batch_size=batch_size, verbose=0)
+        both = parameters.predict(validation.first(x), batch_size=batch_size, verbose=0)
         mean, log_variance = (ops.convert_to_numpy(v) for v in layer.split(both))
         return mean, log_variance
 
@@ -142,8 +141,8 @@ class VariationalAutoencoder(Autoencoder):
                 output.
         """
         checks.positive_integer("samples", samples)
-        _inputs.check_whole(x, self.sample_shape)
-        _inputs.check_range(x, self._output_bounds())
+        validation.check_whole(x, self.sample_shape)
+        validation.check_range(x, self._output_bounds())
         mean, log_variance = (
             v.astype("float64") for v in self.posterior(x, batch_size)
         )
@@ -269,8 +268,11 @@ def variational(
     >>> "kl_loss" in model.fit(x, verbose=0).history, model.elbo(x) < 0
     (True, True)
     """
-    shape, units = _assembly.known_shape(input_shape), _assembly.widths(units)
-    size = _assembly.size(shape)
+    shape, units = (
+        building_blocks.known_shape(input_shape),
+        building_blocks.widths(units),
+    )
+    size = building_blocks.size(shape)
     latent_dim = checks.positive_integer("latent_dim", latent_dim)
     likelihood = likelihoods.get(likelihood)
     if output_activation == sparsities.AUTO:
@@ -285,8 +287,8 @@ def variational(
         keras.layers.Dense(width, activation, name=f"encode_{n}", **options)
         for n, width in enumerate(units, start=1)
     ]
-    layers = _assembly.normalized(hidden, batch_normalization)
-    below = _assembly.encoder(shape, layers, corruption, centering, scaling)
+    layers = building_blocks.normalized(hidden, batch_normalization)
+    below = building_blocks.encoder(shape, layers, corruption, centering, scaling)
     sparsity = get_sparsity(sparsity)
     plain = sparsity is None and code_activation == sparsities.AUTO
     if plain:
@@ -302,7 +304,7 @@ def variational(
     code = Sampling(factor, free_bits, name="code")(parameters)
     encoder = keras.Model(below.input, code, name="encoder")
     outputs = [(size, output_activation), *((width, activation) for width in units)]
-    decoder = _assembly.decoder(
+    decoder = building_blocks.decoder(
         shape,
         latent_dim,
         outputs,
@@ -311,8 +313,8 @@ def variational(
         scaling=scaling,
         **options,
     )
-    mirrors = _assembly.mirrors(decoder, len(outputs))
-    _assembly.start([*hidden, innermost], mirrors, None, tied_initialization)
+    mirrors = building_blocks.mirrors(decoder, len(outputs))
+    building_blocks.start([*hidden, innermost], mirrors, None, tied_initialization)
     return VariationalAutoencoder(
         encoder, decoder, likelihood, contractive=contractive, name=name
     )

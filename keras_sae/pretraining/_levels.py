@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae.models import Autoencoder, _assembly, _steps
+from keras_sae.models import Autoencoder, _steps, building_blocks
 from keras_sae.models._fingerprint import fingerprint
 from keras_sae.pretraining import _sources
 from keras_sae.pretraining._progress import (
@@ -180,9 +180,9 @@ def each(name: str, value: Any, count: int) -> list[Any]:
 
 def chains(layers: Any, shape: tuple[int, ...]) -> tuple[keras.Model, keras.Model]:
     """Returns encoder and decoder of a level, made of the level's own layers."""
-    encoder = _assembly.chain(shape, layers.encode, "encoder")
+    encoder = building_blocks.chain(shape, layers.encode, "encoder")
     code = tuple(encoder.output_shape[1:])
-    return encoder, _assembly.chain(code, layers.decode, "decoder")
+    return encoder, building_blocks.chain(code, layers.decode, "decoder")
 
 
 def train(

@@ -44,11 +44,11 @@ class Progress:
                 "`directory` holds files that are not of a pretraining. Received: "
                 f"{str(directory)!r}. Choose an empty or a new folder."
             )
-        with files.whole(written) as path:
+        with files.atomic_write(written) as path:
             path.write_text(json.dumps(dict(settings), indent=1))
 
     def _check(self, found: dict[str, Any], settings: Mapping[str, Any]) -> None:
-        changes = files.changes(found, settings)
+        changes = files.describe_changes(found, settings)
         if changes:
             raise ValueError(
                 "`directory` holds the pretraining of another model, data or "
@@ -73,7 +73,7 @@ class Progress:
             f"weight-{i}": keras.ops.convert_to_numpy(_of_numpy(weight))
             for i, weight in enumerate(model.weights)
         }
-        with files.whole(self._file(level)) as path:
+        with files.atomic_write(self._file(level)) as path:
             np.savez(path, logs=json.dumps(logs), **weights)
         self.forget(level)
 
@@ -140,7 +140,7 @@ class Journal(keras.callbacks.Callback):
         for name, value in (logs or {}).items():
             values = self.logs["history"].get(name, [])[:kept]
             self.logs["history"][name] = [*values, float(value)]
-        with files.whole(self.path) as path:
+        with files.atomic_write(self.path) as path:
             path.write_text(json.dumps(self.logs))
 
 

@@ -9,8 +9,7 @@ import keras
 import numpy as np
 
 from keras_sae.datasets.feeding import aligned
-from keras_sae.models import _steps
-from keras_sae.models import validation as _inputs
+from keras_sae.models import _steps, validation
 
 
 class Rows(keras.utils.PyDataset):
@@ -69,8 +68,8 @@ def open_source(
         _check_stream(x, sample_shape, "validation_data" if held_out else "x")
         return x
     on_disk = isinstance(x, np.memmap)
-    array = _inputs.as_numpy(x)
-    _inputs.check_data(array, None, sample_shape, None if held_out else batch_size)
+    array = validation.as_numpy(x)
+    validation.check_data(array, None, sample_shape, None if held_out else batch_size)
     return Rows(array, batch_size, shuffle=not held_out) if on_disk else array
 
 
@@ -96,14 +95,14 @@ def _check_stream(x: Any, sample_shape: tuple[int, ...], name: str) -> None:
             f"level. Received: {name}={x!r}. Leave `.repeat()` out; `epochs` repeats."
         )
     if getattr(x, "element_spec", None) is not None:
-        _inputs.check_data(x, None, sample_shape, None)
+        validation.check_data(x, None, sample_shape, None)
     first = next(batches(x), None)
     if first is None:
         raise ValueError(
             f"`{name}` holds no batches. Received: {name}={x!r}. Expected at least "
             f"one batch of samples of shape {sample_shape}."
         )
-    _inputs.check_data(first, None, sample_shape, None)
+    validation.check_data(first, None, sample_shape, None)
 
 
 def batches(x: Any, batch_size: int = 256) -> Iterator[np.ndarray]:
@@ -114,7 +113,7 @@ def batches(x: Any, batch_size: int = 256) -> Iterator[np.ndarray]:
     indexed = isinstance(x, keras.utils.PyDataset)
     for batch in (x[i] for i in range(len(x))) if indexed else x:
         first = batch[0] if isinstance(batch, (tuple, list)) else batch
-        yield _inputs.as_numpy(first)
+        yield validation.as_numpy(first)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_sae.layers import TiedDense, get_sparsity
-from keras_sae.models import Autoencoder, _inputs
+from keras_sae.models import Autoencoder, validation
 from keras_sae.models._fingerprint import nameless
 from keras_sae.pretraining import _levels, _sources
 from keras_sae.pretraining._levels import Stage
@@ -179,7 +179,7 @@ def boltzmann(
 
     if isinstance(validation_data, tuple):  # as in `fit`; a machine has no target
         validation_data = validation_data[0]
-    x, validation_data = _inputs.first(x), _inputs.first(validation_data)
+    x, validation_data = validation.first(x), validation.first(validation_data)
     return _levels.train(plan, x, validation_data, make)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_sae import evaluation
 from keras_sae.report import _pictures, _units
 from keras_sae.report._figures import cards
-from keras_sae.utils import evaluation
 from keras_sae.utils import validation as checks
 
 # Samples shown among the best and among the worst rebuilt.

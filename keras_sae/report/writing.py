@@ -74,7 +74,7 @@ def write_report(
         bokeh=_charts.script(),
     )
     path = Path(path)
-    with files.whole(path) as unfinished:
+    with files.atomic_write(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
     return path
 

@@ -125,7 +125,9 @@ class GuardedTuner:
     def on_trial_end(self: Any, trial: Any) -> None:
         """Records a trial. Its message does not travel to a chief, so a file does."""
         if trial.message:
-            with files.whole(Path(self.get_trial_dir(trial.trial_id), _CAUSE)) as path:
+            with files.atomic_write(
+                Path(self.get_trial_dir(trial.trial_id), _CAUSE)
+            ) as path:
                 path.write_text(trial.message)
         with quiet():
             super().on_trial_end(trial)  # type: ignore[misc]
@@ -188,5 +190,5 @@ def _folder(oracle: Any, trial: str) -> Path:
 
 
 def _write(path: str | Path, state: Any) -> None:
-    with files.whole(path) as unfinished:
+    with files.atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(state))

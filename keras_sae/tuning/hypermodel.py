@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import keras_tuner
 
-from keras_sae.models import building_blocks as _assembly
+from keras_sae.models import building_blocks
 from keras_sae.tuning import space
 from keras_sae.tuning.ranges import Fixed, Range
-from keras_sae.utils import pretraining
+from keras_sae import pretraining
 from keras_sae.utils import validation as checks
 
 
@@ -63,9 +63,9 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         **ranges: Any,
     ) -> None:
         super().__init__()
-        self.input_shape = _assembly.known_shape(input_shape)
+        self.input_shape = building_blocks.known_shape(input_shape)
         self.options = dict(options or {})
-        self._settings = space.settings(_assembly.size(self.input_shape))
+        self._settings = space.settings(building_blocks.size(self.input_shape))
         prefixed = {f"{k}_{s}": s for k, drawn in space.KINDS.items() for s in drawn}
         for name in ranges:
             checks.known_name("range", name, {*self._settings, *prefixed} - {"model"})

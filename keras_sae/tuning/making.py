@@ -13,7 +13,7 @@ import keras_tuner
 
 from keras_sae.tuning import objectives, project, workers
 from keras_sae.tuning.guard import quiet
-from keras_sae.utils import files
+from keras_sae.utils import io as files
 from keras_sae.utils import validation as checks
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import keras_tuner
 
+from keras_sae import evaluation
 from keras_sae.tuning.ranges import positive_number
-from keras_sae.utils import evaluation
 from keras_sae.utils import validation as checks
 
 # What a code logs: units that are not zero or, where none ever is, their sum.

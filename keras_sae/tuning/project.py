@@ -60,12 +60,12 @@ def claim(folder: Path, settings: Mapping[str, Any], trials: bool = False) -> No
             "another project_name."
         )
     else:
-        with files.whole(path) as unfinished:
+        with files.atomic_write(path) as unfinished:
             unfinished.write_text(json.dumps(dict(settings), indent=1))
 
 
 def _check_same(folder: Path, found: dict, settings: dict) -> None:
-    changes = files.changes(found, settings)
+    changes = files.describe_changes(found, settings)
     if changes:
         raise ValueError(
             f"`directory` holds another search. Received: {str(folder)!r}, where "

@@ -180,6 +180,6 @@ def best_model(
     given = {"validation_data": validation_data, "callbacks": callbacks}
     given = {name: value for name, value in given.items() if value is not None}
     tuner.hypermodel.fit(hp, model, x, epochs=epochs, verbose=verbose, **given)
-    with files.whole(path) as unfinished:
+    with files.atomic_write(path) as unfinished:
         model.save(unfinished)
     return model

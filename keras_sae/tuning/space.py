@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keras_sae.layers import sparsity
+from keras_sae import models
+from keras_sae.layers import serialization as sparsity
 from keras_sae.tuning.ranges import (
     Choices,
     Numbers,
@@ -15,7 +16,6 @@ from keras_sae.tuning.ranges import (
     whole_number,
     yes_or_no,
 )
-from keras_sae.utils import models
 from keras_sae.utils import validation as checks
 
 

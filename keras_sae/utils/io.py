@@ -1,6 +1,7 @@
-"""Files that are there whole or not at all, and folders that know what they hold."""
+"""Atomic writes, and directories that remember which run they belong to."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -8,23 +9,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from keras_sae.types import PathLike
+
+# Prefix of what a killed process may leave behind; nothing ever reads it.
+UNFINISHED = ".unfinished-"
+
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
-    """Yields a name to write to; `path` appears only when the block has succeeded.
+def atomic_write(path: PathLike) -> Iterator[Path]:
+    """Yield a temporary path, and rename it to `path` when the block succeeds.
 
-    The temporary name keeps the suffix, which Keras and matplotlib go by, and the
-    folder, because a rename is atomic only within one file system.
+    Readers see the old content or the new one, never a part. The temporary path keeps
+    the suffix, because Keras and matplotlib choose the format by it, and it is in the
+    same folder, because a rename is atomic only within one file system.
 
     Args:
-        path: Where the file is to be. One that is there already is replaced.
+        path: Where the file or folder should be. An existing file is replaced.
 
     Example:
 
     >>> import pathlib, tempfile
-    >>> from keras_sae.utils.io import whole
+    >>> from keras_sae.utils.io import atomic_write
     >>> folder = pathlib.Path(tempfile.mkdtemp())
-    >>> with whole(folder / "a.txt") as path:
+    >>> with atomic_write(folder / "a.txt") as path:
     ...     _ = path.write_text("done")
     ...     [p.name for p in folder.glob("a.txt")]
     []
@@ -32,29 +39,35 @@ def whole(path: str | Path) -> Iterator[Path]:
     'done'
     """
     path = Path(path)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder:
-        unfinished = Path(folder) / path.name
-        yield unfinished
-        os.replace(unfinished, path)
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        os.replace(temporary, path)
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Write `value` as JSON, atomically; NaN and infinity become null."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(_finite(value), indent=1) + "\n")
 
 
 def output_folder(
-    path: str | Path,
+    path: PathLike,
     argument: str = "output",
-    mend: str = "Choose another with --output.",
+    advice: str = "Choose another folder with --output.",
 ) -> Path:
-    """Makes the folder `path` and returns it, if it can be written.
+    """Create the folder `path` if needed, and return it if it can be written.
 
     Args:
-        path: A folder, there already or not.
-        argument: What the caller calls it, for the message.
-        mend: How to mend it, for the message.
+        path: A folder; it may exist.
+        argument: Name of the caller's argument, for the error message.
+        advice: How to fix the problem, for the error message.
 
     Returns:
-        The folder's path.
+        The path of the folder.
 
     Raises:
-        ValueError: It cannot be made or written, or is a file.
+        ValueError: `path` cannot be created or written, or is a file.
 
     Example:
 
@@ -63,35 +76,104 @@ def output_folder(
     >>> output_folder(tempfile.mkdtemp() + "/new").is_dir()
     True
     """
-    path = Path(path)
+    folder = Path(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ValueError(
             f"`{argument}` must be a folder that can be written. Received: "
-            f"{str(path)!r} ({error.strerror or error}). {mend}"
+            f"{str(path)!r} ({error.strerror or error}). {advice}"
         ) from error
-    return path
+    return folder
 
 
-def changes(found: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Returns in words which settings a folder was not made with, empty if none.
+def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return in words which settings differ, or an empty string if none do.
 
     Args:
-        found: Settings as the folder keeps them, from JSON.
-        settings: Those of now, JSON values.
+        old: Settings that were read from JSON.
+        new: Current settings, JSON-like values.
 
     Example:
 
-    >>> from keras_sae.utils.io import changes
-    >>> changes({"epochs": 10, "seed": 0}, {"epochs": 20, "seed": 0})
+    >>> from keras_sae.utils.io import describe_changes
+    >>> describe_changes({"epochs": 10, "seed": 0}, {"epochs": 20, "seed": 0})
     'epochs was 10 and is now 20'
     """
-    now = json.loads(json.dumps(dict(settings)))
+    now = json.loads(json.dumps(dict(new)))
     return "; ".join(
-        f"{key} was {found.get(key)!r} and is now {now.get(key)!r}"
-        for key in sorted({*found, *now})
-        if found.get(key) != now.get(key)
+        f"{key} was {old.get(key)!r} and is now {now.get(key)!r}"
+        for key in sorted({*old, *now})
+        if old.get(key) != now.get(key)
     )
+
+
+class RunDirectory:
+    """A directory that belongs to one run and remembers the settings of that run.
+
+    The first call writes the settings to a file in it. Later calls with the same
+    settings resume; other settings, or files that no run has written, are an error.
+
+    Args:
+        path: A new or empty directory, or one of an earlier call.
+        settings: Everything that determines the results, JSON-like values.
+        argument: Name of the caller's argument, for error messages.
+        advice: How to choose another directory, for error messages.
+        file: Name of the file that holds the settings.
+
+    Attributes:
+        path: The `pathlib.Path` of the directory.
+        is_new: Whether this call has written the settings.
+
+    Raises:
+        ValueError: The directory cannot be written, holds other files, or belongs to
+            a run with other settings.
+
+    Example:
+
+    >>> import tempfile
+    >>> from keras_sae.utils.io import RunDirectory
+    >>> folder = tempfile.mkdtemp() + "/run"
+    >>> RunDirectory(folder, {"seed": 0}).is_new
+    True
+    >>> RunDirectory(folder, {"seed": 0}).is_new
+    False
+    """
+
+    def __init__(
+        self,
+        path: PathLike,
+        settings: Mapping[str, Any],
+        *,
+        argument: str = "directory",
+        advice: str = "Choose another directory, or delete it.",
+        file: str = "settings.json",
+    ) -> None:
+        self.path = output_folder(path, argument, advice)
+        written = self.path / file
+        self.is_new = not written.exists()
+        if not self.is_new:
+            changes = describe_changes(json.loads(written.read_text()), settings)
+            if changes:
+                raise ValueError(
+                    f"`{argument}` belongs to a run with other settings. Received: "
+                    f"{str(path)!r}, where {changes}. {advice}"
+                )
+            return
+        if any(not entry.name.startswith(UNFINISHED) for entry in self.path.iterdir()):
+            raise ValueError(
+                f"`{argument}` holds files of something else. Received: {str(path)!r}. "
+                f"Expected an empty or a new folder. {advice}"
+            )
+        write_json(written, dict(settings))
+
+
+def _finite(value: Any) -> Any:
+    """Return a JSON-like value with NaN and infinity replaced by None."""
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

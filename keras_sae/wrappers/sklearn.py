@@ -15,7 +15,7 @@ from sklearn.base import (
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from keras_sae.utils import metrics, models
+from keras_sae import metrics, models
 from keras_sae.utils import validation as checks
 
 # Samples that are encoded at once.

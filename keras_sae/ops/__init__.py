@@ -1,0 +1,1 @@
+"""Numerics without Keras layers: sparse codes and top-k selection."""

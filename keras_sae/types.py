@@ -1,0 +1,34 @@
+"""Types of the arguments that the public API shares."""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+# A tensor of any backend; Keras itself has no common class for them.
+Tensor: TypeAlias = Any
+ArrayLike: TypeAlias = npt.ArrayLike
+PathLike: TypeAlias = str | os.PathLike[str]
+Shape: TypeAlias = tuple[int | None, ...]
+Config: TypeAlias = dict[str, Any]
+
+# What `fit` takes as `x`: an array, or batches from a `tf.data.Dataset`, a
+# `keras.utils.PyDataset`, a data loader or a generator.
+Data: TypeAlias = npt.ArrayLike | Iterable[Any]
+
+ActivationLike: TypeAlias = str | Callable[[Tensor], Tensor] | None
+InitializerLike: TypeAlias = str | Config | keras.initializers.Initializer
+RegularizerLike: TypeAlias = str | Config | keras.regularizers.Regularizer | None
+ConstraintLike: TypeAlias = str | Config | keras.constraints.Constraint | None
+OptimizerLike: TypeAlias = str | Config | keras.optimizers.Optimizer
+LossLike: TypeAlias = str | Config | keras.losses.Loss | Callable[..., Tensor]
+LayerLike: TypeAlias = Config | keras.layers.Layer
+# A `keras_sae.layers.Sparsity`, a regularizer, a registered name, or a config.
+SparsityLike: TypeAlias = (
+    str | Config | keras.layers.Layer | keras.regularizers.Regularizer | None
+)
+Logs: TypeAlias = dict[str, Any] | None
+Codes: TypeAlias = np.ndarray

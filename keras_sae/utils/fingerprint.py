@@ -1,0 +1,86 @@
+"""Fingerprints that tell one data set, configuration or model from another."""
+
+import hashlib
+import json
+from typing import Any
+
+import keras
+import numpy as np
+
+# Entries of a config that differ between two builds of the same model.
+_BUILD_NAMES = ("name", "tied_to")
+_CHUNK_BYTES = 2**24
+
+
+def without_names(config: Any) -> Any:
+    """Return a config without the names that differ between builds of one model."""
+    if isinstance(config, dict):
+        return {k: without_names(v) for k, v in config.items() if k not in _BUILD_NAMES}
+    if isinstance(config, (list, tuple)):
+        return [without_names(entry) for entry in config]
+    return config
+
+
+def fingerprint(value: Any) -> str:
+    """Return a short hash of an array, a JSON-like value, or a tuple of these.
+
+    Equal values have equal fingerprints in every process. An array counts by its
+    shape, dtype and bytes, which are read in chunks: it may be memory-mapped and
+    larger than memory. A config counts without the names of layers.
+
+    Args:
+        value: A NumPy array, or a JSON-like value that may contain arrays.
+
+    Returns:
+        A string of 16 hexadecimal digits.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae.utils.fingerprint import fingerprint
+    >>> fingerprint(np.zeros(3)) == fingerprint(np.zeros(3, "float32"))
+    False
+    """
+    digest = hashlib.sha256()
+    _update(digest, value)
+    return digest.hexdigest()[:16]
+
+
+def model_fingerprint(model: keras.Model) -> str:
+    """Return the fingerprint of a model: its class, its layers and how it is compiled.
+
+    Args:
+        model: A `keras_sae.models.Autoencoder`.
+    """
+    # The graphs of encoder and decoder hold names that differ between builds.
+    config = {
+        key: value
+        for key, value in model.get_config().items()
+        if key not in ("encoder", "decoder")
+    }
+    layers = [
+        keras.saving.serialize_keras_object(layer)
+        for part in (model.encoder, model.decoder)
+        for layer in part._flatten_layers(include_self=False)
+        if not isinstance(layer, keras.Model)
+    ]
+    compile_config = model.get_compile_config() if model.compiled else None
+    return fingerprint([type(model).__name__, config, layers, compile_config])
+
+
+def _update(digest: Any, value: Any) -> None:
+    if isinstance(value, (tuple, list)):
+        digest.update(f"[{len(value)}".encode())
+        for entry in value:
+            _update(digest, entry)
+    elif isinstance(value, np.ndarray) and value.dtype.kind not in "OSU":
+        digest.update(f"{value.shape}{value.dtype}".encode())
+        rows = np.atleast_1d(value)
+        step = max(1, _CHUNK_BYTES // max(1, rows[:1].nbytes))
+        for start in range(0, len(rows), step):
+            chunk = np.ascontiguousarray(rows[start : start + step])
+            digest.update(chunk.reshape(-1).view(np.uint8).data)
+    else:
+        value = value.tolist() if isinstance(value, np.ndarray) else value
+        text = json.dumps(without_names(value), sort_keys=True, default=str)
+        digest.update(text.encode())
