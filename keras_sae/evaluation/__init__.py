@@ -16,6 +16,7 @@ from keras_sae.evaluation.probing import cross_probe as cross_probe
 from keras_sae.evaluation.probing import few as few
 from keras_sae.evaluation.probing import probe as probe
 from keras_sae.evaluation.tables import active_units as active_units
+from keras_sae.evaluation.tables import pareto_front as pareto_front
 from keras_sae.evaluation.tables import summarize as summarize
 from keras_sae.evaluation.training import run_name as run_name
 
@@ -33,6 +34,7 @@ __all__ = [
     "fine_tuned",
     "held_out",
     "parameters",
+    "pareto_front",
     "probe",
     "run_name",
     "summarize",

@@ -1,6 +1,9 @@
 """What is read from the table of a comparison."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def summarize(table: Any) -> Any:
@@ -50,3 +53,33 @@ def active_units(table: Any) -> Any:
 
     neither = pd.Series(float("nan"), table.index)
     return table.get("l0", neither).fillna(table.get("expected_l0", neither))
+
+
+def pareto_front(
+    table: "pd.DataFrame", x: str = "l0", y: str = "reconstruction"
+) -> "pd.DataFrame":
+    """Return the rows of a table that no other row beats on both metrics.
+
+    A row is beaten by one that is at least as good in both and better in one.
+    Smaller is better.
+
+    Args:
+        table: A `pandas.DataFrame` with the columns `x` and `y`.
+        x: Name of the first metric.
+        y: Name of the second metric.
+
+    Returns:
+        Rows of `table` by increasing `x`. Rows with a missing value are left out.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from keras_sae import evaluation
+    >>> table = pd.DataFrame({"l0": [1, 2, 3], "reconstruction": [3, 1, 2]})
+    >>> evaluation.pareto_front(table)["l0"].tolist()
+    [1, 2]
+    """
+    rows = table.dropna(subset=[x, y]).sort_values([x, y])
+    best = rows[y].cummin()
+    sparsest = rows[x].groupby(best).transform("min")
+    return rows[(rows[y] == best) & (rows[x] == sparsest)]
