@@ -1,16 +1,15 @@
-"""Are features that are known found again? Three tasks, at matched L0.
+"""Measure how well known features are recovered: three tasks at matched L0.
 
     python benchmarks/recovery.py [TASK ...] [--seeds 3] [--saelens]
 
-Each task has as many units as features; `k` is the true L0, rounded. Features and
-samples are those of `datasets.superposition`, each seed with features of its own, or
-with `--saelens` (extra `bench`) those of SAELens's `FeatureDictionary` and
-`ActivationGenerator`, seed 0, read in as arrays, so that a seed is that of the weights
-alone. Batch and learning rates are SAELens's. The figures of SAELens 6.54 beside ours
-are those that it gave on tasks of the same numbers and of features of its own (seed 0):
-they are not measured here.
-Results go to `results/recovery.json` and are rendered into `docs/recovery.md`. JAX
-unless `KERAS_BACKEND` says otherwise.
+Each task has as many units as features, and `k` is the true L0, rounded. Features and
+samples come from `datasets.superposition`, with new features per random seed. With
+`--saelens` (extra `bench`) they come as arrays from SAELens's `FeatureDictionary` and
+`ActivationGenerator`, seed 0, and the random seed affects the weights only. Batch size
+and learning rates are those of SAELens. The results of SAELens 6.54 in the table are
+not measured here: SAELens gave them on its own features (seed 0) of the same tasks.
+Results go to `results/recovery.json` and are rendered into `docs/recovery.md`. The
+backend is JAX unless `KERAS_BACKEND` is set.
 """
 
 import argparse
@@ -33,9 +32,9 @@ from keras_sae import callbacks, datasets, layers, metrics, models
 
 PAGE = Path(__file__).parents[1] / "docs" / "recovery.md"
 BATCH = 1024
-PARTS = 40  # of a run: k may fall in the first half, the rate does in the last fifth
+PARTS = 40  # k is annealed in the first half, the learning rate in the last fifth
 BETA_2 = 0.99  # with 0.999 fewer features are found in so few steps: see `NOTES`
-SAMPLES_TO_JUDGE = 50_000
+METRIC_SAMPLES = 50_000
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,12 @@ class Task:
     std: float
     samples: int
     rate: float
-    saelens: str  # TopK, BatchTopK, best other
-    best: float  # to reach, by the better of ours
-    batch: float  # to reach, by BatchTopK
+    saelens: str  # results of SAELens: TopK, BatchTopK, best other
+    best: float  # goal for the better of TopK and BatchTopK
+    batch: float  # goal for BatchTopK
     initial_k: int | None = None
-    options: dict = field(default_factory=dict)  # of the model
-    apart: dict = field(default_factory=dict)  # and with SAELens's features
+    options: dict = field(default_factory=dict)  # arguments of the model
+    apart: dict = field(default_factory=dict)  # further ones for SAELens's features
 
 
 TASKS = {
@@ -102,7 +101,7 @@ METHODS = {"TopK": layers.TopK, "BatchTopK": layers.BatchTopK}
 
 @dataclass(frozen=True)
 class Data:
-    """Features, batches to train on without end, and samples to judge by."""
+    """Features, endless training batches, and samples for the metrics."""
 
     features: np.ndarray
     l0: float
@@ -112,17 +111,17 @@ class Data:
 
 
 def drawn(task: Task, seed: int) -> Data:
-    """Features and samples of `datasets.superposition`."""
+    """Return features and samples of `datasets.superposition`."""
     truth = datasets.superposition(
         task.features, task.dimension, task.firing, magnitude_std=task.std, seed=seed
     )
     batches = truth.dataset(task.samples, BATCH, seed=seed).repeat()
-    judged = truth.sample(SAMPLES_TO_JUDGE, seed=seed)
+    judged = truth.sample(METRIC_SAMPLES, seed=seed)
     return Data(truth.features, truth.l0, batches, *judged)
 
 
 def saelens(task: Task) -> Data:
-    """Features and samples of SAELens, read in as arrays."""
+    """Return features and samples of SAELens as arrays."""
     import tensorflow as tf
     import torch
     from sae_lens.synthetic import ActivationGenerator, FeatureDictionary
@@ -140,11 +139,11 @@ def saelens(task: Task) -> Data:
     x = np.concatenate([draw(BATCH)[0] for _ in range(task.samples // BATCH)])
     batches = tf.data.Dataset.from_tensor_slices(x).batch(BATCH).prefetch(2).repeat()
     features = dictionary.feature_vectors.detach().numpy()
-    return Data(features, float(firing.sum()), batches, *draw(SAMPLES_TO_JUDGE))
+    return Data(features, float(firing.sum()), batches, *draw(METRIC_SAMPLES))
 
 
 def held(rate: float, part: int) -> float:
-    """The rate: held, then seven steps down to an eighth over the last fifth."""
+    """Return a constant learning rate that falls to an eighth over the last fifth."""
     return rate * min(1.0, 5 * (PARTS - part) / PARTS)
 
 
@@ -165,15 +164,15 @@ def run(task: Task, data: Data, method: type, seed: int) -> dict[str, float]:
         verbose=0,
     )
     seconds = time.perf_counter() - begin
-    codes, atoms = model.encode(data.x), model.dictionary()
-    rebuilt = model.predict(data.x, verbose=0)
-    pairs = metrics.matching(data.features, atoms)
+    codes, dictionary = model.encode(data.x), model.dictionary()
+    reconstruction = model.predict(data.x, verbose=0)
+    pairs = metrics.matching(data.features, dictionary)
     return {
-        "recovery": metrics.recovery_score(data.features, atoms),
+        "recovery": metrics.recovery_score(data.features, dictionary),
         "f1": metrics.f1(data.activations, codes, pairs),
-        "uniqueness": metrics.uniqueness(data.features, atoms),
-        "shrinkage": metrics.shrinkage(data.x, rebuilt),
-        "explained_variance": metrics.explained_variance(data.x, rebuilt),
+        "uniqueness": metrics.uniqueness(data.features, dictionary),
+        "shrinkage": metrics.shrinkage(data.x, reconstruction),
+        "explained_variance": metrics.explained_variance(data.x, reconstruction),
         "l0": metrics.l0(codes),
         "true_l0": data.l0,
         "dead": metrics.dead_fraction(codes),

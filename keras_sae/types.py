@@ -25,6 +25,7 @@ RegularizerLike: TypeAlias = str | Config | keras.regularizers.Regularizer | Non
 ConstraintLike: TypeAlias = str | Config | keras.constraints.Constraint | None
 OptimizerLike: TypeAlias = str | Config | keras.optimizers.Optimizer
 LossLike: TypeAlias = str | Config | keras.losses.Loss | Callable[..., Tensor]
+DTypeLike: TypeAlias = str | keras.DTypePolicy | None
 LayerLike: TypeAlias = Config | keras.layers.Layer
 # A `keras_sae.layers.Sparsity`, a regularizer, a registered name, or a config.
 SparsityLike: TypeAlias = (

@@ -1,35 +1,33 @@
-"""Data whose features are known, and figures of how well they are found."""
-
-import itertools
+"""Synthetic data whose features are known."""
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from keras_sae import datasets, metrics
+from keras_sae import datasets
 
 
-def test_data_are_sums_of_the_features():
+def test_samples_are_sums_of_the_active_features():
     task = datasets.superposition(20, 8, 0.2, magnitude=2.0, magnitude_std=0.5)
     x, activations = task.sample(5000)
     np.testing.assert_allclose(x, activations @ task.features, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(task.features, axis=1), 1, rtol=1e-6)
     fires = activations > 0
-    # 100,000 draws: the standard error of the share is .0013.
+    # 100,000 draws: the standard error of the mean is .0013.
     assert fires.mean() == pytest.approx(0.2, abs=0.006)
     assert activations[fires].mean() == pytest.approx(2.0, abs=0.02)
     assert activations[fires].std() == pytest.approx(0.5, abs=0.02)
     assert task.l0 == pytest.approx(4.0)
 
 
-def test_features_are_orthogonal_where_they_can_be():
+def test_features_are_orthogonal_if_the_dimension_allows_it():
     features = datasets.superposition(16, 32, 0.25).features
     np.testing.assert_allclose(features @ features.T, np.eye(16), atol=1e-6)
     crowded = datasets.superposition(64, 32, 0.25).features
     assert np.abs(crowded @ crowded.T - np.eye(64)).max() > 0.1
 
 
-def test_zipf_is_an_affine_map_of_one_over_rank():
+def test_zipf_probabilities_are_affine_in_one_over_rank():
     p = datasets.zipf(256)
     rank = 1 / np.arange(1, 257)
     slope, offset = np.polyfit(rank, p, 1)
@@ -38,19 +36,19 @@ def test_zipf_is_an_affine_map_of_one_over_rank():
     assert p.sum() == pytest.approx(4.05, abs=0.01)
 
 
-def test_each_feature_fires_as_often_as_it_should():
+def test_features_fire_with_their_own_probabilities():
     p = datasets.zipf(10, 0.05, 0.4)
     _, activations = datasets.superposition(10, 5, p).sample(40_000)
     np.testing.assert_allclose((activations > 0).mean(axis=0), p, atol=0.01)
 
 
-def test_groups_fire_together_and_as_often():
+def test_features_of_a_group_fire_together():
     task = datasets.superposition(6, 4, 0.3, group_size=3, correlation=0.8)
     _, activations = task.sample(40_000)
     fires = activations > 0
     np.testing.assert_allclose(fires.mean(axis=0), 0.3, atol=0.01)
     both = (fires[:, 0] & fires[:, 1]).mean()
-    # The probability of two correlated normals being below the cut, by simulation.
+    # Simulate how often two correlated normals are both below the threshold.
     rng = np.random.default_rng(0)
     common, own = rng.normal(size=(200_000, 1)), rng.normal(size=(200_000, 2))
     pair = 0.8**0.5 * common + 0.2**0.5 * own < norm.ppf(0.3)
@@ -58,7 +56,7 @@ def test_groups_fire_together_and_as_often():
     assert (fires[:, 0] & fires[:, 3]).mean() == pytest.approx(0.09, abs=0.01)
 
 
-def test_a_dataset_is_fresh_data_in_batches():
+def test_dataset_yields_new_batches_determined_by_the_seed():
     task = datasets.superposition(20, 8, 0.2)
     dataset = task.dataset(1000, batch_size=256)
     batches = [batch.numpy() for batch in dataset]
@@ -92,13 +90,13 @@ def test_a_dataset_is_fresh_data_in_batches():
         ({"features": np.full((16, 8), np.nan)}, r"features\[0\]=.*and 15 more"),
     ],
 )
-def test_bad_tasks(arguments, message):
+def test_invalid_tasks_raise(arguments, message):
     good = {"num_features": 16, "dimension": 8, "firing_probability": 0.1}
     with pytest.raises(ValueError, match=message):
         datasets.superposition(**{**good, **arguments})
 
 
-def test_bad_requests():
+def test_invalid_sample_counts_raise():
     task = datasets.superposition(16, 8, 0.1)
     with pytest.raises(ValueError, match="samples=100 with batch_size=256"):
         task.dataset(100, 256)
@@ -106,60 +104,3 @@ def test_bad_requests():
         task.sample(0)
     with pytest.raises(ValueError, match=r"low=0\.5, high=0\.1"):
         datasets.zipf(4, low=0.5, high=0.1)
-
-
-def cosines(features, atoms):
-    unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (features, atoms)]
-    return np.abs(unit[0] @ unit[1].T)
-
-
-@pytest.mark.parametrize("units", [4, 6])
-def test_the_matching_is_the_best_of_all(rng, units):
-    features, atoms = rng.normal(size=(4, 5)), rng.normal(size=(units, 5))
-    cos = cosines(features, atoms)
-    best = max(
-        cos[np.arange(4), list(order)].mean()
-        for order in itertools.permutations(range(units), 4)
-    )
-    assert metrics.recovery_score(features, atoms) == pytest.approx(best)
-    rows, columns = metrics.matching(features, atoms)
-    assert cos[rows, columns].mean() == pytest.approx(best)
-
-
-def test_recovery_does_not_see_order_sign_or_scale(rng):
-    features = rng.normal(size=(8, 5))
-    atoms = -3 * features[rng.permutation(8)]
-    assert metrics.recovery_score(features, atoms) == pytest.approx(1)
-    assert metrics.uniqueness(features, atoms) == 1
-
-
-def test_uniqueness_counts_split_features(rng):
-    features = np.eye(4)
-    atoms = features[[0, 0, 1, 3]] + 0.01
-    assert metrics.uniqueness(features, atoms) == 0.75
-
-
-def test_f1_of_each_pair(rng):
-    from sklearn.metrics import f1_score
-
-    true, found = rng.random((2, 50, 3)) < 0.4
-    expected = np.mean([f1_score(true[:, i], found[:, 2 - i]) for i in range(3)])
-    pairs = np.arange(3), np.array([2, 1, 0])
-    codes = found * rng.random((50, 3))
-    assert metrics.f1(true, codes, pairs) == pytest.approx(expected)
-    with pytest.raises(ValueError, match="50 and 49"):
-        metrics.f1(true, codes[1:], pairs)
-
-
-def test_shrinkage_of_a_scaled_reconstruction(rng):
-    x = rng.normal(size=(10, 3, 2))
-    assert metrics.shrinkage(x, 0.7 * x) == pytest.approx(0.3)
-    with pytest.raises(ValueError, match=r"\(10, 3\) and \(10, 3, 2\)"):
-        metrics.shrinkage(x, x[..., 0])
-
-
-def test_bad_directions():
-    with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 2\)"):
-        metrics.recovery_score(np.ones((2, 3)), np.ones((2, 2)))
-    with pytest.raises(ValueError, match="0 such features and 1 such atoms"):
-        metrics.recovery_score(np.eye(2), [[1, 0], [0, 0]])

@@ -1,0 +1,158 @@
+"""Metrics of how well a learned dictionary matches known features.
+
+They are for synthetic data, such as `keras_sae.datasets.superposition`, whose features
+are known.
+"""
+
+import numpy as np
+
+from keras_sae.types import ArrayLike
+
+
+def matching(
+    features: ArrayLike, dictionary: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """Match features with dictionary rows one to one, maximizing the sum of `|cos|`.
+
+    Args:
+        features: The true features, shape `(num_features, dimension)`.
+        dictionary: What each unit adds to a reconstruction, shape
+            `(units, dimension)`.
+
+    Returns:
+        Indices of the features and of the matched units, both of shape
+        `(min(num_features, units),)`.
+
+    Raises:
+        ValueError: The shapes do not fit, or a row is zero.
+
+    Reference:
+        [Kuhn, "The Hungarian method for the assignment problem",
+        1955](https://doi.org/10.1002/nav.3800020109), as implemented by
+        `scipy.optimize.linear_sum_assignment`.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> features, units = metrics.matching([[1, 0], [0, 1]], [[0.1, 2], [-1, 0]])
+    >>> features.tolist(), units.tolist()
+    ([0, 1], [1, 0])
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    return linear_sum_assignment(_cosines(features, dictionary), maximize=True)
+
+
+def recovery_score(features: ArrayLike, dictionary: ArrayLike) -> float:
+    """Return the mean `|cos|` between features and units matched one to one.
+
+    1 is perfect recovery. Sign and scale of a dictionary row do not matter.
+
+    Args:
+        features: The true features, shape `(num_features, dimension)`.
+        dictionary: What each unit adds to a reconstruction, shape
+            `(units, dimension)`. If one side has more rows, the rows without a partner
+            are left out.
+
+    Returns:
+        A float in `[0, 1]`.
+
+    Raises:
+        ValueError: The shapes do not fit, or a row is zero.
+
+    Reference:
+        [Sharkey et al., "Taking features out of superposition with sparse
+        autoencoders", 2022](https://www.alignmentforum.org/posts/z6QQJbtpkEAX3Aojj),
+        where the mean max cosine similarity allows several features per unit.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metrics.recovery_score([[1, 0], [0, 1]], [[0, 3], [-2, 0]])
+    1.0
+    """
+    return float(_cosines(features, dictionary)[matching(features, dictionary)].mean())
+
+
+def uniqueness(features: ArrayLike, dictionary: ArrayLike) -> float:
+    """Return the number of distinct nearest features, divided by the number of units.
+
+    `|{nearest(unit)}| / units`
+
+    A value below 1 means that several units share one nearest feature: the feature was
+    split.
+
+    Args:
+        features: The true features, shape `(num_features, dimension)`.
+        dictionary: What each unit adds to a reconstruction, shape
+            `(units, dimension)`.
+
+    Returns:
+        A float in `(0, 1]`.
+
+    Raises:
+        ValueError: The shapes do not fit, or a row is zero.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metrics.uniqueness([[1, 0], [0, 1]], [[1, 0], [1, 0.1]])
+    0.5
+    """
+    nearest = _cosines(features, dictionary).argmax(axis=0)
+    return float(len(np.unique(nearest)) / len(nearest))
+
+
+def f1(
+    activations: ArrayLike, codes: ArrayLike, pairs: tuple[ArrayLike, ArrayLike]
+) -> float:
+    """Return the mean F1 score of matched units as detectors of their features.
+
+    `2 tp / (2 tp + fp + fn)`, where unit and feature are on if they exceed 0
+
+    Args:
+        activations: Activations of the true features, shape
+            `(samples, num_features)`.
+        codes: Shape `(samples, units)`.
+        pairs: Indices of features and units, as `matching` returns them.
+
+    Returns:
+        A float in `[0, 1]`. A pair that is never on counts as 0.
+
+    Raises:
+        ValueError: The numbers of samples differ.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metrics.f1([[1.0], [0.0], [2.0]], [[0.5], [0.0], [0.0]], ([0], [0]))
+    0.6666666666666666
+    """
+    true, found = np.asarray(activations) > 0, np.asarray(codes) > 0
+    if len(true) != len(found):
+        raise ValueError(
+            "`activations` and `codes` must have the same number of samples. Received: "
+            f"{len(true)} and {len(found)}."
+        )
+    true, found = true[:, np.asarray(pairs[0])], found[:, np.asarray(pairs[1])]
+    both = (true & found).sum(axis=0)
+    either = true.sum(axis=0) + found.sum(axis=0)
+    return float((2 * both / np.maximum(either, 1)).mean())
+
+
+def _cosines(features: ArrayLike, dictionary: ArrayLike) -> np.ndarray:
+    """Return `|cos|` between every feature and every dictionary row."""
+    rows = [np.asarray(v, "float64") for v in (features, dictionary)]
+    if any(v.ndim != 2 for v in rows) or rows[0].shape[1] != rows[1].shape[1]:
+        raise ValueError(
+            "`features` and `dictionary` must have shapes (num_features, dimension) "
+            f"and (units, dimension). Received: {rows[0].shape} and {rows[1].shape}."
+        )
+    norms = [np.linalg.norm(v, axis=1, keepdims=True) for v in rows]
+    if any((norm == 0).any() for norm in norms):
+        raise ValueError(
+            "Rows must not be zero, because zero has no direction. Received: "
+            f"{int((norms[0] == 0).sum())} zero rows in `features` and "
+            f"{int((norms[1] == 0).sum())} in `dictionary`."
+        )
+    return np.abs((rows[0] / norms[0]) @ (rows[1] / norms[1]).T)

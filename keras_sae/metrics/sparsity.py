@@ -1,0 +1,185 @@
+"""Metrics of how sparse codes are."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sae.types import ArrayLike, Config, DTypeLike, Tensor
+from keras_sae.utils.serialization import register
+
+
+def as_rows(name: str, array: ArrayLike) -> np.ndarray:
+    """Return `array` as float64 of shape `(samples, values per sample)`.
+
+    Args:
+        name: Name of the argument, for the error message.
+        array: An array or tensor of shape `(samples, ...)`.
+
+    Raises:
+        ValueError: `array` has no samples, or fewer than two axes.
+    """
+    values = np.asarray(ops.convert_to_numpy(array), "float64")
+    if values.ndim < 2 or values.shape[0] == 0:
+        raise ValueError(
+            f"`{name}` must have at least two axes, and at least one sample along the "
+            f"first. Received: {name}.shape={values.shape}."
+        )
+    return values.reshape(len(values), -1)
+
+
+def l0(codes: ArrayLike, threshold: float = 0.0) -> float:
+    """Return the mean number of active units per sample.
+
+    `mean_i |{j : |h_ij| > threshold}|`
+
+    Args:
+        codes: Shape `(samples, units)`.
+        threshold: A unit is active if its magnitude exceeds this.
+
+    Returns:
+        A float in `[0, units]`.
+
+    Raises:
+        ValueError: `codes` has no samples, or fewer than two axes.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metrics.l0([[0.0, 2.0, 0.0], [1.0, 0.5, 0.0]])
+    1.5
+    """
+    return float((np.abs(as_rows("codes", codes)) > threshold).sum(axis=1).mean())
+
+
+def hoyer(codes: ArrayLike) -> float:
+    """Return Hoyer's sparsity, the mean over samples.
+
+    `(sqrt(m) - |h|_1 / |h|_2) / (sqrt(m) - 1)` for `m` units
+
+    It is 0 if all units are equally active, and 1 if a single unit is active. It does
+    not depend on the scale of a code. Use it to compare codes that are never exactly
+    zero.
+
+    Args:
+        codes: Shape `(samples, units)`, at least two units. Samples whose code is all
+            zeros have no value and are left out.
+
+    Returns:
+        A float in `[0, 1]`; NaN if every code is all zeros.
+
+    Raises:
+        ValueError: `codes` has no samples, or fewer than two units.
+
+    Reference:
+        [Hoyer, "Non-negative matrix factorization with sparseness constraints", JMLR
+        2004](https://www.jmlr.org/papers/v5/hoyer04a.html).
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metrics.hoyer([[0.0, 3.0, 0.0, 0.0]]), metrics.hoyer([[1.0, 1.0, 1.0, 1.0]])
+    (1.0, 0.0)
+    """
+    values = np.abs(as_rows("codes", codes))
+    units = values.shape[1]
+    if units < 2:
+        raise ValueError(
+            "`codes` must have at least two units for Hoyer's sparsity. "
+            f"Received: codes with {units} unit."
+        )
+    values = values[values.max(axis=1) > 0]
+    if not len(values):
+        return float("nan")
+    ratio = values.sum(axis=1) / np.sqrt((values**2).sum(axis=1))
+    return float(((np.sqrt(units) - ratio) / (np.sqrt(units) - 1)).mean())
+
+
+def dead_fraction(codes: ArrayLike, threshold: float = 0.0) -> float:
+    """Return the fraction of units that are inactive in every sample.
+
+    Args:
+        codes: Shape `(samples, units)`.
+        threshold: A unit is active if its magnitude exceeds this.
+
+    Returns:
+        A float in `[0, 1]`.
+
+    Raises:
+        ValueError: `codes` has no samples, or fewer than two axes.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metrics.dead_fraction([[0.0, 2.0, 0.0, 1.0], [1.0, 0.5, 0.0, 0.0]])
+    0.25
+    """
+    return float((np.abs(as_rows("codes", codes)).max(axis=0) <= threshold).mean())
+
+
+@register
+class L0(keras.metrics.Mean):
+    """Mean number of non-zero units per sample, over all batches.
+
+    Args:
+        name: Name in the logs.
+        dtype: Dtype of the metric's state; float32 if None.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metric = metrics.L0()
+    >>> metric.update_state([[0.0, 2.0], [1.0, 0.5]])
+    >>> float(metric.result())
+    1.5
+    """
+
+    def __init__(self, name: str = "l0", dtype: DTypeLike = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+
+    def update_state(self, codes: Tensor, sample_weight: Tensor = None) -> None:
+        """Add a batch of codes, shape `(batch, ..., units)`."""
+        active = ops.cast(ops.not_equal(codes, 0), "float32")
+        super().update_state(ops.sum(active, axis=-1), sample_weight)
+
+
+@register
+class ExpectedL0(keras.metrics.Mean):
+    """Mean sum of the activations per sample, each rescaled to (0, 1).
+
+    `mean_i(sum_j (h_ij - low) / (high - low))`
+
+    Use it instead of `L0` for bounded codes that are never exactly zero, such as those
+    of a sigmoid.
+
+    Args:
+        bounds: `(low, high)` of the activations.
+        name: Name in the logs.
+        dtype: Dtype of the metric's state; float32 if None.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metric = metrics.ExpectedL0()
+    >>> metric.update_state([[0.25, 0.5], [1.0, 0.25]])
+    >>> float(metric.result())
+    1.0
+    """
+
+    def __init__(
+        self,
+        bounds: tuple[float, float] = (0.0, 1.0),
+        name: str = "expected_l0",
+        dtype: DTypeLike = None,
+    ) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.bounds = tuple(bounds)
+
+    def update_state(self, codes: Tensor, sample_weight: Tensor = None) -> None:
+        """Add a batch of codes, shape `(batch, ..., units)`."""
+        low, high = self.bounds
+        rescaled = (ops.cast(codes, "float32") - low) / (high - low)
+        super().update_state(ops.sum(rescaled, axis=-1), sample_weight)
+
+    def get_config(self) -> Config:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "bounds": list(self.bounds)}
