@@ -1,7 +1,8 @@
 """Sparse autoencoders for Keras 3: layers, models, training and evaluation."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from keras_sae import callbacks as callbacks
 from keras_sae import datasets as datasets
@@ -10,22 +11,27 @@ from keras_sae import export as export
 from keras_sae import layers as layers
 from keras_sae import metrics as metrics
 from keras_sae import models as models
-from keras_sae import plots as plots
 from keras_sae import pretraining as pretraining
 from keras_sae import regularizers as regularizers
 from keras_sae import report as report
-from keras_sae import wrappers as wrappers
 
 if TYPE_CHECKING:
+    from keras_sae import plots as plots
     from keras_sae import tuning as tuning
+    from keras_sae import wrappers as wrappers
 
 __version__ = "0.1.0"
 
-# Imported when first asked for: its classes are keras-tuner's, which is heavy.
-_LATER = frozenset({"tuning"})
+# Imported on first use, because their classes derive from those of matplotlib,
+# keras-tuner and scikit-learn, which are slow to import.
+_LAZY = ("plots", "tuning", "wrappers")
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
+def __getattr__(name: str) -> ModuleType:
+    if name in _LAZY:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

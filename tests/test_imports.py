@@ -209,8 +209,8 @@ def test_heavy_packages_wait_until_they_are_used(module):
     # A hypermodel is a keras-tuner class: the room itself waits until it is used.
     if room(module) == "tuning":
         heavy -= {"keras_tuner"}
-    # Its class is scikit-learn's kind; the package imports it when it is asked for.
-    if module == "keras_sae.wrappers.autoencoder":
+    # Its classes derive from scikit-learn's: the package is imported on first use.
+    if room(module) == "wrappers":
         heavy -= {"sklearn"}
     # Its class is matplotlib's kind; the first figure imports it.
     if module == "keras_sae.plots._picture":

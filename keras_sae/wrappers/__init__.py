@@ -1,19 +1,5 @@
-"""Sparse autoencoders as scikit-learn has its transformers.
+"""scikit-learn estimators made of the models of this package."""
 
-scikit-learn is imported when the class is first asked for, not before.
-"""
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from keras_sae.wrappers.autoencoder import SparseAutoencoder as SparseAutoencoder
+from keras_sae.wrappers.sklearn import SparseAutoencoder as SparseAutoencoder
 
 __all__ = ["SparseAutoencoder"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from keras_sae.wrappers import autoencoder
-
-    return getattr(autoencoder, name)

@@ -1,7 +1,7 @@
-"""A scikit-learn transformer whose output is the code of an autoencoder."""
+"""A scikit-learn transformer that computes the code of a sparse autoencoder."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,10 +16,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from keras_sae import metrics, models
-from keras_sae.utils import validation as checks
+from keras_sae.types import ArrayLike, OptimizerLike, SparsityLike
+from keras_sae.utils import validation
 
-# Samples that are encoded at once.
-_CHUNK = 4096
+RandomState = int | np.random.RandomState | None
+
+# Samples per call of the encoder or decoder.
+_BATCH_SIZE = 4096
 
 
 class SparseAutoencoder(
@@ -29,26 +32,28 @@ class SparseAutoencoder(
 
     `transform(X) = encode(X)`, of shape `(samples, units)`
 
-    It stands in a `sklearn.pipeline.Pipeline` and in a grid search, where Keras's
-    own wrapper would pass on the reconstruction. `score` is the explained variance
-    of the reconstruction, so that a grid search without labels chooses by it.
+    Use it to put sparse features into a `sklearn.pipeline.Pipeline` or a grid
+    search. Keras's own scikit-learn wrapper would pass the reconstruction on instead
+    of the code. `score` is the explained variance of the reconstruction, so a grid
+    search without labels selects by it.
 
     Args:
-        units: Width of the code; for a factory of deep models a sequence.
-        sparsity: As for `keras_sae.models.shallow`.
-        factory: None for `keras_sae.models.shallow`, or a function of `input_shape`,
-            `units` and `sparsity` that returns a `keras_sae.models.Autoencoder`.
-        epochs: Passes through the training data.
-        batch_size: Samples a step, fewer where there are not as many.
-        optimizer: Name of a Keras optimizer, or one, which is copied for each fit.
-        learning_rate: None for that of the optimizer, or a positive number.
-        random_state: None, an int, or a `numpy.random.RandomState`: weights and the
-            order of the samples.
+        units: Width of the code, or a sequence of widths if `factory` makes deep
+            models.
+        sparsity: As in `keras_sae.models.shallow`.
+        factory: A function of `input_shape`, `units` and `sparsity` that returns a
+            `keras_sae.models.Autoencoder`. None means `keras_sae.models.shallow`.
+        epochs: Number of passes through the training data.
+        batch_size: Samples per step. Smaller data sets are one batch.
+        optimizer: A Keras optimizer or its name. It is copied for each fit.
+        learning_rate: A positive number, or None for that of the optimizer.
+        random_state: Seed of the weights and of the order of the samples: None, an
+            integer, or a `numpy.random.RandomState`.
         verbose: As in `keras.Model.fit`.
 
     Attributes:
         model_: The trained `keras_sae.models.Autoencoder`.
-        history_: The logs of its training, a dict of lists.
+        history_: Logs of the training: a list of values per metric.
         n_features_in_: Width of the input.
 
     Example:
@@ -63,16 +68,16 @@ class SparseAutoencoder(
 
     def __init__(
         self,
-        units: Any = 64,
-        sparsity: Any = "l1",
+        units: int | Sequence[int] = 64,
+        sparsity: SparsityLike = "l1",
         *,
-        factory: Callable | None = None,
+        factory: Callable[..., models.Autoencoder] | None = None,
         epochs: int = 20,
         batch_size: int = 64,
-        optimizer: Any = "adam",
+        optimizer: OptimizerLike = "adam",
         learning_rate: float | None = None,
-        random_state: Any = None,
-        verbose: Any = 0,
+        random_state: RandomState = None,
+        verbose: int | str = 0,
     ) -> None:
         self.units = units
         self.sparsity = sparsity
@@ -84,100 +89,97 @@ class SparseAutoencoder(
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> "SparseAutoencoder":
-        """Trains an autoencoder to rebuild `X`.
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> "SparseAutoencoder":
+        """Train an autoencoder to reconstruct `X`.
 
         Args:
             X: Array of shape `(samples, features)`.
-            y: Ignored; here because scikit-learn passes it.
+            y: Ignored. scikit-learn passes it.
 
         Returns:
             The transformer itself.
 
         Raises:
-            ValueError: A setting is out of its range, or `X` is no finite matrix.
+            ValueError: A setting is out of its range, or `X` is not a finite matrix.
         """
         del y
-        X = validate_data(self, X, dtype="float32")
-        checks.positive_integer("epochs", self.epochs)
-        checks.positive_integer("batch_size", self.batch_size)
+        x = validate_data(self, X, dtype="float32")
+        validation.positive_integer("epochs", self.epochs)
+        validation.positive_integer("batch_size", self.batch_size)
         with _seeded(self.random_state):
-            factory = models.shallow if self.factory is None else self.factory
-            self.model_ = factory((X.shape[1],), self.units, self.sparsity)
-            self.model_.compile(self._optimizer())
+            factory: Callable[..., models.Autoencoder] = self.factory or models.shallow
+            self.model_ = factory((x.shape[1],), self.units, self.sparsity)
+            self.model_.compile(self._copy_optimizer())
             history = self.model_.fit(
-                X,
+                x,
                 epochs=self.epochs,
-                batch_size=min(self.batch_size, len(X)),
+                batch_size=min(self.batch_size, len(x)),
                 verbose=self.verbose,
             )
         self.history_ = history.history
         return self
 
-    def transform(self, X: Any) -> np.ndarray:
-        """Returns the codes of `X`.
+    def transform(self, X: ArrayLike) -> np.ndarray:
+        """Return the codes of `X`.
 
         Args:
             X: Array of shape `(samples, features)`.
 
         Returns:
-            float32 array of shape `(samples, units)`.
+            A float32 array of shape `(samples, units)`.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype="float32", reset=False)
-        return _applied(self.model_.encoder, X)
+        x = validate_data(self, X, dtype="float32", reset=False)
+        return _call_in_batches(self.model_.encoder, x)
 
-    def inverse_transform(self, X: Any) -> np.ndarray:
-        """Returns the reconstructions that codes stand for.
+    def inverse_transform(self, X: ArrayLike) -> np.ndarray:
+        """Return the reconstructions of codes.
 
         Args:
             X: Codes, an array of shape `(samples, units)`.
 
         Returns:
-            float32 array of shape `(samples, features)`.
+            A float32 array of shape `(samples, features)`.
 
         Raises:
-            ValueError: `X` is as wide as no code of this model.
+            ValueError: `X` does not have as many columns as the model has units.
         """
         check_is_fitted(self)
-        X = check_array(X, dtype="float32")
-        if X.shape[1] != self._n_features_out:
+        codes = check_array(X, dtype="float32")
+        if codes.shape[1] != self._n_features_out:
             raise ValueError(
                 f"`X` must be codes of {self._n_features_out} units. Received: X of "
-                f"shape {X.shape}. Pass what `transform` returns."
+                f"shape {codes.shape}. Pass the output of `transform`."
             )
-        return _applied(self.model_.decoder, X)
+        return _call_in_batches(self.model_.decoder, codes)
 
-    def score(self, X: Any, y: Any = None) -> float:
-        """Returns the explained variance of the reconstruction of `X`.
+    def score(self, X: ArrayLike, y: ArrayLike | None = None) -> float:
+        """Return the explained variance of the reconstruction of `X`.
 
         Args:
             X: Array of shape `(samples, features)`.
-            y: Ignored; here because scikit-learn passes it.
+            y: Ignored. scikit-learn passes it.
 
         Returns:
-            A float, at most 1; see `keras_sae.metrics.explained_variance`.
+            A float, at most 1. See `keras_sae.metrics.explained_variance`.
         """
         del y
-        rebuilt = self.inverse_transform(self.transform(X))
-        X = validate_data(self, X, dtype="float32", reset=False)
-        return metrics.explained_variance(X, rebuilt)
+        reconstruction = self.inverse_transform(self.transform(X))
+        x = validate_data(self, X, dtype="float32", reset=False)
+        return metrics.explained_variance(x, reconstruction)
 
     @property
     def _n_features_out(self) -> int:
         return int(self.model_.decoder.input_shape[-1])
 
-    def _optimizer(self) -> keras.optimizers.Optimizer:
-        """An optimizer of its own for each fit: it remembers the last one's weights."""
-        given = keras.optimizers.get(self.optimizer)
-        optimizer = type(given).from_config(given.get_config())
+    def _copy_optimizer(self) -> keras.optimizers.Optimizer:
+        """Copy the optimizer: a used one is tied to the weights of its model."""
+        optimizer = keras.optimizers.get(self.optimizer)
+        optimizer = type(optimizer).from_config(optimizer.get_config())
         if self.learning_rate is not None:
-            if checks.finite_factor("learning_rate", self.learning_rate) == 0:
-                raise ValueError(
-                    "`learning_rate` must be positive. Received: "
-                    f"learning_rate={self.learning_rate}."
-                )
-            optimizer.learning_rate = self.learning_rate
+            optimizer.learning_rate = validation.positive_number(
+                "learning_rate", self.learning_rate
+            )
         return optimizer
 
     def __sklearn_tags__(self) -> Any:
@@ -186,24 +188,24 @@ class SparseAutoencoder(
         return tags
 
 
-def _applied(part: keras.Model, x: np.ndarray) -> np.ndarray:
-    """A half of the model on all samples; `predict` would trace it once more."""
-    chunks = [x[i : i + _CHUNK] for i in range(0, len(x), _CHUNK)]
+def _call_in_batches(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    """Apply `model` to all samples without the tracing that `predict` needs."""
+    batches = [x[i : i + _BATCH_SIZE] for i in range(0, len(x), _BATCH_SIZE)]
     convert = keras.ops.convert_to_numpy
-    return np.concatenate([convert(part(chunk, training=False)) for chunk in chunks])
+    return np.concatenate([convert(model(batch, training=False)) for batch in batches])
 
 
 @contextmanager
-def _seeded(random_state: Any) -> Iterator[None]:
-    """Seeds Keras for a fit; NumPy's and Python's generators stay as they were."""
+def _seeded(random_state: RandomState) -> Iterator[None]:
+    """Seed Keras during a fit; restore the generators of NumPy and Python after it."""
     if random_state is None:
         yield
         return
     seed = int(check_random_state(random_state).randint(2**31 - 1))
-    numpy, python = np.random.get_state(), random.getstate()
+    numpy_state, python_state = np.random.get_state(), random.getstate()
     keras.utils.set_random_seed(seed)
     try:
         yield
     finally:
-        np.random.set_state(numpy)
-        random.setstate(python)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
