@@ -1,15 +1,19 @@
-"""Pictures hold what they are said to hold, and touch no global state."""
+"""Plots draw the right values and leave pyplot alone."""
 
 import io
 
+import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from keras_sae import models, plans, plots
+from keras_sae import models, plots
+from keras_sae.plots.figure import COLORS
 
 X = np.random.default_rng(0).random((9, 4, 4, 1), dtype="float32")
+# Sheets are drawn with tiles of 4x4 pixels enlarged to 128, and gaps of 16 pixels.
+TILE, PITCH = 128, 144
 
 
 @pytest.fixture(scope="module")
@@ -17,56 +21,80 @@ def model():
     return models.shallow((4, 4, 1), 8, "l1")
 
 
-def _drawn(figure, path):
-    """Saves the figure: constrained layout warns there if something is clipped."""
-    figure.savefig(path / "figure.png")
-    assert not plt.get_fignums()
-    return figure
+@pytest.fixture(scope="module")
+def variational():
+    return models.variational((4, 4, 1), 8, latent_dim=2)
 
 
-def test_a_notebook_shows_what_is_returned(model):
-    png = plots.filters(model, count=6)._repr_png_()
-    height, width = plt.imread(io.BytesIO(png), format="png").shape[:2]
-    assert width > height > 100
+@pytest.fixture
+def draw(tmp_path):
+    """Save a figure. Constrained layout warns if anything is clipped."""
+
+    def drawn(figure):
+        figure.savefig(tmp_path / "figure.png")
+        assert not plt.get_fignums()
+        return figure
+
+    return drawn
 
 
-def test_filters_are_the_atoms(model, tmp_path):
-    figure = _drawn(plots.filters(model, count=6), tmp_path)
-    drawn = [axes.images[0].get_array() for axes in figure.axes if axes.images]
-    atoms = np.asarray(model.decoder.layers[1].kernel).reshape(8, 4, 4)
-    assert len(drawn) == 6
-    for image, atom in zip(drawn, atoms, strict=False):
-        # differences of float32 numbers near 0.1, divided by the step of 0.05
-        np.testing.assert_allclose(image, atom, atol=1e-5)
-
-
-def test_filters_of_several_models_stand_in_blocks(model, tmp_path):
-    figure = _drawn(plots.filters({"a": model, "b": model}), tmp_path)
-    assert len(figure.subfigs) == 2
-    assert sum(bool(axes.images) for axes in figure.axes) == 16
-
-
-def test_reconstructions_show_inputs_first(model, tmp_path):
-    figure = _drawn(plots.reconstructions({"L1": model}, X, count=3), tmp_path)
-    first = figure.axes[0].images[0].get_array()
-    np.testing.assert_array_equal(first, X[0, :, :, 0])
-    rebuilt = figure.axes[3].images[0].get_array()
-    np.testing.assert_allclose(
-        rebuilt, model.predict(X, verbose=0)[0, :, :, 0], atol=1e-6
+def tiles(axes):
+    """Return the images of a sheet by row and column, 4x4 pixels each."""
+    sheet = np.asarray(axes.images[0].get_array())
+    return np.array(
+        [
+            [
+                sheet[y : y + TILE : TILE // 4, x : x + TILE : TILE // 4]
+                for x in range(0, sheet.shape[1], PITCH)
+            ]
+            for y in range(0, sheet.shape[0], PITCH)
+        ]
     )
 
 
-@pytest.mark.parametrize("shape", [(16,), (7,), (4, 4), (4, 4, 3)])
-def test_any_sample_shape_can_be_drawn(shape, tmp_path):
+def test_figure_is_shown_in_notebooks_without_pyplot(model):
+    png = plots.filters(model, count=6)._repr_png_()
+    height, width = plt.imread(io.BytesIO(png), format="png").shape[:2]
+    assert width > 3 * height > 100
+
+
+def test_filters_are_rows_of_the_dictionary_on_their_own_scale(model, draw):
+    figure = draw(plots.filters(model, count=6, columns=3))
+    dictionary = keras.ops.convert_to_numpy(model.decoder.layers[1].kernel)
+    expected = dictionary[:6].reshape(2, 3, 4, 4)
+    expected = 0.5 + 0.5 * expected / np.abs(expected).max(axis=(2, 3), keepdims=True)
+    np.testing.assert_allclose(tiles(figure.axes[0]), expected, atol=1e-4)
+
+
+def test_filters_of_several_models_are_drawn_in_blocks(model, variational, draw):
+    figure = draw(plots.filters({"a": model, "b": variational}))
+    titles = [axes.get_title().partition(":")[0] for axes in figure.axes]
+    assert titles == ["a", "b"]
+    white = tiles(figure.axes[1])[0, 2:]
+    assert (white == 1).all(), "places without a unit are empty"
+
+
+def test_reconstructions_are_below_their_inputs(model, draw):
+    figure = draw(plots.reconstructions({"L1": model}, X, count=3))
+    expected = np.stack([X[:3], model.predict(X[:3], verbose=0)])[..., 0]
+    low, high = X[:3].min(), X[:3].max()
+    expected = np.clip((expected - low) / (high - low), 0, 1)
+    np.testing.assert_allclose(tiles(figure.axes[0]), expected, atol=1e-5)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["input", "L1"]
+
+
+@pytest.mark.parametrize("shape", [(7,), (64,), (4, 4), (4, 4, 3), (4, 4, 2)])
+def test_any_sample_shape_can_be_drawn(shape, draw):
     model = models.shallow(shape, 3)
     x = np.random.default_rng(0).random((2, *shape), dtype="float32")
-    _drawn(plots.filters(model), tmp_path)
-    _drawn(plots.reconstructions(model, x), tmp_path)
+    draw(plots.filters(model))
+    draw(plots.reconstructions(model, x))
 
 
-def test_activations_count_what_is_not_zero(tmp_path):
+def test_activations_exclude_zeros_from_the_histogram(draw):
     codes = np.array([[0.0, 1.0], [0.0, 3.0], [2.0, 0.0]])
-    figure = _drawn(plots.activations(codes, target=0.5), tmp_path)
+    figure = draw(plots.activations(codes, target=0.5))
     left, right = figure.axes
     assert sum(bar.get_height() for bar in left.patches) == 3
     assert "50%" in left.get_title()
@@ -75,100 +103,33 @@ def test_activations_count_what_is_not_zero(tmp_path):
     assert right.lines[0].get_ydata()[0] == 0.5
 
 
-def test_a_code_that_is_all_zero_can_be_drawn(tmp_path):
-    _drawn(plots.activations(np.zeros((3, 4))), tmp_path)
+def test_code_of_zeros_can_be_drawn(draw):
+    draw(plots.activations(np.zeros((3, 4))))
 
 
-def test_history_draws_training_and_validation_together(tmp_path):
-    logs = {"loss": [2.0, 1.0], "val_loss": [3.0, 2.0], "l0": [5.0, 4.0]}
-    figure = _drawn(plots.history({"a": logs}), tmp_path)
-    assert [axes.get_title() for axes in figure.axes] == ["loss", "l0"]
+def test_history_draws_training_and_validation_in_one_panel(draw):
+    logs = {"loss": [2.0, 1.0], "val_loss": [3.0, 2.0], "expected_l0": [5.0, 4.0]}
+    figure = draw(plots.history({"a": logs}))
+    assert [axes.get_title() for axes in figure.axes] == ["loss", "expected L0"]
     training, validation = figure.axes[0].lines
     np.testing.assert_array_equal(training.get_ydata(), [2.0, 1.0])
     np.testing.assert_array_equal(validation.get_ydata(), [3.0, 2.0])
 
 
-def test_pareto_draws_the_front(tmp_path):
-    table = pd.DataFrame(
-        {
-            "model": ["a", "b", "c", "d"],
-            "l0": [1.0, 2.0, 3.0, 2.5],
-            "reconstruction": [3.0, 1.0, 0.5, 2.0],
-        }
-    )
-    figure = _drawn(plots.pareto(table), tmp_path)
-    front = figure.axes[0].lines[0]
-    np.testing.assert_array_equal(front.get_xdata(), [1.0, 2.0, 3.0])
-    np.testing.assert_array_equal(front.get_ydata(), [3.0, 1.0, 0.5])
-
-
-def test_pareto_counts_codes_that_are_never_zero_by_their_expected_l0(tmp_path):
-    sigmoid = pd.DataFrame({"expected_l0": [4.0, 5.0], "reconstruction": [0.4, 0.2]})
-    mixed = pd.DataFrame(
-        {
-            "l0": [1.0, np.nan],
-            "expected_l0": [np.nan, 5.0],
-            "reconstruction": [3.0, 0.2],
-        }
-    )
-    for table, expected in ((sigmoid, [4.0, 5.0]), (mixed, [1.0, 5.0])):
-        before = table.copy()
-        front = _drawn(plots.pareto(table), tmp_path).axes[0].lines[0]
-        np.testing.assert_array_equal(front.get_xdata(), expected)
-        pd.testing.assert_frame_equal(table, before)
-
-
-def test_pictures_of_a_prior_need_one():
-    with pytest.raises(ValueError, match="draws samples"):
-        plots.samples(models.shallow((4, 4, 1), 8))
-    narrow = models.variational((4, 4, 1), 8, latent_dim=1)
-    with pytest.raises(ValueError, match=r"two dimensions or more.*1"):
-        plots.latent_plane(narrow, X)
-
-
-def test_pareto_names_the_missing_column():
-    with pytest.raises(ValueError, match="missing: reconstruction"):
-        plots.pareto(pd.DataFrame({"l0": [1.0]}))
-
-
-class _Prior:
-    """Stands in for a variational model: its draws and decodings are known."""
-
-    def __init__(self, images):
-        self.images = np.asarray(images, "float32")
-
-    def sample(self, count, seed):
-        return self.images[:count]
-
-    def encode(self, x):
-        return np.asarray(x).reshape(len(x), -1)[:, :2]
-
-    def decode(self, codes):
-        return np.repeat(self.images[:1], len(codes), axis=0)
-
-
-def test_one_wild_sample_does_not_turn_the_others_grey(tmp_path):
-    usual = np.linspace(0, 1, 101)[:, None].repeat(4, axis=1)
-    model = _Prior([usual, 50 * usual - 20])
-    figure = _drawn(plots.samples(model, count=2), tmp_path)
-    scales = [axes.images[0].get_clim() for axes in figure.axes]
-    assert scales[0] == pytest.approx((0.02, 0.98))
-    assert scales[1] == pytest.approx((-19.0, 29.0), rel=1e-5)
-
-
-def test_each_picture_of_the_latent_plane_has_its_own_scale(tmp_path):
-    usual = np.linspace(0, 1, 101)[:, None].repeat(4, axis=1)
-    figure = _drawn(plots.latent_plane(_Prior([usual]), X, steps=2), tmp_path)
-    scale = pytest.approx((0.02, 0.98))
-    assert [axes.images[0].get_clim() for axes in figure.axes] == [scale] * 4
+def test_history_accepts_what_fit_returns():
+    fitted = keras.callbacks.History()
+    fitted.history = {"loss": [2.0, 1.0]}
+    for history, label in ((fitted, "training"), ({"a": fitted}, "a (training)")):
+        figure = plots.history(history)
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == [label]
 
 
 @pytest.mark.parametrize("panels", [1, 2, 3])
-def test_the_legend_of_a_history_is_not_cut_off(panels, tmp_path):
-    logs = {f"figure {i}": [2.0, 1.0] for i in range(panels)}
+def test_long_legend_does_not_cover_the_panels(panels, draw):
+    logs = {f"metric {i}": [2.0, 1.0] for i in range(panels)}
     logs |= {f"val_{name}": values for name, values in logs.items()}
-    names = [f"stacked, greedily {i}" for i in range(6)]
-    figure = _drawn(plots.history(dict.fromkeys(names, logs)), tmp_path)
+    names = [f"stacked, greedy {i}" for i in range(6)]
+    figure = draw(plots.history(dict.fromkeys(names, logs)))
     [legend] = figure.legends
     box = legend.get_window_extent()
     width, height = figure.bbox.size
@@ -179,9 +140,74 @@ def test_the_legend_of_a_history_is_not_cut_off(panels, tmp_path):
     assert min(axes.get_window_extent().height for axes in figure.axes) > height / 5
 
 
-def test_every_family_of_a_comparison_has_a_colour_of_its_own():
-    plan = plans.families((8, 8, 1), 4, 1, 1e-3, 1e-2, 0.05, 1e-3)
-    logs = {name: {"loss": [2.0, 1.0]} for name in plan.builders}
+def test_twelve_models_have_different_colors():
+    logs = {f"model {i}": {"loss": [2.0, 1.0]} for i in range(12)}
     [axes] = plots.history(logs).axes
-    colours = {line.get_color() for line in axes.lines}
-    assert len(colours) == len(axes.lines) == len(plan.builders)
+    colors = {line.get_color() for line in axes.lines}
+    assert len(colors) == len(COLORS) == 12
+
+
+def test_pareto_draws_the_front(draw):
+    table = pd.DataFrame(
+        {
+            "model": ["a", "b", "c", "d"],
+            "l0": [1.0, 2.0, 3.0, 2.5],
+            "reconstruction": [3.0, 1.0, 0.5, 2.0],
+        }
+    )
+    front = draw(plots.pareto(table)).axes[0].lines[0]
+    np.testing.assert_array_equal(front.get_xdata(), [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(front.get_ydata(), [3.0, 1.0, 0.5])
+
+
+def test_pareto_uses_expected_l0_where_there_is_no_l0(draw):
+    sigmoid = pd.DataFrame({"expected_l0": [4.0, 5.0], "reconstruction": [0.4, 0.2]})
+    mixed = pd.DataFrame(
+        {
+            "l0": [1.0, np.nan],
+            "expected_l0": [np.nan, 5.0],
+            "reconstruction": [3.0, 0.2],
+        }
+    )
+    for table, expected in ((sigmoid, [4.0, 5.0]), (mixed, [1.0, 5.0])):
+        before = table.copy()
+        front = draw(plots.pareto(table)).axes[0].lines[0]
+        np.testing.assert_array_equal(front.get_xdata(), expected)
+        pd.testing.assert_frame_equal(table, before)
+
+
+def test_pareto_names_the_missing_column():
+    with pytest.raises(ValueError, match="missing: reconstruction"):
+        plots.pareto(pd.DataFrame({"l0": [1.0]}))
+
+
+def test_outlier_among_samples_does_not_change_the_scale_of_others(
+    variational, draw, monkeypatch
+):
+    usual = np.linspace(0, 1, 16).reshape(1, 4, 4, 1)
+    images = np.concatenate([usual, 50 * usual - 20])
+    monkeypatch.setattr(variational, "sample", lambda count, seed: images[:count])
+    figure = draw(plots.samples(variational, count=2))
+    low, high = np.percentile(usual, (2, 98))
+    expected = np.clip((usual[0, ..., 0] - low) / (high - low), 0, 1)
+    for image in tiles(figure.axes[0])[0]:
+        np.testing.assert_allclose(image, expected, atol=1e-6)
+
+
+def test_latent_plane_decodes_a_grid_with_the_origin_at_its_center(variational, draw):
+    figure = draw(plots.latent_plane(variational, X, steps=3, reach=1.0))
+    # Dimension 0 increases upwards, dimension 1 to the right.
+    codes = np.array([[[up, right] for right in (-1, 0, 1)] for up in (1, 0, -1)])
+    images = variational.decode(codes.reshape(9, 2).astype("float32"))[..., 0]
+    low, high = np.percentile(images, (2, 98), axis=(1, 2), keepdims=True)
+    spread = np.where(high > low, high - low, 1.0)  # a code of zeros decodes to zeros
+    expected = np.clip((images - low) / spread, 0, 1).reshape(3, 3, 4, 4)
+    np.testing.assert_allclose(tiles(figure.axes[0]), expected, atol=1e-4)
+
+
+def test_samples_and_latent_plane_reject_models_without_them(model):
+    with pytest.raises(ValueError, match="must be a variational model"):
+        plots.samples(model)
+    narrow = models.variational((4, 4, 1), 8, latent_dim=1)
+    with pytest.raises(ValueError, match="at least two dimensions"):
+        plots.latent_plane(narrow, X)

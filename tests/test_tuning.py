@@ -249,7 +249,10 @@ def test_plots_take_the_tables():
     from keras_sae import plots
 
     tuner = run()
-    assert plots.pareto(tuning.trials(tuner)).axes[0].get_xlabel() == "l0"
+    assert (
+        plots.pareto(tuning.trials(tuner)).axes[0].get_xlabel()
+        == "active units per sample (L0)"
+    )
 
 
 def test_the_best_model_is_that_of_its_trial(competing, tmp_path):

@@ -1,16 +1,16 @@
-"""Figures that a person looks at. Each function returns a matplotlib `Figure`.
+"""Pictures of models, codes and tables, drawn with matplotlib.
 
-No global state of pyplot is touched: save with `figure.savefig(path)`; a notebook
-shows the returned figure without any magic.
+Each function returns a matplotlib figure and changes no state of pyplot. Notebooks show
+the returned figure; `figure.savefig(path)` writes it to a file.
 """
 
 from keras_sae.plots.curves import activations as activations
 from keras_sae.plots.curves import history as history
+from keras_sae.plots.curves import pareto as pareto
 from keras_sae.plots.images import filters as filters
+from keras_sae.plots.images import latent_plane as latent_plane
 from keras_sae.plots.images import reconstructions as reconstructions
-from keras_sae.plots.latent import latent_plane as latent_plane
-from keras_sae.plots.latent import samples as samples
-from keras_sae.plots.tables import pareto as pareto
+from keras_sae.plots.images import samples as samples
 
 __all__ = [
     "activations",

@@ -1,27 +1,45 @@
-"""Activations of a code, and the logs of a fit."""
+"""Plots of activations, learning curves and the trade-off against sparsity."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
 import numpy as np
 
-from keras_sae.plots import _canvas
+from keras_sae import evaluation
+from keras_sae.plots.figure import ACCENT, BASE, COLORS, INK, Figure
+from keras_sae.types import ArrayLike
 
-# What a label such as "stacked, greedy (validation)" takes in a legend.
-_LABEL_INCHES, _LEGEND_ROW_INCHES = 2.5, 0.18
+if TYPE_CHECKING:
+    import pandas as pd
+
+History: TypeAlias = keras.callbacks.History | Mapping[str, Sequence[float]]
+
+# Inches of a legend entry such as "stacked, greedy (validation)" and of a legend row.
+_ENTRY_INCHES, _ROW_INCHES = 2.5, 0.18
+_AXIS_LABELS = {
+    "l0": "active units per sample (L0)",
+    "reconstruction": "mean squared error of the reconstruction",
+}
 
 
-def activations(codes: Any, target: Any = None) -> Any:
-    """Draws how strongly units fire, and the mean activation of every unit.
+def activations(
+    codes: ArrayLike | Mapping[str, ArrayLike],
+    target: float | Mapping[str, float | None] | None = None,
+) -> Figure:
+    """Plot the distribution of activations, and the mean activation of each unit.
+
+    The histogram shows how strongly units fire when they fire, on a logarithmic axis.
+    The bars show whether all units are used, or a few units do all the work.
 
     Args:
-        codes: Array of shape `(samples, units)`, or a dict from names to such.
-        target: Mean activation aimed at, drawn as a line; or a dict from names.
+        codes: Array of shape `(samples, units)`, or a dict that maps names to arrays.
+        target: Target of the mean activation, drawn as a line; or a dict that maps
+            names to targets. If None, no line is drawn.
 
     Returns:
-        A `matplotlib.figure.Figure`.
+        A `matplotlib.figure.Figure` with two panels per code.
 
     Example:
 
@@ -29,43 +47,47 @@ def activations(codes: Any, target: Any = None) -> Any:
     >>> from keras_sae import plots
     >>> figure = plots.activations(np.eye(4), target=0.05)
     >>> [axes.get_xlabel() for axes in figure.axes]
-    ['activation', 'unit, by its mean']
+    ['activation', 'unit, in order of mean activation']
     """
     named = codes if isinstance(codes, Mapping) else {"code": codes}
     targets = target if isinstance(target, Mapping) else dict.fromkeys(named, target)
-    figure = _canvas.figure(8.5, 2.4 * len(named) + 0.3)
-    axes = figure.subplots(len(named), 2, squeeze=False)
-    for (left, right), (name, values) in zip(axes, named.items(), strict=True):
-        values = np.asarray(values)
-        zero = float((values == 0).mean())
-        if zero < 1:  # a logarithmic axis needs something to count
-            left.hist(values[values != 0], bins=50, color=_canvas.MUTED)
+    figure = Figure(8.5, 2.4 * len(named) + 0.3)
+    panels = figure.subplots(len(named), 2, squeeze=False)
+    for (left, right), (name, code) in zip(panels, named.items(), strict=True):
+        values = np.asarray(code)
+        active = values[values != 0]
+        if active.size:  # an empty histogram cannot have a logarithmic axis
+            left.hist(active, bins=50, color=BASE)
             left.set_yscale("log")
-        left.set_title(f"{name}: {zero:.0%} are exactly zero", fontsize=9)
+        zeros = 1 - active.size / values.size
+        left.set_title(f"{name}: {zeros:.0%} of activations are zero", fontsize=9)
         left.set_xlabel("activation")
-        left.set_ylabel("how many, not zero")
+        left.set_ylabel("non-zero activations")
         means = np.sort(values.mean(axis=0))[::-1]
-        right.bar(np.arange(len(means)), means, width=1.0, color=_canvas.MUTED)
-        right.set_title(f"{name}: mean activation of each unit", fontsize=9)
-        right.set_xlabel("unit, by its mean")
+        right.bar(np.arange(len(means)), means, width=1.0, color=BASE)
+        right.set_title(f"{name}: mean activation per unit", fontsize=9)
+        right.set_xlabel("unit, in order of mean activation")
         right.set_ylabel("mean activation")
         if targets.get(name) is not None:
             right.axhline(
-                targets[name], color=_canvas.ACCENT, label=f"target {targets[name]:g}"
+                targets[name], color=ACCENT, label=f"target {targets[name]:g}"
             )
             right.legend(frameon=False)
     return figure
 
 
-def history(history: Any) -> Any:
-    """Draws the logs of a fit over its epochs, training and validation together.
+def history(history: History | Mapping[str, History]) -> Figure:
+    """Plot learning curves: the logs of training over its epochs.
+
+    Training and validation share a panel: a solid and a dashed line of one color. A
+    validation loss that rises while the training loss falls is a sign of overfitting.
 
     Args:
-        history: What `fit` returned, its `.history`, or a dict from names to
-            such, a line each.
+        history: What `fit` returns, its attribute `history`, or a dict that maps names
+            to these.
 
     Returns:
-        A `matplotlib.figure.Figure`, one panel a figure of the logs.
+        A `matplotlib.figure.Figure` with one panel per metric of the logs.
 
     Example:
 
@@ -74,60 +96,101 @@ def history(history: Any) -> Any:
     >>> [axes.get_title() for axes in figure.axes]
     ['loss']
     """
-    named = _histories(history)
-    panels = list(
-        dict.fromkeys(
-            key.removeprefix("val_")
-            for logs in named.values()
-            for key in logs
-            if key != "learning_rate"
-        )
+    given: Mapping[str, Any] = (
+        history.history if isinstance(history, keras.callbacks.History) else history
     )
-    columns = min(3, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure = _canvas.figure(3.4 * columns + 0.4, 2.5 * rows + 0.5)
-    for ax, panel in _canvas.grid(figure, rows, columns, panels):
-        for colour, (name, logs) in zip(
-            _canvas.cycle(len(named)), named.items(), strict=True
-        ):
-            for key, style in ((panel, "-"), (f"val_{panel}", "--")):
+    named: dict[str, Mapping[str, Sequence[float]]] = {}
+    for name, logs in given.items():
+        if isinstance(logs, keras.callbacks.History):
+            named[name] = logs.history
+        elif isinstance(logs, Mapping):
+            named[name] = logs
+    named = named or {"": given}
+    keys = [key.removeprefix("val_") for logs in named.values() for key in logs]
+    metrics = [key for key in dict.fromkeys(keys) if key != "learning_rate"]
+    columns = min(3, len(metrics))
+    rows = math.ceil(len(metrics) / columns)
+    figure = Figure(3.4 * columns + 0.4, 2.5 * rows + 0.5)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    lines = {}
+    for ax, metric in zip(panels, metrics, strict=False):
+        for index, (name, logs) in enumerate(named.items()):
+            color = COLORS[index % len(COLORS)]
+            for kind, key, style in (
+                ("training", metric, "-"),
+                ("validation", f"val_{metric}", "--"),
+            ):
                 if key in logs:
                     epochs = np.arange(1, len(logs[key]) + 1)
-                    kind = "validation" if key != panel else "training"
                     label = f"{name} ({kind})" if name else kind
-                    ax.plot(epochs, logs[key], style, color=colour, label=label)
-        ax.set_title(panel, fontsize=9)
+                    [lines[label]] = ax.plot(epochs, logs[key], style, color=color)
+        ax.set_title(metric.replace("_", " ").replace("l0", "L0"), fontsize=9)
         ax.set_xlabel("epoch")
-    _legend(figure)
-    return figure
-
-
-def _legend(figure: Any) -> None:
-    """Names the lines of all panels below them; a long legend makes room for itself."""
-    lines = {label: line for ax in figure.axes for line, label in _labelled(ax)}
+    for unused in panels[len(metrics) :]:
+        unused.remove()
+    # One legend below all panels. A long legend makes the figure higher.
     width, height = figure.get_size_inches()
-    columns = max(1, min(4, int(width / _LABEL_INCHES)))
-    extra_rows = math.ceil(len(lines) / columns) - 1
-    figure.set_size_inches(width, height + extra_rows * _LEGEND_ROW_INCHES)
+    entries = max(1, min(4, int(width / _ENTRY_INCHES)))
+    extra_rows = math.ceil(len(lines) / entries) - 1
+    figure.set_size_inches(width, height + extra_rows * _ROW_INCHES)
     figure.legend(
         list(lines.values()),
         list(lines),
         loc="outside lower center",
-        ncols=columns,
+        ncols=entries,
         frameon=False,
         fontsize=8,
     )
+    return figure
 
 
-def _histories(history: Any) -> dict[str, Mapping[str, Sequence[float]]]:
-    logs = getattr(history, "history", history)
-    if not all(
-        isinstance(v, (Mapping, keras.callbacks.History)) for v in logs.values()
-    ):
-        return {"": logs}
-    return {name: getattr(v, "history", v) for name, v in logs.items()}
+def pareto(table: "pd.DataFrame", x: str = "l0", y: str = "reconstruction") -> Figure:
+    """Plot models by sparsity and error, with the Pareto front.
 
+    Sparser codes reconstruct worse, so one number cannot rank models. The Pareto front
+    connects the models that no other model beats on both metrics.
 
-def _labelled(axes: Any) -> Any:
-    """The lines of one panel with their labels; no panel has those of all."""
-    return zip(*axes.get_legend_handles_labels(), strict=True)
+    Args:
+        table: A `pandas.DataFrame` with the columns `x` and `y`, such as the one that
+            `keras_sae.evaluation.compare` returns. The column `model`, if there is one,
+            names the points.
+        x: Column of the horizontal axis; smaller is better. Rows without `"l0"` use
+            their `expected_l0`, because codes of sigmoid units are never exactly zero.
+        y: Column of the vertical axis; smaller is better.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: A column is missing.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from keras_sae import plots
+    >>> table = pd.DataFrame({"l0": [1, 2, 3], "reconstruction": [3, 1, 2]})
+    >>> plots.pareto(table).axes[0].get_xlabel()
+    'active units per sample (L0)'
+    """
+    if x == "l0" and "expected_l0" in table:
+        table = table.assign(l0=evaluation.active_units(table))
+    missing = [name for name in (x, y) if name not in table.columns]
+    if missing:
+        raise ValueError(
+            f"`table` must have the columns {x!r} and {y!r}. Received columns: "
+            f"{', '.join(map(str, table.columns))}; missing: {', '.join(missing)}."
+        )
+    figure = Figure(6.4, 4.2)
+    ax = figure.subplots()
+    rows = table.dropna(subset=[x, y])
+    names = rows["model"] if "model" in rows else np.full(len(rows), "models")
+    for index, (name, group) in enumerate(rows.groupby(names, sort=False)):
+        color = COLORS[index % len(COLORS)]
+        ax.scatter(group[x], group[y], color=color, label=str(name), zorder=3)
+    front = evaluation.pareto_front(rows, x, y)
+    ax.step(front[x], front[y], where="post", color=INK, lw=1, label="Pareto front")
+    ax.set_xlabel(_AXIS_LABELS.get(x, x.replace("_", " ")))
+    ax.set_ylabel(_AXIS_LABELS.get(y, y.replace("_", " ")))
+    ax.set_title("Models and their Pareto front", fontsize=10)
+    ax.legend(frameon=False, fontsize=8)
+    return figure

@@ -1,83 +1,208 @@
-"""Pictures of a model's units and of its reconstructions."""
+"""Plots of filters, reconstructions and samples as sheets of small images."""
 
-import math
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_sae.plots import _canvas
+from keras_sae.models import Autoencoder, VariationalAutoencoder
+from keras_sae.plots.figure import Figure
+from keras_sae.types import ArrayLike
+from keras_sae.utils.images import (
+    as_images,
+    enlarge,
+    filter_images,
+    rescale,
+    tile_sheet,
+)
+
+# Percentiles of an image that are drawn black and white.
+_BLACK, _WHITE = 2, 98
+_TILE_INCHES, _TITLE_INCHES, _LABEL_INCHES = 0.6, 0.4, 1.1
+# Pixels of a tile before matplotlib scales it down, so that its edges stay sharp.
+_TILE_PIXELS = 128
 
 
-def filters(model: Any, count: int = 64, columns: int = 16) -> Any:
-    """Draws what each unit adds to the reconstruction, as an image.
+def filters(
+    model: Autoencoder | Mapping[str, Autoencoder], count: int = 64, columns: int = 16
+) -> Figure:
+    """Plot what each unit adds to the reconstruction, as an image.
 
-    For unit `j` that is `(decode(s e_j) - decode(0)) / s` with a small step `s`,
-    which an output activation does not saturate: its atom in a shallow model.
-    Each image has its own scale, grey is zero.
+    Filters show what features a model has learned: strokes, edges or whole digits.
+    The filter of unit `j` is row `j` of `model.dictionary()`. Each image has its own
+    scale, and zero is gray.
 
     Args:
-        model: A `keras_sae.models.Autoencoder`, or a dict from names to models,
-            one block a model.
-        count: Most units to draw, the first ones.
-        columns: Images a row.
+        model: A `keras_sae.models.Autoencoder`, or a dict that maps names to models.
+        count: Maximum number of units to draw per model, starting with the first.
+        columns: Images per row.
 
     Returns:
-        A `matplotlib.figure.Figure`.
+        A `matplotlib.figure.Figure` with one block of images per model.
 
     Example:
 
     >>> from keras_sae import models, plots
-    >>> figure = plots.filters(models.shallow((4, 4, 1), 8))
-    >>> len(figure.axes)
-    8
+    >>> figure = plots.filters(models.shallow((4, 4, 1), 8), count=4)
+    >>> figure.axes[0].get_title()
+    'shallow: contribution of each unit to the reconstruction'
     """
-    named = _canvas.named(model)
-    blocks = {name: m.dictionary()[:count] for name, m in named.items()}
-    rows = {name: math.ceil(len(a) / columns) for name, a in blocks.items()}
-    columns = min(columns, max(len(a) for a in blocks.values()))
-    figure = _canvas.figure(
-        columns * 0.6 + 0.4, sum(rows.values()) * 0.62 + 0.5 * len(rows)
-    )
-    parts = np.atleast_1d(
-        figure.subfigures(len(blocks), 1, height_ratios=list(rows.values()))
-    )
-    for part, (name, atoms) in zip(parts, blocks.items(), strict=True):
-        title = f"{name}: what each unit adds to the reconstruction"
-        part.suptitle(title, fontsize=9, color=_canvas.INK)
-        for axes, atom in _canvas.sheet(part, rows[name], columns, list(atoms)):
-            limit = float(np.abs(atom).max()) or 1.0
-            _canvas.image(axes, atom, -limit, limit)
-    return figure
+    named = model if isinstance(model, Mapping) else {model.name: model}
+    caption = "contribution of each unit to the reconstruction"
+    blocks = {
+        f"{name}: {caption}": filter_images(each.dictionary()[:count])
+        for name, each in named.items()
+    }
+    columns = min(columns, max(len(images) for images in blocks.values()))
+    return _draw_sheets(blocks, columns)
 
 
-def reconstructions(model: Any, x: Any, count: int = 12) -> Any:
-    """Draws samples above their reconstructions, one row a model.
+def reconstructions(
+    model: Autoencoder | Mapping[str, Autoencoder], x: ArrayLike, count: int = 12
+) -> Figure:
+    """Plot samples and their reconstructions below them.
 
     Args:
-        model: A `keras_sae.models.Autoencoder`, or a dict from names to models.
-        x: Array of shape `(samples, *input_shape)`; the first ones are drawn.
-        count: Samples to draw.
+        model: A `keras_sae.models.Autoencoder`, or a dict that maps names to models.
+        x: Array of shape `(samples, *input_shape)`. The first samples are drawn.
+        count: Maximum number of samples to draw.
 
     Returns:
-        A `matplotlib.figure.Figure`.
+        A `matplotlib.figure.Figure` with one row for the input and one per model. All
+        images have the scale of the input.
 
     Example:
 
     >>> import numpy as np
     >>> from keras_sae import models, plots
     >>> x = np.random.default_rng(0).random((3, 4, 4, 1), dtype="float32")
-    >>> len(plots.reconstructions(models.shallow((4, 4, 1), 8), x).axes)
-    6
+    >>> figure = plots.reconstructions(models.shallow((4, 4, 1), 8), x)
+    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    ['input', 'shallow']
     """
     x = np.asarray(x)[:count]
+    named = model if isinstance(model, Mapping) else {model.name: model}
     rows = {"input": x}
-    rows |= {name: m.decode(m.encode(x)) for name, m in _canvas.named(model).items()}
-    low, high = float(x.min()), float(x.max())
-    figure = _canvas.figure(len(x) * 0.75 + 1.5, len(rows) * 0.8 + 0.5)
-    axes = np.atleast_2d(figure.subplots(len(rows), len(x), squeeze=False))
-    for line, (name, images) in zip(axes, rows.items(), strict=True):
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-        for ax, image in zip(line, images, strict=True):
-            _canvas.image(ax, image, low, high)
-    figure.suptitle("Inputs and their reconstructions", fontsize=10)
+    rows |= {name: each.decode(each.encode(x)) for name, each in named.items()}
+    images = rescale(as_images(np.concatenate(list(rows.values()))), x.min(), x.max())
+    return _draw_sheets({"Inputs and reconstructions": images}, len(x), list(rows))
+
+
+def samples(
+    model: VariationalAutoencoder, count: int = 60, columns: int = 15, seed: int = 0
+) -> Figure:
+    """Plot samples of a variational model: codes drawn from the prior, decoded.
+
+    Each image has its own scale, from its 2nd to its 98th percentile. Otherwise a
+    single outlier would turn all other images gray.
+
+    Args:
+        model: What `keras_sae.models.variational` returns.
+        count: Number of samples.
+        columns: Images per row.
+        seed: Random seed of the codes.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: `model` is not a variational model.
+
+    Example:
+
+    >>> from keras_sae import models, plots
+    >>> model = models.variational((4, 4, 1), 8, latent_dim=2)
+    >>> plots.samples(model, count=6).axes[0].get_title()
+    'Samples from the prior'
+    """
+    if not isinstance(model, VariationalAutoencoder):
+        raise ValueError(
+            "`model` must be a variational model, which can draw samples. "
+            f"Received: {model!r}. Build one with `keras_sae.models.variational`."
+        )
+    images = _own_scales(model.sample(count, seed=seed))
+    return _draw_sheets({"Samples from the prior": images}, min(columns, count))
+
+
+def latent_plane(
+    model: VariationalAutoencoder, x: ArrayLike, steps: int = 11, reach: float = 2.0
+) -> Figure:
+    """Plot decoded codes on a grid over two dimensions of the latent space.
+
+    The grid spans the two dimensions whose posterior mean varies most over `x`, from
+    `-reach` to `reach` standard deviations of the prior. All other dimensions are
+    zero, the mean of the prior. Each image has its own scale, from its 2nd to its 98th
+    percentile.
+
+    Args:
+        model: What `keras_sae.models.variational` returns, with `latent_dim >= 2`.
+        x: Array of shape `(samples, *input_shape)`.
+        steps: Images per side of the grid.
+        reach: Standard deviations of the prior to either side of zero.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: The code has only one dimension.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import models, plots
+    >>> model = models.variational((4, 4, 1), 8, latent_dim=2)
+    >>> figure = plots.latent_plane(model, np.ones((5, 4, 4, 1)), steps=3)
+    >>> figure.axes[0].get_title()
+    'Latent plane: dimension 1 from left to right, 0 from bottom to top'
+    """
+    means = model.encode(np.asarray(x))
+    if means.shape[1] < 2:
+        raise ValueError(
+            "`model` must have a code of at least two dimensions. Received: a code of "
+            f"{means.shape[1]} dimension. Build the model with latent_dim=2."
+        )
+    up, right = np.sort(np.argsort(means.var(axis=0))[-2:])
+    positions = np.linspace(-reach, reach, steps)
+    codes = np.zeros((steps * steps, means.shape[1]), "float32")
+    codes[:, up] = np.repeat(positions[::-1], steps)
+    codes[:, right] = np.tile(positions, steps)
+    title = (
+        f"Latent plane: dimension {right} from left to right, {up} from bottom to top"
+    )
+    return _draw_sheets({title: _own_scales(model.decode(codes))}, steps)
+
+
+def _own_scales(x: np.ndarray) -> np.ndarray:
+    """Return images between 0 and 1, each on a scale of its own."""
+    images = as_images(x)
+    low, high = np.percentile(images, (_BLACK, _WHITE), axis=(1, 2, 3), keepdims=True)
+    return rescale(images, low, high)
+
+
+def _draw_sheets(
+    blocks: Mapping[str, np.ndarray], columns: int, row_names: Sequence[str] = ()
+) -> Figure:
+    """Draw a sheet of images in [0, 1] below each title.
+
+    Args:
+        blocks: Images of shape `(count, height, width, channels)` by title.
+        columns: Images per row.
+        row_names: Names of the rows of each sheet.
+    """
+    width, gap = columns * _TILE_INCHES, _TILE_PIXELS // 8
+    tiles = {title: enlarge(images, _TILE_PIXELS) for title, images in blocks.items()}
+    sheets = [tile_sheet(images, columns, gap, 1.0) for images in tiles.values()]
+    heights = [width * len(s) / s.shape[1] + _TITLE_INCHES for s in sheets]
+    margin = _LABEL_INCHES if row_names else 0.1
+    figure = Figure(width + margin, sum(heights))
+    axes = figure.subplots(len(sheets), 1, squeeze=False, height_ratios=heights)
+    for ax, sheet, (title, images) in zip(
+        axes[:, 0], sheets, tiles.items(), strict=True
+    ):
+        ax.imshow(sheet, cmap="gray", vmin=0.0, vmax=1.0)
+        ax.set_title(title, fontsize=9)
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0, labelsize=9)
+        ax.set_xticks([])
+        pitch = images.shape[1] + gap
+        ax.set_yticks((np.arange(len(row_names)) + 0.5) * pitch - gap / 2, row_names)
     return figure

@@ -1,0 +1,173 @@
+"""Sheets of small images: samples, filters and reconstructions side by side."""
+
+import math
+
+import numpy as np
+
+from keras_sae.types import ArrayLike
+
+# Shortest vector of a square length that is taken for a flattened image: 8x8 digits.
+_FLATTENED_IMAGE = 64
+# Sides of a strip: how many times longer it may be than an image that is averaged down,
+# and how many times as long as it is wide when it is enlarged.
+_STRIP_LENGTH, _STRIP_ASPECT = 4, 2
+
+
+def as_images(x: ArrayLike, max_side: int | None = None) -> np.ndarray:
+    """Return samples of any shape as images that can be drawn.
+
+    Matrices are gray images. A vector is a strip one pixel high, or a square image if
+    its length is a square number of at least 64, such as flattened MNIST. Channels
+    other than one or three have no color, so they are averaged.
+
+    Args:
+        x: Array of shape `(samples, *sample_shape)`.
+        max_side: Longest side of an image in pixels; larger images are averaged down.
+            Strips may be four times as long. If None, all pixels are kept.
+
+    Returns:
+        Array of shape `(samples, height, width, channels)` with 1 or 3 channels.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae.utils.images import as_images
+    >>> [as_images(np.ones((2, *shape))).shape for shape in [(5,), (784,), (4, 4, 2)]]
+    [(2, 1, 5, 1), (2, 28, 28, 1), (2, 4, 4, 1)]
+    """
+    images = np.asarray(x, "float64")
+    if images.ndim == 4 and images.shape[-1] not in (1, 3):
+        images = images.mean(axis=-1)
+    if images.ndim not in (3, 4):
+        images = images.reshape(len(images), -1)
+        length, side = images.shape[1], math.isqrt(images.shape[1])
+        is_image = side * side == length and length >= _FLATTENED_IMAGE
+        images = images.reshape(len(images), side if is_image else 1, -1)
+    images = images if images.ndim == 4 else images[..., None]
+    if max_side is not None:
+        limit = max_side * _STRIP_LENGTH if images.shape[1] == 1 else max_side
+        images = _averaged(_averaged(images, 1, limit), 2, limit)
+    return images
+
+
+def filter_images(dictionary: ArrayLike, max_side: int | None = None) -> np.ndarray:
+    """Return the rows of a dictionary as images, each on its own scale.
+
+    Args:
+        dictionary: What `model.dictionary()` returns, of shape `(units, *input_shape)`.
+        max_side: As in `as_images`.
+
+    Returns:
+        Array of shape `(units, height, width, channels)` with values in [0, 1], where
+        0.5 stands for zero.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae.utils.images import filter_images
+    >>> filter_images(np.array([[0.0, -2.0, 1.0]])).ravel().tolist()
+    [0.5, 0.0, 0.75]
+    """
+    images = as_images(dictionary, max_side)
+    largest = np.abs(images).max(axis=(1, 2, 3), keepdims=True)
+    return 0.5 + 0.5 * images / np.where(largest > 0, largest, 1.0)
+
+
+def rescale(images: np.ndarray, low: ArrayLike, high: ArrayLike) -> np.ndarray:
+    """Map the range from `low` to `high` to [0, 1], and clip values outside it.
+
+    Args:
+        images: Array of any shape.
+        low: Value that becomes 0. A number, or an array that broadcasts.
+        high: Value that becomes 1. A number, or an array that broadcasts.
+
+    Returns:
+        Array of the shape of `images`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae.utils.images import rescale
+    >>> rescale(np.array([-1.0, 0.0, 1.0, 5.0]), low=0.0, high=2.0).tolist()
+    [0.0, 0.0, 0.5, 1.0]
+    """
+    spread = np.subtract(high, low)
+    scaled = (images - low) / np.where(spread > 0, spread, 1.0)
+    return np.clip(scaled, 0.0, 1.0)
+
+
+def enlarge(images: np.ndarray, side: int) -> np.ndarray:
+    """Repeat pixels until the longer side of an image has about `side` of them.
+
+    A strip is stretched until it is half as high as it is wide. Images that are
+    large enough already are not changed.
+
+    Args:
+        images: Array of shape `(count, height, width, channels)`.
+        side: Pixels of the longer side.
+
+    Returns:
+        Array of shape `(count, new_height, new_width, channels)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae.utils.images import enlarge
+    >>> enlarge(np.ones((5, 4, 4, 1)), 32).shape
+    (5, 32, 32, 1)
+    >>> enlarge(np.ones((5, 1, 8, 1)), 32).shape
+    (5, 16, 32, 1)
+    """
+    height, width = images.shape[1:3]
+    zoom = max(1, round(side / max(height, width)))
+    tall = max(zoom, zoom * width // (_STRIP_ASPECT * height))
+    wide = max(zoom, zoom * height // (_STRIP_ASPECT * width))
+    return images.repeat(tall, axis=1).repeat(wide, axis=2)
+
+
+def tile_sheet(
+    images: np.ndarray,
+    columns: int | None = None,
+    gap: int = 0,
+    background: float = 0.0,
+) -> np.ndarray:
+    """Arrange images of one size as the tiles of a sheet, row by row.
+
+    Args:
+        images: Array of shape `(count, height, width, channels)`.
+        columns: Tiles per row. If None, the sheet is about as high as it is wide.
+        gap: Pixels between tiles.
+        background: Value of gaps and of places without a tile.
+
+    Returns:
+        Array of shape `(sheet_height, sheet_width, channels)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae.utils.images import tile_sheet
+    >>> images = np.arange(1, 4).reshape(3, 1, 1, 1)
+    >>> tile_sheet(images, columns=2)[..., 0].tolist()
+    [[1, 2], [3, 0]]
+    """
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count * height / width))
+    rows = math.ceil(count / columns)
+    sheet = np.full(
+        (rows, columns, height + gap, width + gap, channels), background, images.dtype
+    )
+    for index, image in enumerate(images):
+        sheet[*divmod(index, columns), :height, :width] = image
+    pixels = sheet.swapaxes(1, 2).reshape(rows * (height + gap), -1, channels)
+    return pixels[: len(pixels) - gap, : pixels.shape[1] - gap]
+
+
+def _averaged(images: np.ndarray, axis: int, limit: int) -> np.ndarray:
+    """Average neighbors along an axis until at most `limit` are left."""
+    length = images.shape[axis]
+    if length <= limit:
+        return images
+    starts = np.linspace(0, length, limit, endpoint=False).astype(int)
+    counts = np.diff([*starts, length])
+    shape = [-1 if i == axis else 1 for i in range(images.ndim)]
+    return np.add.reduceat(images, starts, axis=axis) / counts.reshape(shape)
