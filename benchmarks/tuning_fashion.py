@@ -20,7 +20,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 from _timing import machine, record
 
-from keras_sae import datasets, evaluation, plots, searches, tuning
+from keras_sae import datasets, evaluation, plots, tuning
 
 DOCS = Path(__file__).parents[1] / "docs"
 SHAPE, SAMPLES, HELD_OUT, MAX_L0 = (28, 28, 1), 10_000, 2_000, 28
@@ -48,7 +48,9 @@ def run(options: argparse.Namespace, folder: Path) -> dict:
         directory=folder / "search",
     )
     seconds = time.perf_counter() - begin
-    table = searches.named(tuning.trials(tuner))
+    table = tuning.trials(tuner)
+    table = table[table["status"] == "COMPLETED"]
+    table = table.assign(model=table["model"] + ", " + table["sparsity"])
     (DOCS / "pictures").mkdir(parents=True, exist_ok=True)
     plots.pareto(table).savefig(DOCS / "pictures" / "pareto_fashion.png")
     model = tuning.best_model(tuner, train[0], folder / "best.keras", verbose=0)

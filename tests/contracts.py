@@ -29,10 +29,6 @@ NOT_PUBLIC = {
     "registration": "the package's own decorator",
     "cli": "typed in a shell; its options are tested there",
     "files": "how files are written whole, for the package's own use",
-    "deployment": "what the command line does to serve, for the package's own use",
-    "plans": "what the command line trains, for the package's own use",
-    "searches": "the same of a search, for the package's own use",
-    "runs": "what the command line does with a folder, for the package's own use",
 }
 
 

@@ -1,5 +1,6 @@
-"""The command line: what it leaves, what it says, how it fails, that it repeats."""
+"""`keras-sae compare`, `train` and `export`: files, messages, errors and repeatability."""
 
+import contextlib
 import json
 
 import keras
@@ -9,16 +10,31 @@ import pytest
 from helpers import tensorflow_only
 from typer.testing import CliRunner
 
-from keras_sae import cli, evaluation, models, plans, runs
+from keras_sae import cli, datasets, evaluation
+from keras_sae.cli import compare, presets
 
 RUNNER = CliRunner()
-# What it calls is tested on every backend; how it parses and prints is the same.
+# Parsing and printing do not depend on the backend.
 pytestmark = tensorflow_only
 SMALL = ["--epochs", "1", "--units", "4"]
 
 
 def _run(*arguments):
-    return RUNNER.invoke(cli.app, [str(a) for a in arguments])
+    return RUNNER.invoke(cli.app.app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_digits():
+    """Let the commands load 160 digits instead of all of them."""
+    load_data = datasets.load_data
+
+    def load_few(name):
+        (x, y), (x_test, y_test) = load_data(name)
+        return (x[:160], y[:160]), (x_test[:60], y_test[:60])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load_data", load_few)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -29,41 +45,6 @@ def compared(tmp_path_factory):
     return folder, result
 
 
-def test_a_saved_model_runs_one_step_a_call_on_every_backend(tmp_path):
-    model = plans.compiled(1e-3, models.shallow, (6,), 4)()
-    model.fit(np.ones((40, 6), "float32"), verbose=0)
-    model.save(tmp_path / "model.keras")
-    assert model.steps_per_execution > 1
-    assert keras.saving.load_model(tmp_path / "model.keras").steps_per_execution == 1
-
-
-def test_compare_leaves_models_figures_and_pictures(compared):
-    folder, result = compared
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    names_of_models = plans.families((8, 8, 1), 4, 1, 1e-3, 1e-2, 0.05, 1e-3).builders
-    runs = [evaluation.run_name(name, 0) for name in names_of_models]
-    pictures = ["filters", "reconstructions", "activations", "history"]
-    assert names == {
-        "settings.json",
-        "metrics.json",
-        "table.csv",
-        *(f"{run}.{kind}" for run in runs for kind in ("json", "keras")),
-        *(f"{picture}.png" for picture in (*pictures, "samples", "latent_plane")),
-    }
-    table = pd.read_csv(folder / "table.csv")
-    baselines = ["PCA", "raw pixels", "random encoder", "dictionary learning"]
-    assert list(table["model"]) == [*names_of_models, *baselines]
-    wanted = {"fine_tuned_accuracy", "probe_accuracy_100", "probe_accuracy_1000"}
-    assert wanted | {"copying", "hoyer", "target_distance"} <= set(table.columns)
-    for name in table["model"]:
-        assert name in result.output
-    records = json.loads((folder / "metrics.json").read_text())
-    for record, row in zip(records, table.to_dict("records"), strict=True):
-        for key, value in record.items():  # JSON has no NaN: null
-            missing = row[key] != row[key]
-            assert value is None if missing else value == pytest.approx(row[key])
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "out"
@@ -71,7 +52,39 @@ def trained(tmp_path_factory):
     return folder
 
 
-def test_the_same_seed_gives_the_same_numbers(trained, tmp_path):
+def test_compare_writes_models_metrics_and_pictures(compared):
+    folder, result = compared
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    model_names = presets.families((8, 8, 1), 4, 1, 1e-3, 1e-2, 0.05, 1e-3).builders
+    stems = [evaluation.run_name(name, 0) for name in model_names]
+    pictures = ["filters", "reconstructions", "activations", "history"]
+    assert names == {
+        "settings.json",
+        "metrics.json",
+        "table.csv",
+        *(f"{stem}.{suffix}" for stem in stems for suffix in ("json", "keras")),
+        *(f"{picture}.png" for picture in (*pictures, "samples", "latent_plane")),
+    }
+    table = pd.read_csv(folder / "table.csv")
+    baselines = ["PCA", "raw pixels", "random encoder", "dictionary learning"]
+    assert list(table["model"]) == [*model_names, *baselines]
+    expected = {"fine_tuned_accuracy", "probe_accuracy_100", "copying", "hoyer"}
+    assert expected | {"target_distance"} <= set(table.columns)
+    for name in table["model"]:
+        assert name in result.output
+    records = json.loads((folder / "metrics.json").read_text())
+    for record, row in zip(records, table.to_dict("records"), strict=True):
+        for key, value in record.items():  # NaN is null in JSON
+            missing = row[key] != row[key]
+            assert value is None if missing else value == pytest.approx(row[key])
+
+
+def test_saved_models_run_one_step_per_call(trained):
+    model = keras.saving.load_model(trained / "shallow-seed0.keras")
+    assert model.steps_per_execution == 1
+
+
+def test_same_seed_gives_the_same_metrics(trained, tmp_path):
     again = tmp_path / "again"
     assert _run("train", *SMALL, "--output", again).exit_code == 0
     first, second = (
@@ -81,50 +94,67 @@ def test_the_same_seed_gives_the_same_numbers(trained, tmp_path):
     pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
-def test_a_finished_run_is_read_again(trained):
+def test_finished_run_is_read_and_cleared_of_unfinished_files(trained):
     model = trained / "shallow-seed0.keras"
     before = model.stat().st_mtime_ns
+    for leftover in (trained / ".unfinished-a", trained / "sweep" / ".unfinished-b"):
+        leftover.mkdir(parents=True)
+        (leftover / "part.keras").write_text("")
     assert _run("train", *SMALL, "--output", trained).exit_code == 0
     assert model.stat().st_mtime_ns == before
+    assert not list(trained.rglob(".unfinished-*"))
+    (trained / "sweep").rmdir()
 
 
-def test_another_run_is_not_overwritten(trained):
+def test_interrupted_run_resumes(tmp_path, monkeypatch):
+    def stop(epoch, logs):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def interrupting(trainings, epochs):
+        yield lambda name: [keras.callbacks.LambdaCallback(on_epoch_end=stop)]
+
+    command = ["train", "--epochs", 3, "--units", 4, "--output"]
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "progress_bars", interrupting)
+        result = _run(*command, tmp_path / "out")
+    assert result.exit_code == 130
+    assert "Run the same command again to resume" in result.output
+    assert not (tmp_path / "out" / "table.csv").exists()
+    assert _run(*command, tmp_path / "out").exit_code == 0
+    record = json.loads((tmp_path / "out" / "shallow-seed0.json").read_text())
+    assert len(record["history"]["loss"]) == 3
+
+
+def test_run_with_other_settings_is_not_overwritten(trained):
     result = _run("train", *SMALL, "--seed", 1, "--output", trained)
     assert result.exit_code == 2
     assert "seed was 0 and is now 1" in result.output
     assert (trained / "shallow-seed0.keras").exists()
 
 
-def test_a_folder_with_other_files_is_left_alone(tmp_path):
+def test_folder_with_other_files_is_not_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     result = _run("train", *SMALL, "--output", tmp_path)
     assert result.exit_code == 2
-    assert "not a run of keras-sae" in result.output
+    assert "`output` holds files of something else" in result.output
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_folder_that_is_a_file(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("")
-    result = _run("train", *SMALL, "--output", path)
+@pytest.mark.parametrize("output", ["file", "file/out"])
+def test_output_that_cannot_be_a_folder_is_an_error(output, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = _run("train", *SMALL, "--output", tmp_path / output)
     assert result.exit_code == 2
     assert "must be a folder that can be written" in result.output
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").write_text("")  # not even the superuser makes a folder in it
-    result = _run("train", *SMALL, "--output", tmp_path / "file" / "out")
-    assert result.exit_code == 2
-    assert "must be a folder that can be written" in result.output
-
-
-def test_train_takes_its_settings(tmp_path):
+def test_train_applies_its_options(tmp_path):
     out = tmp_path / "out"
     options = ["--sparsity", "kl", "--target", 0.1, "--factor", 0.5, "--tied"]
     result = _run("train", *SMALL, *options, "--output", out)
     assert result.exit_code == 0, result.output
-    import keras
-
     model = keras.saving.load_model(out / "shallow-seed0.keras")
     regularizer = model.sparse_layers[0].sparsity.regularizer
     assert (regularizer.target, regularizer.factor) == (0.1, 0.5)
@@ -138,8 +168,8 @@ def test_train_takes_its_settings(tmp_path):
         (["--dataset", "digit"], "digits"),
         (["--sparsity", "k1"], "Did you mean"),
         (["--family", "shalow"], "Did you mean 'shallow'"),
-        (["--target", "0.1"], "belongs to the KL penalty"),
-        (["--sparsity", "top_k"], "must be a penalty with a weight"),
+        (["--target", "0.1"], "is an option of the KL penalty"),
+        (["--sparsity", "top_k"], "must be one of l1, kl, jump_relu, gated"),
         (["--sparsity", "kl", "--target", "1.5"], "between 0 and 1"),
         (["--factor", "-1"], "`factor`"),
         (["--factor", "nan"], "`factor`"),
@@ -160,30 +190,25 @@ def test_bad_options_end_in_one_message_and_no_folder(options, message, tmp_path
     assert not out.exists()
 
 
-def test_a_deep_family_takes_several_widths(tmp_path):
+def test_deep_family_takes_several_widths(tmp_path):
     out = tmp_path / "out"
     options = ["--epochs", "1", "--family", "deep", "--units", "8,4"]
     assert _run("train", *options, "--output", out).exit_code == 0
-    import keras
-
     model = keras.saving.load_model(out / "deep-seed0.keras")
     assert [layer.units for layer in model.sparse_layers] == [8, 4]
 
 
-def test_full_runs_three_seeds_and_a_sweep(tmp_path, monkeypatch):
-    from keras_sae import datasets
-
-    (x, y), (test, y_test) = datasets.load_data("digits")
-    small = ((x[:80], y[:80]), (test[:40], y_test[:40]))
-    monkeypatch.setattr(datasets, "load_data", lambda name: small)
-    whole = plans.families
+def test_full_comparison_runs_three_seeds_and_a_sweep(tmp_path, monkeypatch):
+    families = presets.families
 
     def fewer(*args, **kwargs):
-        plan = whole(*args, **kwargs)
-        return plans.Plan({"L1": plan.builders["L1"]}, sweeps={"KL": plan.sweeps["KL"]})
+        preset = families(*args, **kwargs)
+        return presets.Preset(
+            {"L1": preset.builders["L1"]}, sweeps={"KL": preset.sweeps["KL"]}
+        )
 
-    monkeypatch.setattr(plans, "families", fewer)
-    monkeypatch.setattr(runs, "FACTORS", (1e-3, 1e-1))
+    monkeypatch.setattr(presets, "families", fewer)
+    monkeypatch.setattr(compare, "FACTORS", (1e-3, 1e-1))
     out = tmp_path / "out"
     result = _run("compare", *SMALL, "--full", "--output", out)
     assert result.exit_code == 0, result.output
@@ -199,47 +224,41 @@ def test_full_runs_three_seeds_and_a_sweep(tmp_path, monkeypatch):
     assert (out / "pareto.png").exists()
 
 
-def _served(path) -> list[str]:
+def _signatures(path) -> list[str]:
     import tensorflow as tf
 
     return sorted(tf.saved_model.load(str(path)).signatures)
 
 
-def test_train_exports_what_it_has_trained(trained, tmp_path):
-    """The run is read again, and its model exported with its figures."""
+def test_train_exports_a_finished_model_with_its_metrics(trained, tmp_path):
     serving = tmp_path / "serving" / "sae"
     options = ["--output", trained, "--export", serving]
     result = _run("train", *SMALL, *options)
     assert result.exit_code == 0, result.output
     assert str(serving / "1") in result.output.replace("\n", "")
-    assert "anomaly_score" in _served(serving / "1")
+    assert "anomaly_score" in _signatures(serving / "1")
     metadata = json.loads((serving / "1/assets.extra/metadata.json").read_text())
     [row] = json.loads((trained / "metrics.json").read_text())[:1]
     for name in ("reconstruction", "l0"):
         assert metadata["figures"][name] == pytest.approx(row[name], rel=1e-4)
 
 
-def test_export_of_a_file(trained, tmp_path):
+def test_export_writes_the_given_version_once(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_sae.export._extras.find_spec", lambda name: None)
     model = trained / "shallow-seed0.keras"
     options = ["--images", "--version", 5, "--top-k", 2]
     result = _run("export", model, "--output", tmp_path, *options)
     assert result.exit_code == 0, result.output
-    assert "encode_png" in _served(tmp_path / "5")
+    assert "encode_png" in _signatures(tmp_path / "5")
+    # A missing package is one line, without the code that warns.
+    [line] = [x for x in result.stderr.splitlines() if "warm-up" in x]
+    assert line.startswith("The artifact has no warm-up requests")
     result = _run("export", model, "--output", tmp_path, *options)
     assert result.exit_code == 2
     assert "never overwritten" in result.output
 
 
-def test_export_says_in_a_line_what_is_missing(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_sae.export._extras.find_spec", lambda name: None)
-    model = trained / "shallow-seed0.keras"
-    result = _run("export", model, "--output", tmp_path / "sae")
-    assert result.exit_code == 0
-    [line] = [x for x in result.stderr.splitlines() if "warm-up" in x]
-    assert line.startswith("The artifact has no warm-up requests")
-
-
-def test_export_may_train_on(trained, tmp_path):
+def test_export_trains_for_further_epochs(trained, tmp_path):
     model = trained / "shallow-seed0.keras"
     errors = []
     for epochs in (0, 2):
@@ -254,22 +273,22 @@ def test_export_may_train_on(trained, tmp_path):
     ("arguments", "message"),
     [
         (["nowhere.keras"], "nowhere.keras"),
-        (["MODEL", "--epochs", 3], "Training needs data"),
+        (["MODEL", "--epochs", 3], "`epochs` needs data"),
         (["MODEL", "--version", 0], "positive integer"),
         (["MODEL", "--dataset", "digit"], "digits"),
     ],
 )
 def test_bad_exports_end_in_one_message(arguments, message, trained, tmp_path):
     model = str(trained / "shallow-seed0.keras")
-    given = [model if one == "MODEL" else one for one in arguments]
+    given = [model if argument == "MODEL" else argument for argument in arguments]
     result = _run("export", *given, "--output", tmp_path / "sae")
     assert result.exit_code == 2, result.output
     assert message in result.output
     assert not (tmp_path / "sae").exists()
 
 
-@pytest.mark.parametrize("command", ["compare", "train", "export"])
-def test_help_shows_an_example(command):
+@pytest.mark.parametrize("command", ["compare", "train", "tune", "export"])
+def test_help_shows_an_example_and_the_common_options(command):
     result = _run(command, "--help")
     assert result.exit_code == 0
     assert f"keras-sae {command} --" in result.output
@@ -277,18 +296,18 @@ def test_help_shows_an_example(command):
         assert option in result.output
 
 
-def test_a_report_of_a_finished_run(trained):
+def test_main_help_fits_a_screen_and_has_an_example_of_each_command():
+    result = _run("--help")
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) <= 24
+    for command in cli.app.app.registered_commands:
+        assert f"keras-sae {command.callback.__name__} --" in result.output
+
+
+def test_report_of_a_finished_run(trained):
     result = _run("train", *SMALL, "--report", "--output", trained)
     assert result.exit_code == 0, result.output
     assert "report.html" in result.output.replace("\n", "")
     page = (trained / "report.html").read_text(encoding="utf-8")
     assert "Sparse autoencoders on digits" in page
-    assert "dictionary learning" in page  # the table, with its baselines
-
-
-def test_the_first_help_fits_a_screen_and_has_an_example_of_each_command():
-    result = _run("--help")
-    assert result.exit_code == 0
-    assert len(result.output.splitlines()) <= 24
-    for command in cli.app.registered_commands:
-        assert f"keras-sae {command.callback.__name__} --" in result.output
+    assert "dictionary learning" in page  # the table with its baselines

@@ -43,11 +43,6 @@ ALLOWED = {
     "datasets": set(),
     "plots": {"evaluation", "metrics"},
     "report": GROUND | {"evaluation", "metrics"},
-    # Rooms of the command line's: what a run trains, the folders it leaves, serving.
-    "plans": CODE | FIGURES | {"models", "pretraining"},
-    "searches": {"evaluation", "files", "plots", "tuning"},
-    "runs": CODE | {"evaluation", "plans", "plots", "report"},
-    "deployment": {"datasets", "evaluation", "export"},
 }
 # Imported inside a function, against the table: the module, and why.
 LATE = {

@@ -1,6 +1,7 @@
-"""`keras-sae tune`: what it leaves, what it says, how it fails."""
+"""`keras-sae tune`: files, messages and errors."""
 
 import json
+import shutil
 
 import keras
 import pandas as pd
@@ -8,30 +9,39 @@ import pytest
 from helpers import tensorflow_only
 from typer.testing import CliRunner
 
-from keras_sae import cli, datasets, searches
+from keras_sae import cli, datasets
+from keras_sae.cli.tune import describe_sparsity, split_validation
 
 RUNNER = CliRunner()
-# What it calls is tested on every backend; how it parses and prints is the same.
+# Parsing and printing do not depend on the backend.
 pytestmark = tensorflow_only
-SMALL = ["--epochs", "1", "--trials", "2", "--max-l0", "60"]
-
-
-@pytest.fixture(autouse=True)
-def _few_digits(monkeypatch):
-    (x, y), (test, y_test) = datasets.load_data("digits")
-    small = ((x[:150], y[:150]), (test[:60], y_test[:60]))
-    monkeypatch.setattr(datasets, "load_data", lambda name: small)
+SMALL = ["--epochs", "1", "--trials", "2", "--max-l0", "60", "--sparsity", "l1"]
 
 
 def _run(*arguments):
-    return RUNNER.invoke(cli.app, ["tune", *map(str, arguments)])
+    return RUNNER.invoke(cli.app.app, ["tune", *map(str, arguments)])
 
 
-def test_tune_leaves_a_table_a_picture_and_the_best_model(tmp_path):
-    out = tmp_path / "out"
-    result = _run(*SMALL, "--sparsity", "l1", "--output", out)
+@pytest.fixture(scope="module", autouse=True)
+def _few_digits():
+    (x, y), (x_test, y_test) = datasets.load_data("digits")
+    small = ((x[:150], y[:150]), (x_test[:60], y_test[:60]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load_data", lambda name: small)
+        yield
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tune") / "out"
+    result = _run(*SMALL, "--output", folder)
     assert result.exit_code == 0, result.output
-    assert {path.name for path in out.iterdir()} == {
+    return folder, result
+
+
+def test_tune_writes_a_table_a_picture_and_the_best_model(searched):
+    folder, result = searched
+    assert {path.name for path in folder.iterdir()} == {
         "settings.json",
         "search",
         "trials.csv",
@@ -40,35 +50,42 @@ def test_tune_leaves_a_table_a_picture_and_the_best_model(tmp_path):
         "best.keras",
         "best.json",
     }
-    table = pd.read_csv(out / "trials.csv")
+    table = pd.read_csv(folder / "trials.csv")
     assert list(table["status"]) == ["COMPLETED"] * 2
     assert table["score"].is_monotonic_increasing
-    records = json.loads((out / "trials.json").read_text())
+    records = json.loads((folder / "trials.json").read_text())
     assert [r["score"] for r in records] == pytest.approx(list(table["score"]))
-    best = json.loads((out / "best.json").read_text())
+    best = json.loads((folder / "best.json").read_text())
     assert best["settings"]["units"] == table["units"][0]
-    model = keras.saving.load_model(out / "best.keras")
+    model = keras.saving.load_model(folder / "best.keras")
     assert model.encoder.output_shape[-1] == table["units"][0]
     shown = " ".join(result.output.split())
-    assert f"reconstruction {best['figures']['reconstruction']:.4g}" in shown
+    assert f"reconstruction {best['metrics']['reconstruction']:.4g}" in shown
     assert f"{table['reconstruction'][0]:.5f}" in shown
 
-    # More trials go on from there; other settings do not.
-    more = _run(*SMALL, "--trials", 3, "--sparsity", "l1", "--output", out)
-    assert more.exit_code == 0, more.output
-    again = pd.read_csv(out / "trials.csv").set_index("trial").sort_index()
-    assert len(again) == 3
-    first = table.set_index("trial").sort_index()
-    pd.testing.assert_frame_equal(again.loc[first.index], first)
-    other = _run(*SMALL, "--sparsity", "kl", "--output", out)
-    assert other.exit_code == 2
-    assert "sparsity was 'l1' and is now 'kl'" in " ".join(other.output.split())
+
+def test_more_trials_continue_the_search(searched, tmp_path):
+    folder = shutil.copytree(searched[0], tmp_path / "out")
+    result = _run(*SMALL, "--trials", 3, "--output", folder)
+    assert result.exit_code == 0, result.output
+    before, after = (
+        pd.read_csv(path / "trials.csv").set_index("trial").sort_index()
+        for path in (searched[0], folder)
+    )
+    assert len(after) == 3
+    pd.testing.assert_frame_equal(after.loc[before.index], before)
 
 
-def test_a_limit_that_no_trial_met_leaves_the_trials(tmp_path):
-    result = _run(*SMALL, "--max-l0", 0.01, "--sparsity", "l1", "--output", tmp_path)
+def test_search_with_other_settings_is_an_error(searched):
+    result = _run(*SMALL, "--sparsity", "kl", "--output", searched[0])
     assert result.exit_code == 2
-    assert "No trial kept the limit of 0.01" in result.output
+    assert "sparsity was 'l1' and is now 'kl'" in " ".join(result.output.split())
+
+
+def test_trials_are_written_when_none_meets_the_limit(tmp_path):
+    result = _run(*SMALL, "--max-l0", 0.01, "--output", tmp_path)
+    assert result.exit_code == 2
+    assert "0.01" in result.output
     assert len(pd.read_csv(tmp_path / "trials.csv")) == 2
     assert not (tmp_path / "best.keras").exists()
 
@@ -84,26 +101,21 @@ def test_a_limit_that_no_trial_met_leaves_the_trials(tmp_path):
     ],
 )
 def test_bad_options_end_in_one_message(options, message, tmp_path):
-    given = [] if "--max-l0" in options else ["--max-l0", "60"]
-    given = [] if "--objective" in options else given
-    base = ["--epochs", "1", "--trials", "2", *given]
+    base = SMALL[:4] if "--objective" in options else SMALL
     result = _run(*base, *options, "--output", tmp_path / "out")
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
 
 
-def test_help_shows_an_example():
-    result = _run("--help")
-    assert result.exit_code == 0
-    assert "keras-sae tune --" in result.output
-    for option in ("--dataset", "--epochs", "--seed", "--output", "--workers"):
-        assert option in result.output
-
-
-def test_a_fifth_is_held_out_and_nothing_is_lost(rng):
+def test_validation_split_is_a_fifth_and_loses_no_sample(rng):
     x, y = rng.random((53, 2)), rng.integers(0, 9, 53)
-    (a, y_a), (b, y_b) = searches.split(x, y, 0)
+    (a, y_a), (b, y_b) = split_validation(x, y, 0)
     assert (len(a), len(b)) == (43, 10)
     both = {(*row, label) for row, label in zip([*a, *b], [*y_a, *y_b], strict=True)}
     assert both == {(*row, label) for row, label in zip(x, y, strict=True)}
+
+
+def test_sparsity_is_described_with_its_own_settings():
+    row = {"sparsity": "kl", "kl_target": 0.05, "kl_factor": 0.5, "l1_factor": None}
+    assert describe_sparsity(pd.DataFrame([row])) == ["kl 0.05, 0.5"]

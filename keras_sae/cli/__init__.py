@@ -1,28 +1,24 @@
-"""The command line: parses, calls the package, prints."""
+"""Command line interface: parse the options, call the package, print the results."""
 
 import logging
 
-from keras_sae.cli import searching, serving, training
-from keras_sae.cli._app import app as app
+from keras_sae.cli import compare, export, train, tune
+from keras_sae.cli.app import app as typer_app
 
-# In the order in which `--help` lists them.
-for _command in (training.compare, training.train, searching.tune, serving.export):
-    app.command()(_command)
-
-
-def _examples() -> str:
-    """The example of every command, as its docstring has it."""
-    docs = (command.callback.__doc__ or "" for command in app.registered_commands)
-    found = [line.strip() for doc in docs for line in doc.splitlines()]
-    begin = "Example: "
-    # A blank line between them: otherwise they are joined to one.
-    return "\n\n".join(x.removeprefix(begin) for x in found if x.startswith(begin))
-
-
-app.info.epilog = _examples()
+# Commands in the order of `--help`, each with an example.
+_EXAMPLES = {
+    compare.compare: "keras-sae compare --dataset fashion_mnist --units 256",
+    train.train: "keras-sae train --sparsity kl --target 0.05 --units 100",
+    tune.tune: "keras-sae tune --dataset fashion_mnist --max-l0 32 --workers 2",
+    export.export: "keras-sae export --dataset digits --output serving/sae model.keras",
+}
+for _command, _example in _EXAMPLES.items():
+    typer_app.command(epilog=f"Example: {_example}")(_command)
+# Blank lines keep the examples on lines of their own.
+typer_app.info.epilog = "\n\n".join(_EXAMPLES.values())
 
 
 def main() -> None:
-    """Runs the command line, without TensorFlow's notes on retracing."""
+    """Run the command line without TensorFlow's warnings about retracing."""
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    app(prog_name="keras-sae")
+    typer_app(prog_name="keras-sae")

@@ -1,4 +1,4 @@
-"""`python -m keras_sae.cli` is `keras-sae`."""
+"""Run the command line as `python -m keras_sae.cli`."""
 
 from keras_sae.cli import main
 

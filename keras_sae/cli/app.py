@@ -1,0 +1,77 @@
+"""The application, the options that commands share, and the folder of a run."""
+
+import functools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import keras_sae
+from keras_sae.utils.io import UNFINISHED, RunDirectory
+
+app = typer.Typer(
+    help="Train, compare, tune and export sparse autoencoders in Keras.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Dataset = Annotated[
+    str, typer.Option(help="digits, natural_patches, or any name in TFDS.")
+]
+Epochs = Annotated[int, typer.Option(min=1, help="Passes through the training data.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed of weights and batches.")]
+Output = Annotated[str, typer.Option(help="Folder for models, metrics and pictures.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Samples per training step.")]
+LearningRate = Annotated[float, typer.Option(help="Learning rate of Adam.")]
+Report = Annotated[
+    bool, typer.Option("--report", help="Also write report.html, an interactive page.")
+]
+Export = Annotated[
+    str | None, typer.Option("--export", help="Also export for serving to this folder.")
+]
+# Options that do not change the results of a run.
+_OTHER_OPTIONS = ("output", "report", "export_to", "trials", "workers")
+
+
+def report_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Make bad input end in one message and exit status 2, without a traceback."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            typer.secho(f"Error: {error}", err=True, fg="red")
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt:
+            typer.echo("Interrupted. Run the same command again to resume.", err=True)
+            raise typer.Exit(130) from None
+
+    return wrapper
+
+
+def open_run(output: str, context: typer.Context, clean: bool = True) -> Path:
+    """Create the folder of a run, or open it again to resume the same run.
+
+    Args:
+        output: Path of the folder.
+        context: Context of the command. Its options are the settings of the run.
+        clean: Whether to delete unfinished files, which a killed process leaves. Pass
+            False where another process may be writing to the folder.
+
+    Raises:
+        ValueError: The folder cannot be written, or holds another run or other files.
+    """
+    options = {k: v for k, v in context.params.items() if k not in _OTHER_OPTIONS}
+    folder = RunDirectory(
+        output,
+        {"command": context.info_name, "version": keras_sae.__version__, **options},
+        argument="output",
+        advice="Choose another folder with --output, or delete this one.",
+    ).path
+    for leftover in folder.rglob(f"{UNFINISHED}*") if clean else ():
+        shutil.rmtree(leftover, ignore_errors=True)
+    return folder

@@ -1,0 +1,212 @@
+"""`keras-sae compare`, and the runs that it shares with `keras-sae train`."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import keras
+import numpy as np
+import typer
+
+from keras_sae import datasets, evaluation, models
+from keras_sae.cli import app, presets
+from keras_sae.cli.progress import progress_bars
+from keras_sae.cli.tables import print_table, save_table
+from keras_sae.utils.io import atomic_write
+from keras_sae.utils.validation import positive_number
+
+# Factors of a sweep: from hardly any penalty to hardly any code.
+FACTORS = tuple(np.geomspace(3e-4, 3e-1, 7).tolist())
+
+
+@app.report_errors
+def compare(
+    context: typer.Context,
+    dataset: app.Dataset = "digits",
+    epochs: app.Epochs = 50,
+    seed: app.Seed = 0,
+    output: app.Output = "keras-sae-compare",
+    units: Annotated[int, typer.Option(min=1, help="Number of code units.")] = 64,
+    batch_size: app.BatchSize = 64,
+    learning_rate: app.LearningRate = 5e-3,
+    l1: Annotated[float, typer.Option(help="Factor of the L1 penalty.")] = 3e-3,
+    kl: Annotated[float, typer.Option(help="Factor of the KL penalty.")] = 1e-2,
+    target: Annotated[float, typer.Option(help="KL target, in (0, 1).")] = 0.05,
+    full: Annotated[
+        bool, typer.Option(help="Three seeds, and a sweep of the penalties.")
+    ] = False,
+    report: app.Report = False,
+) -> None:
+    """Train each model family, and compare the models with baselines."""
+    positive_number("learning_rate", learning_rate)
+
+    def families(shape: tuple[int, ...]) -> presets.Preset:
+        return presets.families(
+            shape, units, epochs, l1, kl, target, learning_rate, batch_size
+        )
+
+    seeds = range(seed, seed + 3) if full else (seed,)
+    run = Run(context, families, dataset, epochs, batch_size, seeds, output)
+    run.train()
+    if full:
+        run.sweep()
+    if report:
+        run.write_report()
+
+
+class Run:
+    """Models to train on one dataset, and the folder that holds the results.
+
+    All options are checked before the folder is created.
+
+    Args:
+        context: Context of the command. Its options are saved as settings of the run.
+        make_preset: Function from the shape of a sample to the models to train.
+        dataset: Name of the dataset.
+        epochs: Epochs per training.
+        batch_size: Samples per training step.
+        seeds: Random seeds. Pictures and the report show the models of the first.
+        output: Path of the folder.
+    """
+
+    def __init__(
+        self,
+        context: typer.Context,
+        make_preset: Callable[[tuple[int, ...]], presets.Preset],
+        dataset: str,
+        epochs: int,
+        batch_size: int,
+        seeds: Sequence[int],
+        output: str,
+    ) -> None:
+        self.dataset, self.epochs = dataset, epochs
+        self.batch_size, self.seeds = batch_size, seeds
+        self.data = datasets.load_data(dataset)
+        x = self.data[0][0]
+        self.preset = make_preset(x.shape[1:])
+        for build in self.preset.builders.values():
+            build().check_data(x, batch_size=batch_size)
+        self.folder = app.open_run(output, context)
+
+    def train(self) -> None:
+        """Train and evaluate every model; save and print the table, and draw pictures.
+
+        Finished models are read from the folder, and an interrupted one resumes.
+        """
+        trainings = len(self.preset.builders) * len(self.seeds)
+        with progress_bars(trainings, self.epochs) as callbacks:
+            table = evaluation.compare(
+                self.preset.builders,
+                *self.data,
+                self.epochs,
+                seeds=self.seeds,
+                prepare=self.preset.prepare,
+                batch_size=self.batch_size,
+                directory=self.folder,
+                callbacks=callbacks,
+            )
+        save_table(table, self.folder / "table.csv", self.folder / "metrics.json")
+        summary = evaluation.summarize(table)
+        if len(self.seeds) > 1:
+            with atomic_write(self.folder / "summary.csv") as path:
+                summary.to_csv(path, index=False)
+        draw_pictures(*self.trained(), self.data[1][0], self.folder)
+        print_table(summary)
+        typer.echo(f"Models, metrics and pictures: {self.folder}{os.sep}")
+
+    def trained(self) -> tuple[dict[str, models.Autoencoder], dict[str, dict]]:
+        """Return the models of the first seed and their training logs, by name."""
+        trained, histories = {}, {}
+        for name in self.preset.builders:
+            stem = self.folder / evaluation.run_name(name, self.seeds[0])
+            trained[name] = keras.saving.load_model(stem.with_suffix(".keras"))
+            record = json.loads(stem.with_suffix(".json").read_text())
+            histories[name] = record["history"]
+        return trained, histories
+
+    def sweep(self) -> None:
+        """Train each penalty of the preset with all `FACTORS`, and draw the front."""
+        import pandas as pd
+
+        from keras_sae import plots
+
+        typer.echo("Sweeping the factors of the penalties ...")
+        parts = []
+        trainings = len(self.preset.sweeps) * len(FACTORS)
+        with progress_bars(trainings, self.epochs) as callbacks:
+            for name, build in self.preset.sweeps.items():
+                stem = evaluation.run_name(name, self.seeds[0])
+                part = evaluation.sweep(
+                    build,
+                    FACTORS,
+                    *self.data,
+                    self.epochs,
+                    seeds=self.seeds[:1],
+                    batch_size=self.batch_size,
+                    directory=self.folder / "sweep" / stem,
+                    callbacks=callbacks,
+                )
+                parts.append(part.assign(model=name))
+        table = pd.concat(parts, ignore_index=True)
+        table["active"] = evaluation.active_units(table)
+        save_table(table, self.folder / "sweep.csv", self.folder / "sweep.json")
+        with atomic_write(self.folder / "pareto.png") as path:
+            plots.pareto(table, x="active").savefig(path)
+
+    def write_report(self) -> None:
+        """Write `report.html` about the models of the first seed."""
+        import pandas as pd
+
+        from keras_sae import report
+
+        typer.echo("Writing the report ...")
+        trained, histories = self.trained()
+        path = report.write_report(
+            trained,
+            self.data[1],
+            self.folder / "report.html",
+            history=histories,
+            table=pd.read_csv(self.folder / "table.csv"),
+            title=f"Sparse autoencoders on {self.dataset}",
+        )
+        typer.echo(f"Report, to open in a browser: {path}")
+
+
+def draw_pictures(
+    trained: Mapping[str, models.Autoencoder],
+    histories: Mapping[str, dict],
+    x: np.ndarray,
+    folder: Path,
+) -> None:
+    """Draw filters, reconstructions, activations and learning curves as PNG files.
+
+    The first variational model also gives samples and a latent plane.
+
+    Args:
+        trained: Models by name.
+        histories: Training logs by name.
+        x: Test samples of shape `(samples, *input_shape)`.
+        folder: Folder of the pictures.
+    """
+    from keras_sae import plots
+
+    codes = {name: model.encode(x) for name, model in trained.items()}
+    targets = {name: evaluation.target(model) for name, model in trained.items()}
+    spread = np.linspace(0, len(x) - 1, min(12, len(x))).astype(int)
+    pictures = {
+        "filters": plots.filters(trained, count=16),
+        "reconstructions": plots.reconstructions(trained, x[spread]),
+        "activations": plots.activations(codes, targets),
+        "history": plots.history(histories),
+    }
+    for model in trained.values():
+        if isinstance(model, models.VariationalAutoencoder):
+            pictures["samples"] = plots.samples(model)
+            if model.decoder.input_shape[-1] > 1:  # a plane has two dimensions
+                pictures["latent_plane"] = plots.latent_plane(model, x, steps=9)
+            break
+    for name, figure in pictures.items():
+        with atomic_write(folder / f"{name}.png") as path:
+            figure.savefig(path)

@@ -1,0 +1,79 @@
+"""`keras-sae export`: export a trained model for TensorFlow Serving."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import keras
+import typer
+
+from keras_sae import datasets, evaluation, models
+from keras_sae.cli import app
+from keras_sae.export import export_saved_model
+
+
+@app.report_errors
+def export(
+    model: Annotated[str, typer.Argument(help="A .keras file.")],
+    output: Annotated[str, typer.Option(help="Folder of versions.")] = "serving/sae",
+    version: Annotated[
+        int | None, typer.Option(help="Version number; by default the next free one.")
+    ] = None,
+    images: Annotated[
+        bool, typer.Option(help="Add signatures for bytes 0..255 and PNG files.")
+    ] = False,
+    top_k: Annotated[int, typer.Option(help="Number of top_features.")] = 10,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset whose test metrics go into metadata.")
+    ] = None,
+    epochs: Annotated[
+        int, typer.Option(min=0, help="Further epochs on the dataset before export.")
+    ] = 0,
+    seed: app.Seed = 0,
+) -> None:
+    """Export a trained model for TensorFlow Serving."""
+    options = {"version": version, "images": images, "top_k": top_k}
+    export_model(model, output, dataset=dataset, epochs=epochs, seed=seed, **options)
+
+
+def export_model(
+    source: str | Path,
+    output: str,
+    *,
+    dataset: str | None = None,
+    epochs: int = 0,
+    seed: int = 0,
+    **options: Any,
+) -> None:
+    """Export a saved model, and print the path of the new version.
+
+    With a `dataset`, the model trains for further `epochs` on its data, and its
+    test metrics go into the metadata. The other options are those of
+    `keras_sae.export.export_saved_model`.
+    """
+    model = keras.saving.load_model(source)
+    figures = None
+    if dataset is not None:
+        if not isinstance(model, models.Autoencoder):
+            raise ValueError(
+                "`dataset` gives the metrics of an autoencoder. Received: a "
+                f"{type(model).__name__} with --dataset {dataset}. Leave it out."
+            )
+        (x, _), (x_test, y_test) = datasets.load_data(dataset)
+        model.check_data(x_test)
+        keras.utils.set_random_seed(seed)
+        if epochs:
+            model.fit(x, epochs=epochs, verbose=0)
+        figures = evaluation.evaluate(model, x_test, y_test, seed=seed)
+    elif epochs:
+        raise ValueError(
+            f"`epochs` needs data to train on. Received: --epochs {epochs} without a "
+            "dataset. For example add --dataset digits."
+        )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "The artifact has no warm-up requests")
+        version = export_saved_model(model, output, figures=figures, **options)
+    for warning in caught:  # the message alone, without the line of code that warns
+        typer.echo(str(warning.message), err=True)
+    typer.echo(f"SavedModel for TensorFlow Serving: {version}{os.sep}")

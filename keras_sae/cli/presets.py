@@ -1,0 +1,103 @@
+"""Models that the command line trains, compiled and ready for a comparison."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import keras
+
+from keras_sae import layers, models, pretraining, regularizers
+
+# Steps per call of TensorFlow. Each return to Python takes a millisecond or two.
+_STEPS_PER_EXECUTION = 32
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Models to compare, by name, and what belongs to their training.
+
+    Args:
+        builders: Functions that return a new compiled model.
+        prepare: Functions of a model and its training data, called before `fit`.
+        sweeps: Functions from the factor of a penalty to a compiled model.
+    """
+
+    builders: Mapping[str, Callable[[], models.Autoencoder]]
+    prepare: Mapping[str, Callable] = field(default_factory=dict)
+    sweeps: Mapping[str, Callable[[float], models.Autoencoder]] = field(
+        default_factory=dict
+    )
+
+
+def families(
+    shape: tuple[int, ...],
+    units: int,
+    epochs: int,
+    l1: float,
+    kl: float,
+    target: float,
+    learning_rate: float,
+    batch_size: int = 64,
+) -> Preset:
+    """Return one model of each family, all with a code of the same width.
+
+    Args:
+        shape: Shape of one sample.
+        units: Width of the code. Hidden layers are twice as wide, and TopK keeps an
+            eighth of the units.
+        epochs: Epochs of `fit`. Greedy pretraining takes half as many per level.
+        l1: Factor of the L1 penalty.
+        kl: Factor of the KL penalty.
+        target: Target of the KL penalty.
+        learning_rate: Learning rate of Adam.
+        batch_size: Batch size of the greedy pretraining.
+    """
+    make = partial(builder, learning_rate)
+    shallow = partial(make, models.shallow, shape, units)
+    l1_penalty, kl_penalty = regularizers.L1(l1), regularizers.KLDivergence(target, kl)
+    deep = (2 * units, units)
+    builders = {
+        "no penalty": shallow(),
+        "L1": shallow(l1_penalty),
+        "KL": shallow(kl_penalty),
+        "TopK": shallow(layers.TopK(max(1, units // 8))),
+        "denoising": shallow(corruption=layers.MaskingNoise(0.3)),
+        "contractive": shallow(activation="sigmoid", contractive=0.01),
+        "deep, L1": make(models.deep, shape, deep, l1_penalty),
+        "deep, tied": make(models.deep, shape, deep, l1_penalty, tied=True),
+        "stacked, greedy": make(models.stacked, shape, deep, kl_penalty),
+        # With beta=1 the divergence of so small images collapses to 0.
+        "variational": make(models.variational, shape, deep[0], units, beta=0.01),
+    }
+    if len(shape) == 3:
+        builders["convolutional"] = make(models.convolutional, shape, (16, 32, units))
+    greedy = partial(
+        pretraining.greedy,
+        epochs=max(1, epochs // 2),
+        batch_size=batch_size,
+        optimizer=keras.optimizers.Adam(learning_rate),
+        verbose=0,
+    )
+    sweeps = {
+        "L1": lambda factor: shallow(regularizers.L1(factor))(),
+        "KL": lambda factor: shallow(regularizers.KLDivergence(target, factor))(),
+    }
+    return Preset(builders, {"stacked, greedy": greedy}, sweeps)
+
+
+def builder(
+    learning_rate: float, factory: Callable, *args: Any, **kwargs: Any
+) -> Callable[[], models.Autoencoder]:
+    """Return a function that calls `factory` and compiles the model with Adam."""
+
+    def build() -> models.Autoencoder:
+        model = factory(*args, **kwargs)
+        model.compile(keras.optimizers.Adam(learning_rate))
+        if keras.config.backend() == "tensorflow":
+            # Not an argument of `compile`, which would save it with the model: PyTorch
+            # does not load models that run several steps per call.
+            model.steps_per_execution = _STEPS_PER_EXECUTION
+        return model
+
+    return build

@@ -1,0 +1,58 @@
+"""Progress bars: one over all trainings, and one per training."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import keras
+
+
+@contextmanager
+def progress_bars(
+    trainings: int, epochs: int
+) -> Iterator[Callable[[str], list[keras.callbacks.Callback]]]:
+    """Show the progress of a comparison in the terminal.
+
+    The first bar counts finished trainings. Its spinner also turns during work without
+    epochs: pretraining, probes, fine-tuning and baselines. Each training adds a bar of
+    its epochs.
+
+    Args:
+        trainings: Number of trainings.
+        epochs: Epochs per training.
+
+    Yields:
+        The function that `evaluation.compare` takes as `callbacks`.
+    """
+    from rich import progress
+
+    columns = (
+        progress.SpinnerColumn(),
+        "[progress.description]{task.description}",
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+    )
+    with progress.Progress(*columns) as bars:
+        total = bars.add_task("reading", total=trainings)
+        started = itertools.count()
+
+        def callbacks(name: str) -> list[keras.callbacks.Callback]:
+            bars.update(total, description=f"preparing {name}", completed=next(started))
+            bar = bars.add_task(name, total=epochs, visible=False)
+
+            def begin(_: dict | None) -> None:
+                bars.update(total, description=f"training {name}")
+                bars.update(bar, visible=True)
+
+            callback = keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, _: bars.update(bar, completed=epoch + 1),
+                on_train_begin=begin,
+                on_train_end=lambda _: bars.update(
+                    total, description=f"evaluating {name}"
+                ),
+            )
+            return [callback]
+
+        yield callbacks
+        bars.update(total, description="done", completed=trainings)

@@ -1,0 +1,100 @@
+"""Tables on the screen and in files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keras_sae.utils.io import atomic_write, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Columns on the screen: heading and format.
+COLUMNS = {
+    "model": ("model", "{}"),
+    "reconstruction": ("error", "{:.5f}"),
+    "explained_variance": ("EV", "{:.3f}"),
+    "copying": ("copy", "{:.2f}"),
+    "l0": ("L0", "{:.1f}"),
+    "dead_fraction": ("dead", "{:.0%}"),
+    "probe_accuracy": ("probe", "{:.1%}"),
+    "parameters": ("weights", "{:,.0f}"),
+    "seconds": ("s", "{:.0f}"),
+}
+CAPTION = """Metrics on the test set. error: mean squared error per value. EV: \
+explained variance; copy: the same on noise (1 is the identity). L0: active units per \
+sample (~: sum of activations, for codes that are never exactly 0). dead: units that \
+never fire. probe: accuracy of a linear classifier on the code. s: seconds of \
+training; ±: standard deviation over the seeds. table.csv has all metrics, also with \
+few labels and after fine-tuning."""
+TRIAL_COLUMNS = {
+    "trial": ("trial", "{}"),
+    "model": ("model", "{}"),
+    "sparsity": ("sparsity", "{}"),
+    "units": ("units", "{:.0f}"),
+    "learning_rate": ("LR", "{:.4f}"),
+    "reconstruction": ("error", "{:.5f}"),
+    "explained_variance": ("EV", "{:.3f}"),
+    "l0": ("L0", "{:.1f}"),
+    "probe_accuracy": ("probe", "{:.1%}"),
+    "score": ("score", "{:.3f}"),
+}
+TRIAL_CAPTION = """Metrics on the validation data, a fifth of the training set; best \
+trial first. sparsity: kind and settings. LR: learning rate. error: mean squared error \
+per value. EV: explained variance. L0: active units per sample (~: sum of activations, \
+for kl). probe: accuracy of a linear classifier on the code. score: the objective. \
+trials.csv has all settings."""
+# Over several seeds, these are printed with their standard deviation. The others make
+# room for it.
+_WITH_SPREAD = ("reconstruction", "probe_accuracy")
+_WITHOUT_SPREAD = ("parameters", "seconds")
+
+
+def print_table(
+    table: "pd.DataFrame",
+    columns: dict[str, tuple[str, str]] = COLUMNS,
+    caption: str = CAPTION,
+) -> None:
+    """Print the known columns of a table, one row per model or trial."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    several_seeds = any(
+        f"{name}_spread" in table and table[f"{name}_spread"].notna().any()
+        for name in _WITH_SPREAD
+    )
+    printed = Table(
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    shown = []
+    for name, (heading, _) in columns.items():
+        if name in table and not (several_seeds and name in _WITHOUT_SPREAD):
+            shown.append(name)
+            printed.add_column(
+                heading, justify="left" if name == "model" else "right", no_wrap=True
+            )
+    for row in table.to_dict("records"):
+        printed.add_row(*(_cell(name, row, columns[name][1]) for name in shown))
+    Console().print(printed)
+
+
+def save_table(table: "pd.DataFrame", csv: Path, json: Path) -> None:
+    """Write a table as CSV and as a JSON list of rows; missing values are null."""
+    with atomic_write(csv) as path:
+        table.to_csv(path, index=False)
+    write_json(json, table.to_dict("records"))
+
+
+def _cell(name: str, row: dict, text: str) -> str:
+    value = row[name]
+    if value == value:  # not NaN
+        spread = row.get(f"{name}_spread", float("nan"))
+        if name in _WITH_SPREAD and spread == spread:
+            return f"{text}±{text}".format(value, spread)
+        return text.format(value)
+    expected = row.get("expected_l0", float("nan"))
+    return f"~{expected:.1f}" if name == "l0" and expected == expected else "-"

@@ -1,0 +1,88 @@
+"""`keras-sae train`: train one model with its settings as options."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from keras_sae import evaluation, layers, models, regularizers
+from keras_sae.cli import app, presets
+from keras_sae.cli.compare import Run
+from keras_sae.cli.export import export_model
+from keras_sae.utils.validation import known_name, positive_number
+
+FAMILIES: dict[str, Callable] = {
+    "shallow": models.shallow,
+    "deep": models.deep,
+    "stacked": models.stacked,
+    "convolutional": models.convolutional,
+}
+PENALTIES: dict[str, Callable] = {
+    "l1": regularizers.L1,
+    "kl": regularizers.KLDivergence,
+    "jump_relu": layers.JumpReLU,
+    "gated": layers.Gated,
+}
+
+
+@app.report_errors
+def train(
+    context: typer.Context,
+    dataset: app.Dataset = "digits",
+    epochs: app.Epochs = 50,
+    seed: app.Seed = 0,
+    output: app.Output = "keras-sae-train",
+    family: Annotated[str, typer.Option(help=", ".join(FAMILIES) + ".")] = "shallow",
+    units: Annotated[
+        str, typer.Option(help="Number of code units; deep models: 128,64.")
+    ] = "64",
+    sparsity: Annotated[str, typer.Option(help=", ".join(PENALTIES) + ".")] = "l1",
+    factor: Annotated[float, typer.Option(help="Factor of the penalty.")] = 3e-3,
+    target: Annotated[
+        float | None, typer.Option(help="Target mean activation (kl).")
+    ] = None,
+    tied: Annotated[bool, typer.Option(help="Decoder = transposed encoder.")] = False,
+    learning_rate: app.LearningRate = 5e-3,
+    batch_size: app.BatchSize = 64,
+    report: app.Report = False,
+    export_to: app.Export = None,
+) -> None:
+    """Train one model with its settings as options."""
+    factory = FAMILIES[known_name("family", family, FAMILIES)]
+    positive_number("learning_rate", learning_rate)
+    layers.get_sparsity(sparsity)  # an unknown name is an error
+    if sparsity not in PENALTIES:
+        raise ValueError(
+            f"`sparsity` must be one of {', '.join(PENALTIES)}. Received: --sparsity "
+            f"{sparsity}. `keras-sae tune` also tries top_k and batch_top_k, and "
+            "keras_sae.models.shallow(..., sparsity=...) takes every sparsity."
+        )
+    if target is not None and sparsity != "kl":
+        raise ValueError(
+            f"`target` is an option of the KL penalty. Received: --target {target} "
+            f"with --sparsity {sparsity}. Leave it out, or use --sparsity kl."
+        )
+    try:
+        widths = [int(width) for width in units.split(",")]
+    except ValueError as error:
+        raise ValueError(
+            "`units` must be one integer, or several with commas between them. "
+            f"Received: --units {units!r}. For example --units 128,64."
+        ) from error
+    config = {"factor": factor} | ({} if target is None else {"target": target})
+
+    def one_model(shape: tuple[int, ...]) -> presets.Preset:
+        width = widths[0] if len(widths) == 1 else widths
+        penalty = PENALTIES[sparsity](**config)
+        build = presets.builder(
+            learning_rate, factory, shape, width, penalty, tied=tied
+        )
+        return presets.Preset({family: build})
+
+    run = Run(context, one_model, dataset, epochs, batch_size, (seed,), output)
+    run.train()
+    if report:
+        run.write_report()
+    if export_to is not None:
+        saved = run.folder / f"{evaluation.run_name(family, seed)}.keras"
+        export_model(saved, export_to, dataset=dataset)

@@ -1,0 +1,152 @@
+"""`keras-sae tune`: search sparsity settings and retrain the best ones."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from keras_sae import datasets, evaluation
+from keras_sae.cli import app, tables
+from keras_sae.cli.export import export_model
+from keras_sae.utils.io import atomic_write, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@app.report_errors
+def tune(
+    context: typer.Context,
+    dataset: app.Dataset = "digits",
+    epochs: app.Epochs = 30,
+    seed: app.Seed = 0,
+    output: app.Output = "keras-sae-tune",
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials.")] = 20,
+    model: Annotated[
+        str, typer.Option(help="Families: shallow, deep, stacked, convolutional.")
+    ] = "shallow",
+    sparsity: Annotated[
+        str, typer.Option(help="Kinds: l1, kl, top_k, batch_top_k, jump_relu, gated.")
+    ] = "l1,kl,top_k",
+    tuner: Annotated[
+        str, typer.Option(help="random, bayesian, hyperband or grid.")
+    ] = "random",
+    objective: Annotated[
+        str, typer.Option(help="Or probe_accuracy, reconstruction, a logged metric.")
+    ] = "reconstruction_under_l0",
+    max_l0: Annotated[
+        float | None, typer.Option(help="Limit on L0; default sqrt(sample size).")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Parallel processes.")] = 1,
+    export_to: app.Export = None,
+) -> None:
+    """Search for the best sparsity settings under a limit on L0."""
+    from keras_sae import tuning
+    from keras_sae.tuning.workers import is_chief, is_member
+
+    (x, y), test = datasets.load_data(dataset)
+    hypermodel = tuning.SparsityHyperModel(
+        split_names(model), x.shape[1:], sparsity=split_names(sparsity)
+    )
+    # Other processes of the search may be writing when a worker gets here.
+    folder = app.open_run(output, context, clean=not is_member())
+    train, validation = split_validation(x, y, seed)
+    try:
+        finished = tuning.search(
+            hypermodel,
+            train[0],
+            validation[0],
+            trials,
+            epochs,
+            tuner=tuner,
+            objective=objective,
+            max_l0=max_l0,
+            labels=None if y is None else (train[1], validation[1]),
+            directory=folder / "search",
+            seed=seed,
+            workers=workers,
+        )
+    except (tuning.ConstraintError, tuning.FailedTrialsError) as error:
+        save_trials(tuning.trials(error.tuner), folder)
+        raise ValueError(str(error)) from error
+    if is_member() and not is_chief():
+        raise SystemExit(0)  # a worker on another machine: the chief does the rest
+    direction = finished.oracle.objective.direction
+    table = save_trials(tuning.trials(finished), folder, direction == "min")
+    best = tuning.best_model(finished, train[0], folder / "best.keras", verbose=0)
+    metrics = evaluation.held_out(best, train, test)
+    (trial,) = finished.oracle.get_best_trials(1)
+    record = {"settings": trial.hyperparameters.values, "metrics": metrics}
+    write_json(folder / "best.json", record)
+
+    one_family = table["model"].nunique() == 1
+    shown = table.drop(columns=["model"] if one_family else []).assign(
+        sparsity=describe_sparsity(table),
+        expected_l0=table["l0"],
+        l0=table["l0"].mask(table["expected"]),
+    )
+    tables.print_table(shown, tables.TRIAL_COLUMNS, tables.TRIAL_CAPTION)
+    names = [n for n in (*tables.TRIAL_COLUMNS, "expected_l0") if n in metrics]
+    printed = [f"{name} {metrics[name]:.4g}" for name in names]
+    typer.echo(f"Best model on the test set: {', '.join(printed)}.")
+    typer.echo(f"Trials, Pareto front and best.keras: {folder}{os.sep}")
+    if export_to is not None:
+        export_model(folder / "best.keras", export_to, dataset=dataset)
+
+
+def split_names(names: str) -> str | list[str]:
+    """Return `"l1, kl"` as a list of names, and `"l1"` as a name."""
+    parts = [name.strip() for name in names.split(",")]
+    return parts[0] if len(parts) == 1 else parts
+
+
+def split_validation(
+    x: np.ndarray, y: np.ndarray | None, seed: int
+) -> tuple[tuple[np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray | None]]:
+    """Draw a fifth of the training data, on which trials are compared.
+
+    Returns:
+        `((x, y), (x_val, y_val))`, both in the original order.
+    """
+    order = np.random.default_rng(seed).permutation(len(x))
+    validation, train = (np.sort(part) for part in np.split(order, [len(x) // 5]))
+    if y is None:
+        return (x[train], None), (x[validation], None)
+    return (x[train], y[train]), (x[validation], y[validation])
+
+
+def save_trials(
+    table: "pd.DataFrame", folder: Path, ascending: bool = True
+) -> "pd.DataFrame":
+    """Write `trials.csv`, `trials.json` and `pareto.png`; return the sorted table.
+
+    Args:
+        table: Table that `keras_sae.tuning.trials` returned.
+        folder: Folder of the files.
+        ascending: Whether low scores are better.
+    """
+    from keras_sae import plots
+
+    table = table.sort_values("score", ascending=ascending)
+    tables.save_table(table, folder / "trials.csv", folder / "trials.json")
+    completed = table[table["status"] == "COMPLETED"]
+    names = completed["model"] + ", " + completed["sparsity"]
+    with atomic_write(folder / "pareto.png") as path:
+        plots.pareto(completed.assign(model=names)).savefig(path)
+    return table
+
+
+def describe_sparsity(table: "pd.DataFrame") -> list[str]:
+    """Return the kind of sparsity and its settings per trial, as in `kl 0.05, 0.5`."""
+    described = []
+    for row in table.to_dict("records"):
+        kind = row["sparsity"]
+        own = [
+            f"{value:.3g}"
+            for name, value in row.items()
+            if str(name).startswith(f"{kind}_") and value == value
+        ]
+        described.append(f"{kind} {', '.join(own)}")
+    return described
