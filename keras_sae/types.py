@@ -19,7 +19,8 @@ Config: TypeAlias = dict[str, Any]
 # `keras.utils.PyDataset`, a data loader or a generator.
 Data: TypeAlias = npt.ArrayLike | Iterable[Any]
 
-ActivationLike: TypeAlias = str | Callable[[Tensor], Tensor] | None
+Activation: TypeAlias = Callable[[Tensor], Tensor]
+ActivationLike: TypeAlias = str | Activation | None
 InitializerLike: TypeAlias = str | Config | keras.initializers.Initializer
 RegularizerLike: TypeAlias = str | Config | keras.regularizers.Regularizer | None
 ConstraintLike: TypeAlias = str | Config | keras.constraints.Constraint | None

@@ -1,46 +1,45 @@
-"""Units that have stopped firing: counted, and started again."""
-
-from typing import Any
+"""Count the units that have stopped being active, and resample them."""
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_sae.callbacks._layers import of_kind
 from keras_sae.layers import SparseDense
-from keras_sae.utils import validation as checks
+from keras_sae.types import ArrayLike, Logs
+from keras_sae.utils import validation
 
-# How Keras calls a weight's moving average, which `use_ema` keeps beside the moments.
+# Suffix of the moving average of a weight in an optimizer with `use_ema`.
 _AVERAGE = "_average"
 
 
 class DeadUnits(keras.callbacks.Callback):
-    """Reports the units that have stopped firing, and can revive them.
+    """Report the units that are never active, and optionally resample them.
 
-    A unit is dead when its activation was exactly zero for every sample of the
-    last `window` training steps. The fraction of dead code units is added to the
-    logs as `dead_units`. A code that is never exactly zero (sigmoid) has none.
+    A unit is dead if its activation was exactly zero for every sample of the last
+    `window` training steps. The share of dead units is logged as `dead_units`. A code
+    that is never exactly zero, such as a sigmoid's, has none.
 
-    With `resample`, a dead unit starts again from a sample that the model
-    rebuilds badly: its atom becomes that sample's residual at unit norm, its
-    encoder weights the same direction at a fifth of the mean norm of the living
-    units' weights, its bias zero, a threshold or gain what it was at the start, and
-    the optimizer forgets its moments.
+    With `resample`, a dead unit restarts from a sample with a large reconstruction
+    error. Its dictionary row becomes the residual of that sample at unit norm. Its
+    encoder weights get the same direction, at a fifth of the mean norm of the other
+    units' weights. Bias, threshold and gain get their initial values, and the moments
+    of the optimizer become zero.
 
     Args:
-        window: Training steps without a sign of life; the steps of one epoch
-            if None.
-        resample: None, or data of shape `(samples, *input_shape)` to restart dead
-            units from after every epoch but the last. The model must be
-            shallow: one `SparseDense`, and a dense output layer behind it.
-        seed: Chooses the samples.
+        window: Number of training steps without activity after which a unit is dead;
+            the steps of one epoch if None.
+        resample: None, or data of shape `(samples, *input_shape)` from which dead units
+            restart after every epoch but the last. The model must be shallow: one
+            `SparseDense`, followed by one dense output layer.
+        seed: Random seed for the choice of samples.
 
     Raises:
-        ValueError: `window` is not positive, the model has no `SparseDense`, or
-            its units cannot be revived.
+        ValueError: `window` is not positive, the model has no `SparseDense`, or its
+            units cannot be resampled.
 
-    Reference:
-        Bricken et al., "Towards Monosemanticity", 2023 (resampling).
+    References:
+        [Bricken et al., "Towards Monosemanticity", 2023](
+        https://transformer-circuits.pub/2023/monosemantic-features).
 
     Example:
 
@@ -55,109 +54,118 @@ class DeadUnits(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, window: int | None = None, resample: Any = None, seed: int = 0
+        self,
+        window: int | None = None,
+        resample: ArrayLike | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if window is not None:
-            checks.positive_integer("window", window)
+            validation.positive_integer("window", window)
         self.window = window
         self.resample = resample
         self.rng = np.random.default_rng(seed)
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Finds the code layer, and checks that its units can be revived."""
-        found = len(of_kind(self.model, SparseDense))
-        if found == 0 or (found > 1 and not hasattr(self.model, "sparse_layers")):
-            raise ValueError(
-                "`DeadUnits` watches the code of an autoencoder, or the only "
-                "`keras_sae.layers.SparseDense` of another model. Received: "
-                f"model={self.model.name!r} with {found} of them."
-            )
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Check that the model has a code, whose units can be resampled if asked."""
+        self._code_layer()
         if self.resample is not None:
             self._output_layer()
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Begins to count the steps of the epoch."""
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Reset the number of steps."""
         self._steps = 0
 
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Counts; `batch` is the last of the steps that were run together."""
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Count the steps; `batch` is the last of the steps that ran together."""
         self._steps = batch + 1
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Adds `dead_units` to the logs; revives, if it was asked to."""
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Log `dead_units`, and resample dead units if asked."""
         code = self._code_layer()
-        silent = ops.convert_to_numpy(code.steps_since_active)
-        dead = silent >= (self._steps if self.window is None else self.window)
+        inactive = ops.convert_to_numpy(code.steps_since_active)
+        dead = inactive >= (self._steps if self.window is None else self.window)
         if logs is not None:
             logs["dead_units"] = float(dead.mean())
-        last = epoch + 1 >= self.params["epochs"]
-        if self.resample is not None and dead.any() and not last:
+        is_last = epoch + 1 >= self.params["epochs"]
+        if self.resample is not None and dead.any() and not is_last:
             self._restart(code, np.flatnonzero(dead))
 
     def _code_layer(self) -> SparseDense:
-        # Of an autoencoder the innermost; any other model must have one alone.
-        found = getattr(self.model, "sparse_layers", None)
-        return (found or of_kind(self.model, SparseDense))[-1]
+        """Return the innermost sparse layer of an autoencoder, or the only one."""
+        # `_flatten_layers` has no particular order.
+        layers = getattr(self.model, "sparse_layers", None) or [
+            layer
+            for layer in self.model._flatten_layers()
+            if isinstance(layer, SparseDense)
+        ]
+        is_autoencoder = hasattr(self.model, "sparse_layers")
+        if not layers or (len(layers) > 1 and not is_autoencoder):
+            raise ValueError(
+                "`DeadUnits` needs an autoencoder with a "
+                "`keras_sae.layers.SparseDense`, or another model with exactly one. "
+                f"Received: model={self.model.name!r} with {len(layers)} of them."
+            )
+        return layers[-1]
 
     def _output_layer(self) -> keras.layers.Layer:
-        """The layer whose kernel rows are the atoms, if it reads the code."""
-        consumers = [x for x in self.model.decoder.layers if hasattr(x, "kernel")]
-        shallow = len(of_kind(self.model, SparseDense)) == len(consumers) == 1
-        if not shallow or not isinstance(consumers[0], keras.layers.Dense):
+        """Return the layer whose kernel is the dictionary of the code."""
+        sparse = [x for x in self.model._flatten_layers() if isinstance(x, SparseDense)]
+        outputs = [x for x in self.model.decoder.layers if hasattr(x, "kernel")]
+        is_shallow = len(sparse) == len(outputs) == 1
+        if not is_shallow or not isinstance(outputs[0], keras.layers.Dense):
             raise ValueError(
-                "`resample` restarts the atoms of a shallow model whose decoder is one "
-                f"dense layer of its own. Received: model={self.model.name!r} with "
-                f"{len(consumers)} kernels in its decoder, or a tied one. Use "
-                "DeadUnits(resample=None), which reports."
+                "`resample` needs a shallow model whose decoder is one dense layer "
+                f"with its own kernel. Received: model={self.model.name!r} with "
+                f"{len(outputs)} kernels in its decoder, or a tied one. Use "
+                "DeadUnits(resample=None), which only reports."
             )
-        return consumers[0]
+        return outputs[0]
 
     def _restart(self, code: SparseDense, dead: np.ndarray) -> None:
         output = self._output_layer()
         x = np.asarray(self.resample, "float32")
         residual = (x - self.model.predict(x, verbose=0)).reshape(len(x), -1)
         error = (residual**2).sum(axis=1).astype("float64")
-        # Two units of one sample would be, and stay, the same.
-        twice = bool(np.count_nonzero(error) < len(dead))
-        p = error / error.sum()
-        picks = self.rng.choice(len(x), size=len(dead), replace=twice, p=p)
-        atoms = residual[picks] / np.linalg.norm(residual[picks], axis=1, keepdims=True)
+        # Two units from the same sample would stay equal.
+        replace = bool(np.count_nonzero(error) < len(dead))
+        probability = error / error.sum()
+        samples = self.rng.choice(len(x), len(dead), replace=replace, p=probability)
+        directions = residual[samples]
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         kernel = ops.convert_to_numpy(code.kernel).copy()
-        rows = kernel if code.transposed_kernel else kernel.T  # a view of it
+        rows = kernel if code.transposed_kernel else kernel.T  # a view
         alive = np.setdiff1d(np.arange(code.units), dead)
         norm = np.linalg.norm(rows[alive], axis=1).mean() if len(alive) else 1.0
-        rows[dead] = 0.2 * norm * atoms
-        decoder = ops.convert_to_numpy(output.kernel).copy()
-        decoder[dead] = atoms
+        rows[dead] = 0.2 * norm * directions
         code.kernel.assign(kernel)
-        if code.bias is not None:
-            bias = ops.convert_to_numpy(code.bias).copy()
-            bias[dead] = 0.0
-            code.bias.assign(bias)
-            self._forget(code.bias, dead)
-        for own, start in getattr(code.sparsity, "starts", tuple)():
-            values = ops.convert_to_numpy(own).copy()
-            values[dead] = start
-            own.assign(values)
-            self._forget(own, dead)
-        output.kernel.assign(decoder)
-        self._forget(
+        self._reset_moments(
             code.kernel, dead if code.transposed_kernel else (slice(None), dead)
         )
-        self._forget(output.kernel, dead)
+        state: list[tuple[keras.Variable, float | np.ndarray]] = []
+        if code.bias is not None:
+            state.append((code.bias, 0.0))
+        if code.sparsity is not None:
+            state += code.sparsity.per_unit_state()
+        for variable, value in [*state, (output.kernel, directions)]:
+            values = ops.convert_to_numpy(variable).copy()
+            values[dead] = value
+            variable.assign(values)
+            self._reset_moments(variable, dead)
 
-    def _forget(self, variable: Any, entries: Any) -> None:
-        """Makes the optimizer forget some entries of a variable; averages begin anew.
+    def _reset_moments(
+        self, variable: keras.Variable, entries: np.ndarray | tuple
+    ) -> None:
+        """Set the optimizer's moments of some entries to zero.
 
-        A moment is named after its variable; left as it is, it would carry the
-        new unit on in the direction of the old one.
+        Otherwise the moments would move the new unit on in the direction of the old
+        one. With `use_ema` Keras finally copies the averages into the model, so the
+        average becomes the new value.
         """
         name = variable.path.replace("/", "_")
         new = ops.convert_to_numpy(variable)[entries]
         for moment in self.model.optimizer.variables:
             if name in moment.path and moment.shape == variable.shape:
                 values = ops.convert_to_numpy(moment).copy()
-                # With `use_ema` Keras puts the averages into the model in the end.
                 values[entries] = new if moment.path.endswith(_AVERAGE) else 0.0
                 moment.assign(values)

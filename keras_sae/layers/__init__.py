@@ -1,9 +1,8 @@
 """Keras layers that make, use or penalise a sparse code."""
 
-from keras_sae.layers._weighted import Weighted as Weighted
 from keras_sae.layers.activity_penalty import ActivityPenalty as ActivityPenalty
 from keras_sae.layers.aux_k import AuxK as AuxK
-from keras_sae.layers.jump_relu import Gated as Gated
+from keras_sae.layers.gated import Gated as Gated
 from keras_sae.layers.jump_relu import JumpReLU as JumpReLU
 from keras_sae.layers.lifetime_sparsity import LifetimeSparsity as LifetimeSparsity
 from keras_sae.layers.matryoshka import Matryoshka as Matryoshka
@@ -14,6 +13,7 @@ from keras_sae.layers.normalization import Scaling as Scaling
 from keras_sae.layers.sampling import Sampling as Sampling
 from keras_sae.layers.serialization import get as get_sparsity
 from keras_sae.layers.sparse_dense import SparseDense as SparseDense
+from keras_sae.layers.sparsity import Sparsity as Sparsity
 from keras_sae.layers.tied import TiedDense as TiedDense
 from keras_sae.layers.tied import tying as tying
 from keras_sae.layers.tied_convolution import (
@@ -37,11 +37,11 @@ __all__ = [
     "Sampling",
     "Scaling",
     "SparseDense",
+    "Sparsity",
     "TiedConv2DTranspose",
     "TiedDense",
     "TopK",
     "UnitNormDense",
-    "Weighted",
     "get_sparsity",
     "tying",
 ]

@@ -1,31 +1,31 @@
-"""The layer that holds a soft penalty and what a regularizer cannot hold."""
+"""A regularizer of the code as a sparsity layer."""
 
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_sae.layers._state import state
-from keras_sae.layers._weighted import Weighted
-from keras_sae.regularizers import KLDivergence
+from keras_sae.layers.sparsity import Sparsity, layer_state
+from keras_sae.regularizers import L1, KLDivergence
+from keras_sae.types import Config, RegularizerLike, Shape, Tensor
 from keras_sae.utils.serialization import register
 
 
 @register
-class ActivityPenalty(Weighted):
-    """Passes a code on unchanged and adds a regularizer's penalty to the loss.
+class ActivityPenalty(Sparsity):
+    """Return the code unchanged and add a regularizer's penalty to the loss.
 
-    `loss += scale * regularizer(h) / batch`
+    `loss += coefficient * regularizer(h) / batch`
 
-    `scale` is a variable, 1 at the start: callbacks steer the penalty by it.
-    `SparseDense` makes this layer when its `sparsity` is a regularizer.
+    `SparseDense` creates this layer if its `sparsity` is a regularizer. Use it by
+    itself to penalize the output of another layer. Callbacks can adjust the penalty.
 
     Args:
-        regularizer: A `keras.regularizers.Regularizer`, whose value is a sum
-            over the batch, as Keras has it for activity regularizers.
-        bounds: `(low, high)` of the activations. A divergence needs (0, 1) and
-            gets `(h - low) / (high - low)`; other penalties take `h` itself.
-        **kwargs: Those of `keras.layers.Layer`.
+        regularizer: A `keras.regularizers.Regularizer` whose value is a sum over the
+            batch, as for Keras's activity regularizers.
+        bounds: `(low, high)` of the activations. A KL divergence needs values in (0, 1)
+            and gets `(h - low) / (high - low)`. Other penalties get `h` itself.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         `(batch, ..., units)`.
@@ -43,65 +43,58 @@ class ActivityPenalty(Weighted):
     1.5
     """
 
+    has_penalty = True
+
     def __init__(
         self,
-        regularizer: Any,
+        regularizer: RegularizerLike,
         bounds: tuple[float, float] = (0.0, 1.0),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.regularizer = keras.regularizers.get(regularizer)
-        self.bounds = tuple(bounds)
+        self.bounds = (float(bounds[0]), float(bounds[1]))
         self.supports_masking = True
+        if isinstance(self.regularizer, (L1, KLDivergence)):
+            self.activation = self.regularizer.activation
+        self.scale_dependent = not isinstance(self.regularizer, KLDivergence)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the scale and, for a divergence with momentum, the running mean."""
+    def build(self, input_shape: Shape) -> None:
+        """Create the coefficient and, for a KL divergence with momentum, the mean."""
         super().build(input_shape)
-        self.running_mean: Any = None
-        if self._averages:
-            self.running_mean = state(
-                "running_mean", tuple(input_shape[1:]), self.regularizer.target
-            )
+        self.running_mean: keras.Variable | None = None
+        if isinstance(self.regularizer, KLDivergence) and self.regularizer.momentum:
+            target = self.regularizer.target
+            self.running_mean = layer_state("running_mean", input_shape[1:], target)
 
-    @property
-    def _averages(self) -> bool:
-        return (
-            isinstance(self.regularizer, KLDivergence)
-            and self.regularizer.momentum is not None
-        )
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns `inputs`; adds the penalty to the loss."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return `inputs` and add the penalty to the loss."""
         code = ops.cast(inputs, "float32")
         if isinstance(self.regularizer, KLDivergence):
             low, high = self.bounds
             code = (code - low) / (high - low)
-        if self._averages:
+        if self.running_mean is not None:
             value = self.regularizer.penalty(self._average(code, training))
         else:
             batch = ops.cast(ops.shape(code)[0], "float32")
             value = ops.cast(self.regularizer(code), "float32") / batch
-        self.add_term(value)
+        self.add_penalty(value, inputs)
         return inputs
 
-    def _average(self, code: Any, training: bool | None) -> Any:
-        """The running mean, with the gradient of the batch's own mean."""
+    def _average(self, code: Tensor, training: bool | None) -> Tensor:
+        """Return the running mean, with the gradient of the batch mean."""
         mean, old = ops.mean(code, axis=0), ops.convert_to_tensor(self.running_mean)
         if not (training and self.trainable):
             return mean
         momentum = self.regularizer.momentum
         average = momentum * old + (1 - momentum) * ops.stop_gradient(mean)
-        # The last batch of an epoch may leave a replica without a sample.
+        # A replica may receive an empty batch at the end of an epoch.
         average = ops.where(ops.shape(code)[0] > 0, average, old)
         self.running_mean.assign(average)
         return mean + ops.stop_gradient(average - mean)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Returns `input_shape`."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
+    def get_config(self) -> Config:
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "regularizer": keras.regularizers.serialize(self.regularizer),

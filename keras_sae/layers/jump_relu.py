@@ -1,40 +1,40 @@
-"""Learned sparsity: units decide by thresholds of their own which are on."""
+"""Learned sparsity: each unit has a threshold of its own."""
 
-import math
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_sae.layers._forward import Step
-from keras_sae.layers._weighted import Weighted
-from keras_sae.utils import validation as checks
+from keras_sae.layers.sparsity import Sparsity
+from keras_sae.types import Config, Shape, Tensor
+from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
 
 
 @register
-class JumpReLU(Weighted):
-    """Switches a unit on above a threshold that it learns, and penalises L0.
+class JumpReLU(Sparsity):
+    """Activate a unit above a learned threshold, and penalize L0.
 
     `h_j = z_j * 1[z_j > threshold_j]`,
-    `loss += scale * factor * L0`, or `scale * factor * (L0 / target_l0 - 1)^2` with a
-    target, where `L0 = mean_i(sum_j 1[z_ij > threshold_j])`
+    `loss += coefficient * factor * L0`, or
+    `coefficient * factor * (L0 / target_l0 - 1)^2` with a target, where
+    `L0 = mean_i(sum_j 1[z_ij > threshold_j])`
 
-    Neither the jump nor the step has a useful derivative by `threshold`; a rectangle
-    `K(u) = 1[|u| < 1/2]` of width `bandwidth` stands in:
-    `dh/dthreshold = -(threshold / bandwidth) K((z - threshold) / bandwidth)` and
-    `d1[z > threshold]/dthreshold = -(1 / bandwidth) K((z - threshold) / bandwidth)`.
-    By `z` the jump has its own derivative, `1[z > threshold]`, and the step has none.
+    Neither the jump nor the step has a useful derivative with respect to the threshold
+    `t`. A rectangle `K(u) = 1[|u| < 1/2]` of width `bandwidth` replaces it:
+    `dh/dt = -(t / bandwidth) K((z - t) / bandwidth)` and
+    `d1[z > t]/dt = -(1 / bandwidth) K((z - t) / bandwidth)`.
+    The derivative of the jump with respect to `z` is `1[z > t]`; that of the step is 0.
 
-    The defaults are for inputs of unit mean square; see `scaling=` of
+    The defaults are for inputs of unit mean square. See `scaling=` of
     `keras_sae.models.shallow`.
 
     Args:
         factor: Weight of the penalty.
-        target_l0: Number of active units a sample to aim at, or None.
-        threshold: `threshold` at the start.
+        target_l0: None, or the number of active units per sample to reach.
+        threshold: Initial threshold of every unit.
         bandwidth: Width of the rectangle, in units of the pre-activations.
-        **kwargs: Those of `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         `(batch, ..., units)`, pre-activations.
@@ -49,9 +49,9 @@ class JumpReLU(Weighted):
         ValueError: `factor` is negative, `target_l0` or `bandwidth` is not positive,
             or `threshold` is negative or not finite.
 
-    Reference:
-        Rajamanoharan et al., "Jumping Ahead: Improving Reconstruction Fidelity with
-        JumpReLU Sparse Autoencoders", 2024.
+    References:
+        [Rajamanoharan et al., "Jumping Ahead: Improving Reconstruction Fidelity with
+        JumpReLU Sparse Autoencoders", 2024](https://arxiv.org/abs/2407.14435).
 
     Example:
 
@@ -64,6 +64,7 @@ class JumpReLU(Weighted):
     """
 
     activation = "linear"
+    has_penalty = True
 
     def __init__(
         self,
@@ -74,16 +75,16 @@ class JumpReLU(Weighted):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.factor = checks.finite_factor("factor", factor)
+        self.factor = validation.finite_factor("factor", factor)
         self.target_l0 = target_l0
         if target_l0 is not None:
-            self.target_l0 = checks.positive_number("target_l0", target_l0)
-        self.lasting = target_l0 is None  # the penalty alone lowers no threshold
-        self.initial_threshold = _not_negative("threshold", threshold)
-        self.bandwidth = checks.positive_number("bandwidth", bandwidth)
+            self.target_l0 = validation.positive_number("target_l0", target_l0)
+        self.persistent = target_l0 is None  # the penalty alone lowers no threshold
+        self.initial_threshold = validation.non_negative("threshold", threshold)
+        self.bandwidth = validation.positive_number("bandwidth", bandwidth)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the thresholds and the penalty's scale."""
+    def build(self, input_shape: Shape) -> None:
+        """Create the thresholds and the coefficient of the penalty."""
         super().build(input_shape)
         self.threshold = self.add_weight(
             shape=(input_shape[-1],),
@@ -94,36 +95,29 @@ class JumpReLU(Weighted):
             autocast=False,
         )
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the code; adds the penalty to the loss."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return the code and add the penalty to the loss."""
         del training
         z = ops.cast(inputs, "float32")
         threshold = ops.convert_to_tensor(self.threshold)
-        on = z > threshold
-        window = ops.stop_gradient(
-            ops.cast(ops.abs(z - threshold) < self.bandwidth / 2, "float32")
-            / self.bandwidth
-        )
+        active = z > threshold
+        inside = ops.cast(ops.abs(z - threshold) < self.bandwidth / 2, "float32")
+        window = ops.stop_gradient(inside / self.bandwidth)
         slope = ops.stop_gradient(threshold) * window
-        code = ops.where(on, z, 0.0) - _gradient_alone(slope * threshold)
-        active = ops.cast(on, "float32") - _gradient_alone(window * threshold)
-        self.add_term(self.factor * self._excess(ops.sum(active, axis=-1)))
+        code = ops.where(active, z, 0.0) - _zero_with_gradient(slope * threshold)
+        step = ops.cast(active, "float32") - _zero_with_gradient(window * threshold)
+        l0 = ops.mean(ops.sum(step, axis=-1))
+        if self.target_l0 is not None:
+            l0 = ops.square(l0 / self.target_l0 - 1)
+        self.add_penalty(self.factor * l0, inputs)
         return ops.cast(code, self.compute_dtype)
 
-    def starts(self) -> list[tuple[Any, float]]:
-        """Returns what each unit has of its own here, and what it starts from."""
+    def per_unit_state(self) -> list[tuple[keras.Variable, float]]:
+        """Return the thresholds and their initial value."""
         return [(self.threshold, self.initial_threshold)]
 
-    def _excess(self, active: Any) -> Any:
-        l0 = ops.mean(active)
-        return l0 if self.target_l0 is None else ops.square(l0 / self.target_l0 - 1)
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Returns `input_shape`."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
+    def get_config(self) -> Config:
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "factor": self.factor,
@@ -133,98 +127,6 @@ class JumpReLU(Weighted):
         }
 
 
-@register
-class Gated(Weighted):
-    """Decides by a gate which units are on, and by a path of its own how strongly.
-
-    `h_j = 1[z_j > 0] * ReLU(z_j exp(r_j) + b_j)`, with `r` and `b` learned,
-    `loss += scale * factor * mean_i(sum_j ReLU(z_ij))`, and
-    `loss += mean((x - decode(ReLU(z)))^2)` with the decoder held fixed
-
-    The penalty acts on the gate alone, so it does not shrink what is on. The gate
-    has no gradient of its own: the penalty and the second reconstruction, which
-    stands as `auxiliary_loss` in the logs, train it.
-
-    Args:
-        factor: Weight of the penalty.
-        **kwargs: Those of `keras.layers.Layer`.
-
-    Input shape:
-        `(batch, ..., units)`, pre-activations.
-
-    Output shape:
-        The same.
-
-    Raises:
-        ValueError: `factor` is negative or not finite.
-
-    Reference:
-        Rajamanoharan et al., "Improving Dictionary Learning with Gated Sparse
-        Autoencoders", 2024.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_sae import layers
-    >>> gated = layers.Gated(factor=0.5)
-    >>> code = gated(np.array([[0.5, -1.0, 2.0]], "float32"))
-    >>> np.asarray(code).tolist(), float(gated.losses[0])
-    ([[0.5, 0.0, 2.0]], 1.25)
-    """
-
-    activation = "linear"
-    extra_terms = ("auxiliary_loss",)
-    needs_decoder = True
-
-    def __init__(self, factor: float = 1e-3, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.factor = checks.finite_factor("factor", factor)
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the magnitude's gain and bias, and the penalty's scale."""
-        super().build(input_shape)
-        shape = (input_shape[-1],)
-        self.log_gain = self.add_weight(
-            shape=shape, initializer="zeros", name="log_gain"
-        )
-        self.bias = self.add_weight(shape=shape, initializer="zeros", name="bias")
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the code; adds the penalty to the loss."""
-        del training
-        gate = ops.relu(ops.cast(inputs, "float32"))
-        self.add_term(self.factor * ops.mean(ops.sum(gate, axis=-1)))
-        strength = ops.relu(inputs * ops.exp(self.log_gain) + self.bias)
-        return ops.where(inputs > 0, strength, ops.zeros_like(strength))
-
-    def starts(self) -> list[tuple[Any, float]]:
-        """Returns what each unit has of its own here, and what it starts from."""
-        return [(self.log_gain, 0.0), (self.bias, 0.0)]
-
-    def terms(self, step: Step) -> dict[str, Any]:
-        """Returns the reconstruction from the gate alone, the decoder held fixed."""
-        rebuilt = step.decode_frozen(ops.relu(step.pre_activations()))
-        x, rebuilt = (ops.cast(v, "float32") for v in (step.target, rebuilt))
-        return {"auxiliary_loss": ops.mean(ops.square(x - rebuilt))}
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Returns `input_shape`."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "factor": self.factor}
-
-
-def _gradient_alone(value: Any) -> Any:
-    """Zero, with the gradient of `value`."""
+def _zero_with_gradient(value: Tensor) -> Tensor:
+    """Return zero, with the gradient of `value`."""
     return value - ops.stop_gradient(value)
-
-
-def _not_negative(name: str, value: Any) -> float:
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
-        raise ValueError(
-            f"`{name}` must be a finite number >= 0. Received: {name}={value!r}. "
-            "A usual value is 0.001."
-        )
-    return float(value)

@@ -1,30 +1,32 @@
-"""Hard sparsity along the batch: each unit is on for its strongest samples."""
+"""Hard sparsity over the batch: each unit is active for its strongest samples."""
 
 from typing import Any
 
-import keras
 from keras import ops
 
-from keras_sae.ops import top_k as _top
-from keras_sae.utils import validation as checks
+from keras_sae.layers.sparsity import Sparsity
+from keras_sae.ops import top_k
+from keras_sae.types import Config, Tensor
+from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
 
 
 @register
-class LifetimeSparsity(keras.layers.Layer):
-    """Keeps each unit on for its strongest samples of the batch (winner-take-all).
+class LifetimeSparsity(Sparsity):
+    """Keep each unit active for its strongest samples of the batch (winner-take-all).
 
     Training: `h_ij = a_ij` if it is among the `ceil(fraction * B)` largest of unit
-    `j` over the batch of `B`, else 0. Inference: `h = a`, nothing is zeroed.
+    `j` over the batch of `B` samples, else 0. Inference: `h = a`.
 
-    Every unit fires in every batch, so none dies, and each fires rarely.
+    Every unit is active in every batch, so no unit dies, and each is active rarely.
+    At inference nothing is zeroed: classify with these codes, do not count them.
 
     Args:
-        fraction: Share of the samples that a unit is on for, between 0 and 1.
-        **kwargs: Those of `keras.layers.Layer`.
+        fraction: Share of the samples for which a unit is active, between 0 and 1.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
-        `(batch, ..., units)`; every place before the last axis is a sample.
+        `(batch, ..., units)`. Every position before the last axis is a sample.
 
     Output shape:
         The same.
@@ -32,8 +34,9 @@ class LifetimeSparsity(keras.layers.Layer):
     Raises:
         ValueError: `fraction` is not between 0 and 1.
 
-    Reference:
-        Makhzani & Frey, "Winner-Take-All Autoencoders", 2015.
+    References:
+        [Makhzani & Frey, "Winner-Take-All Autoencoders", 2015](
+        https://arxiv.org/abs/1409.2752).
 
     Example:
 
@@ -44,30 +47,26 @@ class LifetimeSparsity(keras.layers.Layer):
     [[0.0, 0.0], [3.0, 0.5], [0.0, 0.0]]
     """
 
-    least_batch = 2
+    min_batch_size = 2
 
     def __init__(self, fraction: float = 0.05, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.fraction = checks.fraction("fraction", fraction)
+        self.fraction = validation.fraction("fraction", fraction)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns `inputs`; in training each unit's strongest samples alone."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return `inputs`, during training only the strongest samples of each unit."""
         if not training:
             return inputs
-        code = _top.rows(inputs)
+        code = top_k.merge_leading_axes(inputs)
         samples = ops.shape(code)[0]
-        # An epsilon below, so that 0.3 of 50 samples are 15 in float32 as well.
+        # A small margin, so that 0.3 of 50 samples are 15 in float32 as well.
         share = ops.cast(samples, "float32") * self.fraction - 1e-4
         winners = ops.maximum(ops.cast(ops.ceil(share), "int32"), 1)
         ranked = ops.sort(ops.stop_gradient(code), axis=0)
-        least = ops.take(ranked, samples - winners, axis=0)
-        kept = ops.where(code >= least, code, ops.zeros_like(code))
+        threshold = ops.take(ranked, samples - winners, axis=0)
+        kept = ops.where(code >= threshold, code, ops.zeros_like(code))
         return ops.reshape(kept, ops.shape(inputs))
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Returns `input_shape`."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
+    def get_config(self) -> Config:
+        """Return the constructor's arguments."""
         return {**super().get_config(), "fraction": self.fraction}

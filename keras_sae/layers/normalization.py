@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae.layers._state import state
+from keras_sae.layers.sparsity import layer_state as state
 from keras_sae.utils.serialization import register
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.layers._weighted import Weighted
+from keras_sae.layers import forward_pass
 from keras_sae.utils import validation as checks
 from keras_sae.utils.serialization import register
 
@@ -14,17 +14,17 @@ _LOG_VARIANCE = (-20.0, 10.0)
 
 
 @register
-class Sampling(Weighted):
+class Sampling(keras.layers.Layer):
     """Draws a code from a Gaussian, and adds its divergence from the prior.
 
     `z = mean + exp(log_variance / 2) * epsilon`, `epsilon ~ Normal(0, 1)`;
-    `loss += scale * factor * mean_i(KL_i)`, with
+    `loss += coefficient * factor * mean_i(KL_i)`, with
     `KL_i = 1/2 sum_j(mean_ij^2 + variance_ij - 1 - log(variance_ij))`,
 
     the divergence of the posterior from a standard normal prior, in nats. At
     inference the code is the mean. `log_variance` is clipped to [-20, 10], its
     gradient is not; the noise and the divergence are computed in float32 under
-    any policy. `scale` is a variable, 1 at the start: callbacks steer it.
+    any policy. `coefficient` is a variable, 1 at first, that callbacks set.
 
     Args:
         factor: Weight of the divergence, in units of the reconstruction loss for
@@ -61,9 +61,6 @@ class Sampling(Weighted):
     ([[3.0, 4.0]], 12.5)
     """
 
-    # Under this name the divergence stands in the logs.
-    term = "kl_loss"
-
     def __init__(
         self,
         factor: float = 1.0,
@@ -85,7 +82,22 @@ class Sampling(Weighted):
                 "the last axis of its inputs must be even. Received: "
                 f"input_shape={tuple(input_shape)}. For a code of m units make it 2 m."
             )
-        super().build(input_shape)
+        self.coefficient = self.add_weight(
+            shape=(),
+            initializer="ones",
+            name="coefficient",
+            trainable=False,
+            dtype="float32",
+            autocast=False,
+        )
+
+    def set_progress(self, fraction: float) -> None:
+        """Set the coefficient of the divergence during a warm-up.
+
+        Args:
+            fraction: Share of the full weight; 1 at the end of the warm-up.
+        """
+        self.coefficient.assign(fraction)
 
     def split(self, inputs: Any) -> tuple[Any, Any]:
         """Returns `(mean, log_variance)`, both float32.
@@ -103,7 +115,10 @@ class Sampling(Weighted):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the code; adds the divergence to the loss."""
         mean, log_variance = self.split(inputs)
-        self.add_term(self.factor * self._divergence(mean, log_variance))
+        divergence = self.factor * self._divergence(mean, log_variance)
+        forward_pass.add_loss(
+            self, "kl_loss", self.coefficient * divergence, ops.shape(inputs)[0]
+        )
         if training:
             noise = keras.random.normal(
                 ops.shape(mean), dtype="float32", seed=self.seed_generator

@@ -1,18 +1,20 @@
-"""`sparsity=`: an object, a registered name or a config becomes a layer."""
+"""`sparsity=` and `"auto"` arguments: names, configs and objects become layers."""
 
 import math
-from typing import Any
 
 import keras
 import numpy as np
 
 from keras_sae.layers.activity_penalty import ActivityPenalty
-from keras_sae.layers.jump_relu import Gated, JumpReLU
+from keras_sae.layers.gated import Gated
+from keras_sae.layers.jump_relu import JumpReLU
 from keras_sae.layers.lifetime_sparsity import LifetimeSparsity
 from keras_sae.layers.matryoshka import Matryoshka
+from keras_sae.layers.sparsity import Sparsity
 from keras_sae.layers.top_k import BatchTopK, TopK
 from keras_sae.regularizers import L1, KLDivergence
-from keras_sae.utils import validation as checks
+from keras_sae.types import Activation, ActivationLike, InitializerLike, SparsityLike
+from keras_sae.utils import validation
 
 NAMES: dict[str, type] = {
     "l1": L1,
@@ -25,151 +27,154 @@ NAMES: dict[str, type] = {
     "matryoshka": Matryoshka,
 }
 
-# The value of an argument that is chosen by the sparsity.
-AUTO = "auto"
-
-# Far enough out that every activation with bounds has reached them in float32.
+# Large enough that every bounded activation has reached its bounds in float32.
 _PROBE = np.concatenate([-np.logspace(6, -3, 200), [0.0], np.logspace(-3, 6, 200)])
 
 
-def get(identifier: Any) -> Any:
-    """Returns the regularizer or layer that `identifier` stands for.
+def get(identifier: SparsityLike) -> Sparsity | None:
+    """Return the sparsity layer for an object, a registered name or a config.
 
     Args:
-        identifier: None, a `keras.regularizers.Regularizer`, a layer that turns
-            pre-activations into a code, a registered name such as `"l1"`, or
-            the config of any of these.
+        identifier: None, a `keras_sae.layers.Sparsity`, a
+            `keras.regularizers.Regularizer`, a name such as `"l1"`, or a config of
+            one of these.
 
     Returns:
-        None, a regularizer, or a layer. A layer is copied by its config,
-        because its state belongs to one model only.
+        None or a `Sparsity`. A regularizer becomes an `ActivityPenalty`. An object is
+        returned as it is; `SparseDense` copies it.
 
     Raises:
-        ValueError: The name is unknown (the nearest is named), or the object is
-            neither a regularizer nor a layer.
+        ValueError: The name is unknown, or the object is of another type.
 
     Example:
 
     >>> from keras_sae.layers import get_sparsity
     >>> type(get_sparsity("kl")).__name__
-    'KLDivergence'
+    'ActivityPenalty'
     """
+    sparsity = identifier
     if isinstance(identifier, str):
-        return NAMES[checks.known_name("sparsity", identifier, NAMES)]()
-    if isinstance(identifier, dict):
-        identifier = keras.saving.deserialize_keras_object(identifier)
-    if isinstance(identifier, keras.layers.Layer):
-        return type(identifier).from_config(identifier.get_config())
-    if identifier is None or isinstance(identifier, keras.regularizers.Regularizer):
-        return identifier
+        sparsity = NAMES[validation.known_name("sparsity", identifier, NAMES)]()
+    elif isinstance(identifier, dict):
+        sparsity = keras.saving.deserialize_keras_object(identifier)
+    if isinstance(sparsity, keras.regularizers.Regularizer):
+        return ActivityPenalty(sparsity, name="penalty")
+    if sparsity is None or isinstance(sparsity, Sparsity):
+        return sparsity
+    hint = ""
+    if isinstance(sparsity, type):
+        hint = " Write `()` after the class."
+    elif isinstance(sparsity, keras.layers.Layer):
+        hint = " Derive the layer from `keras_sae.layers.Sparsity`."
     raise ValueError(
-        "`sparsity` must be a regularizer, a layer, one of the names "
-        f"{', '.join(sorted(NAMES))}, a config, or None. "
-        f"Received: sparsity={identifier!r}"
-        + (". Write `()` after the class." if isinstance(identifier, type) else ".")
+        "`sparsity` must be a `keras_sae.layers.Sparsity`, a regularizer, one of the "
+        f"names {', '.join(sorted(NAMES))}, a config, or None. "
+        f"Received: sparsity={identifier!r}.{hint}"
     )
 
 
-def bounds(activation: Any) -> tuple[float, float]:
-    """Returns `(low, high)`, the least and greatest value of an activation.
+def copy_for(
+    sparsity: Sparsity,
+    activation: Activation,
+    dtype: keras.DTypePolicy | None = None,
+    name: str | None = None,
+) -> Sparsity:
+    """Return a copy of `sparsity` for a layer with this activation and dtype policy.
+
+    The state of a sparsity belongs to one layer, so a layer copies what a user passes.
+
+    Args:
+        sparsity: A sparsity that may be shared.
+        activation: The function in front of it.
+        dtype: Policy of the layer around it; None keeps the default.
+        name: Name of the copy; None keeps the name.
+
+    Raises:
+        ValueError: A KL divergence meets an activation without bounds.
+    """
+    config = {**sparsity.get_config(), "dtype": dtype}
+    if name is not None:
+        config["name"] = name
+    penalty = sparsity.regularizer if isinstance(sparsity, ActivityPenalty) else None
+    if isinstance(penalty, KLDivergence):
+        config["bounds"] = _divergence_bounds(activation)
+    return type(sparsity).from_config(config)
+
+
+def _divergence_bounds(activation: Activation) -> tuple[float, float]:
+    low, high = activation_bounds(activation)
+    if not np.isfinite([low, high]).all() or low == high:
+        name = getattr(activation, "__name__", activation)
+        raise ValueError(
+            "`KLDivergence` needs a bounded activation, because it compares mean "
+            "activations in (0, 1) with its target. Received: "
+            f"activation={name!r}, with values from {low:g} to {high:g}. Use "
+            "activation='sigmoid' or 'auto', or an L1 penalty."
+        )
+    # Values in [0, 1] are probabilities already. Others, as of tanh, are rescaled.
+    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+
+
+def activation_bounds(activation: Activation) -> tuple[float, float]:
+    """Return the least and the greatest value of an activation, or infinity.
 
     Args:
         activation: A function of one tensor.
-
-    Returns:
-        The bounds, infinite where the activation has none.
     """
     probe = keras.ops.convert_to_tensor(_PROBE[None, :], "float32")
     values = keras.ops.convert_to_numpy(activation(probe))
-    # Softsign is 1e-6 short of its bound where the probe ends.
+    # Softsign is 1e-6 short of its bound at the end of the probe.
     low, high = round(float(values.min()), 4), round(float(values.max()), 4)
-    limit = 1e3  # beyond this the probe is what bounds it
+    limit = 1e3  # beyond this the probe, not the activation, is the bound
     return (low if low > -limit else -np.inf, high if high < limit else np.inf)
 
 
-def never_zero(activation: Any) -> bool:
-    """Whether an activation has bounds and no unit is ever exactly off.
+def is_never_zero(activation: Activation) -> bool:
+    """Return whether an activation is bounded and never exactly zero.
 
     Args:
         activation: A function of one tensor.
 
     Returns:
-        True for a sigmoid, False for a ReLU, with an upper bound or without.
+        True for a sigmoid, False for a ReLU with or without an upper bound.
     """
-    off = activation(keras.ops.convert_to_tensor([[-4.0, -5.0]], "float32"))
-    zero = (keras.ops.convert_to_numpy(off) == 0).all()
-    return bool(np.isfinite(bounds(activation)).all() and not zero)
+    low = activation(keras.ops.convert_to_tensor([[-4.0, -5.0]], "float32"))
+    zero = (keras.ops.convert_to_numpy(low) == 0).all()
+    return bool(np.isfinite(activation_bounds(activation)).all() and not zero)
 
 
-def activation(identifier: Any, sparsity: Any) -> Any:
-    """Returns the activation; for `"auto"` the one that `sparsity` needs.
+def get_activation(identifier: ActivationLike, sparsity: Sparsity | None) -> Activation:
+    """Return the activation; `"auto"` is the one that `sparsity` recommends, or ReLU.
 
     Args:
-        identifier: An activation as in `keras.layers.Dense`, or `"auto"`.
-        sparsity: What `get` returns.
-
-    Returns:
-        A function. ReLU where the sparsity does not say.
+        identifier: An activation as for `keras.layers.Dense`, or `"auto"`.
+        sparsity: A sparsity or None.
     """
-    if identifier == AUTO:
-        identifier = getattr(sparsity, "activation", None) or "relu"
+    if isinstance(identifier, str) and identifier == "auto":
+        identifier = "relu" if sparsity is None else sparsity.activation
     return keras.activations.get(identifier)
 
 
-def bias_initializer(identifier: Any, sparsity: Any, activation: Any) -> Any:
-    """Returns the initializer; for `"auto"` one that starts units at their target.
+def get_bias_initializer(
+    identifier: InitializerLike, sparsity: Sparsity | None, activation: Activation
+) -> keras.initializers.Initializer:
+    """Return the initializer; `"auto"` starts the units at the target of a KL penalty.
+
+    With a zero bias a sigmoid unit starts at 0.5, and the divergence from a target of
+    0.05 dominates the first epochs.
 
     Args:
-        identifier: An initializer as in `keras.layers.Dense`, or `"auto"`.
-        sparsity: What `get` returns.
-        activation: What `activation` returns.
-
-    Returns:
-        An initializer. From a zero bias a sigmoid unit starts at 0.5, and a
-        divergence from a target of 0.05 swamps the first epochs.
+        identifier: An initializer as for `keras.layers.Dense`, or `"auto"`.
+        sparsity: A sparsity or None.
+        activation: The activation of the layer.
     """
-    if identifier != AUTO:
+    if not (isinstance(identifier, str) and identifier == "auto"):
         return keras.initializers.get(identifier)
-    if isinstance(sparsity, KLDivergence) and activation is keras.activations.sigmoid:
-        odds = sparsity.target / (1 - sparsity.target)
-        return keras.initializers.Constant(math.log(odds))
+    if isinstance(sparsity, ActivityPenalty):
+        penalty = sparsity.regularizer
+        sigmoid = activation is keras.activations.sigmoid
+        if isinstance(penalty, KLDivergence) and sigmoid:
+            return keras.initializers.Constant(
+                math.log(penalty.target / (1 - penalty.target))
+            )
     return keras.initializers.Zeros()
-
-
-def attach(
-    sparsity: Any, activation: Any, dtype: Any = None, name: str = "penalty"
-) -> keras.layers.Layer | None:
-    """Returns the layer that makes the output of `activation` sparse.
-
-    Args:
-        sparsity: What `get` returns.
-        activation: The function that comes before it.
-        dtype: Policy of the layer around it.
-        name: Name of the layer that holds a soft penalty.
-
-    Returns:
-        A layer, or None where there is no sparsity.
-
-    Raises:
-        ValueError: A divergence meets an activation without bounds.
-    """
-    if isinstance(sparsity, keras.layers.Layer):
-        return type(sparsity).from_config({**sparsity.get_config(), "dtype": dtype})
-    if sparsity is None:
-        return None
-    if not isinstance(sparsity, KLDivergence):
-        return ActivityPenalty(sparsity, dtype=dtype, name=name)
-    low, high = bounds(activation)
-    if not np.isfinite([low, high]).all() or low == high:
-        raise ValueError(
-            "`KLDivergence` compares mean activations in (0, 1) with its target, "
-            "so it needs an activation with bounds. Received: activation="
-            f"{getattr(activation, '__name__', activation)!r}, whose values "
-            f"reach from {low:g} to {high:g}. Use activation='sigmoid' (or "
-            "'auto'), or an L1 penalty."
-        )
-    # An activation inside [0, 1] is a probability already: only one that leaves
-    # it, such as tanh, is rescaled.
-    inside = low >= 0 and high <= 1
-    span = (0.0, 1.0) if inside else (low, high)
-    return ActivityPenalty(sparsity, span, dtype=dtype, name=name)

@@ -1,56 +1,58 @@
-"""Hard sparsity by choice: only the largest activations stay on."""
+"""Hard sparsity by selection: only the largest activations stay active."""
 
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_sae.layers import aux_k as auxiliaries
-from keras_sae.layers._forward import Step
-from keras_sae.layers._state import state
-from keras_sae.ops import top_k as _top
+from keras_sae.layers import aux_k
+from keras_sae.layers.sparsity import Sparsity, Step, layer_state
+from keras_sae.ops import top_k
 from keras_sae.ops.sparse_code import SparseCode
-from keras_sae.utils import validation as checks
+from keras_sae.types import Config, Shape, Tensor
+from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
 
 
-class Selection(keras.layers.Layer):
-    """What `TopK` and `BatchTopK` have in common: `k`, its annealing, dead units."""
+class KSparsity(Sparsity):
+    """Base class of `TopK` and `BatchTopK`: `k`, its annealing, and dead units."""
 
     def __init__(
         self,
         k: int = 32,
         *,
         initial_k: int | None = None,
-        auxiliary: Any = "auto",
+        auxiliary: aux_k.AuxK | Config | str | None = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.k = checks.positive_integer("k", k)
-        self.initial_k = _annealed_from(initial_k, self.k)
-        self.auxiliary = auxiliaries.get(auxiliary)
+        self.k = validation.positive_integer("k", k)
+        if initial_k is not None:
+            initial_k = validation.positive_integer("initial_k", initial_k)
+            if initial_k <= k:
+                raise ValueError(
+                    "`initial_k` must exceed `k`, because `k` is annealed down from "
+                    f"it. Received: initial_k={initial_k}, k={k}. A usual value is "
+                    "4 * k."
+                )
+        self.initial_k = initial_k
+        self.max_k = initial_k or self.k
+        self.auxiliary = aux_k.get(auxiliary)
+        if self.auxiliary is not None:
+            self.auxiliary_loss_names = ("auxiliary_loss",)
 
-    @property
-    def extra_terms(self) -> tuple[str, ...]:
-        """Names of the losses that `terms` gives."""
-        return () if self.auxiliary is None else ("auxiliary_loss",)
-
-    @property
-    def most(self) -> int:
-        """The largest `k` of a training, the one it is annealed from."""
-        return self.initial_k or self.k
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Checks `k` against the width; makes the `k` of the moment if it moves."""
+    def build(self, input_shape: Shape) -> None:
+        """Check `k` against the number of units, and create an annealed `k`."""
+        super().build(input_shape)
         units = input_shape[-1]
-        if units is not None and self.most > units:
+        if units is not None and self.max_k > units:
             raise ValueError(
-                f"`k` units of a code cannot stay on if it has fewer. Received: "
-                f"k={self.most} for units={units}. Lower k, or widen the code."
+                f"`k` must not exceed `units`. Received: k={self.max_k}, "
+                f"units={units}. Lower k, or raise units."
             )
-        self.current: Any = None
+        self.current_k: keras.Variable | None = None
         if self.initial_k is not None:
-            self.current = self.add_weight(
+            self.current_k = self.add_weight(
                 shape=(),
                 initializer=keras.initializers.Constant(self.k),
                 name="current_k",
@@ -60,62 +62,53 @@ class Selection(keras.layers.Layer):
             )
 
     @property
-    def steerable(self) -> bool:
-        """Whether a warm-up has anything to change."""
+    def supports_warmup(self) -> bool:
+        """Whether `k` is annealed."""
         return self.initial_k is not None
 
-    def set_progress(self, share: float) -> None:
-        """Sets the `k` of the moment: `initial_k` at a share of 0, `k` at 1.
+    def set_progress(self, fraction: float) -> None:
+        """Set the current `k`: `initial_k` at a fraction of 0, `k` at 1."""
+        if self.current_k is not None:
+            k = round(self.max_k + fraction * (self.k - self.max_k))
+            self.current_k.assign(k)
 
-        Args:
-            share: Of the way.
-        """
-        if self.current is not None:
-            self.current.assign(round(self.most + share * (self.k - self.most)))
-
-    def terms(self, step: Step) -> dict[str, Any]:
-        """Returns the losses that need the decoder again, by their names."""
+    def auxiliary_losses(self, step: Step) -> dict[str, Tensor]:
+        """Return the loss that revives dead units."""
         if self.auxiliary is None:
             return {}
-        return {"auxiliary_loss": self.auxiliary.term(step)}
+        return {"auxiliary_loss": self.auxiliary.loss(step)}
 
-    def _k_now(self) -> Any:
-        if self.current is None:
-            return self.k
-        return ops.cast(ops.convert_to_tensor(self.current), "int32")
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Returns `input_shape`."""
-        return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        serialize = keras.saving.serialize_keras_object
+    def get_config(self) -> Config:
+        """Return the constructor's arguments."""
+        auxiliary = self.auxiliary
+        if auxiliary is not None:
+            auxiliary = keras.saving.serialize_keras_object(auxiliary)
         return {
             **super().get_config(),
             "k": self.k,
             "initial_k": self.initial_k,
-            "auxiliary": None if self.auxiliary is None else serialize(self.auxiliary),
+            "auxiliary": auxiliary,
         }
 
 
 @register
-class TopK(Selection):
-    """Keeps the `k` largest activations of each sample, and zeroes the others.
+class TopK(KSparsity):
+    """Keep the `k` largest activations of each sample and set the others to zero.
 
     `h_j = a_j` if `a_j` is among the `k` largest of the sample's `a`, else 0
 
-    L0 is `k` by construction (less where fewer are positive), in training and at
-    inference. As `sparsity=` of a layer it stands behind a ReLU.
+    L0 is `k` by construction, in training and at inference. It is lower for a sample
+    with fewer positive activations. Choose it if you know how many units should be
+    active per sample. As `sparsity=` of a layer it follows a ReLU.
 
     Args:
-        k: Units that stay on.
-        initial_k: Where `k` is annealed from by
-            `keras_sae.callbacks.SparsityWarmup`; None leaves it as it is.
-        auxiliary: `AuxK(...)`, which revives dead units; `"auto"` takes one dead
-            unit a sample, and None goes without. It acts where the model's code
+        k: Number of active units per sample.
+        initial_k: None, or a larger `k` that `keras_sae.callbacks.SparsityWarmup`
+            anneals down to `k`.
+        auxiliary: `AuxK(...)`, a loss that revives dead units. `"auto"` trains one dead
+            unit per sample, and None switches it off. It acts if the code of the model
             comes from this layer.
-        **kwargs: Those of `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         `(batch, ..., units)`.
@@ -124,11 +117,12 @@ class TopK(Selection):
         The same.
 
     Raises:
-        ValueError: `k` is not a positive integer, or exceeds the units.
+        ValueError: `k` is not a positive integer, or exceeds the number of units.
 
-    Reference:
-        Makhzani & Frey, "k-Sparse Autoencoders", 2013; Gao et al., "Scaling and
-        evaluating sparse autoencoders", 2024.
+    References:
+        [Makhzani & Frey, "k-Sparse Autoencoders", 2013](
+        https://arxiv.org/abs/1312.5663); [Gao et al., "Scaling and evaluating sparse
+        autoencoders", 2024](https://arxiv.org/abs/2406.04093).
 
     Example:
 
@@ -139,51 +133,50 @@ class TopK(Selection):
     [[0.0, 3.0, 0.0, 2.0]]
     """
 
-    def choose(self, pre: Any, training: bool | None) -> SparseCode | None:
-        """Returns the `k` largest of each sample.
-
-        Args:
-            pre: Shape `(batch, units)`.
-            training: Of no effect.
-        """
+    def select(
+        self, pre_activations: Tensor, training: bool | None
+    ) -> SparseCode | None:
+        """Return the `k` largest pre-activations of each sample."""
         del training
-        if self.current is not None:
+        if self.current_k is not None:
             return None
-        values, columns = ops.top_k(pre, self.k)
-        return SparseCode(values, ops.cast(columns, "int32"))
+        values, indices = ops.top_k(pre_activations, self.k)
+        return SparseCode(values, ops.cast(indices, "int32"))
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns `inputs` with all but the largest of each sample zeroed."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return `inputs` with all but the largest values of each sample zeroed."""
         del training
-        code = _top.rows(inputs)
-        values, columns = ops.top_k(code, self.most)
-        if self.current is not None:
-            values = ops.where(ops.arange(self.most) < self._k_now(), values, 0)
-        kept = _top.dense(values, columns, code.shape[-1])
-        return ops.reshape(kept, ops.shape(inputs))
+        code = top_k.merge_leading_axes(inputs)
+        values, indices = ops.top_k(code, self.max_k)
+        if self.current_k is not None:
+            k = ops.cast(ops.convert_to_tensor(self.current_k), "int32")
+            values = ops.where(ops.arange(self.max_k) < k, values, 0)
+        return ops.reshape(
+            top_k.scatter(values, indices, code.shape[-1]), ops.shape(inputs)
+        )
 
 
 @register
-class BatchTopK(Selection):
-    """Keeps the `k * batch` largest activations of a batch: `k` a sample on average.
+class BatchTopK(KSparsity):
+    """Keep the `k * batch` largest activations of a batch: `k` per sample on average.
 
     Training: `h_ij = a_ij` if it is among the `k B` largest of the batch, else 0.
     Inference: `h_ij = a_ij` if `a_ij > threshold`, else 0, where each training step
-    moves `threshold <- mu * threshold + (1 - mu) * min(h_ij > 0)`. In step `t`,
-    `mu = min(momentum, t / (t + 9))` with `t` from 0: the first step sets it, and
-    what the units did before they learned is soon forgotten.
+    updates `threshold <- mu * threshold + (1 - mu) * min(h_ij > 0)`. In step `t`,
+    `mu = min(momentum, t / (t + 9))` with `t` from 0. The first step therefore sets the
+    threshold, and early steps are soon forgotten.
 
-    A sample that has much to say gets more units than one that has little. At
-    inference a sample's code does not depend on the others. With `trainable = False`
-    the layer is as at inference in training too, as `keras.layers.BatchNormalization`
-    is: freeze it once its threshold is found, and compile again.
+    A complex sample gets more units than a simple one. At inference the code of a
+    sample does not depend on the other samples. With `trainable = False` the layer
+    behaves as at inference during training too, like
+    `keras.layers.BatchNormalization`.
 
     Args:
-        k: Units a sample that stay on, on average.
-        momentum: Of the threshold's running mean.
-        initial_k: As in `TopK`.
-        auxiliary: As in `TopK`.
-        **kwargs: Those of `keras.layers.Layer`.
+        k: Mean number of active units per sample.
+        momentum: Momentum of the threshold's running mean.
+        initial_k: As for `TopK`.
+        auxiliary: As for `TopK`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         `(batch, ..., units)`.
@@ -195,11 +188,12 @@ class BatchTopK(Selection):
         threshold: float32 variable, 0 before the first training step.
 
     Raises:
-        ValueError: `k` is not a positive integer, or exceeds the units; `momentum`
-            is not between 0 and 1.
+        ValueError: `k` is not a positive integer, or exceeds the number of units, or
+            `momentum` is not between 0 and 1.
 
-    Reference:
-        Bussmann et al., "BatchTopK Sparse Autoencoders", 2024.
+    References:
+        [Bussmann et al., "BatchTopK Sparse Autoencoders", 2024](
+        https://arxiv.org/abs/2412.06410).
 
     Example:
 
@@ -210,8 +204,7 @@ class BatchTopK(Selection):
     [[0.0, 3.0, 2.0], [0.0, 0.0, 0.0]]
     """
 
-    # One sample is no batch to choose from.
-    least_batch = 2
+    min_batch_size = 2
 
     def __init__(
         self,
@@ -219,68 +212,55 @@ class BatchTopK(Selection):
         *,
         momentum: float = 0.99,
         initial_k: int | None = None,
-        auxiliary: Any = "auto",
+        auxiliary: aux_k.AuxK | Config | str | None = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(k, initial_k=initial_k, auxiliary=auxiliary, **kwargs)
-        self.momentum = checks.fraction("momentum", momentum)
+        self.momentum = validation.fraction("momentum", momentum)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Checks `k` against the width; makes the threshold."""
+    def build(self, input_shape: Shape) -> None:
+        """Check `k` against the number of units, and create the threshold."""
         super().build(input_shape)
-        self.threshold = state("threshold")
-        self.steps = state("steps")
+        self.threshold = layer_state("threshold")
+        self.steps = layer_state("steps")
 
-    def choose(self, pre: Any, training: bool | None) -> SparseCode | None:
-        """Returns the `k * batch` largest of the batch, in training.
-
-        Args:
-            pre: Shape `(batch, units)`.
-            training: At inference the threshold decides, and None is returned.
-        """
-        if not self._learns(training) or self.current is not None:
+    def select(
+        self, pre_activations: Tensor, training: bool | None
+    ) -> SparseCode | None:
+        """Return the `k * batch` largest pre-activations during training."""
+        if not (training and self.trainable) or self.current_k is not None:
             return None
-        values, columns, rows = _top.largest(ops.cast(pre, "float32"), self.k)
+        code = ops.cast(pre_activations, "float32")
+        values, indices, rows = top_k.batch_top_k(code, self.k)
         values = ops.maximum(values, 0)
-        self._follow(ops.min(ops.where(values > 0, values, float("inf"))))
-        return SparseCode(ops.cast(values, pre.dtype), columns, rows)
+        self._update_threshold(ops.min(ops.where(values > 0, values, float("inf"))))
+        return SparseCode(ops.cast(values, pre_activations.dtype), indices, rows)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns `inputs` with all but the largest zeroed."""
-        if not self._learns(training):
-            on = ops.cast(inputs, "float32") > self.threshold
-            return ops.where(on, inputs, ops.zeros_like(inputs))
-        code = ops.stop_gradient(ops.cast(_top.rows(inputs), "float32"))
-        n = self._k_now() * ops.shape(code)[0]
-        least = _top.cut(code, n, self.most)
-        on = ops.logical_and(code > least, code > 0)
-        self._follow(ops.min(ops.where(on, code, float("inf"))))
-        on = ops.reshape(on, ops.shape(inputs))
-        return ops.where(on, inputs, ops.zeros_like(inputs))
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return `inputs` with all but the largest values zeroed."""
+        if not (training and self.trainable):
+            active = ops.cast(inputs, "float32") > self.threshold
+            return ops.where(active, inputs, ops.zeros_like(inputs))
+        code = top_k.merge_leading_axes(inputs)
+        code = ops.stop_gradient(ops.cast(code, "float32"))
+        k: int | Tensor = self.k
+        if self.current_k is not None:
+            k = ops.cast(ops.convert_to_tensor(self.current_k), "int32")
+        threshold = top_k.batch_threshold(code, k * ops.shape(code)[0], self.max_k)
+        active = ops.logical_and(code > threshold, code > 0)
+        self._update_threshold(ops.min(ops.where(active, code, float("inf"))))
+        active = ops.reshape(active, ops.shape(inputs))
+        return ops.where(active, inputs, ops.zeros_like(inputs))
 
-    def _learns(self, training: bool | None) -> bool:
-        return bool(training and self.trainable)
-
-    def _follow(self, least: Any) -> None:
+    def _update_threshold(self, smallest: Tensor) -> None:
         old, steps = (ops.convert_to_tensor(v) for v in (self.threshold, self.steps))
         momentum = ops.minimum(self.momentum, steps / (steps + 9))
-        # A batch whose units are all off says nothing about the threshold.
-        seen = ops.isfinite(least)
-        moved = momentum * old + (1 - momentum) * ops.where(seen, least, old)
-        self.threshold.assign(moved)
-        self.steps.assign(steps + ops.cast(seen, "float32"))
+        # A batch without an active unit does not change the threshold.
+        found = ops.isfinite(smallest)
+        smallest = ops.where(found, smallest, old)
+        self.threshold.assign(momentum * old + (1 - momentum) * smallest)
+        self.steps.assign(steps + ops.cast(found, "float32"))
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
+    def get_config(self) -> Config:
+        """Return the constructor's arguments."""
         return {**super().get_config(), "momentum": self.momentum}
-
-
-def _annealed_from(initial_k: int | None, k: int) -> int | None:
-    if initial_k is None:
-        return None
-    if checks.positive_integer("initial_k", initial_k) <= k:
-        raise ValueError(
-            "`initial_k` is what `k` is annealed down from, so it must be larger. "
-            f"Received: initial_k={initial_k} with k={k}. A usual value is 4 * k."
-        )
-    return int(initial_k)

@@ -5,7 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.ops.sparse_code import SparseCode, decoded
+from keras_sae.ops import sparse_code
+from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.utils.serialization import register
 
 
@@ -65,10 +66,10 @@ class UnitNormDense(keras.layers.Dense):
         atoms = along_sphere(ops.cast(self.kernel, self.compute_dtype))
         return self._finish(ops.matmul(inputs, atoms))
 
-    def from_entries(self, entries: SparseCode) -> Any:
-        """Returns the outputs of the code that has these entries."""
+    def decode(self, code: SparseCode) -> Any:
+        """Return the outputs for a sparse code."""
         atoms = along_sphere(ops.cast(self.kernel, self.compute_dtype))
-        return self._finish(decoded(entries, atoms))
+        return self._finish(sparse_code.decode(code, atoms))
 
     def _finish(self, x: Any) -> Any:
         if self.bias is not None:

@@ -52,4 +52,6 @@ def bounds(layers: Sequence[Any]) -> tuple[float, float]:
         activation (batch normalisation, a scale) may take the values anywhere.
     """
     activation = getattr(last(layers), "activation", None)
-    return (-np.inf, np.inf) if activation is None else sparsity.bounds(activation)
+    if activation is None:
+        return (-np.inf, np.inf)
+    return sparsity.activation_bounds(activation)

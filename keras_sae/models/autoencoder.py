@@ -1,8 +1,5 @@
-"""The model that every family returns: encoder, decoder, losses, figures."""
+"""The model that every family returns: encoder, decoder, losses and metrics."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -10,60 +7,62 @@ import numpy as np
 from keras import ops
 
 from keras_sae import metrics
-from keras_sae.layers import ActivityPenalty, _forward, tying
-from keras_sae.layers import serialization as sparsity
-from keras_sae.models import _adapting, _demands, _objectives, _steps, validation
+from keras_sae.layers import ActivityPenalty, Sampling, Sparsity, forward_pass, tying
+from keras_sae.layers.forward_pass import Activations, ForwardPass
+from keras_sae.layers.serialization import is_never_zero
+from keras_sae.models import _adapting, _demands, _steps, validation
 from keras_sae.models._checked import Checked
 from keras_sae.models._contraction import Contraction
 from keras_sae.models.levels import Level, flatten, levels_of
-from keras_sae.utils import validation as checks
+from keras_sae.models.losses import (
+    AutoencoderStep,
+    decode_sparsely,
+    decodes_sparsely,
+    expand_sample_weight,
+)
+from keras_sae.types import (
+    ArrayLike,
+    Config,
+    Data,
+    LossLike,
+    OptimizerLike,
+    Shape,
+    Tensor,
+)
 from keras_sae.utils.serialization import register
+from keras_sae.utils.validation import finite_factor
 
-_local = threading.local()
 # Small beside the range of a sigmoid, large beside float32's rounding.
-_STEP = 0.05
-_NO_STEP = (None, None, None)
-
-
-@contextmanager
-def _inside_step(data: Any) -> Iterator[None]:
-    """Inside, `call` also returns the code and the named terms of the loss.
-
-    Trace time, one thread: a replica traces its own step.
-    """
-    outer = getattr(_local, "step", None)
-    _local.step = keras.utils.unpack_x_y_sample_weight(data)
-    try:
-        yield
-    finally:
-        _local.step = outer
+_DICTIONARY_STEP = 0.05
 
 
 @register
 class Autoencoder(Checked):
-    """Encoder and decoder trained together to rebuild their input.
+    """Encoder and decoder, trained together to reconstruct their input.
 
     `loss = reconstruction_loss + sparsity_loss + auxiliary_loss + weight decay`
 
-    The factories in `keras_sae.models` make it; any two Keras models that fit
-    may be passed. `model(x)` is the reconstruction. `fit(x)` takes the input as
-    the target; a loop of one's own calls `model(x, training=True)`, and finds every
-    term but the first in `model.losses`. The logs hold the loss, its parts,
-    `explained_variance`, and `l0`, or `expected_l0` where the code is bounded and so
-    never exactly zero; all come from the one forward pass of the step. Which way they
-    should go Keras does not know: `EarlyStopping("val_reconstruction_loss",
+    The factories in `keras_sae.models` create it, and any two Keras models with
+    matching shapes may be passed. `model(x)` is the reconstruction, and `fit(x)` takes
+    the input as the target. The logs contain the loss and its parts,
+    `explained_variance`, and `l0`, or `expected_l0` for a code that is never exactly
+    zero. All of them come from the one forward pass of the step. Keras cannot know in
+    which direction they should go: `EarlyStopping("val_reconstruction_loss",
     mode="min")`.
+
+    A training loop of your own calls `model(x, training=True)` and finds every term
+    except the reconstruction loss in `model.losses`.
 
     Args:
         encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
         decoder: Model from `(batch, units)` to `(batch, *input_shape)`.
         contractive: Weight of `mean_i(|dh_i / dx_i|_F^2)`, the squared norm of the
-            Jacobian of the code, logged in `auxiliary_loss`.
-        **kwargs: Those of `keras.Model`.
+            Jacobian of the code, logged as `auxiliary_loss`.
+        **kwargs: Arguments of `keras.Model`.
 
     Raises:
-        ValueError: The shapes of encoder and decoder do not fit, or `contractive`
-            meets an encoder whose Jacobian is unknown.
+        ValueError: The shapes of encoder and decoder do not match, or the Jacobian of
+            the encoder is not known to `contractive`.
 
     Example:
 
@@ -88,11 +87,11 @@ class Autoencoder(Checked):
             decoder.output_shape[1:]
         ) != tuple(encoder.input_shape[1:]):
             raise ValueError(
-                "`decoder` must turn the encoder's output back into its input. "
+                "`decoder` must map the encoder's output back to its input. "
                 f"Received: encoder {encoder.input_shape} -> {encoder.output_shape}, "
                 f"decoder {decoder.input_shape} -> {decoder.output_shape}."
             )
-        self.contractive = checks.finite_factor("contractive", contractive)
+        self.contractive = finite_factor("contractive", contractive)
         self._contraction = Contraction(encoder) if self.contractive else None
         self.encoder = encoder
         self.decoder = decoder
@@ -100,153 +99,169 @@ class Autoencoder(Checked):
         self.explained_variance = metrics.ExplainedVariance(
             int(np.prod(self.sample_shape))
         )
-        self.activity = self._activity_metric()
-        self.term_means = {
-            name: keras.metrics.Mean(name=name) for name in self._term_names()
+        self.activity = self._make_activity_metric()
+        self.loss_means = {
+            name: keras.metrics.Mean(name=name) for name in self._loss_names()
         }
         self.build(encoder.input_shape)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Does nothing: encoder and decoder are built already."""
+    def build(self, input_shape: Shape) -> None:
+        """Do nothing: encoder and decoder are built already."""
 
     @property
     def levels(self) -> list[Level]:
         """The levels of a dense model with a mirrored decoder, outermost first.
 
         Raises:
-            ValueError: The model is built otherwise.
+            ValueError: The model has another structure.
         """
         return levels_of(self)
 
-    def adapt(self, x: Any, location: str = "mean") -> None:
-        """Learns the data's centre and scale, before `fit`.
+    def adapt(self, x: ArrayLike, location: str = "mean") -> None:
+        """Set centre and scale from data, before `fit`.
 
-        The centring layer gets the centre, the output's bias too if the output is
-        linear (the published pre-bias), and scaling layers the root mean square of
-        the centred data. `fit` goes on averaging from a mean, and leaves a geometric
-        median where it is.
+        The centring layer gets the centre, and so does the bias of a linear output
+        (the published pre-bias). Scaling layers get the root mean square of the
+        centred data. `fit` continues to average a mean, and leaves a geometric median
+        unchanged.
 
         Args:
-            x: Array of shape `(samples, *input_shape)`; some ten thousand samples
-                are enough.
+            x: Array of shape `(samples, *input_shape)`. Ten thousand samples are
+                usually enough.
             location: `"mean"` or `"geometric_median"`.
 
         Raises:
-            ValueError: `x` is no array or of another shape, `location` is unknown, or
-                the model scales data that do not vary.
+            ValueError: `x` is not an array or has another shape, `location` is
+                unknown, or a model with scaling gets data without variation.
         """
         validation.check_whole(x, self.sample_shape)
         _adapting.adapt(self, x, location)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the reconstruction of `inputs`, in their shape."""
-        with _forward.collect(inputs) as forward:
-            code = self._encode(inputs, training)
-            made = self._made(forward)
-            entries = getattr(made, "entries", None)
-            reconstruction = _objectives.decode(
-                self.decoder, entries, lambda: code, training
-            )
-            step = getattr(_local, "step", None)
-            if step or training:  # in a loop of one's own it rebuilds its input
-                data = (inputs, *(step or _NO_STEP)[1:])
-                _objectives.add_terms(self, made, data, reconstruction)
-            if step is None:
-                return reconstruction
-        if made is not None:
-            # As many of the entries are on as of the code.
-            code = made.code if entries is None else entries.values
-        terms = dict(forward.terms)
-        return {"reconstruction": reconstruction, "code": code, "terms": terms}
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return the reconstruction of `inputs`, and add every loss but the data loss.
 
-    def _made(self, forward: _forward.Forward) -> Any:
-        """What the layer told whose output is the code, or None."""
-        return _objectives.innermost(self.encoder, forward)
+        Args:
+            inputs: Tensor of shape `(batch, *input_shape)`.
+            training: Whether to corrupt, to sample, and to update running means.
+        """
+        step = forward_pass.current()
+        if step is None or step.model is not self:
+            step = ForwardPass(self)
+        batch_size = ops.shape(inputs)[0]
+        with forward_pass.activate(step):
+            if self._contraction is None:
+                code = self.encoder(inputs, training=training)
+            else:
+                code, norm = self._contraction(inputs, training)
+                forward_pass.add_loss(
+                    self, "auxiliary_loss", self.contractive * norm, batch_size
+                )
+            activations = self._code_activations(step)
+            sparse_code = None if activations is None else activations.sparse_code
+            if sparse_code is not None and decodes_sparsely(self.decoder, sparse_code):
+                reconstruction = decode_sparsely(self.decoder, sparse_code)
+            else:
+                reconstruction = self.decoder(code, training=training)
+            sparsity = None if activations is None else activations.layer.sparsity
+            if sparsity is not None and (training or step.in_step):
+                target = inputs if step.target is None else step.target
+                decoded = AutoencoderStep(
+                    self, activations, target, step.sample_weight, reconstruction
+                )
+                for name, loss in sparsity.auxiliary_losses(decoded).items():
+                    forward_pass.add_loss(self, name, loss, batch_size)
+        if activations is not None:  # the mean of a variational code, without its noise
+            code = activations.code if sparse_code is None else sparse_code.values
+        step.code = code
+        return reconstruction
 
-    def _encode(self, inputs: Any, training: bool | None) -> Any:
-        if self._contraction is None:
-            return self.encoder(inputs, training=training)
-        code, norm = self._contraction(inputs, training)
-        _forward.add(self, "auxiliary_loss", self.contractive * norm)
-        return code
+    def _code_activations(self, step: ForwardPass) -> Activations | None:
+        """Return the activations of the layer whose output is the code, if it is ours.
+
+        Args:
+            step: The forward pass, after the encoder was called.
+        """
+        outputs = getattr(self.encoder, "outputs", None)
+        if not step.activations or not outputs:
+            return None
+        last = step.activations[-1]
+        is_code = last.layer is outputs[0]._keras_history.operation
+        return last if is_code else None
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Keras's own step, in which `call` returns all that the logs need."""
-        with _inside_step(args[-1]):
+        """Run Keras's training step, and keep the parts of the loss for the metrics."""
+        with forward_pass.activate(self._step(args[-1])):
             return super().train_step(*args, **kwargs)
 
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Keras's own step, in which `call` returns all that the logs need."""
-        with _inside_step(args[-1]):
+        """Run Keras's test step, and keep the parts of the loss for the metrics."""
+        with forward_pass.activate(self._step(args[-1])):
             return super().test_step(*args, **kwargs)
+
+    def _step(self, data: Any) -> ForwardPass:
+        _, target, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        return ForwardPass(self, True, target, sample_weight)
 
     def compute_loss(
         self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
         training: bool = True,
-    ) -> Any:
-        """Returns the loss against `y`, or against `x` where there is no `y`."""
+    ) -> Tensor:
+        """Return the loss against `y`, or against `x` if there is no `y`."""
         y = x if y is None else y
-        step = y_pred if isinstance(y_pred, dict) else {"reconstruction": y_pred}
-        reconstruction = step["reconstruction"]
-        validation.check_target(tuple(y.shape), tuple(reconstruction.shape))
-        sample_weight = _objectives.weigh(sample_weight, y)
-        if "code" in step:
-            self._update_figures(y, step, sample_weight)
-        return super().compute_loss(
-            x, y, reconstruction, sample_weight, training=training
-        )
-
-    def _update_figures(self, y: Any, step: dict[str, Any], sample_weight: Any) -> None:
-        batch = ops.shape(step["code"])[0]
-        reconstruction = step["reconstruction"]
-        terms = dict(step["terms"])
-        if self._compile_loss is not None:
-            # Keras divides a loss by the number of replicas, which each take a share.
-            terms["reconstruction_loss"] = _steps.replicas(self) * self._compile_loss(
-                y, reconstruction, sample_weight
-            )
-        for name, value in terms.items():
-            self.term_means[name].update_state(value, sample_weight=batch)
-        self.explained_variance.update_state(y, reconstruction)
-        self.activity.update_state(step["code"])
+        validation.check_target(tuple(y.shape), tuple(y_pred.shape))
+        sample_weight = expand_sample_weight(sample_weight, y)
+        step = forward_pass.current()
+        if step is not None and step.model is self and step.code is not None:
+            losses = dict(step.losses)
+            if self._compile_loss is not None:
+                # Keras divides a loss by the number of replicas.
+                data_loss = self._compile_loss(y, y_pred, sample_weight)
+                losses["reconstruction_loss"] = _steps.replicas(self) * data_loss
+            batch_size = ops.shape(step.code)[0]
+            for name, mean in self.loss_means.items():
+                if name in losses:
+                    mean.update_state(losses[name], sample_weight=batch_size)
+            self.explained_variance.update_state(y, y_pred)
+            self.activity.update_state(step.code)
+        return super().compute_loss(x, y, y_pred, sample_weight, training=training)
 
     def compute_metrics(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+        self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor = None
     ) -> dict[str, Any]:
-        """Returns the logs, among them the metrics given to `compile`."""
-        y = x if y is None else y
-        step = y_pred if isinstance(y_pred, dict) else {"reconstruction": y_pred}
-        return super().compute_metrics(x, y, step["reconstruction"], sample_weight)
+        """Return the logs, including the metrics given to `compile`."""
+        return super().compute_metrics(x, x if y is None else y, y_pred, sample_weight)
 
     def compile(
-        self, optimizer: Any = "adam", loss: Any = "mse", **kwargs: Any
+        self,
+        optimizer: OptimizerLike = "adam",
+        loss: LossLike = "mse",
+        **kwargs: Any,
     ) -> None:
-        """Configures training as `keras.Model.compile` does, `loss="mse"` by default.
+        """Configure training as `keras.Model.compile` does, with `loss="mse"`.
 
         Args:
-            optimizer: As in Keras.
-            loss: Data term, between the reconstruction and the input. `"mse"` is
-                a mean over batch and values; the factors of the penalties are in
-                its units.
-            **kwargs: As in Keras.
+            optimizer: As for Keras.
+            loss: Data term between the reconstruction and the input. `"mse"` is a mean
+                over batch and values, and the factors of penalties are in its units.
+            **kwargs: As for Keras.
         """
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles as saved; Keras leaves this to models with their own `compile`."""
+    def compile_from_config(self, config: Config) -> None:
+        """Compile as saved; Keras requires this of models with their own `compile`."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def encode(self, x: Any, batch_size: int = 256) -> np.ndarray:
-        """Returns the codes of `x`.
+    def encode(self, x: Data, batch_size: int = 256) -> np.ndarray:
+        """Return the codes of `x`.
 
         Args:
             x: Array of shape `(samples, *input_shape)`, or a dataset of batches.
-            batch_size: Samples at a time.
+            batch_size: Number of samples per batch.
 
         Returns:
             NumPy array of shape `(samples, units)`.
@@ -255,12 +270,12 @@ class Autoencoder(Checked):
         x = validation.first(x)
         return self.encoder.predict(x, batch_size=batch_size, verbose=0)
 
-    def decode(self, code: Any, batch_size: int = 256) -> np.ndarray:
-        """Returns the reconstructions of codes.
+    def decode(self, code: Data, batch_size: int = 256) -> np.ndarray:
+        """Return the reconstructions from codes.
 
         Args:
             code: Array of shape `(samples, units)`.
-            batch_size: Samples at a time.
+            batch_size: Number of samples per batch.
 
         Returns:
             NumPy array of shape `(samples, *input_shape)`.
@@ -285,31 +300,40 @@ class Autoencoder(Checked):
         (8, 4, 4, 1)
         """
         units = int(self.decoder.input_shape[-1])
-        codes = np.concatenate([np.zeros((1, units)), _STEP * np.eye(units)])
-        outputs = self.decode(codes.astype("float32"))
-        return (outputs[1:] - outputs[:1]) / _STEP
+        steps = _DICTIONARY_STEP * np.eye(units)
+        codes = np.concatenate([np.zeros((1, units)), steps]).astype("float32")
+        outputs = self.decode(codes)
+        return (outputs[1:] - outputs[:1]) / _DICTIONARY_STEP
 
-    def _activity_metric(self) -> keras.metrics.Metric:
-        last = self.sparse_layers[-1:]
-        # What is not a penalty chooses units, and leaves the others at zero.
-        chooses = last and not isinstance(
-            last[0].sparsity, (ActivityPenalty, type(None))
+    def _make_activity_metric(self) -> keras.metrics.Metric:
+        """Return the metric that counts the active units of the code."""
+        code = self.sparse_layers[-1] if self.sparse_layers else None
+        # Every sparsity but a penalty sets units to zero.
+        soft = code is not None and isinstance(
+            code.sparsity, (ActivityPenalty, type(None))
         )
-        if not last or chooses or not sparsity.never_zero(last[0].activation):
+        if not soft or not is_never_zero(code.activation):
             return metrics.L0()
-        low, high = last[0].bounds
+        low, high = code.activation_bounds
         return metrics.ExpectedL0((low, high) if low < 0 else (0.0, 1.0))
 
-    def _term_names(self) -> list[str]:
+    def _loss_names(self) -> list[str]:
+        """Return the names of the parts of the loss."""
         layers = [*flatten(self.encoder), *flatten(self.decoder)]
-        terms = {x.term for x in layers if hasattr(x, "term")}
-        for code in self.sparse_layers[-1:]:
-            terms |= set(getattr(code.sparsity, "extra_terms", ()))
-        terms |= {"auxiliary_loss"} if self.contractive else set()
-        return ["reconstruction_loss", *sorted(terms)]
+        names: set[str] = set()
+        if any(isinstance(x, Sparsity) and x.has_penalty for x in layers):
+            names.add("sparsity_loss")
+        if any(isinstance(x, Sampling) for x in layers):
+            names.add("kl_loss")
+        if self.contractive:
+            names.add("auxiliary_loss")
+        code = self.sparse_layers[-1] if self.sparse_layers else None
+        if code is not None and code.sparsity is not None:
+            names.update(code.sparsity.auxiliary_loss_names)
+        return ["reconstruction_loss", *sorted(names)]
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the configs of encoder and decoder, and the penalty's weight."""
+    def get_config(self) -> Config:
+        """Return the configs of encoder and decoder, and the contractive weight."""
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
@@ -320,9 +344,9 @@ class Autoencoder(Checked):
 
     @classmethod
     def from_config(
-        cls, config: dict[str, Any], custom_objects: Any = None
+        cls, config: Config, custom_objects: dict[str, Any] | None = None
     ) -> "Autoencoder":
-        """Makes the model that `get_config` describes; tied layers are tied again."""
+        """Create the model of a config, and tie its tied layers again."""
         deserialize = keras.saving.deserialize_keras_object
         config = dict(config)
         encoder = deserialize(config.pop("encoder"), custom_objects)

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_sae.layers import Centering, Scaling, SparseDense, TiedDense, get_sparsity
-from keras_sae.layers.serialization import bounds
+from keras_sae.layers.serialization import activation_bounds as bounds
 from keras_sae.utils import validation as checks
 
 Layers = list[keras.layers.Layer]

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sae.layers import Sampling, Sparsity
 from keras_sae.models import (
     _adapting,
     _arguments,
@@ -344,6 +345,6 @@ def classifier(
     for new, old in zip(encoder.weights, autoencoder.encoder.weights, strict=True):
         new.assign(ops.copy(old))  # JAX would share the buffer, and give it away
     for layer in flatten(encoder):
-        if hasattr(layer, "term"):  # it adds a penalty, weighed by its scale
-            layer.scale.assign(0.0)
+        if isinstance(layer, (Sampling, Sparsity)) and layer.coefficient is not None:
+            layer.coefficient.assign(0.0)
     return Classifier(encoder, num_classes, trainable_encoder, name=name)

@@ -222,10 +222,11 @@ def _halving(
     """The convolutions, each with what makes it sparse and what halves the image."""
     layers = []
     for layer, sparsity in zip(convolutions, penalties, strict=True):
-        sparse = sparsities.attach(
-            sparsity, layer.activation, name=f"{layer.name}_penalty"
-        )
-        layers += [layer] if sparse is None else [layer, sparse]
+        layers.append(layer)
+        if sparsity is not None:
+            name = f"{layer.name}_penalty"
+            copy = sparsities.copy_for(sparsity, layer.activation, name=name)
+            layers.append(copy)
         layers += building_blocks.norm(layer.name, batch_normalization)
         layers.append(keras.layers.MaxPooling2D(2, padding="same", **_CHANNELS_LAST))
     return layers

@@ -144,7 +144,7 @@ def get(identifier: Any) -> Any:
 
 def check_range(likelihood: Any, activation: Any) -> None:
     """Raises if an output activation leaves what the likelihood can be given."""
-    low, high = sparsity.bounds(keras.activations.get(activation))
+    low, high = sparsity.activation_bounds(keras.activations.get(activation))
     if low < likelihood.bounds[0] or high > likelihood.bounds[1]:
         raise ValueError(
             f"`output_activation` must give values in {likelihood.bounds} for a "

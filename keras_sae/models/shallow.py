@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import keras
-
-from keras_sae.layers import UnitNormDense, get_sparsity
+from keras_sae.layers import ActivityPenalty, UnitNormDense, get_sparsity
 from keras_sae.models import building_blocks
 from keras_sae.models.autoencoder import Autoencoder
 
@@ -95,13 +93,14 @@ def shallow(
     shape = building_blocks.known_shape(input_shape)
     sparsity = get_sparsity(sparsity)
     if unit_norm is None:
-        unit_norm = getattr(sparsity, "scale_dependent", sparsity is not None)
+        unit_norm = sparsity is not None and sparsity.scale_dependent
     norm = building_blocks.atoms_at_unit_norm(tied) if unit_norm else None
-    hard = isinstance(sparsity, keras.layers.Layer)
+    hard = sparsity is not None and not isinstance(sparsity, ActivityPenalty)
     if tied_initialization is None:
         tied_initialization = hard
     # The gradient of a few units a sample is cheapest by rows.
-    kwargs.setdefault("transposed_kernel", hasattr(sparsity, "choose") and not tied)
+    selects = sparsity is not None and sparsity.selects
+    kwargs.setdefault("transposed_kernel", selects and not tied)
     [code] = building_blocks.codes(
         [units],
         [sparsity],

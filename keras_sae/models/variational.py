@@ -11,10 +11,9 @@ from keras_sae.layers import (
     Sampling,
     SparseDense,
     UnitNormDense,
-    _forward,
     get_sparsity,
 )
-from keras_sae.layers import serialization as sparsities
+from keras_sae.layers.forward_pass import Activations, ForwardPass
 from keras_sae.models import _graph, building_blocks, likelihoods, validation
 from keras_sae.models.autoencoder import Autoencoder
 from keras_sae.utils import validation as checks
@@ -75,17 +74,18 @@ class VariationalAutoencoder(Autoencoder):
                 `"binary_crossentropy"` for a Bernoulli.
             **kwargs: As in Keras.
         """
-        if isinstance(loss, str) and loss == sparsities.AUTO:
+        if isinstance(loss, str) and loss == "auto":
             loss = self.likelihood.loss
         super().compile(optimizer, loss, **kwargs)
 
-    def _made(self, forward: _forward.Forward) -> Any:
-        """What the layer of a sparse mean told: it is the code, but for the noise.
+    def _code_activations(self, step: ForwardPass) -> Activations | None:
+        """Return the activations of a sparse mean, which is the code without its noise.
 
-        The decoder takes the code with its noise, so not the entries of the mean.
+        The decoder gets the code with its noise, so not the entries of the mean.
         """
-        made = next((m for m in forward.codes if m.layer is self._mean_layer()), None)
-        return made and replace(made, entries=None)
+        mean = self._mean_layer()
+        found = [x for x in step.activations if x.layer is mean]
+        return replace(found[0], sparse_code=None) if found else None
 
     def _mean_layer(self) -> Any:
         """The layer whose output is the mean, where that is a layer's alone."""
@@ -275,7 +275,7 @@ def variational(
     size = building_blocks.size(shape)
     latent_dim = checks.positive_integer("latent_dim", latent_dim)
     likelihood = likelihoods.get(likelihood)
-    if output_activation == sparsities.AUTO:
+    if output_activation == "auto":
         output_activation = likelihood.output_activation
     likelihoods.check_range(likelihood, output_activation)
     options = {
@@ -290,7 +290,7 @@ def variational(
     layers = building_blocks.normalized(hidden, batch_normalization)
     below = building_blocks.encoder(shape, layers, corruption, centering, scaling)
     sparsity = get_sparsity(sparsity)
-    plain = sparsity is None and code_activation == sparsities.AUTO
+    plain = sparsity is None and code_activation == "auto"
     if plain:
         innermost = keras.layers.Dense(2 * latent_dim, name="posterior", **options)
         parameters = innermost(below.output)

@@ -1,235 +1,240 @@
-"""A hard-sparse code as its entries, and the products that touch those alone.
+"""Sparse codes as their active entries, and the products that touch only those.
 
-Of a code of `m` units `k` are on. The encoder's product has to be dense, for that is
-how the `k` are found, but decoding and every gradient of a weight need `k` rows a
-sample. Each function here has a dense equal in `keras.ops`, which the tests hold
-it against.
+Of a code of `m` units only `k` are active per sample. The encoder's product must be
+dense, because it decides which `k` those are. Decoding and every weight gradient need
+only `k` rows per sample. The tests compare each function here with dense `keras.ops`.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 from keras import ops
 
-from keras_sae.ops import top_k as _top
+from keras_sae.ops import top_k
+from keras_sae.types import Tensor
 
 
 @dataclass(frozen=True)
 class SparseCode:
     """The entries of a code that may be non-zero.
 
+    `code[rows_ij, indices_ij] = values_ij`, and 0 elsewhere
+
     Args:
-        values: Shape `(batch, k)`.
-        columns: Their units, int32 of the same shape.
-        rows: Their samples, int32 of the same shape; None where each row of
-            `values` is a sample's own.
+        values: Tensor of shape `(batch, k)`.
+        indices: The unit of each value, int32 of shape `(batch, k)`.
+        rows: The sample of each value, int32 of shape `(batch, k)`. None if row `i` of
+            `values` belongs to sample `i`, as for `TopK`. A `BatchTopK` code has
+            `k * batch` entries that are spread over the samples.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae.ops.sparse_code import SparseCode
+    >>> code = SparseCode(np.array([[3.0], [2.0]]), np.array([[1], [0]], "int32"))
+    >>> np.asarray(code.to_dense(3)).tolist()
+    [[0.0, 3.0, 0.0], [2.0, 0.0, 0.0]]
     """
 
-    values: Any
-    columns: Any
-    rows: Any = None
-
-    def where(self, keep: Any) -> "SparseCode":
-        """Returns these entries with those of other units than `keep` zeroed.
-
-        Args:
-            keep: Booleans, shape `(units,)`.
-        """
-        return self.filled(ops.where(ops.take(keep, self.columns), self.values, 0))
-
-    def filled(self, values: Any) -> "SparseCode":
-        """Returns these places with other values."""
-        return SparseCode(values, *self.places)
+    values: Tensor
+    indices: Tensor
+    rows: Tensor | None = None
 
     @property
-    def places(self) -> tuple[Any, ...]:
-        """What follows the values in the constructor.
+    def positions(self) -> tuple[Tensor, ...]:
+        """The constructor's arguments after `values`.
 
-        A function with a gradient of its own takes it as arguments: inside a
-        condition JAX cannot close over an array of outside.
+        A function with a custom gradient takes them as arguments, because inside a
+        conditional JAX cannot close over an outer array.
         """
-        return (self.columns,) if self.rows is None else (self.columns, self.rows)
+        return (self.indices,) if self.rows is None else (self.indices, self.rows)
 
-    def none(self) -> "SparseCode":
-        """Returns the entries of a single sample in which nothing is on."""
-        values, columns = (
-            ops.zeros((1, 1), dtype=v.dtype) for v in (self.values, self.columns)
-        )
-        return SparseCode(values, columns)
+    def with_values(self, values: Tensor) -> SparseCode:
+        """Return a code with other values at the same positions."""
+        return SparseCode(values, *self.positions)
 
-    def dense(self, units: int) -> Any:
-        """Returns the code of shape `(batch, units)`."""
+    def mask(self, keep: Tensor) -> SparseCode:
+        """Return the code with all units zeroed where `keep`, `(units,)`, is False."""
+        kept = ops.where(ops.take(keep, self.indices), self.values, 0)
+        return self.with_values(kept)
+
+    def empty(self) -> SparseCode:
+        """Return the code of a single sample in which no unit is active."""
+        zero = ops.zeros((1, 1), dtype=self.values.dtype)
+        return SparseCode(zero, ops.zeros((1, 1), dtype=self.indices.dtype))
+
+    def to_dense(self, units: int) -> Tensor:
+        """Return the code as a tensor of shape `(batch, units)`."""
         if self.rows is None:
-            return _top.dense(self.values, self.columns, units)
-        flat = [ops.reshape(v, (-1,)) for v in (self.rows, self.columns)]
-        places = ops.stack(flat, axis=-1)
-        empty = ops.zeros((ops.shape(self.values)[0], units), dtype=self.values.dtype)
-        return ops.scatter_update(empty, places, ops.reshape(self.values, (-1,)))
+            return top_k.scatter(self.values, self.indices, units)
+        flat = [ops.reshape(v, (-1,)) for v in (self.rows, self.indices)]
+        shape = (ops.shape(self.values)[0], units)
+        return ops.scatter_update(
+            ops.zeros(shape, dtype=self.values.dtype),
+            ops.stack(flat, axis=-1),
+            ops.reshape(self.values, (-1,)),
+        )
 
-    def fired(self, units: int) -> Any:
-        """Returns which units are on in any sample, booleans of shape `(units,)`."""
-        on = ops.cast(ops.reshape(self.values, (-1,)) != 0, "float32")
-        return _sum_by(on, ops.reshape(self.columns, (-1,)), units) > 0
+    def is_active(self, units: int) -> Tensor:
+        """Return which units are active in any sample, booleans of shape `(units,)`."""
+        active = ops.cast(self.values != 0, "float32")
+        return _sum_per_unit(active, self.indices, units) > 0
 
 
-def encoded(
-    x: Any,
-    kernel: Any,
-    bias: Any,
-    entries: SparseCode,
-    activation: Callable[[Any], Any],
-    on: Any = None,
+def encode(
+    x: Tensor,
+    kernel: Tensor,
+    bias: Tensor,
+    pre_activations: SparseCode,
+    activation: Callable[[Tensor], Tensor],
+    trainable: Tensor | None = None,
 ) -> SparseCode:
-    """Returns the entries with the gradient that they have by kernel, bias and `x`.
+    """Return `activation(x kernel^T + bias)` at the given positions, differentiable.
 
-    `values = activation((x K^T + b)[rows, columns])`, whose values are known already.
+    The values are known already, so only the gradients are computed here.
 
     Args:
-        x: Shape `(batch, input_dim)`.
-        kernel: Shape `(units, input_dim)`; the tensor that the entries came from.
-        bias: Shape `(units,)`; likewise.
-        entries: Pre-activations and their places, without a gradient.
-        activation: A function of one tensor.
-        on: Booleans, which entries have a gradient; those that are not 0 if None.
+        x: Inputs of shape `(batch, input_dim)`.
+        kernel: Tensor of shape `(units, input_dim)` that the values came from.
+        bias: Tensor of shape `(units,)` that the values came from.
+        pre_activations: Selected pre-activations, without a gradient.
+        activation: Elementwise function.
+        trainable: Booleans, which values get a gradient. None means the non-zero ones.
     """
 
     @ops.custom_gradient
-    def products(
-        x: Any, kernel: Any, bias: Any, values: Any, on: Any, *places: Any
-    ) -> tuple[Any, Callable]:
-        del bias  # its gradient alone is wanted
+    def select(
+        x: Tensor,
+        kernel: Tensor,
+        bias: Tensor,
+        values: Tensor,
+        trainable: Tensor,
+        *positions: Tensor,
+    ) -> tuple[Tensor, Callable]:
+        del bias  # only its gradient is wanted
 
-        def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:
-            by_values = args[-1] if upstream is None else upstream
-            by_values = ops.where(on, by_values, 0)
-            part = SparseCode(ops.cast(by_values, x.dtype), *places)
+        def gradient(*args: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:
+            d_values = args[-1] if upstream is None else upstream
+            d_values = ops.cast(ops.where(trainable, d_values, 0), x.dtype)
+            d_code = SparseCode(d_values, *positions)
             units = kernel.shape[0]
-            by_kernel = outer_sum(part, x, units)
-            by_bias = _sum_by(part.values, part.columns, units)
-            # Dense, but left out of the graph where nothing before is trained.
-            by_x = ops.matmul(part.dense(units), kernel)
-            return by_x, by_kernel, by_bias, None, None, *(None for _ in places)
+            d_kernel = kernel_gradient(d_code, x, units)
+            d_bias = _sum_per_unit(d_code.values, d_code.indices, units)
+            # Dense, but pruned from the graph if nothing before `x` is trained.
+            d_x = ops.matmul(d_code.to_dense(units), kernel)
+            return d_x, d_kernel, d_bias, None, None, *(None for _ in positions)
 
         return values, gradient
 
-    on = entries.values != 0 if on is None else on
-    values = products(x, kernel, bias, entries.values, on, *entries.places)
-    return entries.filled(activation(values))
+    values = pre_activations.values
+    trainable = values != 0 if trainable is None else trainable
+    values = select(x, kernel, bias, values, trainable, *pre_activations.positions)
+    return pre_activations.with_values(activation(values))
 
 
-def decoded(entries: SparseCode, kernel: Any) -> Any:
-    """Returns `code @ kernel` from the code's entries.
+def decode(code: SparseCode, kernel: Tensor) -> Tensor:
+    """Return `code @ kernel` of shape `(batch, output_dim)`.
 
     Args:
-        entries: Of a code of shape `(batch, units)`.
-        kernel: Shape `(units, output_dim)`.
+        code: A code of shape `(batch, units)`.
+        kernel: Tensor of shape `(units, output_dim)`.
     """
 
     @ops.custom_gradient
-    def product(values: Any, kernel: Any, *places: Any) -> tuple[Any, Callable]:
-        part = SparseCode(values, *places)
+    def product(
+        values: Tensor, kernel: Tensor, *positions: Tensor
+    ) -> tuple[Tensor, Callable]:
+        code = SparseCode(values, *positions)
 
-        def gradient(*args: Any, upstream: Any = None) -> tuple[Any, ...]:
-            by_output = args[-1] if upstream is None else upstream
-            by_kernel = outer_sum(part, by_output, kernel.shape[0])
-            by_values = _inner(part, by_output, kernel)
-            return by_values, by_kernel, *(None for _ in places)
+        def gradient(*args: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:
+            d_output = args[-1] if upstream is None else upstream
+            d_kernel = kernel_gradient(code, d_output, kernel.shape[0])
+            d_values = _inner_products(code, d_output, kernel)
+            return d_values, d_kernel, *(None for _ in positions)
 
-        return _combination(part, kernel), gradient
+        return _combine_rows(code, kernel), gradient
 
-    return product(entries.values, ops.convert_to_tensor(kernel), *entries.places)
-
-
-def _column(entries: SparseCode, j: Any) -> tuple[Any, Any, Any]:
-    """Values, units and samples of the `j`-th entry of each row."""
-    rows = None if entries.rows is None else ops.take(entries.rows, j, axis=1)
-    return (
-        ops.take(entries.values, j, axis=1),
-        ops.take(entries.columns, j, axis=1),
-        rows,
-    )
+    return product(code.values, ops.convert_to_tensor(kernel), *code.positions)
 
 
-def _of_samples(x: Any, rows: Any) -> Any:
+def kernel_gradient(code: SparseCode, x: Tensor, units: int) -> Tensor:
+    """Return `code^T x` of shape `(units, dim)`.
+
+    Args:
+        code: A code of shape `(batch, units)`.
+        x: Tensor of shape `(batch, dim)`.
+        units: Width of the code.
+    """
+    # XLA adds to an array in place and is three times as fast in a loop. TensorFlow
+    # copies the array in each iteration and is twice as fast without one.
+    if keras.backend.backend() == "jax":
+
+        def add(j: Tensor, total: Tensor) -> Tensor:
+            values, indices, rows = _column(code, j)
+            part = ops.cast(values[:, None] * _take_rows(x, rows), total.dtype)
+            return ops.scatter_update(total, indices[:, None], part, reduction="add")
+
+        total = ops.zeros((units, x.shape[1]), dtype="float32")
+        return ops.cast(ops.fori_loop(0, code.values.shape[1], add, total), x.dtype)
+    samples = x[:, None, :] if code.rows is None else ops.take(x, code.rows, axis=0)
+    products = ops.reshape(code.values[:, :, None] * samples, (-1, x.shape[1]))
+    return _sum_per_unit(products, ops.reshape(code.indices, (-1,)), units)
+
+
+def _column(code: SparseCode, j: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return values, units and samples of the `j`-th entry of each row."""
+    rows = None if code.rows is None else ops.take(code.rows, j, axis=1)
+    return ops.take(code.values, j, axis=1), ops.take(code.indices, j, axis=1), rows
+
+
+def _take_rows(x: Tensor, rows: Tensor | None) -> Tensor:
     return x if rows is None else ops.take(x, rows, axis=0)
 
 
-def _combination(entries: SparseCode, kernel: Any) -> Any:
-    """`sum_j values_ij kernel[columns_ij]`, an entry of each row at a time.
+def _combine_rows(code: SparseCode, kernel: Tensor) -> Tensor:
+    """Return `sum_j values_ij kernel[indices_ij]`, one entry per row at a time.
 
-    All at once would be an array of `(batch, k, output_dim)`, which costs ten
-    times as long to write and read as the sum itself.
+    All entries at once would be a tensor of shape `(batch, k, output_dim)`, which takes
+    ten times as long to write and read as the sum itself.
     """
 
-    def add(j: Any, total: Any) -> Any:
-        values, units, rows = _column(entries, j)
-        part = values[:, None] * ops.take(kernel, units, axis=0)
+    def add(j: Tensor, total: Tensor) -> Tensor:
+        values, indices, rows = _column(code, j)
+        part = values[:, None] * ops.take(kernel, indices, axis=0)
         part = ops.cast(part, total.dtype)
         if rows is None:
             return total + part
         return ops.scatter_update(total, rows[:, None], part, reduction="add")
 
-    shape = (ops.shape(entries.values)[0], kernel.shape[1])
-    # In half precision a sum stands still as soon as it is large.
-    empty = ops.zeros(shape, dtype="float32")
-    total = ops.fori_loop(0, entries.values.shape[1], add, empty)
-    return ops.cast(total, entries.values.dtype)
+    # In half precision a large sum would stop growing.
+    total = ops.zeros((ops.shape(code.values)[0], kernel.shape[1]), dtype="float32")
+    total = ops.fori_loop(0, code.values.shape[1], add, total)
+    return ops.cast(total, code.values.dtype)
 
 
-def _inner(entries: SparseCode, x: Any, kernel: Any) -> Any:
-    """`x_i . kernel[columns_ij]`, the gradient of the values."""
+def _inner_products(code: SparseCode, x: Tensor, kernel: Tensor) -> Tensor:
+    """Return `x_i . kernel[indices_ij]`, the gradient of the values."""
 
-    def put(j: Any, total: Any) -> Any:
-        _, units, rows = _column(entries, j)
-        products = _of_samples(x, rows) * ops.take(kernel, units, axis=0)
+    def put(j: Tensor, total: Tensor) -> Tensor:
+        _, indices, rows = _column(code, j)
+        products = _take_rows(x, rows) * ops.take(kernel, indices, axis=0)
         sums = ops.sum(ops.cast(products, "float32"), axis=-1)
         return ops.slice_update(total, (j, 0), sums[None])
 
-    k = entries.values.shape[1]
-    empty = ops.zeros((k, ops.shape(entries.values)[0]), dtype="float32")
-    return ops.cast(ops.transpose(ops.fori_loop(0, k, put, empty)), x.dtype)
+    k = code.values.shape[1]
+    total = ops.zeros((k, ops.shape(code.values)[0]), dtype="float32")
+    return ops.cast(ops.transpose(ops.fori_loop(0, k, put, total)), x.dtype)
 
 
-def outer_sum(entries: SparseCode, x: Any, units: int) -> Any:
-    """Returns `code^T x`, shape `(units, dim)`: the gradient of a kernel.
+def _sum_per_unit(values: Tensor, indices: Tensor, units: int) -> Tensor:
+    """Return the sum per unit of values `(n, ...)` with indices `(n,)`.
 
-    Args:
-        entries: Of a code of shape `(batch, units)`.
-        x: Shape `(batch, dim)`.
-        units: Width of the code.
+    Values and indices may both have the shape `(batch, k)`.
     """
-    return _OUTER_SUM.get(keras.backend.backend(), _outer_at_once)(entries, x, units)
-
-
-def _outer_one_by_one(entries: SparseCode, x: Any, units: int) -> Any:
-    def add(j: Any, total: Any) -> Any:
-        values, column, rows = _column(entries, j)
-        part = ops.cast(values[:, None] * _of_samples(x, rows), total.dtype)
-        return ops.scatter_update(total, column[:, None], part, reduction="add")
-
-    empty = ops.zeros((units, x.shape[1]), dtype="float32")
-    return ops.cast(ops.fori_loop(0, entries.values.shape[1], add, empty), x.dtype)
-
-
-def _outer_at_once(entries: SparseCode, x: Any, units: int) -> Any:
-    if entries.rows is None:
-        products = entries.values[:, :, None] * x[:, None, :]
-    else:
-        products = entries.values[:, :, None] * ops.take(x, entries.rows, axis=0)
-    flat = ops.reshape(products, (-1, x.shape[1]))
-    return _sum_by(flat, ops.reshape(entries.columns, (-1,)), units)
-
-
-# XLA adds to an array in place and is three times as fast one by one. TensorFlow
-# copies the array at every turn of a loop, and is twice as fast at once.
-_OUTER_SUM = {"jax": _outer_one_by_one}
-
-
-def _sum_by(values: Any, columns: Any, units: int) -> Any:
-    """Sums of the values of each unit; both arrays may have any number of axes."""
-    if len(columns.shape) > 1:
-        values, columns = (ops.reshape(v, (-1,)) for v in (values, columns))
-    sums = ops.segment_sum(ops.cast(values, "float32"), columns, num_segments=units)
+    if len(indices.shape) > 1:
+        values, indices = (ops.reshape(v, (-1,)) for v in (values, indices))
+    sums = ops.segment_sum(ops.cast(values, "float32"), indices, num_segments=units)
     return ops.cast(sums, values.dtype)

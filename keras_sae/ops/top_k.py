@@ -1,110 +1,110 @@
-"""The largest entries of a code, by row and over the batch."""
-
-from typing import Any
+"""Top-k selection per sample and over a batch."""
 
 from keras import ops
 
-# A row rarely holds more than this many times its share of the batch's largest.
+from keras_sae.types import Tensor
+
+# Batch top-k first takes this many times `k` candidates per sample: a sample rarely
+# holds more of the batch's largest values. Narrow codes skip that stage.
 _CANDIDATES, _NARROW = 4, 16
 
-# To 2^-48 of the range, finer than float32 for all but the smallest entries.
+# Bisection to 2^-48 of the range, finer than float32 for all but the smallest values.
 _HALVINGS = 48
 
 
-def rows(code: Any) -> Any:
-    """Returns `code` with all axes but the last merged: `(samples, units)`."""
+def merge_leading_axes(code: Tensor) -> Tensor:
+    """Return `code` as a matrix of shape `(samples, units)`."""
     return ops.reshape(code, (-1, code.shape[-1]))
 
 
-def dense(values: Any, columns: Any, units: int) -> Any:
-    """Returns the code of shape `(samples, units)` that holds these entries alone.
+def scatter(values: Tensor, indices: Tensor, units: int) -> Tensor:
+    """Return a dense code of shape `(samples, units)` with these entries.
 
     Args:
-        values: Shape `(samples, k)`.
-        columns: Integers of the same shape, different in each row.
+        values: Tensor of shape `(samples, k)`.
+        indices: Integers of the same shape, distinct within a row.
         units: Width of the code.
     """
     samples, k = ops.shape(values)[0], values.shape[-1]
     row = ops.repeat(ops.arange(samples, dtype="int32"), k)
-    places = ops.stack([row, ops.reshape(ops.cast(columns, "int32"), (-1,))], axis=-1)
-    # Not `ops.scatter`: on PyTorch that is a loop over the entries in Python.
-    empty = ops.zeros((samples, units), dtype=values.dtype)
-    return ops.scatter_update(empty, places, ops.reshape(values, (-1,)))
+    column = ops.reshape(ops.cast(indices, "int32"), (-1,))
+    # `ops.scatter` would be a Python loop over the entries on PyTorch.
+    return ops.scatter_update(
+        ops.zeros((samples, units), dtype=values.dtype),
+        ops.stack([row, column], axis=-1),
+        ops.reshape(values, (-1,)),
+    )
 
 
-def largest(code: Any, k: int) -> tuple[Any, Any, Any]:
-    """Returns the `k * samples` largest entries of `code`, in the order of samples.
+def batch_top_k(code: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the `k * samples` largest entries of `code`, ordered by sample.
 
     Args:
-        code: Shape `(samples, units)`.
-        k: How many a sample, on average.
+        code: Tensor of shape `(samples, units)`.
+        k: Mean number of entries per sample.
 
     Returns:
-        Values, their units and their samples, each of shape `(samples, k)`.
+        Values, units and samples of the entries, each of shape `(samples, k)`.
     """
     units, n = code.shape[-1], k * ops.shape(code)[0]
 
-    def among_all() -> tuple[Any, Any]:
-        places = _first_above(code, _cut(code, n), n)
-        return places % units, places // units
+    def select_from_all() -> tuple[Tensor, Tensor]:
+        flat = _first_above(code, _bisect(code, n), n)
+        return flat % units, flat // units
 
     if _is_narrow(units, k):
-        return _entries(code, k, *among_all())
-    best, columns = ops.top_k(code, _CANDIDATES * k)
-    least = _cut(best, n)
+        indices, rows = select_from_all()
+    else:
+        candidates, columns = ops.top_k(code, _CANDIDATES * k)
+        threshold = _bisect(candidates, n)
 
-    def among_the_best() -> tuple[Any, Any]:
-        places = _first_above(best, least, n)
-        columns_ = ops.take(ops.reshape(ops.cast(columns, "int32"), (-1,)), places)
-        return columns_, places // best.shape[-1]
+        def select_from_candidates() -> tuple[Tensor, Tensor]:
+            flat = _first_above(candidates, threshold, n)
+            columns_ = ops.reshape(ops.cast(columns, "int32"), (-1,))
+            return ops.take(columns_, flat), flat // candidates.shape[-1]
 
-    found = _unless_overflow(best, least, among_the_best, among_all)
-    return _entries(code, k, *found)
-
-
-def _entries(code: Any, k: int, columns: Any, rows: Any) -> tuple[Any, Any, Any]:
-    columns, rows = (ops.reshape(v, (-1, k)) for v in (columns, rows))
-    values = ops.take(ops.reshape(code, (-1,)), rows * code.shape[-1] + columns)
-    return values, columns, rows
+        overflow = _candidates_overflow(candidates, threshold)
+        indices, rows = ops.cond(overflow, select_from_all, select_from_candidates)
+    indices, rows = (ops.reshape(v, (-1, k)) for v in (indices, rows))
+    values = ops.take(ops.reshape(code, (-1,)), rows * units + indices)
+    return values, indices, rows
 
 
-def cut(code: Any, n: Any, k: int) -> Any:
-    """Returns a number that the `n` largest entries of `code` are above.
+def batch_threshold(code: Tensor, n: int | Tensor, k: int) -> Tensor:
+    """Return a scalar that exactly the `n` largest entries of `code` exceed.
 
     Args:
-        code: Shape `(samples, units)`.
-        n: At most `k` a sample on average; an int or a tensor.
-        k: As above, an int.
+        code: Tensor of shape `(samples, units)`.
+        n: Number of entries, at most `k` per sample on average.
+        k: Upper bound of the mean number of entries per sample.
     """
     if _is_narrow(code.shape[-1], k):
-        return _cut(code, n)
-    best = ops.top_k(code, _CANDIDATES * k)[0]
-    least = _cut(best, n)
-    return _unless_overflow(best, least, lambda: least, lambda: _cut(code, n))
+        return _bisect(code, n)
+    candidates = ops.top_k(code, _CANDIDATES * k)[0]
+    threshold = _bisect(candidates, n)
+    overflow = _candidates_overflow(candidates, threshold)
+    return ops.cond(overflow, lambda: _bisect(code, n), lambda: threshold)
 
 
 def _is_narrow(units: int, k: int) -> bool:
-    """Whether the largest few of each row are not worth finding first."""
     return units < _NARROW * _CANDIDATES * k
 
 
-def _unless_overflow(best: Any, least: Any, then: Any, otherwise: Any) -> Any:
-    """The largest few of each row are enough, unless a row may hold more of them.
+def _candidates_overflow(candidates: Tensor, threshold: Tensor) -> Tensor:
+    """Return whether a sample may hold more selected entries than its candidates.
 
-    The smallest of the few tells: if it is among the largest of the batch, so may be
-    the next, which is not there.
+    If the smallest candidate of a sample is selected, the next value may be as well.
     """
-    # Not the last of each row: XLA would sort the rows whole to slice that too.
-    smallest = ops.min(best, axis=-1)
-    return ops.cond(ops.any(smallest > least), otherwise, then)
+    # `min` rather than the last column: XLA would sort whole rows to slice that.
+    return ops.any(ops.min(candidates, axis=-1) > threshold)
 
 
-def _cut(values: Any, n: Any) -> Any:
-    """By bisection: counting forty times is far cheaper than sorting once."""
+def _bisect(values: Tensor, n: int | Tensor) -> Tensor:
+    """Find the threshold by bisection: counting 48 times is far cheaper than a sort."""
     low = ops.min(values)
     low = low - 1e-3 * ops.abs(low) - 1e-3
 
-    def halve(_: Any, bounds: tuple[Any, Any]) -> tuple[Any, Any]:
+    def halve(_: Tensor, bounds: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         low, high = bounds
         middle = (low + high) / 2
         enough = ops.sum(ops.cast(values > middle, "int32")) >= n
@@ -113,11 +113,11 @@ def _cut(values: Any, n: Any) -> Any:
     return ops.fori_loop(0, _HALVINGS, halve, (low, ops.max(values)))[0]
 
 
-def _first_above(values: Any, least: Any, n: Any) -> Any:
-    """Where the first `n` entries above `least` are in `values` laid flat."""
-    above = ops.reshape(values > least, (-1,))
+def _first_above(values: Tensor, threshold: Tensor, n: int | Tensor) -> Tensor:
+    """Return the flat positions of the first `n` entries above `threshold`."""
+    above = ops.reshape(values > threshold, (-1,))
     position = ops.cumsum(ops.cast(above, "int32")) - 1
-    # One place more than needed takes what is not wanted.
+    # Everything that is not wanted goes to one extra place at the end.
     position = ops.where(ops.logical_and(above, position < n), position, n)
     index = ops.arange(ops.shape(position)[0], dtype="int32")
     places = ops.zeros((n + 1,), dtype="int32")

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae.layers import TiedDense, get_sparsity
+from keras_sae.layers import ActivityPenalty, TiedDense, get_sparsity
 from keras_sae.models import Autoencoder, validation
 from keras_sae.models._fingerprint import nameless
 from keras_sae.pretraining import _levels, _sources
@@ -201,7 +201,8 @@ def unroll(rbm: RBM, part: Parts, summary: _sources.Summary) -> None:
 
 def _penalty(sparsity: Any) -> Any:
     """The regularizer that `sparsity` stands for; a machine can have no other."""
-    found = get_sparsity(sparsity)
+    layer = get_sparsity(sparsity)
+    found = layer.regularizer if isinstance(layer, ActivityPenalty) else layer
     if found is not None and not isinstance(found, keras.regularizers.Regularizer):
         raise ValueError(
             "`sparsity` of a Boltzmann machine must be a penalty of its hidden means: "

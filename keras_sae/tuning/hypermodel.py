@@ -7,10 +7,10 @@ from typing import Any
 import keras
 import keras_tuner
 
+from keras_sae import pretraining
 from keras_sae.models import building_blocks
 from keras_sae.tuning import space
 from keras_sae.tuning.ranges import Fixed, Range
-from keras_sae import pretraining
 from keras_sae.utils import validation as checks
 
 

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of autoencoders: validation, files, fingerprints, images."""
+"""Validation, atomic writes, fingerprints, images and serialization."""

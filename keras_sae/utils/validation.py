@@ -45,6 +45,17 @@ def positive_number(name: str, value: Any) -> float:
     return float(value)
 
 
+def non_negative(name: str, value: Any) -> float:
+    """Return `value` as a float if it is a finite number of at least 0."""
+    if not isinstance(value, (int, float, np.integer, np.floating)) or not (
+        math.isfinite(value) and value >= 0
+    ):
+        raise ValueError(
+            f"`{name}` must be a finite number >= 0. Received: {name}={value!r}."
+        )
+    return float(value)
+
+
 def positive_integer(name: str, value: Any) -> int:
     """Returns `value` as an int, if it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:

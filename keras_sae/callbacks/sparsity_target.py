@@ -1,0 +1,202 @@
+"""Adjust the penalty coefficient to reach a target L0."""
+
+import math
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sae.layers import Sparsity
+from keras_sae.types import Logs
+from keras_sae.utils import validation
+
+# Names under which a model may log the number of active units.
+_METRICS = ("l0", "expected_l0")
+
+# Relative distance from the target that counts as reached.
+_TOLERANCE = 0.05
+
+# Initial and smallest coefficient. A large initial one would kill units before the
+# controller has measured anything. From a much smaller one it could not rise in time.
+_INITIAL, _MIN = 1e-3, 1e-4
+
+_MAX = 1e8  # its square, which Adam stores, is far below the limit of float32
+
+_PROPORTIONAL = 2.0  # gain of the proportional part, for the log of the coefficient
+_SMOOTHING = 5  # steps over which the error is averaged
+_FINAL = 0.02  # share of all steps whose mean L0 is compared with the target at the end
+
+# Assumed steps of an epoch of unknown length, until the first epoch has ended: at
+# least so many, or so many times those seen. Too small a number would drive the
+# coefficient to its limit at once.
+_UNKNOWN_STEPS, _UNKNOWN_FACTOR = 1000, 2
+
+
+class SparsityTarget(keras.callbacks.Callback):
+    """Adjust the coefficient of a soft penalty so that L0 reaches a target.
+
+    `log(coefficient) = I + 2 e`, `I <- I + gain / steps * e`, `e = log(l0 / target)`
+
+    after every training step, with `e` averaged over some steps and clipped to
+    [-1, 1]: a proportional-integral controller of the logarithm of the coefficient. It
+    starts at 0.001, so that no unit dies before the controller has measured anything.
+    Use it if you know how sparse the code should be, but not the penalty's factor.
+
+    The thresholds of a `keras_sae.layers.JumpReLU` stay where the penalty has moved
+    them, so the controller must push both ways: `coefficient = S e`,
+    `log(S) <- log(S) + gain / steps * |e|`, also from 0.001. A negative coefficient
+    rewards active units, so do not stop by the loss; use `val_reconstruction_loss`.
+    Between epochs and after `fit` the coefficient is 0. Callbacks that save or restore
+    the model must come after this one.
+
+    A resumed fit (`initial_epoch`, `keras.callbacks.BackupAndRestore`) continues with
+    the coefficient of the model and plans with the remaining epochs. A `JumpReLU` keeps
+    its thresholds, and its controller starts again at 0.001.
+
+    The size of an update depends on the number of steps. An epoch of unknown length is
+    assumed to have at least 1,000 steps until the first one has ended. For short
+    streams train several epochs, or pass `steps_per_epoch`.
+
+    The controlled metric is `l0`, or `expected_l0` for a code that is never exactly
+    zero. The coefficient is logged as `sparsity_scale`. If the mean of the last steps
+    is more than 5% off the target, a warning says by how much and what to change.
+
+    Args:
+        l0: Target number of active units per sample.
+        gain: Number of times that the coefficient can change by a factor of `e` during
+            the fit. A larger gain is faster and less steady.
+
+    Raises:
+        ValueError: `l0` is not a positive number, or the model has no penalty with a
+            coefficient (a `TopK` has `k` instead), or a `JumpReLU` has a target of its
+            own.
+
+    References:
+        [Rajamanoharan et al., "Jumping Ahead", 2024](https://arxiv.org/abs/2407.14435)
+        put the target into the loss: `keras_sae.layers.JumpReLU(target_l0=...)`.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> from keras_sae import callbacks, models
+    >>> model = models.shallow((16,), units=32, sparsity="l1")
+    >>> model.compile(keras.optimizers.Adam(0.01))
+    >>> x = np.random.default_rng(0).random((512, 16), dtype="float32")
+    >>> target = callbacks.SparsityTarget(l0=6)
+    >>> history = model.fit(x, epochs=40, verbose=0, callbacks=[target]).history
+    >>> bool(abs(history["l0"][-1] / 6 - 1) < 0.05)
+    True
+    """
+
+    def __init__(self, l0: float, gain: float = 40.0) -> None:
+        super().__init__()
+        self.l0 = validation.positive_number("l0", l0)
+        self.gain = validation.positive_number("gain", gain)
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Check that the model has a penalty with a coefficient."""
+        layers = self._layers()
+        if not layers:
+            raise ValueError(
+                "`SparsityTarget` needs a model with a soft penalty. Received: "
+                f"model={self.model.name!r} without one. Build it with sparsity='l1', "
+                "'kl', 'jump_relu' or 'gated'. A `TopK(k)` sets its L0 by k."
+            )
+        for layer in layers:
+            own = getattr(layer, "target_l0", None)
+            if own is not None:
+                raise ValueError(
+                    "`SparsityTarget` cannot adjust a layer with its own `target_l0`. "
+                    f"Received: l0={self.l0:g}, and {layer.name!r} with "
+                    f"target_l0={own:g}. Leave out one of the two."
+                )
+        self._first_epoch: int | None = None
+        self._epoch_steps, self._count = self.params.get("steps"), 0
+        self._final_l0: float | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Set the coefficient, and reset the running mean of the epoch."""
+        if self._first_epoch is None:
+            self._first_epoch, self._error = epoch, 0.0
+            layer = self._layers()[0]
+            coefficient = float(layer.coefficient)
+            resumed = epoch > 0 and not layer.persistent and coefficient != 1
+            initial = max(coefficient, _MIN) if resumed else _INITIAL
+            self._integral = self._strength = math.log(initial)
+        self._set_coefficient()
+        self._sum, self._count = 0.0, 0
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Update the coefficient by the L0 of the last steps."""
+        l0, steps = self._l0_of_last_steps(batch + 1, logs or {})
+        share = min(1.0, steps / max(_SMOOTHING, _FINAL * self._total_steps))
+        before = l0 if self._final_l0 is None else self._final_l0
+        self._final_l0 = before + (l0 - before) * share
+        error = float(np.clip(math.log(max(l0, 1e-3) / self.l0), -1, 1))
+        self._error += (error - self._error) * min(1.0, steps / _SMOOTHING)
+        rate = steps * self.gain / self._total_steps
+        low, high = math.log(_MIN), math.log(_MAX)
+        self._integral = float(np.clip(self._integral + rate * self._error, low, high))
+        self._strength = min(self._strength + rate * abs(self._error), high)
+        self._set_coefficient()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Log the coefficient as `sparsity_scale`."""
+        if logs is not None:
+            logs["sparsity_scale"] = float(self._layers()[0].coefficient)
+        self._epoch_steps = self._epoch_steps or self._count
+        self._pause()
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Warn if the target was not reached."""
+        final = float("nan") if self._final_l0 is None else self._final_l0
+        if not abs(final / self.l0 - 1) <= _TOLERANCE:  # also for NaN
+            layer = self._layers()[0]
+            advice = (
+                "move the thresholds faster, by a larger `bandwidth` or learning rate."
+                if layer.persistent
+                else "start with a penalty closer to "
+                f"{float(layer.coefficient):.2g} times the given one."
+            )
+            warnings.warn(
+                f"`SparsityTarget` ended at an L0 of {final:.3g}, more than 5% off its "
+                f"target. Received: l0={self.l0:g}, {self._total_steps} steps. Train "
+                f"for more epochs, raise `gain`, or {advice}",
+                stacklevel=2,
+            )
+        self._pause()
+
+    def _pause(self) -> None:
+        """Set a coefficient that only pushes thresholds to 0, for saving the model."""
+        for layer in self._layers():
+            if layer.persistent:
+                layer.coefficient.assign(0.0)
+
+    @property
+    def _total_steps(self) -> int:
+        """Number of steps of the whole fit, from its first epoch."""
+        unknown = max(_UNKNOWN_STEPS, _UNKNOWN_FACTOR * self._count)
+        epochs = self.params.get("epochs", 1) - (self._first_epoch or 0)
+        return max(int((self._epoch_steps or unknown) * epochs), 1)
+
+    def _l0_of_last_steps(self, count: int, logs: dict[str, Any]) -> tuple[float, int]:
+        """Return the mean L0 since the last call, and the number of steps since then.
+
+        The logs hold the mean of the epoch so far.
+        """
+        mean = float(next(logs[name] for name in _METRICS if name in logs))
+        total, steps = mean * count, max(count - self._count, 1)
+        l0 = (total - self._sum) / steps
+        self._sum, self._count = total, count
+        return l0, steps
+
+    def _layers(self) -> list[Sparsity]:
+        layers = self.model._flatten_layers()
+        return [x for x in layers if isinstance(x, Sparsity) and x.has_penalty]
+
+    def _set_coefficient(self) -> None:
+        one_way = math.exp(self._integral + _PROPORTIONAL * self._error)
+        both_ways = math.exp(self._strength) * self._error
+        for layer in self._layers():
+            layer.coefficient.assign(both_ways if layer.persistent else one_way)

@@ -1,0 +1,71 @@
+"""Raise the sparsity over the first epochs."""
+
+import keras
+
+from keras_sae.layers import Sampling, Sparsity
+from keras_sae.types import Logs
+from keras_sae.utils import validation
+
+
+class SparsityWarmup(keras.callbacks.Callback):
+    """Raise the coefficient of the sparsity penalty linearly over the first epochs.
+
+    `coefficient(epoch) = min(1, (epoch + 1) / (epochs + 1))`, epochs counted from 0
+
+    Units first learn features and are made sparse afterwards, which leaves fewer dead
+    units. `val_sparsity_loss` uses the same coefficient. A `TopK` or `BatchTopK` with
+    an `initial_k` anneals its `k` in the same steps. The divergence of a variational
+    model is raised as well. The coefficient is logged as `sparsity_scale`.
+
+    Args:
+        epochs: Number of epochs below the full coefficient, a positive integer.
+
+    Raises:
+        ValueError: `epochs` is not a positive integer, or the model has no sparsity
+            that can be raised.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import callbacks, models
+    >>> model = models.shallow((6,), units=8, sparsity="l1")
+    >>> model.compile("adam")
+    >>> warmup = callbacks.SparsityWarmup(epochs=1)
+    >>> x = np.ones((4, 6), "float32")
+    >>> history = model.fit(x, epochs=2, verbose=0, callbacks=[warmup])
+    >>> history.history["sparsity_scale"]
+    [0.5, 1.0]
+    """
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.epochs = validation.positive_integer("epochs", epochs)
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Check that the model has a sparsity that can be raised."""
+        if not self._layers():
+            raise ValueError(
+                "`SparsityWarmup` needs a model with a sparsity penalty. Received: "
+                f"model={self.model.name!r} without one. Build it with sparsity='l1' "
+                "or 'kl', or with `TopK(k, initial_k=...)`, or leave out the callback."
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Set the coefficient of every penalty."""
+        self._fraction = min(1.0, (epoch + 1) / (self.epochs + 1))
+        for layer in self._layers():
+            layer.set_progress(self._fraction)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Log the coefficient as `sparsity_scale`."""
+        if logs is not None:
+            logs["sparsity_scale"] = self._fraction
+
+    def _layers(self) -> list[Sparsity | Sampling]:
+        layers = self.model._flatten_layers()
+        return [
+            layer
+            for layer in layers
+            if isinstance(layer, Sampling)
+            or (isinstance(layer, Sparsity) and layer.supports_warmup)
+        ]

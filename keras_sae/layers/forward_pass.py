@@ -1,0 +1,108 @@
+"""What a model and its sparse layers exchange during one forward pass.
+
+A Keras layer returns one tensor. An `Autoencoder` needs more of its sparse layers: the
+pre-activations for auxiliary losses, and the active entries of a code for sparse
+products. A `ForwardPass` carries them. It is the only side channel of the training
+step. It lives for one pass in the thread that traces it. No tensor stays on a layer.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import keras
+from keras import ops
+
+from keras_sae.ops.sparse_code import SparseCode
+from keras_sae.types import Tensor
+
+_local = threading.local()
+
+
+@dataclass(frozen=True)
+class Activations:
+    """The output of one sparse layer and what it was computed from.
+
+    Attributes:
+        layer: The `keras_sae.layers.SparseDense`.
+        code: Its output, of shape `(batch, ..., units)`.
+        pre_activations: Returns the pre-activations, of the shape of `code`.
+        sparse_code: The active entries of `code`, or None if the code was computed
+            densely.
+        top_pre_activations: None, or a function of booleans `(units,)` and `k` that
+            returns the `k` largest pre-activations per sample among those units.
+    """
+
+    layer: keras.layers.Layer
+    code: Tensor
+    pre_activations: Callable[[], Tensor]
+    sparse_code: SparseCode | None = None
+    top_pre_activations: Callable[[Tensor, int], SparseCode] | None = None
+
+
+@dataclass
+class ForwardPass:
+    """One forward pass of one model.
+
+    Attributes:
+        model: The model that is called.
+        in_step: Whether the pass belongs to a training or test step.
+        target: Target of the step, or None if the input is the target.
+        sample_weight: Sample weights of the step, or None.
+        activations: One entry per sparse layer, in the order of the calls.
+        code: The values of the model's code that metrics count.
+        losses: Terms of the loss besides the data term, by name.
+    """
+
+    model: keras.Model
+    in_step: bool = False
+    target: Tensor | None = None
+    sample_weight: Tensor | None = None
+    activations: list[Activations] = field(default_factory=list)
+    code: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+def current() -> ForwardPass | None:
+    """Return the forward pass that this thread is in, or None."""
+    return getattr(_local, "forward_pass", None)
+
+
+@contextmanager
+def activate(forward_pass: ForwardPass) -> Iterator[ForwardPass]:
+    """Make `forward_pass` the current one inside the `with` block."""
+    previous = current()
+    _local.forward_pass = forward_pass
+    try:
+        yield forward_pass
+    finally:
+        _local.forward_pass = previous
+
+
+def record(activations: Activations) -> None:
+    """Add the activations of a sparse layer to the current forward pass, if any."""
+    forward_pass = current()
+    if forward_pass is not None:
+        forward_pass.activations.append(activations)
+
+
+def add_loss(
+    layer: keras.layers.Layer, name: str, value: Tensor, batch_size: int | Tensor
+) -> None:
+    """Add a term to the loss of `layer`, and log it as `name`.
+
+    Args:
+        layer: The layer or model that adds the term.
+        name: Name of the term in the logs.
+        value: A float32 scalar.
+        batch_size: Number of samples. A replica that received an empty batch, whose
+            mean is NaN, adds 0.
+    """
+    if not isinstance(batch_size, int):
+        value = ops.where(batch_size > 0, value, ops.zeros_like(value))
+    layer.add_loss(value)
+    forward_pass = current()
+    if forward_pass is not None:
+        losses = forward_pass.losses
+        losses[name] = losses[name] + value if name in losses else value

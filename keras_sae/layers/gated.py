@@ -1,0 +1,93 @@
+"""Gated sparsity: one path decides which units are active, another one how strongly."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_sae.layers.sparsity import Sparsity, Step
+from keras_sae.types import Config, Shape, Tensor
+from keras_sae.utils import validation
+from keras_sae.utils.serialization import register
+
+
+@register
+class Gated(Sparsity):
+    """Decide by a gate which units are active, and by a separate path how strongly.
+
+    `h_j = 1[z_j > 0] * ReLU(z_j exp(r_j) + b_j)` with learned `r` and `b`,
+    `loss += coefficient * factor * mean_i(sum_j ReLU(z_ij))`, and
+    `loss += mean((x - decode(ReLU(z)))^2)` with the decoder held fixed
+
+    An L1 penalty shrinks the activations that it keeps. Here the penalty acts on the
+    gate alone, so active units are not shrunk. The gate itself has no gradient: it is
+    trained by the penalty and by the second reconstruction, logged as
+    `auxiliary_loss`.
+
+    Args:
+        factor: Weight of the penalty.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Input shape:
+        `(batch, ..., units)`, pre-activations.
+
+    Output shape:
+        The same.
+
+    Raises:
+        ValueError: `factor` is negative or not finite.
+
+    References:
+        [Rajamanoharan et al., "Improving Dictionary Learning with Gated Sparse
+        Autoencoders", 2024](https://arxiv.org/abs/2404.16014).
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import layers
+    >>> gated = layers.Gated(factor=0.5)
+    >>> code = gated(np.array([[0.5, -1.0, 2.0]], "float32"))
+    >>> np.asarray(code).tolist(), float(gated.losses[0])
+    ([[0.5, 0.0, 2.0]], 1.25)
+    """
+
+    activation = "linear"
+    auxiliary_loss_names = ("auxiliary_loss",)
+    requires_decoder = True
+    has_penalty = True
+
+    def __init__(self, factor: float = 1e-3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.factor = validation.finite_factor("factor", factor)
+
+    def build(self, input_shape: Shape) -> None:
+        """Create gain and bias of the magnitude, and the coefficient."""
+        super().build(input_shape)
+        shape = (input_shape[-1],)
+        self.log_gain = self.add_weight(
+            shape=shape, initializer="zeros", name="log_gain"
+        )
+        self.bias = self.add_weight(shape=shape, initializer="zeros", name="bias")
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return the code and add the penalty to the loss."""
+        del training
+        gate = ops.relu(ops.cast(inputs, "float32"))
+        self.add_penalty(self.factor * ops.mean(ops.sum(gate, axis=-1)), inputs)
+        magnitude = ops.relu(inputs * ops.exp(self.log_gain) + self.bias)
+        return ops.where(inputs > 0, magnitude, ops.zeros_like(magnitude))
+
+    def per_unit_state(self) -> list[tuple[keras.Variable, float]]:
+        """Return gain and bias, which start at 0."""
+        return [(self.log_gain, 0.0), (self.bias, 0.0)]
+
+    def auxiliary_losses(self, step: Step) -> dict[str, Tensor]:
+        """Return the loss of the reconstruction from the gate."""
+        gate = ops.relu(step.pre_activations())
+        reconstruction = ops.cast(step.decode_with_frozen_decoder(gate), "float32")
+        error = ops.cast(step.target, "float32") - reconstruction
+        return {"auxiliary_loss": ops.mean(ops.square(error))}
+
+    def get_config(self) -> Config:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "factor": self.factor}

@@ -1,0 +1,209 @@
+"""The base class of every sparsity, and what it may use of a training step."""
+
+from typing import Protocol
+
+import keras
+from keras import ops
+
+from keras_sae.layers import forward_pass
+from keras_sae.ops.sparse_code import SparseCode
+from keras_sae.types import Shape, Tensor
+from keras_sae.utils.serialization import register
+
+
+class Step(Protocol):
+    """What `Sparsity.auxiliary_losses` may use of a training or test step.
+
+    Attributes:
+        target: What is reconstructed, of shape `(batch, *input_shape)`.
+        reconstruction: The reconstruction from the whole code, of the same shape.
+        code: The code, of shape `(batch, units)`.
+        steps_since_active: Training steps since each unit was non-zero, `(units,)`.
+    """
+
+    target: Tensor
+    reconstruction: Tensor
+    code: Tensor
+    steps_since_active: Tensor
+
+    def pre_activations(self) -> Tensor:
+        """Return the pre-activations of the code, of shape `(batch, units)`."""
+
+    def top_pre_activations(self, units: Tensor, k: int) -> SparseCode | None:
+        """Return the `k` largest pre-activations per sample among some units.
+
+        Args:
+            units: Booleans of shape `(units,)`.
+            k: Number of entries per sample.
+
+        Returns:
+            A `SparseCode`, or None if the code was computed densely.
+        """
+
+    def decode(self, code: Tensor | SparseCode) -> Tensor:
+        """Return the reconstruction of a code."""
+
+    def decode_units(self, keep: Tensor) -> Tensor:
+        """Return the reconstruction from the units where `keep` is True."""
+
+    def decode_with_frozen_decoder(self, code: Tensor) -> Tensor:
+        """Return the reconstruction of `code` without a gradient to the decoder."""
+
+    def data_loss(self, reconstruction: Tensor) -> Tensor:
+        """Return the compiled loss of a reconstruction, with the sample weights."""
+
+
+@register
+class Sparsity(keras.layers.Layer):
+    """Base class of all sparsities: turn activations into a sparse code.
+
+    Override `call`, and pass an instance as `sparsity=` of any factory or of
+    `keras_sae.layers.SparseDense`. Everything else is optional. A class decorated with
+    `keras.saving.register_keras_serializable()` can be saved and loaded.
+
+    Attributes:
+        activation: Activation of the layer in front for `activation="auto"`.
+        min_batch_size: Smallest training batch that the sparsity can work with.
+        requires_decoder: Whether `auxiliary_losses` decodes a code. Such a sparsity is
+            allowed on the innermost layer only.
+        auxiliary_loss_names: Names of the losses that `auxiliary_losses` returns. Their
+            metrics are created before the first step.
+        scale_dependent: Whether shrinking the code lowers its penalty. The decoder's
+            rows have unit norm by default if it does.
+        has_penalty: Whether `call` adds a penalty by `add_penalty`.
+        coefficient: float32 variable that multiplies the penalty, 1 at first. Callbacks
+            set it. None if `has_penalty` is False.
+
+    Input shape:
+        `(batch, ..., units)`.
+
+    Output shape:
+        The same.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_sae import layers, models
+    >>> @keras.saving.register_keras_serializable("example")
+    ... class SoftThreshold(layers.Sparsity):
+    ...     def call(self, inputs, training=None):
+    ...         return keras.ops.relu(inputs - 0.5)
+    >>> model = models.shallow((4,), units=8, sparsity=SoftThreshold())
+    >>> model.compile("adam")
+    >>> model.encode(np.zeros((2, 4), "float32")).shape
+    (2, 8)
+    """
+
+    activation: str = "relu"
+    min_batch_size: int = 1
+    requires_decoder: bool = False
+    auxiliary_loss_names: tuple[str, ...] = ()
+    scale_dependent: bool = True
+    has_penalty: bool = False
+    coefficient: keras.Variable | None = None
+    # Whether the sparsity stays when the coefficient is set to 0, so that only a
+    # negative coefficient can undo it.
+    persistent: bool = False
+
+    def build(self, input_shape: Shape) -> None:
+        """Create the coefficient of the penalty."""
+        del input_shape
+        if self.has_penalty:
+            self.coefficient = self.add_weight(
+                shape=(),
+                initializer="ones",
+                name="coefficient",
+                trainable=False,
+                dtype="float32",
+                autocast=False,
+            )
+
+    def add_penalty(self, value: Tensor, inputs: Tensor) -> None:
+        """Add `coefficient * value` to the loss, logged as `sparsity_loss`.
+
+        Args:
+            value: Penalty of the batch, a float32 scalar.
+            inputs: The inputs of `call`.
+        """
+        forward_pass.add_loss(
+            self, "sparsity_loss", self.coefficient * value, ops.shape(inputs)[0]
+        )
+
+    def select(
+        self, pre_activations: Tensor, training: bool | None
+    ) -> SparseCode | None:
+        """Return the entries of a k-sparse code, which makes training faster.
+
+        Args:
+            pre_activations: Tensor of shape `(batch, units)`, without a gradient.
+            training: As in `call`.
+
+        Returns:
+            The selected pre-activations, or None to compute the code by `call`.
+        """
+        del pre_activations, training
+        return None
+
+    def auxiliary_losses(self, step: Step) -> dict[str, Tensor]:
+        """Return losses that need the decoder, as scalars by name.
+
+        Args:
+            step: The training or test step.
+        """
+        del step
+        return {}
+
+    @property
+    def selects(self) -> bool:
+        """Whether `select` is implemented."""
+        return type(self).select is not Sparsity.select
+
+    @property
+    def supports_warmup(self) -> bool:
+        """Whether `set_progress` changes anything."""
+        return self.has_penalty
+
+    def set_progress(self, fraction: float) -> None:
+        """Set the strength of the sparsity during a warm-up.
+
+        Args:
+            fraction: Share of the full strength; 1 at the end of the warm-up.
+        """
+        if self.coefficient is not None:
+            self.coefficient.assign(fraction)
+
+    def per_unit_state(self) -> list[tuple[keras.Variable, float]]:
+        """Return the variables with one entry per unit, and their initial values.
+
+        `keras_sae.callbacks.DeadUnits` resets them when it resamples a unit.
+        """
+        return []
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return `input_shape`."""
+        return input_shape
+
+
+def layer_state(name: str, shape: Shape = (), initial: float = 0.0) -> keras.Variable:
+    """Return a float32 variable that a layer may assign during a forward pass.
+
+    Under `tf.distribute` each replica has its own copy, and reading it outside a step
+    returns their mean. An assignment that all replicas must agree on would swap losses
+    between replicas when it happens in a forward pass.
+
+    Args:
+        name: Name of the variable.
+        shape: Its shape.
+        initial: Its initial value.
+    """
+    return keras.Variable(
+        keras.initializers.Constant(initial),
+        shape=shape,
+        dtype="float32",
+        trainable=False,
+        autocast=False,
+        aggregation="mean",
+        synchronization="on_read",
+        name=name,
+    )

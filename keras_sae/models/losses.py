@@ -1,0 +1,138 @@
+"""Decoding in a training step, and what auxiliary losses may use of it."""
+
+import keras
+from keras import ops
+
+from keras_sae.layers import Scaling, UnitNormDense
+from keras_sae.layers.forward_pass import Activations
+from keras_sae.models._steps import replicas
+from keras_sae.ops.sparse_code import SparseCode
+from keras_sae.types import Tensor
+
+# Layers that may follow the dictionary in a decoder that decodes sparse codes.
+_AFTER_DICTIONARY = (Scaling, keras.layers.Dense, keras.layers.Reshape)
+
+
+def decodes_sparsely(decoder: keras.Model, code: SparseCode) -> bool:
+    """Return whether `decoder` can decode the entries of `code` without the zeros.
+
+    It can if it is a chain of layers that starts with a `UnitNormDense` and calls each
+    layer once, and if no value has to be cast on the way.
+    """
+    dictionary, *rest = _layers(decoder)
+    graph = getattr(decoder, "_functional", decoder)  # of a Sequential model
+    is_chain = len(getattr(graph, "_nodes", ())) == len(graph.layers)
+    if not (is_chain and isinstance(dictionary, UnitNormDense)):
+        return False
+    if not all(isinstance(layer, _AFTER_DICTIONARY) for layer in rest):
+        return False
+    # Keras adds a penalty of a layer's output where the layer is called.
+    if dictionary.activity_regularizer is not None:
+        return False
+    kernel = ops.convert_to_tensor(dictionary.kernel)  # an outer model may autocast it
+    kernel_dtype, code_dtype = (
+        keras.backend.standardize_dtype(x.dtype) for x in (kernel, code.values)
+    )
+    kernel_is_whole = kernel_dtype in (
+        dictionary.compute_dtype,
+        dictionary.variable_dtype,
+    )
+    return kernel_is_whole and code_dtype == dictionary.compute_dtype
+
+
+def decode_sparsely(decoder: keras.Model, code: SparseCode) -> Tensor:
+    """Return the reconstruction of a sparse code."""
+    dictionary, *rest = _layers(decoder)
+    x = dictionary.decode(code)
+    for layer in rest:
+        x = layer(x)
+    return x
+
+
+def _layers(model: keras.Model) -> list[keras.layers.Layer]:
+    return [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
+
+
+def expand_sample_weight(sample_weight: Tensor | None, target: Tensor) -> Tensor | None:
+    """Return sample weights in a shape that a loss broadcasts against its values.
+
+    Keras would broadcast `(batch,)` against the last axis but one of an image.
+
+    Args:
+        sample_weight: None, or a tensor of shape `(batch,)`, `(batch, 1)`, or that of
+            the target without its last axis.
+        target: Tensor of shape `(batch, *input_shape)`.
+    """
+    if sample_weight is None or tuple(sample_weight.shape[1:]) not in ((), (1,)):
+        return sample_weight
+    return ops.reshape(sample_weight, (-1, *(1,) * (len(target.shape) - 2)))
+
+
+class AutoencoderStep:
+    """A training or test step, as `keras_sae.layers.Sparsity.auxiliary_losses` sees it.
+
+    Further decodings run as at inference, so that batch normalization counts a batch
+    once.
+
+    Args:
+        model: The `keras_sae.models.Autoencoder`.
+        activations: Those of the layer that computes the code.
+        target: What is reconstructed.
+        sample_weight: Sample weights of the step, or None.
+        reconstruction: The reconstruction from the whole code.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        activations: Activations,
+        target: Tensor,
+        sample_weight: Tensor | None,
+        reconstruction: Tensor,
+    ) -> None:
+        self.model = model
+        self.activations = activations
+        self.target = target
+        self.sample_weight = expand_sample_weight(sample_weight, target)
+        self.reconstruction = reconstruction
+        self.code = activations.code
+        self.steps_since_active = activations.layer.steps_since_active
+
+    def pre_activations(self) -> Tensor:
+        """Return the pre-activations of the code, of shape `(batch, units)`."""
+        return self.activations.pre_activations()
+
+    def top_pre_activations(self, units: Tensor, k: int) -> SparseCode | None:
+        """Return the `k` largest pre-activations per sample among some units."""
+        top = self.activations.top_pre_activations
+        return None if top is None else top(units, k)
+
+    def decode(self, code: Tensor | SparseCode) -> Tensor:
+        """Return the reconstruction of a code."""
+        decoder = self.model.decoder
+        if isinstance(code, SparseCode):
+            if decodes_sparsely(decoder, code):
+                return decode_sparsely(decoder, code)
+            code = code.to_dense(self.code.shape[-1])
+        return decoder(code, training=False)
+
+    def decode_units(self, keep: Tensor) -> Tensor:
+        """Return the reconstruction from the units where `keep` is True."""
+        sparse_code = self.activations.sparse_code
+        if sparse_code is not None:
+            return self.decode(sparse_code.mask(keep))
+        return self.decode(ops.where(keep, self.code, ops.zeros_like(self.code)))
+
+    def decode_with_frozen_decoder(self, code: Tensor) -> Tensor:
+        """Return the reconstruction of `code` without a gradient to the decoder."""
+        decoder = self.model.decoder
+        trainable = [ops.stop_gradient(v) for v in decoder.trainable_variables]
+        others = [ops.convert_to_tensor(v) for v in decoder.non_trainable_variables]
+        return decoder.stateless_call(trainable, others, code, training=False)[0]
+
+    def data_loss(self, reconstruction: Tensor) -> Tensor:
+        """Return the compiled loss of a reconstruction, `"mse"` if not compiled."""
+        loss = self.model._compile_loss or keras.losses.MeanSquaredError()
+        # Keras divides a loss by the number of replicas.
+        scale = replicas(self.model)
+        return scale * loss(self.target, reconstruction, self.sample_weight)
