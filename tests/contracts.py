@@ -237,7 +237,7 @@ EXEMPT = {
     "keras_sae.evaluation.RandomEncoder": _BASELINE,
     "keras_sae.evaluation.Identity": _BASELINE,
     "keras_sae.datasets.Superposition": "data, no Keras object",
-    "keras_sae.layers.Weighted": "what layers with a penalty are made from",
+    "keras_sae.layers.Sparsity": "the base class of the sparsities",
     "keras_sae.wrappers.SparseAutoencoder": "scikit-learn's own checks hold it",
     "keras_sae.models.Level": "a view of a model's own layers, never saved",
     "keras_sae.tuning.FailedTrialsError": "an exception",

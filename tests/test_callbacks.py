@@ -51,7 +51,7 @@ def test_warmup_leaves_the_full_weight_behind():
     model.fit(X, epochs=2, verbose=0, callbacks=[callbacks.SparsityWarmup(1)])
     penalty = model.sparse_layers[0].sparsity
     assert isinstance(penalty, ActivityPenalty)
-    assert float(penalty.scale) == 1.0
+    assert float(penalty.coefficient) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_revived_units_fire_again(sparsity):
     model = _model(sparsity, units=8)
     _kill(model, [0, 3])
     if isinstance(sparsity, layers.JumpReLU | layers.Gated):
-        for own, _ in model.sparse_layers[0].sparsity.starts():
+        for own, _ in model.sparse_layers[0].sparsity.per_unit_state():
             values = to_numpy(own).copy()
             values[[0, 3]] = 1e3 if isinstance(sparsity, layers.JumpReLU) else -1e3
             own.assign(values)
@@ -233,8 +233,8 @@ def test_l0_ends_at_its_target(digits, sparsity, target):
     code = model.encode(digits)
     active = code.sum(axis=1).mean() if name == "expected_l0" else metrics.l0(code)
     assert active == pytest.approx(target, rel=0.05)
-    penalties = [x for x in model._flatten_layers() if isinstance(x, layers.Weighted)]
-    scale = [float(to_numpy(x.scale)) for x in penalties]
+    penalties = [x for x in model._flatten_layers() if isinstance(x, layers.Sparsity)]
+    scale = [float(to_numpy(x.coefficient)) for x in penalties]
     ended = 0 if penalties[0].lasting else fit.history["sparsity_scale"][-1]
     assert scale[0] == pytest.approx(ended)
 
@@ -290,7 +290,7 @@ def test_what_pushes_both_ways_is_not_saved(digits, tmp_path):
     assert np.abs(history["sparsity_scale"]).min() > 0
     for epoch in (1, 2, 3):
         saved = keras.saving.load_model(tmp_path / f"{epoch}.keras")
-        assert float(to_numpy(saved.sparse_layers[-1].sparsity.scale)) == 0
+        assert float(to_numpy(saved.sparse_layers[-1].sparsity.coefficient)) == 0
 
 
 def test_a_target_that_is_missed_is_not_passed_over(digits):

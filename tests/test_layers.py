@@ -160,7 +160,7 @@ def test_scale_weighs_the_penalty(x):
     layer = layers.SparseDense(5, sparsity=L1(0.1))
     layer(x)
     full = total(layer.losses)
-    layer.sparsity.scale.assign(0.25)
+    layer.sparsity.coefficient.assign(0.25)
     layer(x)
     assert total(layer.losses[-1:]) == pytest.approx(full / 4, rel=1e-6)
 

@@ -171,14 +171,21 @@ def kernel_gradient(code: SparseCode, x: Tensor, units: int) -> Tensor:
     # XLA adds to an array in place and is three times as fast in a loop. TensorFlow
     # copies the array in each iteration and is twice as fast without one.
     if keras.backend.backend() == "jax":
+        return _kernel_gradient_in_a_loop(code, x, units)
+    return _kernel_gradient_at_once(code, x, units)
 
-        def add(j: Tensor, total: Tensor) -> Tensor:
-            values, indices, rows = _column(code, j)
-            part = ops.cast(values[:, None] * _take_rows(x, rows), total.dtype)
-            return ops.scatter_update(total, indices[:, None], part, reduction="add")
 
-        total = ops.zeros((units, x.shape[1]), dtype="float32")
-        return ops.cast(ops.fori_loop(0, code.values.shape[1], add, total), x.dtype)
+def _kernel_gradient_in_a_loop(code: SparseCode, x: Tensor, units: int) -> Tensor:
+    def add(j: Tensor, total: Tensor) -> Tensor:
+        values, indices, rows = _column(code, j)
+        part = ops.cast(values[:, None] * _take_rows(x, rows), total.dtype)
+        return ops.scatter_update(total, indices[:, None], part, reduction="add")
+
+    total = ops.zeros((units, x.shape[1]), dtype="float32")
+    return ops.cast(ops.fori_loop(0, code.values.shape[1], add, total), x.dtype)
+
+
+def _kernel_gradient_at_once(code: SparseCode, x: Tensor, units: int) -> Tensor:
     samples = x[:, None, :] if code.rows is None else ops.take(x, code.rows, axis=0)
     products = ops.reshape(code.values[:, :, None] * samples, (-1, x.shape[1]))
     return _sum_per_unit(products, ops.reshape(code.indices, (-1,)), units)

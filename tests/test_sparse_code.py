@@ -1,4 +1,4 @@
-"""The products that touch a code's entries alone, against their dense equals."""
+"""Tests of sparse codes and top-k selection against dense products."""
 
 import keras
 import numpy as np
@@ -9,12 +9,11 @@ from keras import ops
 from keras_sae import layers, models
 from keras_sae.layers import SparseDense
 from keras_sae.layers import aux_k as auxiliary
-from keras_sae.ops import sparse_code as _entries
-from keras_sae.ops import top_k as _top
+from keras_sae.ops import sparse_code, top_k
 from keras_sae.ops.sparse_code import SparseCode
 
 
-def entries_of(rng, shared: bool) -> tuple[SparseCode, np.ndarray]:
+def make_code(rng, shared: bool) -> tuple[SparseCode, np.ndarray]:
     """SparseCode, three a sample on average, and the code that they make."""
     code = np.zeros((6, 10), "float32")
     if shared:
@@ -35,46 +34,51 @@ shared = pytest.mark.parametrize("shared", [False, True], ids=["rows", "batch"])
 
 
 @shared
-def test_entries_make_their_code(rng, shared):
-    entries, code = entries_of(rng, shared)
-    np.testing.assert_array_equal(to_numpy(entries.dense(10)), code)
-    np.testing.assert_array_equal(to_numpy(entries.fired(10)) > 0, (code != 0).any(0))
+def test_to_dense_is_active_and_mask_equal_numpy(rng, shared):
+    entries, code = make_code(rng, shared)
+    np.testing.assert_array_equal(to_numpy(entries.to_dense(10)), code)
+    np.testing.assert_array_equal(
+        to_numpy(entries.is_active(10)) > 0, (code != 0).any(0)
+    )
     keep = np.arange(10) < 4
-    part = entries.where(ops.convert_to_tensor(keep))
-    np.testing.assert_array_equal(to_numpy(part.dense(10)), code * keep)
+    part = entries.mask(ops.convert_to_tensor(keep))
+    np.testing.assert_array_equal(to_numpy(part.to_dense(10)), code * keep)
 
 
 @shared
-@pytest.mark.parametrize("outer", [_entries._outer_one_by_one, _entries._outer_at_once])
-def test_outer_sum(rng, shared, outer):
-    entries, code = entries_of(rng, shared)
+@pytest.mark.parametrize(
+    "outer",
+    [sparse_code._kernel_gradient_in_a_loop, sparse_code._kernel_gradient_at_once],
+)
+def test_kernel_gradient_equals_dense_product(rng, shared, outer):
+    entries, code = make_code(rng, shared)
     x = rng.normal(size=(6, 4)).astype("float32")
     found = to_numpy(outer(entries, ops.convert_to_tensor(x), 10))
     np.testing.assert_allclose(found, code.T @ x, rtol=1e-5, atol=1e-6)
 
 
 @shared
-def test_decoded(rng, shared):
-    entries, code = entries_of(rng, shared)
+def test_decode_equals_dense_product(rng, shared):
+    entries, code = make_code(rng, shared)
     kernel = rng.normal(size=(10, 4)).astype("float32")
-    found = to_numpy(_entries.decoded(entries, ops.convert_to_tensor(kernel)))
+    found = to_numpy(sparse_code.decode(entries, ops.convert_to_tensor(kernel)))
     np.testing.assert_allclose(found, code @ kernel, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shift", [0, 10], ids=["even", "overflow"])
 @pytest.mark.parametrize("units", [30, 400])
-def test_largest_of_the_batch(rng, units, shift):
+def test_batch_top_k_selects_the_largest_of_the_batch(rng, units, shift):
     code = rng.normal(size=(12, units)).astype("float32")
     code[3] += shift  # more of this row than is looked at before everything is
-    assert not _top._is_narrow(400, 5)
+    assert not top_k._is_narrow(400, 5)
     values, columns, rows = (
-        to_numpy(v) for v in _top.largest(ops.convert_to_tensor(code), 5)
+        to_numpy(v) for v in top_k.batch_top_k(ops.convert_to_tensor(code), 5)
     )
     assert sorted(values.ravel()) == sorted(np.sort(code.ravel())[-60:])
     places = rows.astype(int), columns.astype(int)
     np.testing.assert_array_equal(code[places], values)
     assert len(set(zip(*(v.ravel() for v in places), strict=True))) == 60
-    least = float(_top.cut(ops.convert_to_tensor(code), 60, 5))
+    least = float(top_k.batch_threshold(ops.convert_to_tensor(code), 60, 5))
     assert (code > least).sum() == 60
 
 
@@ -99,14 +103,14 @@ SPARSITIES = {
 
 
 @pytest.mark.parametrize("name", SPARSITIES)
-def test_a_step_is_that_of_the_dense_products(name, rng, monkeypatch):
+def test_training_equals_training_with_dense_products(name, rng, monkeypatch):
     """Three steps of SGD with all gradients, by entries and by dense products."""
     x = rng.normal(size=(32, 3, 4)).astype("float32")
     calls = []
-    decoded = layers.UnitNormDense.from_entries
+    decoded = layers.UnitNormDense.decode
     monkeypatch.setattr(
         layers.UnitNormDense,
-        "from_entries",
+        "decode",
         lambda self, entries: calls.append(1) or decoded(self, entries),
     )
 
@@ -123,14 +127,14 @@ def test_a_step_is_that_of_the_dense_products(name, rng, monkeypatch):
         logs = [model.train_on_batch(x, return_dict=True) for _ in range(3)]
         return weights_of(model), logs[-1]
 
-    monkeypatch.setattr(auxiliary, "_ROWS", 1000)  # by entries, however many
+    monkeypatch.setattr(auxiliary, "_MAX_ROWS", 1000)  # by entries, however many
     in_dense_products = layers.AuxK._code
     with monkeypatch.context() as patch:
         patch.delattr(layers.AuxK, "_code")
         sparse, logs = trained()
     assert bool(calls) is ("tied" not in name)
     assert layers.AuxK._code is in_dense_products
-    monkeypatch.setattr(SparseDense, "_entries", lambda *_: None)
+    monkeypatch.setattr(SparseDense, "_sparse_activations", lambda *_: None)
     calls.clear()
     by_products, dense_logs = trained()
     assert not calls
@@ -150,7 +154,7 @@ def test_a_dead_unit_whose_pre_activation_is_zero_is_revived_too():
     def bias(by_entries):
         with pytest.MonkeyPatch.context() as patch:
             if not by_entries:
-                patch.setattr(SparseDense, "_entries", lambda *_: None)
+                patch.setattr(SparseDense, "_sparse_activations", lambda *_: None)
             keras.utils.set_random_seed(0)
             sparsity = layers.TopK(1, auxiliary=layers.AuxK(8, dead_after=1))
             model = models.shallow((6,), 8, sparsity, centering=False)
@@ -209,9 +213,12 @@ def test_a_layer_that_is_used_twice_is_applied_twice(rng):
 
 
 @shared
-@pytest.mark.parametrize("outer", [_entries._outer_one_by_one, _entries._outer_at_once])
+@pytest.mark.parametrize(
+    "outer",
+    [sparse_code._kernel_gradient_in_a_loop, sparse_code._kernel_gradient_at_once],
+)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_sums_in_half_precision_do_not_stand_still(outer, dtype, shared):
+def test_sums_in_half_precision_are_exact(outer, dtype, shared):
     """Four thousand ones: above 256 and 2,048 one more is less than a rounding."""
     n = 4096
     ones = ops.ones((n, 1), dtype=dtype)
@@ -219,16 +226,16 @@ def test_sums_in_half_precision_do_not_stand_still(outer, dtype, shared):
     rows = ops.cast(ops.arange(n)[:, None], "int32") if shared else None
     total = outer(SparseCode(ones, zero, rows), ops.ones((n, 2), dtype=dtype), 3)
     np.testing.assert_array_equal(to_numpy(ops.cast(total, "float32"))[0], [n, n])
-    bias = _entries._sum_by(ones, zero, 3)
+    bias = sparse_code._sum_per_unit(ones, zero, 3)
     assert float(to_numpy(ops.cast(bias, "float32"))[0]) == n
     wide = SparseCode(ops.ones((1, n), dtype=dtype), ops.zeros((1, n), dtype="int32"))
     kernel = ops.ones((3, 2), dtype=dtype)
-    decoded = to_numpy(ops.cast(_entries.decoded(wide, kernel), "float32"))
+    decoded = to_numpy(ops.cast(sparse_code.decode(wide, kernel), "float32"))
     np.testing.assert_array_equal(decoded, [[n, n]])
 
 
 @pytest.mark.parametrize("name", SPARSITIES)
-def test_unit_rows_change_where_the_kernel_lies_alone(name, rng):
+def test_transposed_kernel_does_not_change_the_results(name, rng):
     x = rng.normal(size=(32, 12)).astype("float32")
 
     def trained(transposed_kernel):
@@ -276,7 +283,7 @@ def test_the_gradient_reaches_what_lies_before_the_code(rng):
     def kernel(by_entries):
         with pytest.MonkeyPatch.context() as patch:
             if not by_entries:
-                patch.setattr(SparseDense, "_entries", lambda *_: None)
+                patch.setattr(SparseDense, "_sparse_activations", lambda *_: None)
             keras.utils.set_random_seed(0)
             model = models.deep((12,), (10, 20), layers.TopK(3))
             model.compile(keras.optimizers.SGD(0.5))
