@@ -470,7 +470,7 @@ def test_bad_k(kind, bad):
 
 @pytest.mark.parametrize("kind", [layers.TopK, layers.BatchTopK])
 def test_k_above_the_width(kind):
-    with pytest.raises(ValueError, match="k=33 for units=32"):
+    with pytest.raises(ValueError, match="k=33, units=32"):
         models.shallow((12,), 32, kind(33))
 
 
@@ -484,9 +484,9 @@ def test_k_above_the_width(kind):
         (lambda: layers.Gated(float("inf")), "factor=inf"),
         (lambda: layers.LifetimeSparsity(0), "fraction=0"),
         (lambda: layers.BatchTopK(4, momentum=1), "momentum=1"),
-        (lambda: layers.TopK(4, initial_k=4), "initial_k=4 with k=4"),
+        (lambda: layers.TopK(4, initial_k=4), "initial_k=4, k=4"),
         (lambda: layers.TopK(4, auxiliary="yes"), "auxiliary='yes'"),
-        (lambda: layers.AuxK(k_aux=0), "units=0"),
+        (lambda: layers.AuxK(k_aux=0), "k_aux=0"),
         (lambda: layers.Matryoshka(widths=(8, 4)), r"widths=\(8, 4\)"),
         (lambda: layers.Matryoshka(widths=()), r"widths=\(\)"),
         (lambda: layers.Matryoshka("l1"), "sparsity='l1'"),
@@ -494,7 +494,7 @@ def test_k_above_the_width(kind):
             lambda: models.shallow(
                 (12,), 32, layers.Matryoshka(layers.TopK(4), widths=(64,))
             ),
-            r"widths=\(64,\) for units=32",
+            r"widths=\(64,\), units=32",
         ),
         (lambda: models.deep((12,), (8, 4), ["gated", None]), "innermost"),
     ],

@@ -117,7 +117,7 @@ def test_names_configs_and_objects_mean_the_same(x):
 
 @pytest.mark.parametrize("activation", ["relu", "linear", "softplus", "gelu", "elu"])
 def test_kl_on_an_unbounded_activation_is_refused(activation):
-    with pytest.raises(ValueError, match="needs an activation with bounds") as error:
+    with pytest.raises(ValueError, match="needs a bounded activation") as error:
         layers.SparseDense(5, activation, "kl")
     message = str(error.value)
     assert f"activation={activation!r}" in message
@@ -216,12 +216,12 @@ def test_an_unknown_sparsity_names_the_nearest(name, nearest):
 
 @pytest.mark.parametrize("sparsity", [3, L1, [L1(0.1)]])
 def test_a_thing_that_is_no_sparsity(sparsity):
-    with pytest.raises(ValueError, match="`sparsity` must be a regularizer"):
+    with pytest.raises(ValueError, match="`sparsity` must be a `keras_sae.layers.Sparsity`"):
         layers.SparseDense(5, sparsity=sparsity)
 
 
 def test_unknown_width_is_refused():
-    with pytest.raises(ValueError, match=r"last dimension.*\(None, None\)"):
+    with pytest.raises(ValueError, match=r"last axis.*\(None, None\)"):
         layers.SparseDense(5).build((None, None))
 
 

@@ -7,8 +7,7 @@ from helpers import matrix, to_numpy, weights_of
 from keras import ops
 
 from keras_sae import layers, models
-from keras_sae.layers import SparseDense
-from keras_sae.layers import aux_k as auxiliary
+from keras_sae.layers import SparseDense, aux_k
 from keras_sae.ops import sparse_code, top_k
 from keras_sae.ops.sparse_code import SparseCode
 
@@ -127,13 +126,11 @@ def test_training_equals_training_with_dense_products(name, rng, monkeypatch):
         logs = [model.train_on_batch(x, return_dict=True) for _ in range(3)]
         return weights_of(model), logs[-1]
 
-    monkeypatch.setattr(auxiliary, "_MAX_ROWS", 1000)  # by entries, however many
-    in_dense_products = layers.AuxK._code
+    monkeypatch.setattr(aux_k, "_MAX_ROWS", 1000)  # always sparse
     with monkeypatch.context() as patch:
-        patch.delattr(layers.AuxK, "_code")
+        patch.delattr(layers.AuxK, "_dense_code")
         sparse, logs = trained()
     assert bool(calls) is ("tied" not in name)
-    assert layers.AuxK._code is in_dense_products
     monkeypatch.setattr(SparseDense, "_sparse_activations", lambda *_: None)
     calls.clear()
     by_products, dense_logs = trained()

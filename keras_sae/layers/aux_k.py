@@ -97,16 +97,19 @@ class AuxK:
             sparse_code = step.top_pre_activations(dead, k)
             if sparse_code is not None:
                 return step.decode(sparse_code) - step.decode(sparse_code.empty())
+        code = self._dense_code(step, dead, k)
+        empty = ops.stop_gradient(ops.zeros_like(code[:1]))
+        return step.decode(code) - step.decode(empty)
+
+    def _dense_code(self, step: Step, dead: Tensor, k: int) -> Tensor:
+        """Return the `k` largest pre-activations of dead units as a dense code."""
         values = ops.cast(step.pre_activations(), "float32")
         candidates = ops.where(dead, ops.stop_gradient(values), -1e30)
         # By a threshold: XLA cannot compile the gradient of a `top_k` inside a
         # conditional on TensorFlow.
         threshold = ops.min(ops.top_k(candidates, k)[0], axis=-1, keepdims=True)
         selected = ops.logical_and(dead, candidates >= threshold)
-        code = ops.where(selected, values, 0.0)
-        return step.decode(code) - step.decode(
-            ops.stop_gradient(ops.zeros_like(code[:1]))
-        )
+        return ops.where(selected, values, 0.0)
 
     def get_config(self) -> Config:
         """Return the constructor's arguments."""
