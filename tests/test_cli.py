@@ -1,4 +1,4 @@
-"""`keras-sae compare`, `train` and `export`: files, messages, errors and repeatability."""
+"""`keras-sae compare`, `train` and `export`: files, messages and errors."""
 
 import contextlib
 import json

@@ -1,15 +1,15 @@
-"""Formats of Keras's own: ONNX and LiteRT, each run in its own runtime."""
+"""Export to ONNX and LiteRT by Keras, each run in its own runtime."""
 
 import numpy as np
 import pytest
 from helpers import tensorflow_only
 from serving import artifacts
 
-# Keras converts to both by way of TensorFlow.
+# Keras converts to both formats through TensorFlow.
 pytestmark = tensorflow_only
 
 FAMILIES = ["l1", "top_k", "kl_tied", "convolutional", "variational", "classifier"]
-# What penalties, noise and divergences are made of.
+# Operations of penalties, noise and divergences.
 TRAINING = {"abs", "log", "exp", "expm1", "randomuniform", "randomnormal"}
 
 
@@ -21,10 +21,10 @@ def _assert_close(got, expected) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
-# tf2onnx asks NumPy for what it no longer has; Keras mends it after the import.
+# tf2onnx uses a removed name of NumPy; Keras repairs this after the import.
 @pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_onnx(family, tmp_path):
+def test_onnx_model_gives_the_predictions_of_keras(family, tmp_path):
     onnx = pytest.importorskip("onnx", reason="needs keras-sae[onnx]")
     pytest.importorskip("tf2onnx", reason="needs keras-sae[onnx]")
     runtime = pytest.importorskip("onnxruntime", reason="needs keras-sae[onnx]")
@@ -40,7 +40,7 @@ def test_onnx(family, tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_litert(family, tmp_path):
+def test_litert_model_gives_the_predictions_of_keras(family, tmp_path):
     runtime = pytest.importorskip(
         "ai_edge_litert.interpreter", reason="needs keras-sae[litert]"
     )
@@ -61,13 +61,13 @@ def test_litert(family, tmp_path):
         _assert_close(got, model.predict_on_batch(x))
 
 
-def test_another_format_leaves_the_model_as_it_was(tmp_path):
+def test_export_to_another_format_leaves_the_model_unchanged(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="needs keras-sae[litert]")
     model = artifacts.make("l1")
     model.export(str(tmp_path / "model.tflite"), format="litert", verbose=False)
     assert model.losses == []
 
 
-def test_an_unknown_format(tmp_path):
+def test_unknown_format_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="Unrecognized format=onx"):
         artifacts.make("l1").export(tmp_path / "model", format="onx")

@@ -1,8 +1,8 @@
-"""Data for autoencoders: any TFDS set of images, two of them embedded.
+"""Data for autoencoders: image datasets from TFDS, two of them embedded.
 
-`"digits"` and `"natural_patches"` are TensorFlow Datasets (TFDS) builders whose
-source is what scikit-learn ships, so they need no network. They are prepared on
-first use and cached like any other TFDS set.
+`"digits"` and `"natural_patches"` are builders of TensorFlow Datasets (TFDS) that read
+images shipped with scikit-learn, so they need no network. They are prepared on first
+use and cached like any other TFDS dataset.
 """
 
 from keras_sae.datasets.loading import load as load

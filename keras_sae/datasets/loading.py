@@ -1,21 +1,30 @@
-"""Datasets as NumPy arrays and as `tf.data` pipelines that are ready for `fit`."""
+"""Load datasets of images as NumPy arrays or as `tf.data` pipelines."""
 
-import numbers
+import contextlib
+import difflib
+import importlib
 import os
+import random
+import sys
+import urllib.error
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_sae.datasets.features import count, image_key, label_key
-from keras_sae.datasets.preparing import prepared_builder
+from keras_sae.utils.validation import positive_integer
 
 if TYPE_CHECKING:
     import tensorflow as tf
     from tensorflow_datasets.core import DatasetBuilder
+    from tensorflow_datasets.core.dataset_info import DatasetInfo
+
+EMBEDDED = ("digits", "natural_patches")
+_DEFAULT_FOLDER = os.path.join("~", "tensorflow_datasets")  # the default of TFDS
+_PROBE_SECONDS = 5
+_READING_BATCH = 1024
 
 Arrays = tuple[np.ndarray, np.ndarray | None]
-
-_READING_BATCH = 1024
 
 
 def load_data(
@@ -25,46 +34,46 @@ def load_data(
     download: bool = False,
     **builder_kwargs: Any,
 ) -> tuple[Arrays, Arrays]:
-    """Loads a dataset of images as NumPy arrays, as `keras.datasets` does.
+    """Load a dataset of images as NumPy arrays, like `keras.datasets`.
 
-    `x = image / max` for images stored as integers, `max` being the largest
-    value of their type; images stored as floats are taken as they are.
+    Images stored as integers are divided by the largest value of their type. Images
+    stored as floats are returned as they are.
 
-    - `"digits"`: 1,797 handwritten digits of 8x8 pixels, 1,437 to train and 360
-      to test, stratified, always the same.
-    - `"natural_patches"`: grey patches of two photographs, without labels. Takes
-      `patch_size=8` (pixels, at most 53), `num_patches=10_000` (to train; a fifth
-      as many to test, from separate parts of the photographs) and `whitening`:
-      `"classic"` (each patch's mean removed, clipped at 3 standard deviations,
-      mapped to [0.1, 0.9]), `"zca"` (pixels uncorrelated, of mean 0 and variance
-      1: **not** in [0, 1], give the model a linear output) or None.
-    - Any other name goes to TensorFlow Datasets as it is: `"mnist"`,
+    - `"digits"`: 1,797 handwritten digits of 8x8 pixels. The split into 1,437 training
+      and 360 test samples is stratified and always the same.
+    - `"natural_patches"`: grey patches of two photographs, without labels. Its
+      arguments are `patch_size=8` (pixels, at most 53), `num_patches=10_000` (training
+      patches; there are a fifth as many test patches, from other parts of the
+      photographs) and `whitening`. `"classic"` removes the mean of each patch, clips at
+      3 standard deviations and maps to [0.1, 0.9]. `"zca"` makes pixels uncorrelated
+      with mean 0 and variance 1, so they are not in [0, 1] and need a linear output.
+      None keeps the raw intensities.
+    - Any other name is one of TensorFlow Datasets (TFDS): `"mnist"`,
       `"fashion_mnist"`, ...
 
-    The two embedded sets need no network. They are prepared on first use in
-    `data_dir`, else in the folder of the environment variable `TFDS_DATA_DIR`,
-    else (also where that folder cannot be written) in TFDS's own default,
-    `~/tensorflow_datasets`.
+    The two embedded datasets need no network. They are prepared on first use in
+    `data_dir`, or else in the folder that the environment variable `TFDS_DATA_DIR`
+    names, or else, also if that folder cannot be written, in `~/tensorflow_datasets`.
 
     Args:
-        name: `"digits"`, `"natural_patches"`, or a name that TFDS knows.
-        data_dir: Folder of prepared TFDS sets. None for `TFDS_DATA_DIR` or else
-            TFDS's default.
-        download: Whether TFDS may download and prepare a set that is not.
-        **builder_kwargs: Arguments of the TFDS builder, as `patch_size` above.
+        name: `"digits"`, `"natural_patches"`, or a name in TFDS.
+        data_dir: Folder of prepared TFDS datasets. Defaults to `TFDS_DATA_DIR`, or
+            else to the default of TFDS.
+        download: Whether TFDS may download and prepare a missing dataset.
+        **builder_kwargs: Arguments of the TFDS builder, such as `patch_size` above.
 
     Returns:
-        `(x_train, y_train), (x_test, y_test)`. x: float32 of shape
-        `(n, height, width, channels)`, in [0, 1]; y: int64 of shape `(n,)`, or
-        None where the set has no class labels.
+        `(x_train, y_train), (x_test, y_test)`. `x` is float32 of shape
+        `(samples, height, width, channels)`, in [0, 1]. `y` is int64 of shape
+        `(samples,)`, or None if the dataset has no class labels.
 
     Raises:
-        ValueError: the dataset is unknown, not prepared and not to be
-            downloaded, has no image of one fixed size or no train and test
-            splits; `data_dir` cannot be written; or a builder's argument is wrong.
+        ValueError: The dataset is unknown, is not prepared and may not be downloaded,
+            has no images of one fixed size or no train and test splits; `data_dir`
+            cannot be written; or an argument of the builder is wrong.
 
     Reference:
-        TensorFlow Datasets; `keras.datasets`.
+        [TensorFlow Datasets](https://www.tensorflow.org/datasets)
 
     Example:
 
@@ -73,12 +82,12 @@ def load_data(
     >>> x_train.shape, y_train.shape, x_test.shape
     ((1437, 8, 8, 1), (1437,), (360, 8, 8, 1))
     """
-    builder = prepared_builder(name, data_dir, download, **builder_kwargs)
+    builder = _prepared_builder(name, data_dir, download, builder_kwargs)
     missing = {"train", "test"} - set(builder.info.splits)
     if missing:
         raise ValueError(
             f"The dataset {name!r} has no {sorted(missing)} split, only "
-            f"{sorted(builder.info.splits)}. Take those with `load`."
+            f"{sorted(builder.info.splits)}. Load these with `load`."
         )
     return _arrays(builder, "train"), _arrays(builder, "test")
 
@@ -95,36 +104,36 @@ def load(
     download: bool = False,
     **builder_kwargs: Any,
 ) -> "tf.data.Dataset":
-    """Loads a split as a batched `tf.data.Dataset`, ready for `fit`.
+    """Load a split as a batched `tf.data.Dataset`, ready for `fit`.
 
-    The set is read once and kept in memory as it is stored, shuffled whole anew
-    in each epoch, batched, and only then converted, a batch at a time. The last
-    batch may be smaller. For the values of x see `load_data`.
+    The split is read once and cached in memory as it is stored. Each epoch shuffles all
+    of it anew, and converts it to float32 batch by batch. The last batch may be
+    smaller. `load_data` describes the datasets and the values of `x`.
 
     Args:
-        name: `"digits"`, `"natural_patches"`, or a name that TFDS knows.
-        split: A split or a part of one, as `"train"`, `"test"`, `"train[:80%]"`.
-        batch_size: Samples a batch, at most as many as the split has.
-        shuffle: Whether to shuffle. None shuffles what begins with `"train"`.
-        as_supervised: Whether to give `(x, label)` in place of x.
-        data_dir: Folder of prepared TFDS sets. None for `TFDS_DATA_DIR` or else
-            TFDS's default.
-        seed: Seed of the order. None for TensorFlow's global seed, which
+        name: `"digits"`, `"natural_patches"`, or a name in TFDS.
+        split: A split or a part of one, such as `"train"`, `"test"`, `"train[:80%]"`.
+        batch_size: Samples per batch, at most the number of samples in the split.
+        shuffle: Whether to shuffle. None shuffles splits that begin with `"train"`.
+        as_supervised: Whether to return `(x, label)` instead of `x`.
+        data_dir: Folder of prepared TFDS datasets. Defaults to `TFDS_DATA_DIR`, or
+            else to the default of TFDS.
+        seed: Random seed of the order. None uses the global seed of TensorFlow, which
             `keras.utils.set_random_seed` sets.
-        download: Whether TFDS may download and prepare a set that is not.
+        download: Whether TFDS may download and prepare a missing dataset.
         **builder_kwargs: Arguments of the TFDS builder, see `load_data`.
 
     Returns:
-        A `tf.data.Dataset` of known length. x: float32 of shape
-        `(batch, height, width, channels)`; label: int64 of shape `(batch,)`.
+        A `tf.data.Dataset` of known length. `x` is float32 of shape
+        `(batch, height, width, channels)`, `label` int64 of shape `(batch,)`.
 
     Raises:
-        ValueError: as in `load_data`; or `split` is unknown or empty;
-            `batch_size` is not a positive integer or exceeds the split; labels
-            are asked for and there are none.
+        ValueError: As in `load_data`; or `split` is unknown or empty, `batch_size` is
+            not a positive integer or exceeds the split, or `as_supervised` asks for
+            labels that the dataset does not have.
 
     Reference:
-        https://www.tensorflow.org/datasets/splits for the grammar of `split`.
+        [Splits in TFDS](https://www.tensorflow.org/datasets/splits)
 
     Example:
 
@@ -134,23 +143,186 @@ def load(
     >>> len(ds), tuple(x.shape), tuple(label.shape)
     (15, (100, 8, 8, 1), (100,))
     """
-    _check_batch_size(batch_size)
-    builder = prepared_builder(name, data_dir, download, **builder_kwargs)
-    samples = count(builder, split)
+    batch_size = positive_integer("batch_size", batch_size)
+    builder = _prepared_builder(name, data_dir, download, builder_kwargs)
+    splits = builder.info.splits
+    available = ", ".join(f"{key!r} ({splits[key].num_examples})" for key in splits)
+    try:
+        samples = int(splits[str(split)].num_examples)
+    except (AssertionError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"Unknown `split` of the dataset {name!r}. Expected one of {available}, or "
+            f"a part such as 'train[:80%]'. Received: split={split!r}."
+        ) from error
+    if samples < 1:
+        raise ValueError(
+            f"The `split` is empty. Received: split={split!r}. Expected a part of "
+            f"{available} that has samples."
+        )
     if batch_size > samples:
         raise ValueError(
-            f"`batch_size` is larger than the split {split!r} of {name!r}, which has "
-            f"{samples} samples. Received: batch_size={batch_size}. "
-            f"Give at most {samples}."
+            f"`batch_size` must not exceed the {samples} samples of the split "
+            f"{split!r} of {name!r}. Received: batch_size={batch_size}."
         )
     examples = _read(builder, split, as_supervised).cache()
     if split.startswith("train") if shuffle is None else shuffle:
         examples = examples.shuffle(samples, seed=seed)
-    return _batches(examples, int(batch_size))
+    return _batches(examples, batch_size)
+
+
+def _prepared_builder(
+    name: str,
+    data_dir: str | os.PathLike[str] | None,
+    download: bool,
+    builder_kwargs: dict[str, Any],
+) -> "DatasetBuilder":
+    """Return the TFDS builder of a dataset that is ready to be read."""
+    if not isinstance(name, str):
+        raise ValueError(
+            f"`name` must be the name of a dataset, a string. Received: name={name!r}."
+        )
+    # TFDS reads the variable only once, when it is imported.
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or None
+    if folder is not None:
+        folder = os.path.expanduser(os.fspath(folder))
+    if name not in EMBEDDED:
+        return _tfds_builder(name, folder, download, builder_kwargs)
+    module = f"{__package__}.{name}.{name}_dataset_builder"
+    create = importlib.import_module(module).Builder
+    default = None if data_dir else os.path.expanduser(_DEFAULT_FOLDER)
+    folders = [path for path in (folder, default) if path is not None]
+    for path in folders:
+        builder = create(data_dir=path, **builder_kwargs)
+        if _is_prepared(builder):
+            return builder
+    causes = []
+    for path in folders:
+        try:
+            _prepare(create(data_dir=path, **builder_kwargs))
+        except OSError as error:
+            causes.append(error)
+        else:
+            # A new builder also reads the metadata that another process has written.
+            return create(data_dir=path, **builder_kwargs)
+    raise ValueError(
+        f"The dataset {name!r} is prepared on first use, and no folder for it can be "
+        f"written. Tried: {', '.join(folders)}. Pass a folder that can be written as "
+        f"`data_dir`, or set TFDS_DATA_DIR. Received: data_dir={data_dir!r}."
+    ) from causes[0]
+
+
+def _tfds_builder(
+    name: str, folder: str | None, download: bool, builder_kwargs: dict[str, Any]
+) -> "DatasetBuilder":
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=folder, **builder_kwargs)
+    except tfds.core.DatasetNotFoundError:
+        # Listing community datasets would use the network.
+        known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"Unknown dataset: name={name!r}. {hint}Expected one of {EMBEDDED}, or a "
+            "name of `tfds.list_builders()`."
+        ) from None
+    except (AssertionError, ValueError) as error:
+        raise ValueError(
+            f"TFDS cannot open the dataset `name`. Expected {EMBEDDED} or "
+            "'dataset[/config][:version]' of TFDS. "
+            f"Received: name={name!r}, with {builder_kwargs}."
+        ) from error
+    if _is_prepared(builder):
+        return builder
+    if not download:
+        root = os.fspath(builder.data_dir_root)
+        options = f", builder_kwargs={builder_kwargs!r}" if builder_kwargs else ""
+        raise ValueError(
+            f"The dataset {name!r} is not prepared: {builder.data_dir} does not exist. "
+            "Pass `download=True`, or on a machine with a network run\n"
+            '    python -c "import tensorflow_datasets as tfds; '
+            f'tfds.load({name!r}, data_dir={root!r}{options})"\n'
+            "If it is prepared elsewhere, pass that folder as `data_dir` or set "
+            "TFDS_DATA_DIR."
+        )
+    # Without a network, TFDS would retry for minutes.
+    for url in list(builder.url_infos)[:1]:
+        request = urllib.request.Request(url, method="HEAD")
+        try:
+            urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
+        except urllib.error.HTTPError:
+            break  # the server answers, and TFDS knows what to request
+        except OSError as error:
+            raise ValueError(
+                f"The dataset {name!r} is not prepared in {builder.data_dir} and "
+                f"cannot be downloaded: {url} does not answer ({error}). Prepare it on "
+                "a machine with a network and copy the folder, or pass its `data_dir`."
+            ) from error
+    _prepare(builder)
+    return builder
+
+
+def _is_prepared(builder: "DatasetBuilder") -> bool:
+    # `builder.is_prepared()` logs a warning if the dataset is not prepared.
+    return bool((builder.data_path / "dataset_info.json").exists())
+
+
+def _prepare(builder: "DatasetBuilder") -> None:
+    """Prepare a dataset in a temporary folder, which TFDS renames when it is complete.
+
+    TFDS draws the name of that folder from Python's global generator. With equal seeds,
+    two processes would write to the same folder, so the generator gets a new seed for
+    this time. Afterwards it has its old state, whether or not data were prepared.
+    """
+    state = random.getstate()
+    random.seed()
+    try:
+        # TFDS prints to standard output, which belongs to the results of the caller.
+        with contextlib.redirect_stdout(sys.stderr):
+            builder.download_and_prepare()
+    except OSError:
+        if not _is_prepared(builder):  # by another process, which was faster
+            raise
+    finally:
+        random.setstate(state)
+
+
+def _image_key(info: "DatasetInfo") -> str:
+    """Return the feature that holds the image: the supervised input if it is one."""
+    import tensorflow_datasets as tfds
+
+    features = info.features
+    items = features.items() if isinstance(features, tfds.features.FeaturesDict) else ()
+    images = [key for key, value in items if isinstance(value, tfds.features.Image)]
+    if not images:
+        raise ValueError(
+            f"The dataset {info.name!r} has no images. Expected a feature of "
+            f"`tfds.features.Image`. Received: {features}."
+        )
+    preferred = (*(info.supervised_keys or ()), "image")
+    key = next((key for key in preferred if key in images), images[0])
+    if None in features[key].shape:
+        raise ValueError(
+            f"The images of {info.name!r} differ in size: their shape is "
+            f"{features[key].shape}. Expected one height and width. Resize them with "
+            "`tf.image.resize` and pass arrays to the model."
+        )
+    return key
+
+
+def _label_key(info: "DatasetInfo") -> str | None:
+    """Return the supervised target if it is one integer per sample."""
+    _, *targets = info.supervised_keys or (None,)
+    if not targets or not isinstance(targets[0], str):
+        return None
+    feature = info.features[targets[0]]
+    is_integer = np.issubdtype(feature.np_dtype, np.integer)
+    return targets[0] if is_integer and feature.shape == () else None
 
 
 def _arrays(builder: "DatasetBuilder", split: str) -> Arrays:
-    labelled = label_key(builder.info) is not None
+    labelled = _label_key(builder.info) is not None
     batches = _batches(_read(builder, split, labelled), _READING_BATCH)
     if not labelled:
         return np.concatenate(list(batches.as_numpy_iterator())), None
@@ -161,16 +333,16 @@ def _arrays(builder: "DatasetBuilder", split: str) -> Arrays:
 def _read(
     builder: "DatasetBuilder", split: str, as_supervised: bool
 ) -> "tf.data.Dataset":
-    """The examples of a split in a fixed order: image, or image and label."""
+    """Return the examples of a split in a fixed order: image, or image and label."""
     import tensorflow_datasets as tfds
 
-    image, label = image_key(builder.info), label_key(builder.info)
+    image, label = _image_key(builder.info), _label_key(builder.info)
     if as_supervised and label is None:
         raise ValueError(
-            f"`as_supervised` asks for labels and the dataset {builder.name!r} has no "
-            "class labels. Received: as_supervised=True. Leave it out."
+            f"`as_supervised` needs class labels, and the dataset {builder.name!r} has "
+            "none. Received: as_supervised=True. Leave it out."
         )
-    # `load` caches what it takes of an example; TFDS would cache all of it too.
+    # TFDS would cache whole examples; `load` caches only what it uses.
     config = tfds.ReadConfig(try_autocache=False)
     examples = builder.as_dataset(split, shuffle_files=False, read_config=config)
     if as_supervised:
@@ -179,10 +351,10 @@ def _read(
 
 
 def _batches(examples: "tf.data.Dataset", batch_size: int) -> "tf.data.Dataset":
-    """Batches first, so that the conversion runs on whole batches."""
+    """Batch the examples, and convert whole batches to float32 and int64."""
     import tensorflow as tf
 
-    def convert(image: Any, *label: Any) -> Any:
+    def convert(image: "tf.Tensor", *label: "tf.Tensor") -> Any:
         x = tf.cast(image, tf.float32)
         if image.dtype.is_integer:
             x /= image.dtype.max
@@ -192,12 +364,3 @@ def _batches(examples: "tf.data.Dataset", batch_size: int) -> "tf.data.Dataset":
     return batches.map(convert, num_parallel_calls=tf.data.AUTOTUNE).prefetch(
         tf.data.AUTOTUNE
     )
-
-
-def _check_batch_size(value: Any) -> None:
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < 1:
-        raise ValueError(
-            "`batch_size` must be a positive integer, the samples a batch. "
-            f"Received: batch_size={value!r}."
-        )

@@ -1,10 +1,13 @@
-"""Synthetic data whose features are known: many directions in few dimensions."""
+"""Synthetic data with known features: many directions in few dimensions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
+
+from keras_sae.utils.validation import positive_integer
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -12,23 +15,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Superposition:
-    """Data that are sparse sums of known features; `superposition` makes it.
+    """Data that are sparse sums of known features, as `superposition` returns them.
 
-    `x = sum_j a_j f_j`, with `a_j = max(0, magnitude + magnitude_std * n_j)` where
-    feature `j` fires and 0 elsewhere, `n_j` standard normal
+    `x = sum_j a_j f_j`, where `a_j = max(0, magnitude + magnitude_std * n_j)` if
+    feature `j` fires and 0 otherwise, and `n_j` is standard normal.
 
     Args:
-        features: The features `f_j`, unit vectors, shape `(num_features, dimension)`.
-        probabilities: How often each fires, shape `(num_features,)`.
-        magnitude: Mean of `a_j` where it fires.
-        magnitude_std: Its standard deviation.
-        group_size: Features that fire together, in groups of neighbours.
-        correlation: Of the Gaussian variables behind the firing within a group.
+        features: Features `f_j`, unit vectors, of shape `(num_features, dimension)`.
+        probabilities: Firing probability per feature, of shape `(num_features,)`.
+        magnitude: Mean of `a_j` of a firing feature.
+        magnitude_std: Standard deviation of `a_j` of a firing feature.
+        group_size: Size of the groups of neighbouring features that fire together.
+        correlation: Correlation of the normal variables that decide which features of
+            a group fire.
 
     Example:
 
     >>> from keras_sae import datasets
-    >>> task = datasets.superposition(num_features=16, dimension=8, firing_probability=0.1)
+    >>> task = datasets.superposition(16, 8, firing_probability=0.1)
     >>> x, activations = task.sample(100)
     >>> x.shape, activations.shape, round(task.l0, 3)
     ((100, 8), (100, 16), 1.6)
@@ -43,36 +47,38 @@ class Superposition:
 
     @property
     def l0(self) -> float:
-        """Mean number of features that fire in a sample."""
+        """Mean number of firing features per sample."""
         return float(self.probabilities.sum())
 
     def sample(self, samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Returns data and the activations of their features.
+        """Return data and the activations of their features.
 
         Args:
-            samples: How many.
-            seed: Makes the draws; another than that of `dataset` gives other data.
+            samples: Number of samples.
+            seed: Random seed. The data differ from those of `dataset` in any case.
 
         Returns:
-            float32 arrays of shapes `(samples, dimension)`, `(samples, num_features)`.
+            Float32 arrays of shapes `(samples, dimension)` and
+            `(samples, num_features)`.
         """
         import tensorflow as tf
 
+        samples = positive_integer("samples", samples)
         with tf.device("CPU"):
-            x, activations = self._draw(_positive("samples", samples), (seed, 2**20))
+            x, activations = self._draw(samples, (seed, 2**20))
         return x.numpy(), activations.numpy()
 
     def dataset(
         self, samples: int, batch_size: int = 1024, seed: int = 0
     ) -> "tf.data.Dataset":
-        """Returns fresh data in batches, made in the graph as they are asked for.
+        """Return batches of data, which are drawn in the graph when they are needed.
 
-        The same data come in each epoch: more epochs see no more than `samples`.
+        Every epoch draws the same data.
 
         Args:
-            samples: How many an epoch; a rest that fills no batch is left out.
-            batch_size: Samples a batch.
-            seed: Makes the draws.
+            samples: Number of samples per epoch. A last incomplete batch is left out.
+            batch_size: Samples per batch.
+            seed: Random seed.
 
         Returns:
             A dataset of float32 batches of shape `(batch_size, dimension)`.
@@ -82,11 +88,12 @@ class Superposition:
         """
         import tensorflow as tf
 
-        steps = _positive("samples", samples) // _positive("batch_size", batch_size)
+        positive_integer("samples", samples)
+        steps = samples // positive_integer("batch_size", batch_size)
         if steps == 0:
             raise ValueError(
                 "`samples` must fill at least one batch. Received: "
-                f"samples={samples} with batch_size={batch_size}."
+                f"samples={samples}, batch_size={batch_size}."
             )
         batches = tf.data.Dataset.range(steps).map(
             lambda step: self._draw(batch_size, (seed, step))[0],
@@ -94,29 +101,26 @@ class Superposition:
         )
         return batches.prefetch(tf.data.AUTOTUNE)
 
-    def _draw(self, samples: int, seed: Any) -> Any:
+    def _draw(
+        self, samples: int, seed: tuple[int, "int | tf.Tensor"]
+    ) -> tuple["tf.Tensor", "tf.Tensor"]:
         import tensorflow as tf
+        from scipy.stats import norm
 
         seeds = tf.random.experimental.stateless_split(tf.cast(seed, "int32"), 3)
         count = len(self.features)
-        own = tf.random.stateless_normal((samples, count), seeds[0])
+        normal = tf.random.stateless_normal((samples, count), seeds[0])
         if self.correlation:
             groups = -(-count // self.group_size)
             common = tf.random.stateless_normal((samples, groups), seeds[1])
             common = tf.repeat(common, self.group_size, axis=1)[:, :count]
-            share = self.correlation
-            own = share**0.5 * common + (1 - share) ** 0.5 * own
-        fires = own < self._cuts()
+            own = (1 - self.correlation) ** 0.5 * normal
+            normal = self.correlation**0.5 * common + own
+        fires = normal < norm.ppf(self.probabilities).astype("float32")
         noise = tf.random.stateless_normal((samples, count), seeds[2])
         size = tf.nn.relu(self.magnitude + self.magnitude_std * noise)
         activations = tf.where(fires, size, 0.0)
         return activations @ self.features, activations
-
-    def _cuts(self) -> np.ndarray:
-        """A standard normal is below the cut as often as the feature fires."""
-        from scipy.stats import norm
-
-        return norm.ppf(self.probabilities).astype("float32")
 
 
 def superposition(
@@ -128,60 +132,71 @@ def superposition(
     magnitude_std: float = 0.0,
     group_size: int = 1,
     correlation: float = 0.0,
-    features: Any = None,
+    features: npt.ArrayLike | None = None,
     seed: int = 0,
 ) -> Superposition:
-    """Makes a task of known features, more of them than dimensions if you like.
+    """Return synthetic data with known features, possibly more than dimensions.
 
-    What a sparse autoencoder finds can be held against them:
-    `metrics.recovery_score(task.features, model.dictionary())`.
+    Real data do not tell which features a sparse autoencoder should find. Here they
+    are known: `metrics.recovery_score(task.features, model.dictionary())` compares them
+    with the learned ones.
 
     Args:
-        num_features: How many features.
-        dimension: Values of a sample.
-        firing_probability: Probability that a feature fires in a sample: one for all, or one a
-            feature, as `zipf` gives them.
-        magnitude: Mean of an activation.
-        magnitude_std: Its standard deviation; what falls below 0 is 0.
-        group_size: Size of the groups within which firing is correlated.
-        correlation: Between the Gaussian variables behind the firing of one group,
-            at least 0 and below 1. The probabilities stay as given.
-        features: Array of shape `(num_features, dimension)`, scaled to unit norm;
-            None draws them, orthogonal where the dimension allows it.
-        seed: Makes the features.
+        num_features: Number of features.
+        dimension: Number of values per sample.
+        firing_probability: Probability that a feature fires in a sample: one number, or
+            one per feature, for example from `zipf`.
+        magnitude: Mean activation of a firing feature.
+        magnitude_std: Standard deviation of that activation. Negative values become 0.
+        group_size: Size of the groups in which firing is correlated.
+        correlation: Correlation of the normal variables that decide which features of
+            a group fire, at least 0 and below 1. It does not change the probabilities.
+        features: Array of shape `(num_features, dimension)`, scaled to unit norm.
+            None draws random features, orthogonal if the dimension allows it.
+        seed: Random seed of the features.
 
     Returns:
-        A `Superposition`, with `features`, `sample(...)` and `dataset(...)`.
+        A `Superposition` with `features`, `sample(...)` and `dataset(...)`.
 
     Raises:
-        ValueError: A number is out of its range, more features would fire than
-            there are, or `features` has another shape.
+        ValueError: A number is out of its range, or `features` has another shape or a
+            row that is zero or not finite.
 
-    Reference:
-        Elhage et al., "Toy Models of Superposition", 2022; Sharkey et al., "Taking
-        features out of superposition with sparse autoencoders", 2022.
+    References:
+        - [Elhage et al., 2022](https://arxiv.org/abs/2209.10652), "Toy models of
+          superposition"
+        - [Sharkey et al., 2022](https://www.alignmentforum.org/posts/z6QQJbtpkEAX3Aojj),
+          "Taking features out of superposition with sparse autoencoders"
 
     Example:
 
     >>> from keras_sae import datasets
-    >>> task = datasets.superposition(64, 32, firing_probability=0.05, magnitude_std=0.1)
+    >>> task = datasets.superposition(64, 32, 0.05, magnitude_std=0.1)
     >>> round(task.l0, 2), task.dataset(2048, batch_size=256).cardinality().numpy()
     (3.2, np.int64(8))
     """
-    shape = (_positive("num_features", num_features), _positive("dimension", dimension))
-    found = _directions(*shape, seed) if features is None else np.asarray(features)
-    if found.shape != shape:
+    shape = (
+        positive_integer("num_features", num_features),
+        positive_integer("dimension", dimension),
+    )
+    if features is None:
+        directions = np.random.default_rng(seed).standard_normal(shape)
+        if num_features <= dimension:
+            directions = np.linalg.qr(directions.T)[0].T
+    else:
+        directions = np.asarray(features)
+    if directions.shape != shape:
         raise ValueError(
             "`features` must have the shape (num_features, dimension). Received: "
-            f"features.shape={found.shape} for {shape}."
+            f"features.shape={directions.shape}. Expected: {shape}."
         )
-    lengths = np.linalg.norm(found, axis=1, keepdims=True)
-    bad = np.flatnonzero(~((lengths > 0) & np.isfinite(lengths)))
+    norms = np.linalg.norm(directions, axis=1, keepdims=True)
+    bad = np.flatnonzero(~((norms > 0) & np.isfinite(norms)))
     if len(bad):
         raise ValueError(
-            "Each of `features` must be a direction: finite, and not all zero. "
-            f"Received: features[{bad[0]}]={found[bad[0]]!r}, and {len(bad) - 1} more "
-            "such rows. Leave them out, and lower `num_features`."
+            "Each row of `features` must be finite and not all zero. Received: "
+            f"features[{bad[0]}]={directions[bad[0]]!r}, and {len(bad) - 1} more such "
+            "rows. Remove them, and lower `num_features`."
         )
     for name, value in {"magnitude": magnitude, "magnitude_std": magnitude_std}.items():
         if not (np.isfinite(value) and value >= 0):
@@ -193,12 +208,24 @@ def superposition(
             "`correlation` must be at least 0 and below 1. Received: "
             f"correlation={correlation!r}."
         )
+    probabilities = np.array(firing_probability, "float64")
+    if probabilities.shape not in ((), (num_features,)):
+        raise ValueError(
+            "`firing_probability` must be one number, or one per feature. Received: "
+            f"shape {probabilities.shape} for num_features={num_features}."
+        )
+    if not ((probabilities > 0) & (probabilities <= 1)).all():
+        raise ValueError(
+            "`firing_probability` must be above 0 and at most 1. Received: values "
+            f"from {probabilities.min():g} to {probabilities.max():g}. For k active "
+            "features per sample, pass k / num_features."
+        )
     return Superposition(
-        features=(found / lengths).astype("f4"),
-        probabilities=_probabilities(firing_probability, shape[0]),
+        features=(directions / norms).astype("float32"),
+        probabilities=np.broadcast_to(probabilities, num_features).copy(),
         magnitude=float(magnitude),
         magnitude_std=float(magnitude_std),
-        group_size=_positive("group_size", group_size),
+        group_size=positive_integer("group_size", group_size),
         correlation=float(correlation),
     )
 
@@ -206,22 +233,21 @@ def superposition(
 def zipf(
     num_features: int, low: float = 0.01, high: float = 0.3, exponent: float = 1.0
 ) -> np.ndarray:
-    """Returns probabilities that fall off like `1 / rank ** exponent`.
+    """Return firing probabilities that decrease like `1 / rank ** exponent`.
 
-    `p_j = low + (high - low) (j^-s - n^-s) / (1 - n^-s)`, `j = 1 ... n`
+    `p_j = low + (high - low) (j^-s - n^-s) / (1 - n^-s)` for `j = 1, ..., n`
 
     Args:
-        num_features: How many, `n`.
-        low: Probability of the rarest.
-        high: Probability of the most frequent.
-        exponent: `s`, above 0.
+        num_features: Number of features, `n`.
+        low: Probability of the rarest feature.
+        high: Probability of the most frequent feature.
+        exponent: Exponent `s`, above 0.
 
     Returns:
-        Array of shape `(num_features,)`, falling.
+        A decreasing array of shape `(num_features,)`.
 
     Raises:
-        ValueError: The probabilities are not `0 < low < high <= 1`, or `exponent`
-            is not positive.
+        ValueError: Not `0 < low < high <= 1`, or `exponent` is not positive.
 
     Example:
 
@@ -229,48 +255,12 @@ def zipf(
     >>> datasets.zipf(3, low=0.1, high=0.4).round(3).tolist()
     [0.4, 0.175, 0.1]
     """
-    n = _positive("num_features", num_features)
+    n = positive_integer("num_features", num_features)
     if not 0 < low < high <= 1 or not exponent > 0:
         raise ValueError(
             "`zipf` needs probabilities 0 < low < high <= 1 and an exponent above 0. "
             f"Received: low={low!r}, high={high!r}, exponent={exponent!r}."
         )
-    rank = np.arange(1, n + 1, dtype="float64") ** -exponent
-    spread = (rank - rank[-1]) / (rank[0] - rank[-1]) if n > 1 else np.ones(1)
-    return low + (high - low) * spread
-
-
-def _directions(count: int, dimension: int, seed: int) -> np.ndarray:
-    """Random directions, orthogonal if there are no more than dimensions."""
-    rng = np.random.default_rng(seed)
-    found = rng.standard_normal((count, dimension))
-    if count <= dimension:
-        return np.linalg.qr(found.T)[0].T
-    return found
-
-
-def _probabilities(firing_probability: Any, count: int) -> np.ndarray:
-    values = np.broadcast_to(
-        np.asarray(firing_probability, "float64"), np.shape(firing_probability) or count
-    )
-    if values.shape != (count,):
-        raise ValueError(
-            "`firing_probability` must be one probability, or one for each feature. Received: "
-            f"firing of shape {values.shape} for num_features={count}."
-        )
-    if not ((values > 0) & (values <= 1)).all():
-        raise ValueError(
-            "`firing_probability` is the probability that a feature fires, above 0 and at most 1; "
-            "with more, more features would be active than there are. Received: "
-            f"firing between {values.min():g} and {values.max():g}. For k active "
-            "features a sample pass k / num_features."
-        )
-    return values.copy()
-
-
-def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value!r}."
-        )
-    return int(value)
+    weights = np.arange(1, n + 1, dtype="float64") ** -exponent
+    spread = (weights - weights[-1]) / (weights[0] - weights[-1]) if n > 1 else 1.0
+    return np.broadcast_to(low + (high - low) * spread, n).copy()

@@ -8,21 +8,21 @@ import tensorflow_datasets as tfds
 
 _DESCRIPTION = """
 1,797 handwritten digits of 8x8 pixels: the test part of the UCI set "Optical
-Recognition of Handwritten Digits", as scikit-learn ships it. 1,437 are to train
-and 360 to test, in the same proportions of the ten digits.
+Recognition of Handwritten Digits", as scikit-learn ships it. 1,437 are for training
+and 360 for testing, with the same proportions of the ten digits.
 """
-_LEVELS = 16.0  # the source counts dark pixels in blocks of 4x4
+_LEVELS = 16.0  # each value counts the dark pixels of a 4x4 block
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of scikit-learn's digits; see `keras_sae.datasets.load_data`.
 
-    Features: `image`, float32 of shape `(8, 8, 1)` in [0, 1] (the source's 0 to
-    16, divided by 16), and `label`, int64 from 0 to 9.
+    The feature `image` is float32 of shape `(8, 8, 1)`, in [0, 1]: the values of
+    `sklearn.datasets.load_digits`, 0 to 16, divided by 16. `label` is int64, 0 to 9.
 
     Reference:
-        Alpaydin & Kaynak, "Optical Recognition of Handwritten Digits", UCI
-        Machine Learning Repository, 1998; `sklearn.datasets.load_digits`.
+        [Alpaydin and Kaynak, 1998](https://archive.ics.uci.edu/dataset/80), "Optical
+        recognition of handwritten digits"
 
     Example:
 
@@ -35,7 +35,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, TFDS's own form
+    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, as TFDS has it
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -57,8 +57,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        # Sorted by class, every fifth is a stratified fifth, and needs no random
-        # numbers that could differ between releases.
+        # Every fifth digit, sorted by class, is a stratified fifth. It needs no random
+        # numbers, which could differ between releases.
         test = np.sort(np.argsort(digits.target, kind="stable")[::5])
         train = np.setdiff1d(np.arange(len(digits.target)), test)
         return {

@@ -1,7 +1,6 @@
 """Square patches of natural photographs, from scikit-learn's sample images."""
 
 import dataclasses
-import numbers
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,55 +10,28 @@ import tensorflow_datasets as tfds
 
 from keras_sae.datasets.natural_patches import photographs
 from keras_sae.datasets.natural_patches.whitening import WHITENINGS
+from keras_sae.utils.validation import positive_integer
 
 _DESCRIPTION = """
 Square grey patches of two photographs (a pagoda and a dahlia; creative commons
-BY 2.0) that scikit-learn ships, at half size. Patches overlap within a split;
-the two splits come from separate parts of the photographs.
+BY 2.0) that scikit-learn ships, at half size. Patches overlap within a split.
+The two splits come from separate parts of the photographs.
 """
 _CONFIG_NAME = re.compile(r"(\d+)x\1_(\d+)_(\w+)")
-_TEST_SHARE = 5  # a test patch for every five to train
-
-
-def _positive(argument: str, value: Any) -> int:
-    """Returns `value` as an int, or says that it is not a positive integer."""
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < 1:
-        raise ValueError(
-            f"`{argument}` must be a positive integer. Received: {argument}={value!r}."
-        )
-    return int(value)
-
-
-def _check_limits(patch_size: int, num_patches: int) -> None:
-    """Says what the photographs do not hold, before anything is written."""
-    if patch_size > photographs.LARGEST_PATCH:
-        raise ValueError(
-            "`patch_size` is larger than the tiles into which the photographs are "
-            f"cut. Expected at most {photographs.LARGEST_PATCH}. "
-            f"Received: patch_size={patch_size}."
-        )
-    most = photographs.available("train", patch_size)
-    if num_patches > most:
-        raise ValueError(
-            f"`num_patches` is more than the photographs hold of this size. Expected "
-            f"at most {most} with patch_size={patch_size}. "
-            f"Received: num_patches={num_patches}."
-        )
 
 
 @dataclasses.dataclass(kw_only=True)
 class PatchesConfig(tfds.core.BuilderConfig):
-    """Settings of `natural_patches`; its name, and so the folder, tells them all.
+    """Settings of `natural_patches`, all of which are part of its name.
 
     Args:
         patch_size: Side of a patch, in pixels of the halved photograph, 1 to 53.
-        num_patches: Number of patches to train; a fifth as many are to test.
+        num_patches: Number of training patches. There are a fifth as many test patches.
         whitening: `"classic"`, `"zca"`, or None for raw intensities.
 
     Raises:
-        ValueError: a setting is not one of these, or the photographs hold no
-            patch so large or not so many.
+        ValueError: A setting is not one of these, or the photographs do not have so
+            large or so many patches.
 
     Example:
 
@@ -76,45 +48,54 @@ class PatchesConfig(tfds.core.BuilderConfig):
     whitening: str | None = "classic"
 
     def __post_init__(self) -> None:
-        """Checks the settings and spells the name from them."""
-        self.patch_size = _positive("patch_size", self.patch_size)
-        self.num_patches = _positive("num_patches", self.num_patches)
-        _check_limits(self.patch_size, self.num_patches)
+        """Check the settings, and build the name from them."""
+        size = self.patch_size = positive_integer("patch_size", self.patch_size)
+        number = self.num_patches = positive_integer("num_patches", self.num_patches)
+        if size > photographs.LARGEST_PATCH:
+            raise ValueError(
+                "`patch_size` must not exceed the tiles of the photographs, "
+                f"{photographs.LARGEST_PATCH} pixels. Received: patch_size={size}."
+            )
+        available = photographs.available("train", size)
+        if number > available:
+            raise ValueError(
+                f"`num_patches` must not exceed {available} with patch_size={size}. "
+                f"Received: num_patches={number}."
+            )
         if self.whitening not in tuple(WHITENINGS):
             raise ValueError(
                 f"Unknown `whitening`. Expected one of {list(WHITENINGS)}. "
                 f"Received: whitening={self.whitening!r}."
             )
-        size = self.patch_size
-        self.name = f"{size}x{size}_{self.num_patches}_{self.whitening or 'raw'}"
+        self.name = f"{size}x{size}_{number}_{self.whitening or 'raw'}"
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of photograph patches; see `keras_sae.datasets.load_data`.
 
-    The photographs are made grey and halved. Of all patches that lie within a
-    tile, the half with the most contrast is kept, and `num_patches` of it are
-    drawn without replacement. What the whitening learns, it learns from the
-    training split alone.
+    The photographs are converted to grey, halved and cut into tiles. The half of all
+    patches within a tile that has the most contrast is kept, and `num_patches` of them
+    are drawn without replacement. The whitening is fitted to the training split.
 
-    Features: `image`, float32 of shape `(patch_size, patch_size, 1)`, in [0, 1]
-    without whitening, [0.1, 0.9] with `"classic"`, and of mean 0 and variance 1
-    a pixel (unbounded) with `"zca"`. There are no labels.
+    The feature `image` is float32 of shape `(patch_size, patch_size, 1)`: in [0, 1]
+    without whitening, in [0.1, 0.9] with `"classic"`, and unbounded with mean 0 and
+    variance 1 per pixel with `"zca"`. There are no labels.
 
     Args:
-        patch_size: Side of a patch, in pixels of the halved photograph, 1 to 53.
-        num_patches: Number of patches to train; a fifth as many are to test.
-        whitening: `"classic"`, `"zca"`, or None for raw intensities.
-        config: Instead of the three above: a `PatchesConfig` or its name.
-        **kwargs: Those of `tfds.core.GeneratorBasedBuilder`, as `data_dir`.
+        config: A `PatchesConfig` or its name. None makes one from `patch_size`,
+            `num_patches` and `whitening`.
+        patch_size: As in `PatchesConfig`.
+        num_patches: As in `PatchesConfig`.
+        whitening: As in `PatchesConfig`.
+        **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`, such as `data_dir`.
 
     Raises:
-        ValueError: a setting is not one of these, or the photographs hold no
-            patch so large or not so many.
+        ValueError: As for `PatchesConfig`.
 
-    Reference:
-        Ng, CS294A "Sparse autoencoder" exercise, 2011 (8x8, 10,000, classic);
-        `sklearn.datasets.load_sample_images`.
+    References:
+        - [Ng, 2011](https://web.stanford.edu/class/cs294a/sparseAutoencoder.pdf),
+          "Sparse autoencoder" (8x8 pixels, 10,000 patches, classic)
+        - `sklearn.datasets.load_sample_images`
 
     Example:
 
@@ -131,28 +112,32 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, TFDS's own form
+    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, as TFDS has it
     BUILDER_CONFIGS = [PatchesConfig()]  # noqa: RUF012
 
     def __init__(
         self,
         *,
+        config: PatchesConfig | str | None = None,
         patch_size: int = 8,
         num_patches: int = 10_000,
         whitening: str | None = "classic",
-        config: PatchesConfig | str | None = None,
         **kwargs: Any,
     ) -> None:
-        config = config or PatchesConfig(
-            patch_size=patch_size, num_patches=num_patches, whitening=whitening
-        )
-        # By name, since TFDS warns of each config object that it did not list.
-        super().__init__(config=getattr(config, "name", config), **kwargs)
+        if config is None:
+            config = PatchesConfig(
+                patch_size=patch_size, num_patches=num_patches, whitening=whitening
+            )
+        # TFDS warns of config objects that are not in `BUILDER_CONFIGS`, not of names.
+        name = config if isinstance(config, str) else config.name
+        super().__init__(config=name, **kwargs)
 
     @classmethod
-    def get_builder_config(cls, name: str, version: Any = None) -> PatchesConfig | None:
-        """Returns the config that `name` spells, or None where it spells none."""
-        del version  # all configs have the builder's
+    def get_builder_config(
+        cls, name: str, version: str | None = None
+    ) -> PatchesConfig | None:
+        """Return the config with this name, or None if it is not a name of a config."""
+        del version  # there is one
         match = _CONFIG_NAME.fullmatch(name)
         if match is None:
             return None
@@ -165,27 +150,30 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.patch_size
+        image = tfds.features.Image(shape=(size, size, 1), dtype=np.float32)
         return tfds.core.DatasetInfo(
             builder=self,
             description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {"image": tfds.features.Image(shape=(size, size, 1), dtype=np.float32)}
-            ),
+            features=tfds.features.FeaturesDict({"image": image}),
             homepage="https://scikit-learn.org/stable/datasets/loading_other_datasets.html",
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         del dl_manager  # nothing is downloaded
         config = self.builder_config
-        train = _draw("train", config.patch_size, config.num_patches)
-        test = _draw(
-            "test", config.patch_size, max(1, config.num_patches // _TEST_SHARE)
-        )
-        transform = WHITENINGS[config.whitening](train)
+        patches = {}
+        for split, number in {
+            "train": config.num_patches,
+            "test": max(1, config.num_patches // 5),
+        }.items():
+            found = photographs.patches(photographs.tiles(split), config.patch_size)
+            order = np.random.default_rng(0).permutation(len(found))
+            patches[split] = found[order[:number]]
+        transform = WHITENINGS[config.whitening](patches["train"])
         return {
-            "train": self._generate_examples(transform(train)),
-            "test": self._generate_examples(transform(test)),
+            split: self._generate_examples(transform(found))
+            for split, found in patches.items()
         }
 
     def _generate_examples(
@@ -193,9 +181,3 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         for key, patch in enumerate(patches.astype("float32")):
             yield key, {"image": patch[..., np.newaxis]}
-
-
-def _draw(split: str, patch_size: int, number: int) -> np.ndarray:
-    """Returns `number` patches of a split, `(number, patch_size, patch_size)`."""
-    found = photographs.patches(photographs.tiles(split), patch_size)
-    return found[np.random.default_rng(0).permutation(len(found))[:number]]

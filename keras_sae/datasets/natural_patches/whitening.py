@@ -1,7 +1,7 @@
-"""What is done to patches before they are stored.
+"""Whitening of patches: functions that are fitted to the training patches.
 
-Each function is fitted on the training patches, of shape `(n, height, width)`,
-and returns the map that is then applied to both splits.
+Each function takes the training patches, of shape `(patches, height, width)`, and
+returns the map that is applied to both splits.
 """
 
 from collections.abc import Callable
@@ -10,44 +10,43 @@ import numpy as np
 
 Transform = Callable[[np.ndarray], np.ndarray]
 
-# Added to the eigenvalues, in units of squared intensity: far below the smallest
-# one of 8x8 patches (about 2e-3), it only keeps the inverse finite.
+# Added to the eigenvalues of squared intensities. It is far below the smallest one of
+# 8x8 patches, about 2e-3, and keeps the inverse finite.
 _ZCA_EPSILON = 1e-5
 
 
 def raw(train: np.ndarray) -> Transform:
-    """Leaves the intensities as they are, in [0, 1]."""
+    """Return the identity: intensities stay in [0, 1]."""
     del train
     return lambda patches: patches
 
 
 def classic(train: np.ndarray) -> Transform:
-    """Maps patches to [0.1, 0.9], the range of a sigmoid output.
+    """Return a map to [0.1, 0.9], the range of a sigmoid output.
 
-    `y = 0.5 + 0.4 * clip(x - mean(x), -3 s, 3 s) / (3 s)`, with the mean of each
-    patch and `s` the standard deviation of all centred training pixels.
+    `y = 0.5 + 0.4 * clip(x - mean(x), -3 s, 3 s) / (3 s)`, with the mean of each patch
+    and the standard deviation `s` of all centred training pixels.
 
     Reference:
-        Ng, CS294A "Sparse autoencoder" exercise, 2011.
+        [Ng, 2011](https://web.stanford.edu/class/cs294a/sparseAutoencoder.pdf)
     """
     limit = 3.0 * _centred(train).std()
     return lambda patches: 0.5 + 0.4 * np.clip(_centred(patches), -limit, limit) / limit
 
 
 def zca(train: np.ndarray) -> Transform:
-    """Makes pixels uncorrelated, of mean 0 and variance 1 over the training split.
+    """Return a map to uncorrelated pixels with mean 0 and variance 1.
 
-    `y = U (S + epsilon)^(-1/2) U^T (x - m)`, with `m` the mean training patch and
-    `U S U^T` the covariance of the training patches.
+    `y = U (S + epsilon)^(-1/2) U^T (x - m)`, with the mean `m` and the covariance
+    `U S U^T` of the training patches.
 
     Reference:
-        Bell & Sejnowski, "The 'independent components' of natural scenes are
-        edge filters", Vision Research 37, 1997.
+        [Bell and Sejnowski, 1997](https://doi.org/10.1016/S0042-6989(97)00121-1)
     """
     flat = train.reshape(len(train), -1)
     mean = flat.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov(flat, rowvar=False, bias=True))
-    # Rounding can leave a tiny negative eigenvalue.
+    # Rounding can make an eigenvalue slightly negative.
     scale = 1.0 / np.sqrt(np.maximum(values, 0.0) + _ZCA_EPSILON)
     matrix = (vectors * scale) @ vectors.T
 
