@@ -1,4 +1,4 @@
-"""The page's numbers and pictures, read back from the file, against NumPy's."""
+"""The numbers and images of the report, read back from the file."""
 
 import base64
 import html.parser
@@ -6,6 +6,7 @@ import io
 import json
 import re
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +15,6 @@ from bokeh.models import GlyphRenderer, Step
 from PIL import Image
 
 from keras_sae import evaluation, models, report
-from keras_sae.report import _pictures
 
 RNG = np.random.default_rng(0)
 X = RNG.random((40, 4, 4, 1), dtype="float32")
@@ -23,19 +23,20 @@ Y = np.array(["cat", "dog"])[np.arange(40) % 2]
 
 @pytest.fixture(scope="module")
 def model():
-    made = models.shallow((4, 4, 1), 12, "l1")
-    made.compile("adam")
-    made.fit(X, epochs=2, batch_size=8, verbose=0)
-    return made
+    model = models.shallow((4, 4, 1), 12, "l1")
+    model.compile("adam")
+    model.fit(X, epochs=2, batch_size=8, verbose=0)
+    return model
 
 
-class _Page(html.parser.HTMLParser):
-    """What the tests read of a page: its elements, and the JSON in its scripts."""
+class Page(html.parser.HTMLParser):
+    """The elements of a page, and the JSON in its scripts."""
 
-    def __init__(self, text):
+    def __init__(self, path):
         super().__init__()
-        self.text, self.tags, self.json, self._id = text, [], {}, None
-        self.feed(text)
+        self.text = path.read_text(encoding="utf-8")
+        self.tags, self.json, self._id = [], {}, None
+        self.feed(self.text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
@@ -58,15 +59,16 @@ class _Page(html.parser.HTMLParser):
 def page(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "page.html"
     assert report.write_report(model, (X, Y), path, samples=10) == path
-    return _Page(path.read_text(encoding="utf-8"))
+    return Page(path)
 
 
 @pytest.fixture(scope="module")
-def shown(page):
+def section(page):
+    """The part of the page's data that belongs to the model."""
     return page.json["data"]["models"][0]
 
 
-def test_nothing_is_loaded_from_elsewhere(page):
+def test_page_loads_nothing_from_elsewhere(page):
     links = [
         value
         for tag, attributes in page.tags
@@ -79,19 +81,19 @@ def test_nothing_is_loaded_from_elsewhere(page):
     assert policies[0].startswith("default-src 'none'")
 
 
-def test_figures_are_those_of_the_evaluation(model, shown):
-    figures = evaluation.evaluate(model, X, Y)
-    cards = {card["key"]: card["text"] for card in shown["figures"]}
-    assert set(cards) == set(figures)
-    assert cards["reconstruction"] == f"{figures['reconstruction']:.5f}"
-    assert cards["l0"] == f"{figures['l0']:.1f}"
-    assert cards["probe_accuracy"] == f"{100 * figures['probe_accuracy']:.1f}%"
+def test_metrics_are_those_of_evaluate(model, section):
+    metrics = evaluation.evaluate(model, X, Y)
+    cards = {card["key"]: card["text"] for card in section["metrics"]}
+    assert set(cards) == set(metrics)
+    assert cards["reconstruction"] == f"{metrics['reconstruction']:.5f}"
+    assert cards["l0"] == f"{metrics['l0']:.1f}"
+    assert cards["probe_accuracy"] == f"{100 * metrics['probe_accuracy']:.1f}%"
 
 
-def test_units_are_numpys(model, shown):
+def test_unit_statistics_match_the_codes(model, section):
     codes = model.encode(X)
-    units = shown["units"]
-    np.testing.assert_allclose(units["fires"], (codes > 0).mean(axis=0), rtol=1e-5)
+    units = section["units"]
+    np.testing.assert_allclose(units["rate"], (codes > 0).mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(units["mean"], codes.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(units["peak"], codes.max(axis=0), rtol=1e-5)
     for unit in range(12):
@@ -104,87 +106,87 @@ def test_units_are_numpys(model, shown):
         )
 
 
-def test_histograms_count_between_zero_and_the_peak(model, shown):
+def test_histogram_covers_the_range_from_zero_to_the_peak(model, section):
     codes = model.encode(X)
     unit = int(codes.mean(axis=0).argmax())
-    bins = len(shown["units"]["counts"][unit])
+    bins = len(section["units"]["counts"][unit])
     width = codes[:, unit].max() / bins
     places = np.minimum(codes[:, unit][codes[:, unit] > 0] // width, bins - 1)
     expected = np.bincount(places.astype(int), minlength=bins)
-    # a value on the border of two bins may fall to either
-    assert np.abs(expected - shown["units"]["counts"][unit]).sum() <= 2
+    # A value on the border of two bins may be counted in either.
+    assert np.abs(expected - section["units"]["counts"][unit]).sum() <= 2
 
 
-def test_classes_are_those_with_the_greatest_share(model, page, shown):
+def test_classes_are_sorted_by_their_share_of_activation(model, page, section):
     assert page.json["data"]["classes"] == ["cat", "dog"]
     codes = model.encode(X)
     cats, dogs = codes[0::2].mean(axis=0), codes[1::2].mean(axis=0)
     for unit in np.flatnonzero(cats + dogs > 0):
         order = [0, 1] if cats[unit] >= dogs[unit] else [1, 0]
-        assert shown["units"]["classes"][unit] == order
+        assert section["units"]["classes"][unit] == order
         share = max(cats[unit], dogs[unit]) / (cats[unit] + dogs[unit])
-        assert shown["units"]["shares"][unit][0] == pytest.approx(share, rel=1e-4)
+        assert section["units"]["shares"][unit][0] == pytest.approx(share, rel=1e-4)
 
 
-def test_the_worst_and_the_best(model, shown):
+def test_best_and_worst_reconstructions(model, section):
     errors = ((X - model.predict(X, verbose=0)) ** 2).mean(axis=(1, 2, 3))
     order = sorted(range(40), key=lambda i: errors[i])
-    assert shown["best"] == order[:8]
-    assert shown["worst"] == order[::-1][:8]
-    np.testing.assert_allclose(shown["errors"], errors[shown["samples"]], rtol=1e-4)
+    assert section["best"] == order[:8]
+    assert section["worst"] == order[::-1][:8]
+    np.testing.assert_allclose(section["errors"], errors[section["samples"]], rtol=1e-4)
 
 
-def test_codes_of_samples_can_be_read_back(model, page, shown):
-    raw = np.frombuffer(base64.b64decode(shown["codes"]), "<f4")
-    expected = model.encode(X)[shown["samples"]]
+def test_codes_of_samples_are_stored_as_float32(model, page, section):
+    raw = np.frombuffer(base64.b64decode(section["codes"]), "<f4")
+    expected = model.encode(X)[section["samples"]]
     np.testing.assert_allclose(raw.reshape(expected.shape), expected, atol=1e-6)
-    assert set(shown["samples"]) <= set(page.json["data"]["inputs"])
+    assert set(section["samples"]) <= set(page.json["data"]["inputs"])
 
 
-def test_pictures_of_inputs_keep_their_order(page):
+def test_tiles_of_inputs_are_in_the_order_of_their_indices(page):
     sheet = page.sheet("inputs")
-    ids = page.json["data"]["inputs"]
     columns = sheet.shape[1] // 4
     low, high = np.percentile(X, (0.5, 99.5))
-    for tile, sample in enumerate(ids):
+    for tile, sample in enumerate(page.json["data"]["inputs"]):
         row, column = 4 * (tile // columns), 4 * (tile % columns)
         found = sheet[row : row + 4, column : column + 4]
         expected = 255 * np.clip((X[sample, :, :, 0] - low) / (high - low), 0, 1)
         np.testing.assert_allclose(found, expected, atol=0.51)
 
 
-def test_filters_show_sign_and_strength(model, page):
-    atoms = np.asarray(model.decoder.layers[1].kernel).reshape(12, 4, 4)
-    tile = page.sheet("atoms-0")[:4, :4].astype(int)
-    expected = 255 * np.abs(atoms[0]) / np.abs(atoms[0]).max()
+def test_filters_show_sign_as_color_and_magnitude_as_opacity(model, page):
+    dictionary = keras.ops.convert_to_numpy(model.decoder.layers[1].kernel)
+    filter_ = dictionary[0].reshape(4, 4)
+    tile = page.sheet("filters-0")[:4, :4].astype(int)
+    expected = 255 * np.abs(filter_) / np.abs(filter_).max()
     np.testing.assert_allclose(tile[..., 3], expected, atol=1.0)
     strong = expected > 5
     orange = tile[..., 0] > tile[..., 2]
-    np.testing.assert_array_equal(orange[strong], (atoms[0] > 0)[strong])
+    np.testing.assert_array_equal(orange[strong], (filter_ > 0)[strong])
 
 
-def test_learning_curves_are_the_last_fit(model, page, shown):
-    assert shown["history"]["loss"] == pytest.approx(
+def test_learning_curves_are_those_of_the_last_fit(model, page, section):
+    assert section["history"]["loss"] == pytest.approx(
         model.history.history["loss"], rel=1e-5
     )
     curves = page.json["charts"]["curves"]
     assert {"loss", "l0", "explained_variance"} <= set(curves)
 
 
-def test_history_may_be_given_and_may_be_missing(model, tmp_path):
+def test_history_can_be_given_or_absent(model, tmp_path):
     logs = {"loss": [2.0, 1.0], "val_loss": [float("nan"), 1.5], "learning_rate": [1]}
-    path = report.write_report(
-        {"a": model}, X, tmp_path / "a.html", history={"a": logs}
-    )
-    page = _Page(path.read_text(encoding="utf-8"))
-    assert page.json["data"]["models"][0]["history"]["val_loss"] == [None, 1.5]
-    assert list(page.json["charts"]["curves"]) == ["loss"]
-    fresh = models.shallow((4, 4, 1), 3)
-    path = report.write_report(fresh, X, tmp_path / "b.html")
+    for history in (logs, {"a": logs}):
+        page = Page(
+            report.write_report({"a": model}, X, tmp_path / "a.html", history=history)
+        )
+        assert page.json["data"]["models"][0]["history"]["val_loss"] == [None, 1.5]
+        assert list(page.json["charts"]["curves"]) == ["loss"]
+    untrained = models.shallow((4, 4, 1), 3)
+    path = report.write_report(untrained, X, tmp_path / "b.html")
     assert 'id="learning"' not in path.read_text(encoding="utf-8")
 
 
-def test_the_table_and_its_front(model, tmp_path):
+def test_table_has_means_and_a_pareto_front(model, tmp_path):
     table = pd.DataFrame(
         {
             "model": ["a", "a", "<b>", "c"],
@@ -194,22 +196,12 @@ def test_the_table_and_its_front(model, tmp_path):
             "expected_l0": [np.nan, np.nan, np.nan, 1.0],
         }
     )
-    path = report.write_report(model, X, tmp_path / "page.html", table=table)
-    page = _Page(path.read_text(encoding="utf-8"))
+    page = Page(report.write_report(model, X, tmp_path / "page.html", table=table))
     cells = [a["data-value"] for _, a in page.tags if "data-value" in a]
     assert cells == [
-        "a",
-        "2.0",
-        "4.0",
-        "",
-        "<b>",
-        "4.0",
-        "2.0",
-        "",
-        "c",
-        "5.0",
-        "",
-        "1.0",
+        *("a", "2.0", "4.0", ""),
+        *("<b>", "4.0", "2.0", ""),
+        *("c", "5.0", "", "1.0"),
     ]
     assert "&lt;b&gt;" in page.text
     assert "2.00000 ± 1.41421" in page.text
@@ -220,59 +212,63 @@ def test_the_table_and_its_front(model, tmp_path):
     np.testing.assert_array_equal(front["y"], [5.0, 4.0, 1.0])
 
 
+def test_table_without_errors_has_no_pareto_front(model, tmp_path):
+    table = pd.DataFrame({"model": ["a"], "l0": [3.0]})
+    page = Page(report.write_report(model, X, tmp_path / "page.html", table=table))
+    assert set(page.json["charts"]["charts"]) == {"histogram", "activations"}
+    assert ("table", {"id": "table"}) in page.tags
+
+
 @pytest.mark.parametrize("shape", [(16,), (300,), (6, 2), (4, 4, 3), (2, 2, 2, 2)])
-def test_any_sample_shape(shape, tmp_path):
+def test_any_sample_shape_can_be_shown(shape, tmp_path):
     x = RNG.random((9, *shape), dtype="float32") - 0.5
-    path = report.write_report(
-        models.shallow(shape, 5, "l1"), (x, None), tmp_path / "p.html"
-    )
-    page = _Page(path.read_text(encoding="utf-8"))
+    model = models.shallow(shape, 5, "l1")
+    page = Page(report.write_report(model, (x, None), tmp_path / "p.html"))
     assert page.json["data"]["labels"] is None
-    assert page.sheet("inputs").ndim in (2, 3)
+    # Vectors are strips in two colors with opacity.
+    channels = 4 if shape in [(16,), (300,), (2, 2, 2, 2)] else (3 if 3 in shape else 1)
+    assert page.sheet("inputs").ndim == 2 + (channels > 1)
+    assert channels == 1 or page.sheet("inputs").shape[-1] == channels
 
 
-def test_codes_of_either_sign_and_units_that_never_fire(tmp_path):
+def test_codes_may_be_negative_and_units_may_be_dead(tmp_path):
     variational = models.variational((4, 4, 1), 8, latent_dim=3)
-    silent = models.shallow((4, 4, 1), 4)
-    silent.sparse_layers[0].bias.assign(-100 * np.ones(4))
-    named = {"variational": variational, "silent": silent}
+    dead = models.shallow((4, 4, 1), 4)
+    dead.sparse_layers[0].bias.assign(-100 * np.ones(4))
+    named = {"variational": variational, "dead": dead}
     path = report.write_report(named, (X, Y), tmp_path / "page.html")
-    both = _Page(path.read_text(encoding="utf-8")).json["data"]["models"]
+    first, second = Page(path).json["data"]["models"]
     codes = variational.encode(X)
     low = np.minimum(codes.min(axis=0), 0)
-    np.testing.assert_allclose(both[0]["units"]["low"], low, rtol=1e-5)
-    assert [sum(c) for c in both[0]["units"]["counts"]] == [40] * 3
-    assert both[1]["units"]["fires"] == [0.0] * 4
-    assert np.sum(both[1]["units"]["counts"]) == 0
-
-
-def test_large_pictures_are_averaged_down():
-    image = np.kron(np.arange(4.0).reshape(2, 2), np.ones((48, 48)))[None]
-    small = _pictures._images(image)
-    assert small.shape == (1, 48, 48)
-    np.testing.assert_array_equal(small[0, ::24, ::24], [[0, 1], [2, 3]])
+    np.testing.assert_allclose(first["units"]["low"], low, rtol=1e-5)
+    assert [sum(counts) for counts in first["units"]["counts"]] == [40] * 3
+    assert second["units"]["rate"] == [0.0] * 4
+    assert np.sum(second["units"]["counts"]) == 0
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (((X, Y), (X, Y)), "pass one part"),
-        ((X, Y[:3]), "one label a sample"),
+        (((X, Y), (X, Y)), "two pairs"),
+        ((X, Y[:3]), "one label per sample"),
         (X[:, :2], "shape"),
     ],
 )
-def test_bad_data_and_no_file(model, data, message, tmp_path):
+def test_bad_data_is_rejected_before_a_file_is_written(model, data, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         report.write_report(model, data, tmp_path / "page.html")
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_settings(model, tmp_path):
-    with pytest.raises(ValueError, match="holds no model"):
-        report.write_report({}, X, tmp_path / "page.html")
-    with pytest.raises(ValueError, match="`samples` must be a positive integer"):
-        report.write_report(model, X, tmp_path / "page.html", samples=0)
-    with pytest.raises(ValueError, match="must have the column 'model'"):
-        report.write_report(
-            model, X, tmp_path / "page.html", table=pd.DataFrame({"l0": [1]})
-        )
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": {}}, "at least one model"),
+        ({"samples": 0}, "`samples` must be a positive integer"),
+        ({"table": pd.DataFrame({"l0": [1]})}, "must have the column 'model'"),
+    ],
+)
+def test_bad_settings_are_rejected(model, settings, message, tmp_path):
+    settings = {"model": model, "data": X, "path": tmp_path / "page.html"} | settings
+    with pytest.raises(ValueError, match=message):
+        report.write_report(**settings)

@@ -1,4 +1,4 @@
-"""The page in a browser: it opens without an error, sorts, filters and selects."""
+"""The report in a browser: it opens without errors, and its controls work."""
 
 import shutil
 import time
@@ -13,30 +13,26 @@ from keras_sae import models, report
 _BROWSER, _DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     not (_BROWSER and _DRIVER),
-    reason="no `chromium` with its `chromedriver` on the PATH: no browser to test in",
+    reason="needs `chromium` and `chromedriver`",
 )
 
 RNG = np.random.default_rng(0)
 X = RNG.random((60, 4, 4, 1), dtype="float32")
 Y = np.arange(60) % 3
-# More units than any screen holds, one of which never fires.
+# More units than fit on a screen. One of them is dead.
 UNITS = 300
 
 
-def _named():
-    made = {name: models.shallow((4, 4, 1), UNITS, "l1") for name in ("one", "two")}
-    for model in made.values():
+@pytest.fixture(scope="module")
+def trained():
+    named = {name: models.shallow((4, 4, 1), UNITS, "l1") for name in ("one", "two")}
+    for model in named.values():
         model.compile("adam")
         model.fit(X, epochs=2, batch_size=20, verbose=0)
         bias = keras.ops.convert_to_numpy(model.sparse_layers[0].bias).copy()
         bias[7] = -100.0
         model.sparse_layers[0].bias.assign(bias)
-    return made
-
-
-@pytest.fixture(scope="module")
-def trained():
-    return _named()
+    return named
 
 
 @pytest.fixture(scope="module")
@@ -72,31 +68,31 @@ def driver():
 @pytest.fixture
 def page(driver, path):
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    return _opened(driver, path)
+    return open_page(driver, path)
 
 
-def _opened(driver, path):
+def open_page(driver, path):
     driver.get(path.as_uri())
-    _until(
+    wait_until(
         lambda: driver.execute_script("return document.documentElement.dataset.ready")
     )
     return driver
 
 
-def _until(condition, seconds=30):
+def wait_until(condition, seconds=30):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.05)
 
 
-def _text(page, selector):
+def text_of(page, selector):
     return page.execute_script(
         "return document.querySelector(arguments[0]).textContent", selector
     )
 
 
-def _choose(page, box, value):
+def choose(page, box, value):
     page.execute_script(
         "const box = document.getElementById(arguments[0]);"
         "box.value = arguments[1]; box.dispatchEvent(new Event('change'));",
@@ -105,25 +101,25 @@ def _choose(page, box, value):
     )
 
 
-def _units(page):
+def listed_units(page):
     return page.execute_script(
         "return [...document.querySelectorAll('#grid .option')]"
         ".map((option) => Number(option.dataset.index))"
     )
 
 
-def _chosen(page):
-    return int(_text(page, "#unit-name").removeprefix("Unit "))
+def selected_unit(page):
+    return int(text_of(page, "#unit-name").removeprefix("Unit "))
 
 
-def _problems(page):
+def browser_messages(page):
     return [e for e in page.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
 
 
-def test_it_opens_without_an_error(page):
-    assert _problems(page) == []
+def test_page_opens_without_errors(page):
+    assert browser_messages(page) == []
     assert page.title == "A <b>page</b>"
-    assert len(_units(page)) == UNITS
+    assert len(listed_units(page)) == UNITS
     canvases = page.execute_script(
         "return document.querySelectorAll('.chart:not([hidden]) > *').length"
     )
@@ -132,13 +128,13 @@ def test_it_opens_without_an_error(page):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
-def test_nothing_sticks_out_in_either_scheme(driver, path, scheme, width):
+def test_page_fits_the_screen_in_light_and_dark_mode(driver, path, scheme, width):
     feature = {"name": "prefers-color-scheme", "value": scheme}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    page = _opened(driver, path)
-    assert _problems(page) == []
+    page = open_page(driver, path)
+    assert browser_messages(page) == []
     wide = page.execute_script("return document.documentElement.scrollWidth")
     assert wide <= width
     ink, ground = page.execute_script(
@@ -148,51 +144,53 @@ def test_nothing_sticks_out_in_either_scheme(driver, path, scheme, width):
     assert (sum(ink) > sum(ground)) == (scheme == "dark")
 
 
-def test_units_are_sorted(page, trained):
+def test_units_can_be_sorted(page, trained):
     codes = trained["one"].encode(X)
-    fires = (codes != 0).mean(axis=0)
-    for order, figure in {
-        "fires": -fires,
-        "rare": fires,
+    rate = (codes != 0).mean(axis=0)
+    for order, statistic in {
+        "rate": -rate,
+        "rare": rate,
         "mean": -codes.mean(axis=0),
         "peak": -codes.max(axis=0),
         "number": np.arange(UNITS),
     }.items():
-        _choose(page, "sort", order)
-        shown = figure[_units(page)]
+        choose(page, "sort", order)
+        shown = statistic[listed_units(page)]
         assert len(shown) == UNITS
         assert (np.diff(shown) >= -1e-5 * np.abs(shown[:-1])).all(), order
-        assert _chosen(page) == _units(page)[0]
+        assert selected_unit(page) == listed_units(page)[0]
 
 
-def test_units_are_filtered(page, trained):
+def test_units_can_be_filtered(page, trained):
     codes = trained["one"].encode(X)
     fires = (codes != 0).any(axis=0)
-    _choose(page, "show", "silent")
-    assert set(_units(page)) == set(np.flatnonzero(~fires)) >= {7}
-    _choose(page, "show", "alive")
-    assert set(_units(page)) == set(np.flatnonzero(fires))
+    choose(page, "show", "dead")
+    assert set(listed_units(page)) == set(np.flatnonzero(~fires)) >= {7}
+    choose(page, "show", "active")
+    assert set(listed_units(page)) == set(np.flatnonzero(fires))
     means = np.stack([codes[k == Y].mean(axis=0) for k in range(3)])
-    _choose(page, "class", 2)
-    assert set(_units(page)) == set(np.flatnonzero(fires & (means.argmax(axis=0) == 2)))
-    assert _text(page, "#count").startswith(f"{len(_units(page))} of {UNITS}")
+    choose(page, "class", 2)
+    assert set(listed_units(page)) == set(
+        np.flatnonzero(fires & (means.argmax(axis=0) == 2))
+    )
+    assert text_of(page, "#count").startswith(f"{len(listed_units(page))} of {UNITS}")
 
 
-def test_no_unit_left_is_said(page):
-    _choose(page, "show", "silent")
-    _choose(page, "class", 1)
-    assert _units(page) == []
-    assert "No unit" in _text(page, "#grid")
+def test_message_is_shown_when_no_unit_matches(page):
+    choose(page, "show", "dead")
+    choose(page, "class", 1)
+    assert listed_units(page) == []
+    assert "No unit matches" in text_of(page, "#grid")
 
 
-def test_units_by_keyboard(page):
+def test_arrow_keys_move_between_units(page):
     from selenium.webdriver.common.keys import Keys
 
-    order = _units(page)
+    order = listed_units(page)
     page.find_element("css selector", "#grid .option[tabindex='0']").send_keys(
         Keys.ARROW_RIGHT
     )
-    assert _chosen(page) == order[1]
+    assert selected_unit(page) == order[1]
     row = page.execute_script("return perRow([...grid.children])")
     for key, place in (
         (Keys.ARROW_DOWN, 1 + row),
@@ -203,7 +201,7 @@ def test_units_by_keyboard(page):
         (Keys.HOME, 0),
     ):
         page.switch_to.active_element.send_keys(key)
-        assert _chosen(page) == order[place], key
+        assert selected_unit(page) == order[place], key
     assert (
         page.execute_script(
             "return document.querySelectorAll('#grid [tabindex=\"0\"]').length"
@@ -212,7 +210,7 @@ def test_units_by_keyboard(page):
     )
 
 
-def test_every_control_is_reached_by_tab(page):
+def test_tab_key_reaches_every_control(page):
     from selenium.webdriver.common.keys import Keys
 
     seen = set()
@@ -228,13 +226,13 @@ def test_every_control_is_reached_by_tab(page):
     assert {"worst", "best", "strip", "sample-units", "table"} <= seen
 
 
-def test_the_chosen_unit_is_described(page, trained):
+def test_selected_unit_is_described(page, trained):
     codes = trained["one"].encode(X)
     unit = int(codes.mean(axis=0).argmax())
-    _choose(page, "goto", unit)
-    assert _chosen(page) == unit
+    choose(page, "goto", unit)
+    assert selected_unit(page) == unit
     share = 100 * (codes[:, unit] != 0).mean()
-    assert f"{share:.1f}%" in _text(page, "#unit-facts")
+    assert f"{share:.1f}%" in text_of(page, "#unit-facts")
     first = page.execute_script(
         "return document.querySelector('#unit-top button').title"
     )
@@ -243,10 +241,10 @@ def test_the_chosen_unit_is_described(page, trained):
     assert sum(drawn) == (codes[:, unit] != 0).sum()
 
 
-def test_a_sample_leads_to_its_units_and_back(page, trained):
+def test_clicks_lead_to_samples_and_units(page, trained):
     codes = trained["one"].encode(X)
     page.execute_script("document.querySelector('#worst button').click()")
-    sample = int(_text(page, "#sample-name").removeprefix("Sample "))
+    sample = int(text_of(page, "#sample-name").removeprefix("Sample "))
     errors = ((X - trained["one"].predict(X, verbose=0)) ** 2).mean(axis=(1, 2, 3))
     assert sample == errors.argmax()
     bars = page.execute_script(
@@ -254,25 +252,25 @@ def test_a_sample_leads_to_its_units_and_back(page, trained):
     )
     np.testing.assert_allclose(bars, codes[sample], atol=1e-6)
     page.execute_script("document.querySelector('#sample-units button').click()")
-    assert _chosen(page) == codes[sample].argmax()
+    assert selected_unit(page) == codes[sample].argmax()
 
 
-def test_a_tapped_bar_chooses_its_unit(page):
+def test_tap_on_a_bar_selects_its_unit(page):
     page.execute_script(
         "source('activations', 'activations').selected.indices = [arguments[0]]", 42
     )
-    assert _chosen(page) == 42
+    assert selected_unit(page) == 42
 
 
-def test_another_model_is_shown(page, trained):
-    _choose(page, "model", 1)
+def test_model_can_be_changed(page, trained):
+    choose(page, "model", 1)
     mean = trained["two"].encode(X).mean(axis=0)
-    _choose(page, "sort", "mean")
-    assert mean[_chosen(page)] == pytest.approx(mean.max(), rel=1e-4)
-    assert _text(page, "#table tr.current th") == "two"
+    choose(page, "sort", "mean")
+    assert mean[selected_unit(page)] == pytest.approx(mean.max(), rel=1e-4)
+    assert text_of(page, "#table tr.current th") == "two"
 
 
-def test_the_table_is_sorted_with_missing_values_last(page):
+def test_table_can_be_sorted_with_missing_values_last(page):
     def column():
         return page.execute_script(
             "return [...document.querySelectorAll('#table tbody th')]"

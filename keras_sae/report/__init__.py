@@ -1,8 +1,9 @@
-"""One HTML page of what a model has learned, to look through and to send on.
+"""One HTML page that shows what a model has learned.
 
-It needs no network and no server: data, pictures and scripts are in the file.
+The page needs no network and no server, because data, images and scripts are in the
+file. It can be sent by email or kept with the model.
 """
 
-from keras_sae.report.writing import write_report as write_report
+from keras_sae.report.report import write_report as write_report
 
 __all__ = ["write_report"]

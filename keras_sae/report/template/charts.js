@@ -1,6 +1,6 @@
-// Plots are drawn by the library; the page fills their sources and paints them.
+// Bokeh draws the charts. This script fills their data sources and sets their colors.
 const views = {};
-const paints = {
+const colors = {
   axis_label_text_color: "--muted",
   major_label_text_color: "--muted",
   axis_line_color: "--line",
@@ -14,19 +14,19 @@ const paints = {
   border_line_color: null,
   background_fill_color: "--panel",
 };
-const smaller = { axis_label_text_font_style: "normal", major_label_text_font_size: "11px", axis_label_text_font_size: "12px", label_text_font_size: "11px" };
+const fonts = { axis_label_text_font_style: "normal", major_label_text_font_size: "11px", axis_label_text_font_size: "12px", label_text_font_size: "11px" };
 
 function paint() {
   const style = getComputedStyle(document.documentElement);
-  const colour = (name) => (name ? style.getPropertyValue(name).trim() : null);
+  const color = (name) => (name ? style.getPropertyValue(name).trim() : null);
   for (const root of Object.values(views)) {
     for (const model of root.references()) {
       const has = (property) => property in model.properties;
-      for (const [property, name] of Object.entries(paints)) {
+      for (const [property, name] of Object.entries(colors)) {
         const grid = property === "grid_line_color" && model.dimension === 0;
-        if (has(property) && !grid) model.setv({ [property]: colour(name) });
+        if (has(property) && !grid) model.setv({ [property]: color(name) });
       }
-      for (const [property, value] of Object.entries(smaller)) {
+      for (const [property, value] of Object.entries(fonts)) {
         if (has(property)) model.setv({ [property]: value });
       }
     }
@@ -34,8 +34,8 @@ function paint() {
 }
 
 async function embed(name, target, item) {
-  const made = await Bokeh.embed.embed_item({ ...item, target_id: target });
-  views[name] = (made.roots ?? made)[0].model;
+  const embedded = await Bokeh.embed.embed_item({ ...item, target_id: target });
+  views[name] = (embedded.roots ?? embedded)[0].model;
 }
 
 async function drawCharts() {
@@ -48,7 +48,7 @@ async function drawCharts() {
 
 function source(view, name) {
   for (const model of views[view].references()) if (model.name === name && "data" in model) return model;
-  throw new Error(`no source ${name} in ${view}`);
+  throw new Error(`The chart ${view} has no source ${name}.`);
 }
 
 function fill(view, name, data) {

@@ -1,8 +1,8 @@
-// Reconstructions, and the code of one sample unit by unit.
+// Reconstructions, and the code of the selected sample.
 const strip = byId("strip");
 let codes = null;
 
-function makeSamples() {
+function showSamples() {
   const { samples, errors } = current();
   const bytes = Uint8Array.from(atob(current().codes), (c) => c.charCodeAt(0));
   codes = new Float32Array(bytes.buffer);
@@ -12,11 +12,11 @@ function makeSamples() {
   }
   strip.style.setProperty("--wide", layout("inputs")[2] > 2 ? "96px" : "40px");
   strip.replaceChildren(...samples.map(sampleOption));
-  chooseSample(0);
+  selectSample(0);
 }
 
 function sampleOption(sample, index) {
-  const option = element("div", { className: "option", tabIndex: -1, title: `sample ${sample}` }, [inputPicture(sample)]);
+  const option = element("div", { className: "option", tabIndex: -1, title: `sample ${sample}` }, [inputImage(sample)]);
   option.dataset.index = index;
   option.setAttribute("role", "option");
   option.setAttribute("aria-selected", "false");
@@ -25,14 +25,14 @@ function sampleOption(sample, index) {
 }
 
 function pair(sample, error) {
-  const rebuilt = picture(`rebuilt-${state.model}`, current().samples.indexOf(sample));
+  const reconstruction = image(`reconstructions-${state.model}`, current().samples.indexOf(sample));
   const text = element("span", { textContent: number(error) });
-  const button = element("button", { type: "button", title: `sample ${sample}` }, [inputPicture(sample), rebuilt, text]);
+  const button = element("button", { type: "button", title: `sample ${sample}` }, [inputImage(sample), reconstruction, text]);
   button.addEventListener("click", () => goToSample(sample));
   return element("li", {}, [button]);
 }
 
-function chooseSample(index) {
+function selectSample(index) {
   state.sample = index;
   const { samples, errors, count } = current();
   const sample = samples[index];
@@ -40,11 +40,11 @@ function chooseSample(index) {
   mark(strip, strip.children[index]);
   byId("sample-name").textContent = `Sample ${sample}`;
   show(byId("sample-input"), "inputs", tiles.get(sample));
-  show(byId("sample-rebuilt"), `rebuilt-${state.model}`, index);
+  show(byId("sample-reconstruction"), `reconstructions-${state.model}`, index);
   const active = code.reduce((sum, value) => sum + (value !== 0), 0);
-  const class_ = label(sample);
+  const name = label(sample);
   facts(byId("sample-facts"), [
-    ...(class_ === null ? [] : [["class", class_]]),
+    ...(name === null ? [] : [["class", name]]),
     ["squared error", number(errors[index])],
     ["active units", `${active} of ${count}`],
   ]);
@@ -56,7 +56,7 @@ function chooseSample(index) {
 
 function unitButton(unit, value) {
   const lines = [number(value), `unit ${unit}`].map((text) => element("span", { textContent: text }));
-  const button = element("button", { type: "button" }, [picture(`atoms-${state.model}`, unit), ...lines]);
+  const button = element("button", { type: "button" }, [image(`filters-${state.model}`, unit), ...lines]);
   button.addEventListener("click", () => {
     goToUnit(unit);
     byId("units").scrollIntoView();
@@ -66,9 +66,9 @@ function unitButton(unit, value) {
 
 function goToSample(sample) {
   const index = current().samples.indexOf(sample);
-  chooseSample(index);
+  selectSample(index);
   reveal(strip, strip.children[index]);
   byId("sample").scrollIntoView();
 }
 
-walkable(strip, chooseSample);
+selectable(strip, selectSample);

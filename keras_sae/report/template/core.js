@@ -1,4 +1,4 @@
-// The page's data, pictures from its sheets, and lists that arrow keys walk through.
+// The data of the page, images from the sheets, and lists for the arrow keys.
 const page = JSON.parse(document.getElementById("data").textContent);
 const plots = JSON.parse(document.getElementById("charts").textContent);
 const state = { model: 0, unit: 0, sample: 0 };
@@ -9,12 +9,12 @@ const number = (value) => (value === null ? "–" : Number(value.toPrecision(3))
 const current = () => page.models[state.model];
 
 function element(kind, properties = {}, children = []) {
-  const made = Object.assign(document.createElement(kind), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(kind), properties);
+  node.append(...children);
+  return node;
 }
 
-// Each sheet is one image; a tile of it is a background, moved to its place.
+// A sheet is one background image; its position selects the tile.
 const layouts = new Map();
 function layout(name) {
   if (!layouts.has(name)) {
@@ -35,8 +35,8 @@ function show(target, sheet, tile) {
   return target;
 }
 
-const picture = (sheet, tile) => show(element("div"), sheet, tile);
-const inputPicture = (sample) => picture("inputs", tiles.get(sample));
+const image = (sheet, tile) => show(element("div"), sheet, tile);
+const inputImage = (sample) => image("inputs", tiles.get(sample));
 const label = (sample) => (page.labels ? page.classes[page.labels[tiles.get(sample)]] : null);
 
 function facts(target, entries) {
@@ -48,13 +48,13 @@ function facts(target, entries) {
   );
 }
 
-function mark(box, chosen) {
+function mark(box, option) {
   for (const old of box.querySelectorAll('[aria-selected="true"]')) {
     old.setAttribute("aria-selected", "false");
     old.tabIndex = -1;
   }
-  chosen?.setAttribute("aria-selected", "true");
-  if (chosen) chosen.tabIndex = 0;
+  option?.setAttribute("aria-selected", "true");
+  if (option) option.tabIndex = 0;
 }
 
 function reveal(box, option) {
@@ -79,11 +79,11 @@ const steps = {
   End: (at, row, last) => last,
 };
 
-// One option is in the tab order; arrows choose its neighbours.
-function walkable(box, choose) {
+// Only the selected option is in the tab order; arrow keys select its neighbors.
+function selectable(box, select) {
   box.addEventListener("click", (event) => {
     const option = event.target.closest(".option");
-    if (option) choose(Number(option.dataset.index));
+    if (option) select(Number(option.dataset.index));
   });
   box.addEventListener("keydown", (event) => {
     const options = [...box.querySelectorAll(".option")];
@@ -93,7 +93,7 @@ function walkable(box, choose) {
     const last = options.length - 1;
     const to = steps[event.key](at, perRow(options), last);
     const option = options[Math.min(Math.max(to, 0), last)];
-    choose(Number(option.dataset.index));
+    select(Number(option.dataset.index));
     option.focus({ preventScroll: true });
     reveal(box, option);
   });

@@ -1,26 +1,26 @@
-// The chosen model, the table, and the beginning.
-function chooseModel(index) {
+// The selected model, the table, and the start of the page.
+function selectModel(index) {
   state.model = index;
   byId("cards").replaceChildren(
-    ...current().figures.map(({ key, name, text, says }) => {
+    ...current().metrics.map(({ key, name, text, description }) => {
       const card = element("div", {}, [
         element("dt", { textContent: name }),
         element("dd", { className: "value", textContent: text }),
-        element("dd", { className: "says", textContent: says }),
+        element("dd", { className: "description", textContent: description }),
       ]);
-      card.dataset.figure = key;
+      card.dataset.metric = key;
       return card;
     }),
   );
-  makeUnits();
-  makeSamples();
+  showUnits();
+  showSamples();
   fillCurves();
   for (const row of document.querySelectorAll("#table tbody tr")) {
     row.classList.toggle("current", row.firstElementChild.dataset.value === current().name);
   }
 }
 
-// Missing values stay last in either direction.
+// Missing values are last in both directions.
 function compareCells(a, b, direction) {
   if (a === "" || b === "") return (a === "") - (b === "");
   const numbers = [Number(a), Number(b)];
@@ -44,8 +44,8 @@ function sortable(table) {
 
 async function start() {
   await drawCharts();
-  chooseModel(0);
-  byId("model")?.addEventListener("change", (event) => chooseModel(Number(event.target.value)));
+  selectModel(0);
+  byId("model")?.addEventListener("change", (event) => selectModel(Number(event.target.value)));
   if (byId("table")) sortable(byId("table"));
   const bars = source("activations", "activations");
   bars.selected.properties.indices.change.connect(() => {

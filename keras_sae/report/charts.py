@@ -1,0 +1,156 @@
+"""Interactive charts of the page, as JSON for Bokeh.
+
+Scripts of the page fill the data sources. Until then each source holds one point,
+because Bokeh warns about plots without a range.
+"""
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from keras_sae import evaluation
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from bokeh.plotting import figure as Figure  # noqa: N812
+
+Chart: TypeAlias = dict[str, Any]
+LegendEntry: TypeAlias = tuple[str, str, str]
+
+_ORANGE, _BLUE, _GRAY = "#d97706", "#3b82f6", "#8a94a6"
+# These colors differ on white and on black, and for people with color blindness.
+_COLORS = [_BLUE, _ORANGE, "#0d9488", "#a855f7", "#dc2f6d"]
+_COLORS += ["#65a30d", "#0891b2", "#92664a", "#6b7280", "#e11d48"]
+_MARKERS = {"circle": "●", "square": "■", "triangle": "▲", "diamond": "◆"}
+
+
+def script() -> str:
+    """Return the source of Bokeh's JavaScript library."""
+    from bokeh.resources import Resources
+
+    return "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
+
+
+def histogram() -> Chart:
+    """Return a histogram of the activations of the selected unit."""
+    from bokeh.models import ColumnDataSource
+
+    source = ColumnDataSource(
+        {"left": [0], "right": [1], "count": [0]}, name="histogram"
+    )
+    figure = _figure("non-zero activation", "samples", height=190)
+    figure.quad(
+        left="left",
+        right="right",
+        bottom=0,
+        top="count",
+        source=source,
+        fill_color=_BLUE,
+        line_color=None,
+    )
+    tips = {"from": "@left{0.000}", "to": "@right{0.000}", "samples": "@count"}
+    return _chart(figure, tips)
+
+
+def activations() -> Chart:
+    """Return bars of the selected sample's code; a tap on a bar selects its unit."""
+    from bokeh.models import ColumnDataSource, TapTool
+
+    source = ColumnDataSource({"unit": [0], "activation": [0]}, name="activations")
+    figure = _figure("unit", "activation", height=240)
+    figure.vbar(
+        x="unit",
+        top="activation",
+        width=0.9,
+        source=source,
+        fill_color=_BLUE,
+        line_color=_BLUE,
+        nonselection_fill_alpha=1.0,
+        nonselection_line_alpha=1.0,
+    )
+    figure.add_tools(TapTool())
+    return _chart(figure, {"unit": "@unit", "activation": "@activation{0.000}"})
+
+
+def learning_curve(metric: str) -> Chart:
+    """Return the curves of a metric for the selected model, in front of all others."""
+    from bokeh.models import ColumnDataSource
+
+    figure = _figure("epoch", None, height=200)
+    figure.title.text = metric.replace("_", " ").replace("l0", "L0")
+    others = ColumnDataSource({"xs": [[0]], "ys": [[0]]}, name="others")
+    figure.multi_line("xs", "ys", source=others, line_color=_GRAY, line_alpha=0.45)
+    for kind, color, dash in (
+        ("training", _BLUE, "solid"),
+        ("validation", _ORANGE, "dashed"),
+    ):
+        source = ColumnDataSource({"epoch": [0], "value": [0]}, name=kind)
+        line = figure.line(
+            "epoch", "value", source=source, color=color, line_width=2, line_dash=dash
+        )
+        # A single epoch is a point without a line.
+        figure.scatter("epoch", "value", source=source, size=3, color=color)
+        _add_tips(figure, {kind: "@value{0.0000}"}, renderers=[line])
+    return _chart(figure)
+
+
+def pareto(table: "pd.DataFrame") -> tuple[Chart | None, list[LegendEntry]]:
+    """Return models by sparsity and error with their Pareto front, and a legend.
+
+    Args:
+        table: What `keras_sae.evaluation.compare` or `summarize` returned.
+
+    Returns:
+        The chart, None if the table has no L0 or no error; and the legend, which is
+        name, color and marker of each model.
+    """
+    table = table.assign(l0=evaluation.active_units(table))
+    if table["l0"].isna().all() or "reconstruction" not in table.columns:
+        return None, []
+    x, y = "active units per sample", "squared error per value"
+    figure = _figure(x, y, height=360)
+    front = evaluation.pareto_front(table)
+    figure.step(front["l0"], front["reconstruction"], mode="after", line_color=_GRAY)
+    points = table.dropna(subset=["l0", "reconstruction"])
+    markers, legend = list(_MARKERS.items()), []
+    for i, (name, rows) in enumerate(points.groupby("model", sort=False)):
+        color = _COLORS[i % len(_COLORS)]
+        marker, symbol = markers[i // len(_COLORS) % len(markers)]
+        figure.scatter(
+            rows["l0"],
+            rows["reconstruction"],
+            name=str(name),
+            size=10,
+            color=color,
+            marker=marker,
+        )
+        legend.append((str(name), color, symbol))
+    return _chart(figure, {"": "$name", x: "@x{0.00}", y: "@y{0.00000}"}), legend
+
+
+def _figure(x: str, y: str | None, height: int) -> "Figure":
+    from bokeh.plotting import figure
+
+    made = figure(
+        height=height,
+        sizing_mode="stretch_width",
+        toolbar_location=None,
+        tools="",
+        x_axis_label=x,
+        y_axis_label=y,
+        min_border_right=12,
+    )
+    made.xgrid.grid_line_color = None
+    return made
+
+
+def _add_tips(figure: "Figure", tips: dict[str, str], **kwargs: Any) -> None:
+    from bokeh.models import HoverTool
+
+    figure.add_tools(HoverTool(tooltips=list(tips.items()), **kwargs))
+
+
+def _chart(figure: "Figure", tips: dict[str, str] | None = None) -> Chart:
+    from bokeh.embed import json_item
+
+    if tips is not None:
+        _add_tips(figure, tips)
+    return dict(json_item(figure))

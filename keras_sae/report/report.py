@@ -1,0 +1,226 @@
+"""Write the report: metrics, images and charts of models in one HTML file."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import keras
+import numpy as np
+
+from keras_sae.models import Autoencoder
+from keras_sae.report import charts
+from keras_sae.report.sections import ModelSection, comparison_table, to_json
+from keras_sae.types import ArrayLike, PathLike
+from keras_sae.utils import validation
+from keras_sae.utils.images import as_images, filter_images, rescale, tile_sheet
+from keras_sae.utils.io import atomic_write
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+History: TypeAlias = keras.callbacks.History | Mapping[str, Sequence[float]]
+Histories: TypeAlias = History | Mapping[str, History] | None
+
+# Longest side of an image on the page; larger images are averaged down.
+_SIDE = 48
+_ORANGE, _BLUE = (217, 119, 6), (59, 130, 246)
+# Percentiles of the data that are drawn black and white.
+_BLACK, _WHITE = 0.5, 99.5
+
+
+def write_report(
+    model: Autoencoder | Mapping[str, Autoencoder],
+    data: ArrayLike | tuple[ArrayLike, ArrayLike | None],
+    path: PathLike,
+    *,
+    history: Histories = None,
+    table: "pd.DataFrame | None" = None,
+    title: str = "Sparse autoencoder",
+    samples: int = 100,
+) -> Path:
+    """Write an HTML page that shows what a model has learned.
+
+    The page has these sections:
+
+    - metrics: what `keras_sae.evaluation.evaluate` returns;
+    - units: the filter of each unit, the histogram of its activations, the inputs that
+      activate it most, and its mean activation per class;
+    - reconstructions: the best and the worst;
+    - samples: the code of single samples, unit by unit;
+    - learning curves, and a comparison of models with its Pareto front.
+
+    The page works without a network, and with a keyboard as well as with a mouse.
+
+    Args:
+        model: A `keras_sae.models.Autoencoder`, or a dict that maps names to models of
+            the same input. The page shows one model at a time.
+        data: Data that the model was not trained on: an array of shape `(samples,
+            *input_shape)`, or `(x, y)` with labels of shape `(samples,)` or None.
+        path: The HTML file. An existing file is replaced.
+        history: What `fit` returned, its attribute `history`, or a dict of these by the
+            names of the models. If None, each model's own `history` is shown.
+        table: What `keras_sae.evaluation.compare` or `summarize` returned. If None, the
+            page has no comparison.
+        title: Heading of the page.
+        samples: Number of samples whose code can be inspected.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: `data` does not fit the model, `samples` is not positive, or `table`
+            has no column `model`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import models, report
+    >>> x = np.random.default_rng(0).random((20, 4, 4, 1), dtype="float32")
+    >>> path = report.write_report(models.shallow((4, 4, 1), 8, "l1"), x, "report.html")
+    >>> "</html>" in path.read_text(encoding="utf-8")
+    True
+    """
+    named = model if isinstance(model, Mapping) else {model.name: model}
+    if not named:
+        raise ValueError(
+            "`model` must hold at least one model. Received: an empty dict."
+        )
+    validation.positive_integer("samples", samples)
+    x, y = _read_data(data)
+    classes, class_ids = np.unique([] if y is None else y, return_inverse=True)
+    sections = [ModelSection(each, x, y, samples) for each in named.values()]
+    shown = np.unique(np.concatenate([s.samples_with_image for s in sections]))
+    histories = _read_histories(named, history)
+    keys = [key.removeprefix("val_") for logs in histories.values() for key in logs]
+    curves = [key for key in dict.fromkeys(keys) if key != "learning_rate"]
+    low, high = np.percentile(x, (_BLACK, _WHITE))
+    sheets = {"inputs": _input_sheet(x[shown], low, high)}
+    for i, section in enumerate(sections):
+        sheets[f"filters-{i}"] = _filter_sheet(section.model.dictionary())
+        sheets[f"reconstructions-{i}"] = _input_sheet(
+            section.reconstructions, low, high
+        )
+    pareto, legend = (None, []) if table is None else charts.pareto(table)
+    shape = "\N{MULTIPLICATION SIGN}".join(map(str, x.shape[1:]))
+    page = _render(
+        title=title,
+        summary=f"{len(x):,} samples of shape {shape}"
+        + (f" in {len(classes)} classes" if len(classes) else ""),
+        page={
+            "inputs": shown.tolist(),
+            "labels": None if y is None else class_ids[shown].tolist(),
+            "classes": [str(name) for name in classes],
+            "models": [
+                {"name": str(name), "history": histories[name], **section.to_json()}
+                for name, section in zip(named, sections, strict=True)
+            ],
+        },
+        sheets=sheets,
+        comparison=None if table is None else comparison_table(table),
+        charts={"histogram": charts.histogram(), "activations": charts.activations()}
+        | ({} if pareto is None else {"pareto": pareto}),
+        curves={metric: charts.learning_curve(metric) for metric in curves},
+        legend=legend,
+        bokeh=charts.script(),
+    )
+    path = Path(path)
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _read_data(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    x, y = data if isinstance(data, (tuple, list)) and len(data) == 2 else (data, None)
+    if isinstance(x, (tuple, list)):
+        raise ValueError(
+            "`data` must be an array of samples, or (x, y) with their labels. "
+            f"Received: a {type(x).__name__} in place of x. `load_data` returns two "
+            "pairs, so pass one: report.write_report(model, (x_test, y_test), path)."
+        )
+    x, y = np.asarray(x), None if y is None else np.asarray(y)
+    if y is not None and y.shape != x.shape[:1]:
+        raise ValueError(
+            "`y` must hold one label per sample. Received: x of shape "
+            f"{x.shape}, y of shape {y.shape}."
+        )
+    return x, y
+
+
+def _read_histories(
+    models: Mapping[str, Autoencoder], history: Histories
+) -> dict[str, dict[str, list]]:
+    """Return the logs of each model; an empty dict where there are none."""
+    given: Any = history
+    if history is None:  # before the first `fit`, models have no attribute `history`
+        given = {name: getattr(each, "history", None) for name, each in models.items()}
+    elif isinstance(history, keras.callbacks.History) or not set(history) & set(models):
+        given = dict.fromkeys(models, history)
+    found = {}
+    for name in models:
+        logs = given.get(name) or {}
+        logs = logs.history if isinstance(logs, keras.callbacks.History) else logs
+        found[name] = {str(key): to_json(values) for key, values in logs.items()}
+    return found
+
+
+def _input_sheet(x: np.ndarray, low: float, high: float) -> dict[str, Any]:
+    """Return samples as a sheet: images in gray, vectors as strips in two colors."""
+    images = as_images(x, _SIDE)
+    if images.shape[1] == 1:
+        return _sheet(_signed_colors(images / (max(abs(low), abs(high)) or 1.0)))
+    return _sheet(np.round(255 * rescale(images, low, high)))
+
+
+def _filter_sheet(dictionary: np.ndarray) -> dict[str, Any]:
+    """Return filters as a sheet: each on its own scale, orange adds, blue subtracts.
+
+    Filters of color images keep their three channels, and zero is gray.
+    """
+    images = filter_images(dictionary, _SIDE)
+    if images.shape[-1] == 3:
+        return _sheet(np.round(255 * images))
+    return _sheet(_signed_colors(2 * images - 1))
+
+
+def _signed_colors(images: np.ndarray) -> np.ndarray:
+    """Return RGBA images whose hue is the sign and whose opacity is the magnitude.
+
+    Zero is transparent, so that it has the color of the page in light and in dark mode.
+    """
+    hue = np.where(images > 0, _ORANGE, _BLUE)
+    opacity = np.round(255 * np.clip(np.abs(images), 0.0, 1.0))
+    return np.concatenate([hue, opacity], axis=-1)
+
+
+def _sheet(images: np.ndarray) -> dict[str, Any]:
+    """Return images as one PNG, which the page cuts into tiles."""
+    from PIL import Image
+
+    height, width, channels = images.shape[1:]
+    sheet = tile_sheet(images.astype("uint8"))
+    file = io.BytesIO()
+    image = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+    image.save(file, "PNG", optimize=True)
+    return {
+        "url": f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}",
+        "columns": sheet.shape[1] // width,
+        "rows": sheet.shape[0] // height,
+        "aspect": min(max(width / height, 0.25), 4.0),
+    }
+
+
+def _render(**context: Any) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_sae.report", "template"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # Bokeh's JSON defines an object where it first occurs, so the order matters.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    return environment.get_template("report.html").render(**context)

@@ -1,0 +1,202 @@
+"""Content of the page: metrics, units and samples of a model, and the table."""
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_sae import evaluation
+from keras_sae.models import Autoencoder
+from keras_sae.types import ArrayLike
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Per unit: samples that activate it most, classes, and bars of the histogram.
+_TOP_SAMPLES, _TOP_CLASSES, _BINS = 8, 10, 24
+# Samples among the best and among the worst reconstructions.
+_EXTREMES = 8
+
+# Name, format and description of each metric, in the order of the page.
+METRICS = {
+    "reconstruction": ("Squared error", ".5f", "mean per value"),
+    "explained_variance": (
+        "Explained variance",
+        ".3f",
+        "1 is a perfect reconstruction",
+    ),
+    "copying": ("Copying", ".3f", "explained variance on noise; 1 for the identity"),
+    "copying_gap": ("Copying gap", ".3f", "explained variance minus copying"),
+    "l0": ("L0", ".1f", "active units per sample"),
+    "expected_l0": (
+        "Expected L0",
+        ".1f",
+        "sum of activations per sample; none is zero",
+    ),
+    "dead_fraction": ("Dead units", ".1%", "zero for every sample"),
+    "hoyer": ("Hoyer sparsity", ".3f", "0 if all units are equal, 1 if one is active"),
+    "mean_activation": ("Mean activation", ".4f", "over all units and samples"),
+    "target_distance": ("Distance to target", ".4f", "of a unit's mean activation"),
+    "probe_accuracy": ("Probe accuracy", ".1%", "of a linear classifier on the codes"),
+    "probe_accuracy_100": ("Probe, 100", ".1%", "probe accuracy with 100 labels"),
+    "probe_accuracy_1000": ("Probe, 1,000", ".1%", "probe accuracy with 1,000 labels"),
+    "fine_tuned_accuracy": (
+        "Fine-tuned",
+        ".1%",
+        "accuracy of encoder and softmax layer",
+    ),
+    "elbo": ("ELBO", ".1f", "evidence lower bound in nats per sample"),
+    "reconstruction_sum": ("Summed error", ".3f", "squared error per sample"),
+    "parameters": ("Parameters", ",.0f", "trainable values"),
+    "seconds": ("Seconds", ".1f", "of training"),
+}
+# The table has probes that were fitted to the training data, a model's metrics do not.
+_PROBE_OF_MODEL = (
+    "of a linear classifier on the codes: trained on half of these samples, and tested "
+    "on the other half"
+)
+
+
+class ModelSection:
+    """What the page shows of one model.
+
+    Args:
+        model: A `keras_sae.models.Autoencoder`.
+        x: Array of shape `(samples, *input_shape)`.
+        y: None, or labels of shape `(samples,)`.
+        samples: Number of samples whose code is shown.
+
+    Attributes:
+        reconstructions: Reconstructions of the samples whose code is shown.
+        samples_with_image: Indices of all samples that the page shows.
+    """
+
+    def __init__(
+        self, model: Autoencoder, x: np.ndarray, y: np.ndarray | None, samples: int
+    ) -> None:
+        self.model = model
+        codes = model.encode(x)
+        reconstructions = model.decode(codes)
+        errors = ((x - reconstructions) ** 2).reshape(len(x), -1).mean(axis=1)
+        order = np.argsort(errors, kind="stable")
+        self.best, self.worst = order[:_EXTREMES], order[::-1][:_EXTREMES]
+        spread = np.linspace(0, len(x) - 1, min(samples, len(x))).astype(int)
+        self.samples = np.unique([*self.best, *self.worst, *spread])
+        self.errors = errors[self.samples]
+        self.reconstructions = reconstructions[self.samples]
+        self.codes = codes[self.samples].astype("<f4")
+        self.units = unit_statistics(codes, y)
+        self.samples_with_image = np.union1d(self.samples, self.units["top"])
+        # A probe needs an active code and at least two classes.
+        can_probe = y is not None and codes.any() and len(np.unique(y)) > 1
+        self.metrics = evaluation.evaluate(model, x, y if can_probe else None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the section as JSON-like values."""
+        cards = [
+            {
+                "key": key,
+                "name": name,
+                "text": _text(key, self.metrics[key]),
+                "description": _PROBE_OF_MODEL if key == "probe_accuracy" else text,
+            }
+            for key, (name, _, text) in METRICS.items()
+            if key in self.metrics
+        ]
+        return {
+            "count": int(self.codes.shape[1]),
+            "metrics": cards,
+            "units": {name: to_json(values) for name, values in self.units.items()},
+            "samples": self.samples.tolist(),
+            "errors": to_json(self.errors),
+            "best": self.best.tolist(),
+            "worst": self.worst.tolist(),
+            "codes": base64.b64encode(self.codes.tobytes()).decode("ascii"),
+        }
+
+
+def unit_statistics(codes: np.ndarray, y: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Return statistics of each unit over all samples.
+
+    Args:
+        codes: Array of shape `(samples, units)`.
+        y: None, or labels of shape `(samples,)`.
+
+    Returns:
+        Arrays with one row per unit: `rate`, the fraction of samples for which it is
+        not zero; `mean` and `peak` of its magnitude; `low`, `high` and `counts`, a
+        histogram of its non-zero activations; `top` and `top_values`, the samples with
+        its strongest activations. With labels also `classes` and `shares`: its mean
+        magnitude per class, divided by the sum of these means, greatest first.
+    """
+    magnitude = np.abs(codes)
+    low, high = np.minimum(codes.min(axis=0), 0.0), np.maximum(codes.max(axis=0), 0.0)
+    high = np.where(high > low, high, low + 1.0)
+    histograms = [
+        np.histogram(unit[unit != 0], _BINS, bounds)[0]
+        for unit, bounds in zip(codes.T, zip(low, high, strict=True), strict=True)
+    ]
+    top = np.argsort(-magnitude, axis=0, kind="stable")[:_TOP_SAMPLES]
+    statistics = {
+        "rate": (codes != 0).mean(axis=0),
+        "mean": magnitude.mean(axis=0, dtype="float64"),
+        "peak": magnitude.max(axis=0),
+        "low": low,
+        "high": high,
+        "counts": np.stack(histograms),
+        "top": top.T,
+        "top_values": np.take_along_axis(codes, top, axis=0).T,
+    }
+    if y is not None:
+        means = np.stack([magnitude[y == c].mean(axis=0) for c in np.unique(y)])
+        shares = means / np.maximum(means.sum(axis=0), np.finfo("float32").tiny)
+        order = np.argsort(-shares, axis=0, kind="stable")[:_TOP_CLASSES]
+        statistics["classes"] = order.T
+        statistics["shares"] = np.take_along_axis(shares, order, axis=0).T
+    return statistics
+
+
+def comparison_table(table: "pd.DataFrame") -> dict[str, list]:
+    """Return the table of models for the page, as means over random seeds.
+
+    Args:
+        table: What `keras_sae.evaluation.compare` or `summarize` returned.
+
+    Returns:
+        `headings`: name and description of each column. `rows`: the cells of each
+        model, each a value to sort by, None if it is missing, and a text.
+    """
+    if "model" not in table.columns:
+        raise ValueError(
+            "`table` must have the column 'model', like the table that "
+            "`keras_sae.evaluation.compare` returns. Received columns: "
+            f"{', '.join(map(str, table.columns))}."
+        )
+    means = evaluation.summarize(table) if "seed" in table.columns else table
+    keys = [key for key in METRICS if key in means.columns]
+    rows = []
+    for row in means.to_dict("records"):
+        cells: list[tuple[Any, str]] = [(row["model"], str(row["model"]))]
+        for key in keys:
+            text, deviation = _text(key, row[key]), row.get(f"{key}_spread", np.nan)
+            if not np.isnan(deviation):
+                text += f" \N{PLUS-MINUS SIGN} {_text(key, deviation)}"
+            is_missing = np.isnan(row[key])
+            cells.append((None, "") if is_missing else (float(row[key]), text))
+        rows.append(cells)
+    headings = [("Model", ""), *((METRICS[key][0], METRICS[key][2]) for key in keys)]
+    return {"headings": headings, "rows": rows}
+
+
+def to_json(values: ArrayLike) -> Any:
+    """Return an array as nested lists of numbers with six digits; NaN becomes None."""
+    values = np.asarray(values)
+    if values.ndim:
+        return [to_json(value) for value in values]
+    if values.dtype.kind in "iu":
+        return int(values)
+    return float(f"{values:.6g}") if np.isfinite(values) else None
+
+
+def _text(key: str, value: float) -> str:
+    return "undefined" if np.isnan(value) else format(value, METRICS[key][1])
