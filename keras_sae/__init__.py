@@ -13,18 +13,18 @@ from keras_sae import metrics as metrics
 from keras_sae import models as models
 from keras_sae import pretraining as pretraining
 from keras_sae import regularizers as regularizers
-from keras_sae import report as report
 
 if TYPE_CHECKING:
     from keras_sae import plots as plots
+    from keras_sae import report as report
     from keras_sae import tuning as tuning
     from keras_sae import wrappers as wrappers
 
 __version__ = "0.1.0"
 
-# Imported on first use, because their classes derive from those of matplotlib,
-# keras-tuner and scikit-learn, which are slow to import.
-_LAZY = ("plots", "tuning", "wrappers")
+# Imported on first use, because they are built on matplotlib, Bokeh, keras-tuner and
+# scikit-learn, which are slow to import.
+_LAZY = ("plots", "report", "tuning", "wrappers")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+import pandas as pd
 
 from keras_sae import evaluation
 from keras_sae.plots.figure import ACCENT, BASE, COLORS, INK, Figure
 from keras_sae.types import ArrayLike
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 History: TypeAlias = keras.callbacks.History | Mapping[str, Sequence[float]]
 
@@ -144,7 +142,7 @@ def history(history: History | Mapping[str, History]) -> Figure:
     return figure
 
 
-def pareto(table: "pd.DataFrame", x: str = "l0", y: str = "reconstruction") -> Figure:
+def pareto(table: pd.DataFrame, x: str = "l0", y: str = "reconstruction") -> Figure:
     """Plot models by sparsity and error, with the Pareto front.
 
     Sparser codes reconstruct worse, so one number cannot rank models. The Pareto front

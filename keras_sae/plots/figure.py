@@ -5,20 +5,8 @@ import io
 from matplotlib import figure
 
 ACCENT, BASE, INK = "#c2410c", "#3b6ea5", "#1f2933"
-COLORS = (
-    BASE,
-    ACCENT,
-    "#4d7c3a",
-    "#7a4fa3",
-    "#a16207",
-    "#0f766e",
-    "#be185d",
-    "#64748b",
-    "#84cc16",
-    "#06b6d4",
-    "#111827",
-    "#f472b6",
-)
+COLORS = [BASE, ACCENT, "#4d7c3a", "#7a4fa3", "#a16207", "#0f766e"]
+COLORS += ["#be185d", "#64748b", "#84cc16", "#06b6d4", "#111827", "#f472b6"]
 
 
 class Figure(figure.Figure):

@@ -44,12 +44,11 @@ def filters(
     >>> from keras_sae import models, plots
     >>> figure = plots.filters(models.shallow((4, 4, 1), 8), count=4)
     >>> figure.axes[0].get_title()
-    'shallow: contribution of each unit to the reconstruction'
+    'Filters of shallow'
     """
     named = model if isinstance(model, Mapping) else {model.name: model}
-    caption = "contribution of each unit to the reconstruction"
     blocks = {
-        f"{name}: {caption}": filter_images(each.dictionary()[:count])
+        f"Filters of {name}": filter_images(each.dictionary()[:count])
         for name, each in named.items()
     }
     columns = min(columns, max(len(images) for images in blocks.values()))
@@ -152,7 +151,7 @@ def latent_plane(
     >>> model = models.variational((4, 4, 1), 8, latent_dim=2)
     >>> figure = plots.latent_plane(model, np.ones((5, 4, 4, 1)), steps=3)
     >>> figure.axes[0].get_title()
-    'Latent plane: dimension 1 from left to right, 0 from bottom to top'
+    'Latent plane: dimension 1 to the right, 0 upwards'
     """
     means = model.encode(np.asarray(x))
     if means.shape[1] < 2:
@@ -165,9 +164,7 @@ def latent_plane(
     codes = np.zeros((steps * steps, means.shape[1]), "float32")
     codes[:, up] = np.repeat(positions[::-1], steps)
     codes[:, right] = np.tile(positions, steps)
-    title = (
-        f"Latent plane: dimension {right} from left to right, {up} from bottom to top"
-    )
+    title = f"Latent plane: dimension {right} to the right, {up} upwards"
     return _draw_sheets({title: _own_scales(model.decode(codes))}, steps)
 
 
@@ -181,13 +178,7 @@ def _own_scales(x: np.ndarray) -> np.ndarray:
 def _draw_sheets(
     blocks: Mapping[str, np.ndarray], columns: int, row_names: Sequence[str] = ()
 ) -> Figure:
-    """Draw a sheet of images in [0, 1] below each title.
-
-    Args:
-        blocks: Images of shape `(count, height, width, channels)` by title.
-        columns: Images per row.
-        row_names: Names of the rows of each sheet.
-    """
+    """Draw blocks of images in [0, 1], each as a sheet below its title."""
     width, gap = columns * _TILE_INCHES, _TILE_PIXELS // 8
     tiles = {title: enlarge(images, _TILE_PIXELS) for title, images in blocks.items()}
     sheets = [tile_sheet(images, columns, gap, 1.0) for images in tiles.values()]

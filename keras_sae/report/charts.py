@@ -4,13 +4,15 @@ Scripts of the page fill the data sources. Until then each source holds one poin
 because Bokeh warns about plots without a range.
 """
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
+
+import pandas as pd
+from bokeh.embed import json_item
+from bokeh.models import ColumnDataSource, HoverTool, TapTool
+from bokeh.plotting import figure as Figure  # noqa: N812
+from bokeh.resources import Resources
 
 from keras_sae import evaluation
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from bokeh.plotting import figure as Figure  # noqa: N812
 
 Chart: TypeAlias = dict[str, Any]
 LegendEntry: TypeAlias = tuple[str, str, str]
@@ -24,56 +26,33 @@ _MARKERS = {"circle": "●", "square": "■", "triangle": "▲", "diamond": "◆
 
 def script() -> str:
     """Return the source of Bokeh's JavaScript library."""
-    from bokeh.resources import Resources
-
     return "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
 
 
 def histogram() -> Chart:
     """Return a histogram of the activations of the selected unit."""
-    from bokeh.models import ColumnDataSource
-
     source = ColumnDataSource(
         {"left": [0], "right": [1], "count": [0]}, name="histogram"
     )
     figure = _figure("non-zero activation", "samples", height=190)
-    figure.quad(
-        left="left",
-        right="right",
-        bottom=0,
-        top="count",
-        source=source,
-        fill_color=_BLUE,
-        line_color=None,
-    )
+    style = {"fill_color": _BLUE, "line_color": None}
+    figure.quad("left", "right", "count", 0, source=source, **style)
     tips = {"from": "@left{0.000}", "to": "@right{0.000}", "samples": "@count"}
     return _chart(figure, tips)
 
 
 def activations() -> Chart:
     """Return bars of the selected sample's code; a tap on a bar selects its unit."""
-    from bokeh.models import ColumnDataSource, TapTool
-
     source = ColumnDataSource({"unit": [0], "activation": [0]}, name="activations")
     figure = _figure("unit", "activation", height=240)
-    figure.vbar(
-        x="unit",
-        top="activation",
-        width=0.9,
-        source=source,
-        fill_color=_BLUE,
-        line_color=_BLUE,
-        nonselection_fill_alpha=1.0,
-        nonselection_line_alpha=1.0,
-    )
+    style = {"color": _BLUE, "nonselection_alpha": 1.0}
+    figure.vbar("unit", 0.9, "activation", source=source, **style)
     figure.add_tools(TapTool())
     return _chart(figure, {"unit": "@unit", "activation": "@activation{0.000}"})
 
 
 def learning_curve(metric: str) -> Chart:
     """Return the curves of a metric for the selected model, in front of all others."""
-    from bokeh.models import ColumnDataSource
-
     figure = _figure("epoch", None, height=200)
     figure.title.text = metric.replace("_", " ").replace("l0", "L0")
     others = ColumnDataSource({"xs": [[0]], "ys": [[0]]}, name="others")
@@ -92,7 +71,7 @@ def learning_curve(metric: str) -> Chart:
     return _chart(figure)
 
 
-def pareto(table: "pd.DataFrame") -> tuple[Chart | None, list[LegendEntry]]:
+def pareto(table: pd.DataFrame) -> tuple[Chart | None, list[LegendEntry]]:
     """Return models by sparsity and error with their Pareto front, and a legend.
 
     Args:
@@ -114,22 +93,14 @@ def pareto(table: "pd.DataFrame") -> tuple[Chart | None, list[LegendEntry]]:
     for i, (name, rows) in enumerate(points.groupby("model", sort=False)):
         color = _COLORS[i % len(_COLORS)]
         marker, symbol = markers[i // len(_COLORS) % len(markers)]
-        figure.scatter(
-            rows["l0"],
-            rows["reconstruction"],
-            name=str(name),
-            size=10,
-            color=color,
-            marker=marker,
-        )
+        style = {"name": str(name), "size": 10, "color": color, "marker": marker}
+        figure.scatter(rows["l0"], rows["reconstruction"], **style)
         legend.append((str(name), color, symbol))
     return _chart(figure, {"": "$name", x: "@x{0.00}", y: "@y{0.00000}"}), legend
 
 
-def _figure(x: str, y: str | None, height: int) -> "Figure":
-    from bokeh.plotting import figure
-
-    made = figure(
+def _figure(x: str, y: str | None, height: int) -> Figure:
+    chart = Figure(
         height=height,
         sizing_mode="stretch_width",
         toolbar_location=None,
@@ -138,19 +109,15 @@ def _figure(x: str, y: str | None, height: int) -> "Figure":
         y_axis_label=y,
         min_border_right=12,
     )
-    made.xgrid.grid_line_color = None
-    return made
+    chart.xgrid.grid_line_color = None
+    return chart
 
 
-def _add_tips(figure: "Figure", tips: dict[str, str], **kwargs: Any) -> None:
-    from bokeh.models import HoverTool
-
+def _add_tips(figure: Figure, tips: dict[str, str], **kwargs: Any) -> None:
     figure.add_tools(HoverTool(tooltips=list(tips.items()), **kwargs))
 
 
-def _chart(figure: "Figure", tips: dict[str, str] | None = None) -> Chart:
-    from bokeh.embed import json_item
-
+def _chart(figure: Figure, tips: dict[str, str] | None = None) -> Chart:
     if tips is not None:
         _add_tips(figure, tips)
     return dict(json_item(figure))

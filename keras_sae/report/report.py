@@ -4,10 +4,13 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
+import jinja2
 import keras
 import numpy as np
+import pandas as pd
+from PIL import Image
 
 from keras_sae.models import Autoencoder
 from keras_sae.report import charts
@@ -16,9 +19,6 @@ from keras_sae.types import ArrayLike, PathLike
 from keras_sae.utils import validation
 from keras_sae.utils.images import as_images, filter_images, rescale, tile_sheet
 from keras_sae.utils.io import atomic_write
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 History: TypeAlias = keras.callbacks.History | Mapping[str, Sequence[float]]
 Histories: TypeAlias = History | Mapping[str, History] | None
@@ -36,7 +36,7 @@ def write_report(
     path: PathLike,
     *,
     history: Histories = None,
-    table: "pd.DataFrame | None" = None,
+    table: pd.DataFrame | None = None,
     title: str = "Sparse autoencoder",
     samples: int = 100,
 ) -> Path:
@@ -196,8 +196,6 @@ def _signed_colors(images: np.ndarray) -> np.ndarray:
 
 def _sheet(images: np.ndarray) -> dict[str, Any]:
     """Return images as one PNG, which the page cuts into tiles."""
-    from PIL import Image
-
     height, width, channels = images.shape[1:]
     sheet = tile_sheet(images.astype("uint8"))
     file = io.BytesIO()
@@ -212,8 +210,6 @@ def _sheet(images: np.ndarray) -> dict[str, Any]:
 
 
 def _render(**context: Any) -> str:
-    import jinja2
-
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_sae.report", "template"),
         autoescape=True,

@@ -1,16 +1,14 @@
 """Content of the page: metrics, units and samples of a model, and the table."""
 
 import base64
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from keras_sae import evaluation
 from keras_sae.models import Autoencoder
 from keras_sae.types import ArrayLike
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Per unit: samples that activate it most, classes, and bars of the histogram.
 _TOP_SAMPLES, _TOP_CLASSES, _BINS = 8, 10, 24
@@ -156,7 +154,7 @@ def unit_statistics(codes: np.ndarray, y: np.ndarray | None) -> dict[str, np.nda
     return statistics
 
 
-def comparison_table(table: "pd.DataFrame") -> dict[str, list]:
+def comparison_table(table: pd.DataFrame) -> dict[str, list]:
     """Return the table of models for the page, as means over random seeds.
 
     Args:

@@ -76,14 +76,6 @@ def filter_images(dictionary: ArrayLike, max_side: int | None = None) -> np.ndar
 def rescale(images: np.ndarray, low: ArrayLike, high: ArrayLike) -> np.ndarray:
     """Map the range from `low` to `high` to [0, 1], and clip values outside it.
 
-    Args:
-        images: Array of any shape.
-        low: Value that becomes 0. A number, or an array that broadcasts.
-        high: Value that becomes 1. A number, or an array that broadcasts.
-
-    Returns:
-        Array of the shape of `images`.
-
     Example:
 
     >>> import numpy as np
@@ -92,29 +84,19 @@ def rescale(images: np.ndarray, low: ArrayLike, high: ArrayLike) -> np.ndarray:
     [0.0, 0.0, 0.5, 1.0]
     """
     spread = np.subtract(high, low)
-    scaled = (images - low) / np.where(spread > 0, spread, 1.0)
-    return np.clip(scaled, 0.0, 1.0)
+    return np.clip((images - low) / np.where(spread > 0, spread, 1.0), 0.0, 1.0)
 
 
 def enlarge(images: np.ndarray, side: int) -> np.ndarray:
-    """Repeat pixels until the longer side of an image has about `side` of them.
+    """Repeat pixels until the longer side of each image has about `side` of them.
 
-    A strip is stretched until it is half as high as it is wide. Images that are
+    Strips are stretched until they are half as high as they are wide. Images that are
     large enough already are not changed.
-
-    Args:
-        images: Array of shape `(count, height, width, channels)`.
-        side: Pixels of the longer side.
-
-    Returns:
-        Array of shape `(count, new_height, new_width, channels)`.
 
     Example:
 
     >>> import numpy as np
     >>> from keras_sae.utils.images import enlarge
-    >>> enlarge(np.ones((5, 4, 4, 1)), 32).shape
-    (5, 32, 32, 1)
     >>> enlarge(np.ones((5, 1, 8, 1)), 32).shape
     (5, 16, 32, 1)
     """
