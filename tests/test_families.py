@@ -88,9 +88,6 @@ FAMILIES = {
     "convolutional-scaled": lambda: adapted(
         models.convolutional(IMAGE, (4, 3, 2), L1(0.01), centering=True, scaling=True)
     ),
-    "convolutional-contractive": lambda: models.convolutional(
-        IMAGE, (4, 3, 2), contractive=0.1
-    ),
     "convolutional-atoms": lambda: prepared(
         partial(models.convolutional, IMAGE, (4, 3), layers.TopK(1, auxiliary=None))
     ),
@@ -244,95 +241,6 @@ def test_tied_layers_stay_tied(make, tmp_path):
         assert all(a is b for a, b in zip(tied, kernels, strict=True))
 
 
-def correlation(x, kernel):
-    """A convolution of stride 1 as the loops that define it, edges padded by zeros."""
-    side = kernel.shape[0] // 2
-    padded = np.pad(x, ((0, 0), (side, side), (side, side), (0, 0)))
-    out = np.zeros((*x.shape[:3], kernel.shape[3]))
-    for i, j in np.ndindex(*kernel.shape[:2]):
-        part = padded[:, i : i + x.shape[1], j : j + x.shape[2]]
-        out += part @ kernel[i, j]
-    return out
-
-
-def test_a_tied_convolution_is_the_transposed_map(rng):
-    """`<conv(x), h> = <x, conv^T(h)>` for all `x` and `h`."""
-    source = keras.layers.Conv2D(4, 3, padding="same")
-    source.build((None, *IMAGE))
-    layer = layers.TiedConv2DTranspose(source, padding="same", use_bias=False)
-    x, h = rng.normal(size=(2, *IMAGE)), rng.normal(size=(2, 5, 7, 4))
-    back = to_numpy(layer(h.astype("float32")))
-    assert layer.kernel is source.kernel
-    left = (correlation(x, to_numpy(source.kernel)) * h).sum(axis=(1, 2, 3))
-    np.testing.assert_allclose((x * back).sum(axis=(1, 2, 3)), left, rtol=1e-4)
-
-
-@pytest.mark.parametrize("activation", ["linear", "tanh"])
-def test_a_tied_convolution_is_keras_s_with_that_kernel(rng, activation):
-    source = keras.layers.Conv2D(4, 3)
-    source.build((None, *IMAGE))
-    options = {"strides": 2, "padding": "same", "activation": activation}
-    tied = layers.TiedConv2DTranspose(source, bias_initializer="ones", **options)
-    plain = keras.layers.Conv2DTranspose(2, 3, bias_initializer="ones", **options)
-    h = rng.normal(size=(2, 3, 4, 4)).astype("float32")
-    plain.build(h.shape)
-    plain.kernel.assign(source.kernel)
-    np.testing.assert_allclose(to_numpy(tied(h)), to_numpy(plain(h)), rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["convolutional-tied", "convolutional-atoms-tied"])
-def test_tied_convolutions_stay_tied(name, images, tmp_path):
-    model = FAMILIES[name]()
-    model.compile(keras.optimizers.Adam(0.01), jit_compile=False)
-    model.fit(images, epochs=2, verbose=0)
-    copies = loaded_cloned_and_unpickled(model, tmp_path)
-    for again in (model, *copies):
-        up = [x for x in again.encoder.layers if hasattr(x, "kernel")]
-        down = [x for x in again.decoder.layers if hasattr(x, "kernel")][::-1]
-        assert len(up) == len(down) > 1
-        assert all(a.kernel is b.kernel for a, b in zip(up, down, strict=True))
-        # A kernel and two biases a layer.
-        assert len(again.trainable_weights) == 3 * len(up)
-    for again in (copies[0], copies[2]):
-        np.testing.assert_allclose(
-            to_numpy(again(images)), to_numpy(model(images)), **CLOSE
-        )
-    if "atoms" in name:
-        code = to_numpy(model.sparse_layers[-1].kernel)
-        np.testing.assert_allclose(np.linalg.norm(code, axis=0), 1, rtol=1e-5)
-
-
-def test_a_tied_convolution_alone_keeps_its_values(images, tmp_path):
-    model = FAMILIES["convolutional-tied"]()
-    model.decoder.save(tmp_path / "decoder.keras")
-    with pytest.warns(UserWarning, match="loaded without the layer"):
-        decoder = keras.saving.load_model(tmp_path / "decoder.keras")
-    code = model.encode(images)
-    np.testing.assert_allclose(
-        to_numpy(decoder(code)), to_numpy(model.decoder(code)), **CLOSE
-    )
-
-
-def test_what_a_convolution_cannot_be_tied_to():
-    dense = keras.layers.Dense(3)
-    dense.build((None, 4))
-    with pytest.raises(ValueError, match="built layer with a kernel of four axes"):
-        layers.TiedConv2DTranspose(dense)
-    groups = keras.layers.Conv2D(4, 3, groups=2)
-    groups.build((None, *IMAGE))
-    with pytest.raises(ValueError, match=r"`keras\.layers\.Conv2D` without groups"):
-        layers.TiedConv2DTranspose(groups)
-    with pytest.raises(ValueError, match=r"by name alone. Received: tied_to='encode'"):
-        layers.TiedConv2DTranspose("encode")
-    source = keras.layers.Conv2D(4, 3)
-    source.build((None, *IMAGE))
-    with pytest.raises(ValueError, match=r"must have 4 channels. Received: input_sha"):
-        layers.TiedConv2DTranspose(source).build((None, 5, 7, 3))
-    pooling = keras.layers.GlobalAveragePooling2D()
-    with pytest.raises(ValueError, match=r"`tied` needs a code.*pooling=None, or tied"):
-        models.convolutional(IMAGE, (4, 3, 2), tied=True, pooling=pooling)
-
-
 def test_penalties_of_every_layer_are_added(x):
     regularizers = [L1(0.5), None, KLDivergence(0.2, 0.7)]
     model = models.deep((D,), (5, 4, 3), regularizers, centering=False)
@@ -413,45 +321,6 @@ def test_every_layer_may_start_as_the_transpose_of_its_mirror():
         np.testing.assert_array_equal(to_numpy(layer.kernel), to_numpy(mirror.kernel).T)
 
 
-@pytest.mark.parametrize("sparsity", [None, "l1"])
-def test_atoms_of_a_variational_model(x, sparsity):
-    model = models.variational(
-        (D,), 5, 3, sparsity=sparsity, unit_norm=True, tied_initialization=True
-    )
-    output, inner = (model.decoder.get_layer(n) for n in ("output", "decode_2"))
-    mean = model.encoder.get_layer("mean" if sparsity else "posterior")
-    for layer, mirror in ((model.encoder.get_layer("encode_1"), output), (mean, inner)):
-        rows = to_numpy(mirror.kernel)
-        # A posterior's other columns are those of the variances.
-        np.testing.assert_array_equal(to_numpy(layer.kernel)[:, : len(rows)], rows.T)
-    model.compile(keras.optimizers.Adam(0.05))
-    model.fit(x, epochs=3, verbose=0)
-    for layer in (output, inner):
-        norms = np.linalg.norm(to_numpy(layer.kernel), axis=1)
-        np.testing.assert_allclose(norms, 1, rtol=1e-5)
-
-
-def test_atoms_of_a_convolutional_model(images):
-    options = {"unit_norm": True, "tied_initialization": True}
-    model = models.convolutional(IMAGE, (4, 3), layers.TopK(1), **options)
-    [code], atoms = model.sparse_layers, model.decoder.get_layer("decode_2")
-    np.testing.assert_array_equal(to_numpy(code.kernel), to_numpy(atoms.kernel).T)
-    model.compile(keras.optimizers.Adam(0.05))
-    model.fit(images, epochs=3, verbose=0)
-    norms = np.linalg.norm(to_numpy(atoms.kernel), axis=1)
-    np.testing.assert_allclose(norms, 1, rtol=1e-5)
-
-
-def test_a_pooled_code_has_no_transpose():
-    with pytest.raises(ValueError, match=r"`tied_initialization`.*leaves 4 of "):
-        models.convolutional(
-            IMAGE,
-            (4, 3),
-            pooling=keras.layers.GlobalAveragePooling2D(),
-            tied_initialization=True,
-        )
-
-
 SCALED = {
     "deep": partial(models.deep, (D,), (5, 4)),
     "variational": partial(models.variational, (D,), 5, 2, centering=True),
@@ -474,18 +343,6 @@ def test_scaling_a_model_is_scaling_its_data(make):
 
     by_hand = rebuilt(x / rms) * rms
     np.testing.assert_allclose(rebuilt(x, scaling=True), by_hand, rtol=1e-4, atol=1e-4)
-
-
-def test_a_convolution_s_output_starts_at_the_mean_of_the_data():
-    model = models.convolutional(IMAGE, (4, 3), centering=True)
-    x = data(model) + np.array([3.0, 7.0], "float32")
-    model.adapt(x)
-    output = model.decoder.layers[-1]
-    output = output if hasattr(output, "bias") else model.decoder.layers[-2]
-    means = x.mean(axis=(0, 1, 2))
-    np.testing.assert_allclose(to_numpy(output.bias), means, rtol=1e-5)
-    center = model.encoder.get_layer("center")
-    np.testing.assert_allclose(to_numpy(center.mean), means, rtol=1e-5)
 
 
 @pytest.mark.parametrize("make", SCALED.values(), ids=SCALED)
@@ -591,47 +448,6 @@ def test_other_models_have_no_levels(make):
 
 
 # Convolutions.
-
-
-@pytest.mark.parametrize(
-    "shape", [(8, 8, 1), (7, 9, 1), (1, 5, 3), (28, 28, 1), (13, 2, 2)]
-)
-def test_any_size_is_restored(shape):
-    model = models.convolutional(shape, (2, 3, 4))
-    assert model.decoder.output_shape == (None, *shape)
-    assert tuple(model(np.zeros((1, *shape), "float32")).shape) == (1, *shape)
-
-
-def test_published_convolutions():
-    """Filters 16, 32, 64, 30, the mean, and a code of 30: Géron, chapter 17."""
-    model = models.convolutional(
-        (28, 28, 1), (16, 32, 64, 30), pooling=mean_of_convolution(30)
-    )
-    shapes = [tuple(layer.output.shape[1:]) for layer in model.encoder.layers]
-    assert shapes == [
-        *[(28, 28, 1), (28, 28, 16), (14, 14, 16), (14, 14, 32), (7, 7, 32)],
-        *[(7, 7, 64), (4, 4, 64), (30,), (30,)],
-    ]
-    kinds = [type(layer).__name__ for layer in model.decoder.layers[1:]]
-    assert kinds.count("Conv2DTranspose") == 3
-    assert kinds[-1] == "Conv2DTranspose"  # its activation bounds the output
-
-
-def test_penalties_of_feature_maps(images):
-    regularizers = [L1(0.5), KLDivergence(0.2, 0.7)]
-    model = models.convolutional(IMAGE, (4, 3), regularizers)
-    maps = keras.Model(model.encoder.input, model.encoder.get_layer("encode_1").output)
-    first, code = to_numpy(maps(images)), to_numpy(model.encoder(images))
-    expected = l1_penalty(first, 0.5) + kl_penalty(code.mean(axis=0), 0.2, 0.7)
-    model.compile(jit_compile=False)
-    logs = model.test_on_batch(images, return_dict=True)
-    assert logs["sparsity_loss"] == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("pooling", ["average", keras.layers.Flatten])
-def test_what_is_no_pooling(pooling):
-    with pytest.raises(ValueError, match=r"`pooling`.*GlobalAveragePooling2D"):
-        models.convolutional(IMAGE, (4, 3), pooling=pooling)
 
 
 # Classifiers.
@@ -1042,17 +858,6 @@ def test_unknown_sizes(factory, shape, bad):
     with pytest.raises(ValueError, match=r"`input_shape`.*known.*Received") as error:
         factory(bad, (5, 4))
     assert repr(bad) in str(error.value)
-
-
-@pytest.mark.parametrize("shape", [(6,), (5, 7), (3, 5, 7, 1)])
-def test_convolutions_need_images(shape):
-    with pytest.raises(ValueError, match=r"`input_shape`.*height, width, channels"):
-        models.convolutional(shape, (4, 3))
-
-
-def test_convolutions_need_a_convolution():
-    with pytest.raises(ValueError, match=r"`units`.*at least 2"):
-        models.convolutional(IMAGE, 4)
 
 
 def test_a_divergence_on_relu_layers_is_refused_with_a_way_out():

@@ -323,6 +323,23 @@ def test_a_sparse_mean_can_be_steered(rng):
     assert np.count_nonzero(model.encode(x), axis=1).mean() == pytest.approx(8, rel=0.1)
 
 
+@pytest.mark.parametrize("sparsity", [None, "l1"])
+def test_dictionaries_start_transposed_and_stay_at_unit_norm(x, sparsity):
+    model = make(sparsity=sparsity, unit_norm=True, tied_initialization=True)
+    output, inner = (model.decoder.get_layer(n) for n in ("output", "decode_2"))
+    mean = model.encoder.get_layer("mean" if sparsity else "posterior")
+    for layer, mirror in ((model.encoder.get_layer("encode_1"), output), (mean, inner)):
+        rows = to_numpy(mirror.kernel)
+        # The other columns of a posterior's kernel are those of the log variance.
+        np.testing.assert_array_equal(to_numpy(layer.kernel)[:, : len(rows)], rows.T)
+    model.compile(keras.optimizers.Adam(0.05), jit_compile=False)
+    for _ in range(3):
+        model.train_on_batch(x)
+    for layer in (output, inner):
+        norms = np.linalg.norm(to_numpy(layer.kernel), axis=1)
+        np.testing.assert_allclose(norms, 1, rtol=1e-5)
+
+
 def test_a_bounded_likelihood_is_not_scaled():
     with pytest.raises(ValueError, match=r"`scaling`.*'sigmoid', whose values"):
         make(likelihood="bernoulli", scaling=True)

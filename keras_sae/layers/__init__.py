@@ -14,11 +14,9 @@ from keras_sae.layers.sampling import Sampling as Sampling
 from keras_sae.layers.serialization import get as get_sparsity
 from keras_sae.layers.sparse_dense import SparseDense as SparseDense
 from keras_sae.layers.sparsity import Sparsity as Sparsity
+from keras_sae.layers.tied import TiedConv2DTranspose as TiedConv2DTranspose
 from keras_sae.layers.tied import TiedDense as TiedDense
 from keras_sae.layers.tied import tying as tying
-from keras_sae.layers.tied_convolution import (
-    TiedConv2DTranspose as TiedConv2DTranspose,
-)
 from keras_sae.layers.top_k import BatchTopK as BatchTopK
 from keras_sae.layers.top_k import TopK as TopK
 from keras_sae.layers.unit_norm_dense import UnitNormDense as UnitNormDense

@@ -1,17 +1,20 @@
-"""A dense layer that uses the transpose of another layer's kernel."""
+"""Decoder layers that share the kernel of an encoder layer."""
 
-import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_sae.types import ActivationLike, Config, InitializerLike, Shape, Tensor
 from keras_sae.utils.serialization import register
 
-_local = threading.local()
+_sources: ContextVar[dict[str, keras.layers.Layer] | None] = ContextVar(
+    "_sources", default=None
+)
 
 
 @register
@@ -20,22 +23,21 @@ class TiedDense(keras.layers.Layer):
 
     `r = activation(h W^T + c)`
 
-    where `W` is the one variable of `tied_to` and `c` a bias of its own.
+    where `W` is the kernel of `tied_to`, one variable for both layers, and `c` is a
+    bias of this layer. Tied weights halve the number of parameters of an autoencoder.
 
-    A `keras_sae.models.Autoencoder` ties again what it loads, clones or
-    unpickles. Any other model that holds this layer gets, on loading, a kernel
-    with the same values that is its own from then on, and a warning that says so.
+    A `keras_sae.models.Autoencoder` ties its layers again when it is loaded, cloned or
+    unpickled. In any other model, a loaded layer gets its own kernel with the same
+    values, and a warning.
 
     Args:
-        tied_to: The built layer whose `kernel`, of shape `(output_dim,
-            input_dim)`, is shared; or its name, where `tying` says which layer
-            that is.
-        activation: As in `keras.layers.Dense`.
-        use_bias: Whether to add `c`.
-        bias_initializer: Initializer of `c`.
-        output_dim: First axis of the shared kernel. Needed where `tied_to` is a
-            name; taken from the layer otherwise.
-        **kwargs: Those of `keras.layers.Layer`.
+        tied_to: Built layer whose `kernel`, of shape `(output_dim, input_dim)`, is
+            shared. Or the name of a layer passed to `keras_sae.layers.tying`.
+        activation: Activation function.
+        use_bias: Whether to add a bias.
+        bias_initializer: Initializer of the bias.
+        output_dim: First dimension of the kernel. Required if `tied_to` is a name.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         `(batch, ..., input_dim)`.
@@ -44,7 +46,8 @@ class TiedDense(keras.layers.Layer):
         `(batch, ..., output_dim)`.
 
     Raises:
-        ValueError: `tied_to` is not built, or has no kernel of two axes.
+        ValueError: `tied_to` is not a built layer with a kernel of two dimensions, or
+            it is a name and `output_dim` is missing.
 
     Example:
 
@@ -59,10 +62,10 @@ class TiedDense(keras.layers.Layer):
 
     def __init__(
         self,
-        tied_to: Any,
-        activation: Any = None,
+        tied_to: keras.layers.Layer | str,
+        activation: ActivationLike = None,
         use_bias: bool = True,
-        bias_initializer: Any = "zeros",
+        bias_initializer: InitializerLike = "zeros",
         output_dim: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -72,24 +75,31 @@ class TiedDense(keras.layers.Layer):
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.supports_masking = True
         self.kernel: Any = None
-        if isinstance(tied_to, str):
-            self.tied_to, self.output_dim = tied_to, output_dim
-        else:
-            self.tied_to = tied_to.name
-            self.kernel = kernel_of(tied_to, 2)
-            self.output_dim = self.kernel.shape[0]
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Finds the shared kernel, if only its layer's name is known, and checks it."""
-        if self.kernel is None:
-            self.kernel = found(self.tied_to, 2)
-        if self.kernel is None:
-            self._make_own_kernel(input_shape[-1])
-        if self.kernel.shape != (self.output_dim, input_shape[-1]):
+        if not isinstance(tied_to, str):
+            self.kernel = _kernel(tied_to, 2)
+            output_dim, tied_to = self.kernel.shape[0], tied_to.name
+        elif output_dim is None:
             raise ValueError(
-                f"`TiedDense` takes the transposed kernel of {self.tied_to!r}, of "
-                f"shape {tuple(self.kernel.shape)}, so its inputs must end in "
-                f"{self.kernel.shape[1]}. Received: input_shape={tuple(input_shape)}."
+                "`output_dim` is required if `tied_to` is a name. Received: "
+                f"tied_to={tied_to!r}, output_dim=None. Or pass the layer itself as "
+                "`tied_to`."
+            )
+        self.tied_to, self.output_dim = tied_to, output_dim
+
+    def build(self, input_shape: Shape) -> None:
+        """Find the shared kernel and create the bias."""
+        if self.kernel is None:
+            self.kernel = _source_kernel(self, 2)
+        if self.kernel is None:
+            self.kernel = self.add_weight(
+                shape=(self.output_dim, input_shape[-1]), name="kernel"
+            )
+        if tuple(self.kernel.shape) != (self.output_dim, input_shape[-1]):
+            raise ValueError(
+                f"The inputs of `TiedDense` must have {self.kernel.shape[1]} features, "
+                f"because the kernel of {self.tied_to!r} has the shape "
+                f"{tuple(self.kernel.shape)}. Received: "
+                f"input_shape={tuple(input_shape)}."
             )
         self.bias = None
         if self.use_bias:
@@ -97,29 +107,19 @@ class TiedDense(keras.layers.Layer):
                 shape=(self.output_dim,), initializer=self.bias_initializer, name="bias"
             )
 
-    def _make_own_kernel(self, input_dim: int | None) -> None:
-        if self.output_dim is None:
-            raise ValueError(
-                "`TiedDense` knows its source by name alone. Received: "
-                f"tied_to={self.tied_to!r}. Pass the layer itself, or build inside "
-                "`keras_sae.layers.tying(layers)`."
-            )
-        warn_untied(self)
-        self.kernel = self.add_weight(shape=(self.output_dim, input_dim), name="kernel")
-
-    def call(self, inputs: Any) -> Any:
-        """Returns the outputs, in the width of the other layer's input."""
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the outputs, as wide as the inputs of the other layer."""
         x = ops.matmul(inputs, ops.transpose(self.kernel))
         if self.bias is not None:
             x = ops.add(x, self.bias)
         return self.activation(x)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Returns `input_shape` with the other layer's input width at its end."""
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return `input_shape` with `output_dim` as its last entry."""
         return (*input_shape[:-1], self.output_dim)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, the other layer by its name."""
+    def get_config(self) -> Config:
+        """Return the arguments of the constructor, with the name of the other layer."""
         return {
             **super().get_config(),
             "tied_to": self.tied_to,
@@ -130,12 +130,115 @@ class TiedDense(keras.layers.Layer):
         }
 
 
-@contextmanager
-def tying(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
-    """Inside the `with` block, tied layers find these layers by their names.
+@register
+class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
+    """`keras.layers.Conv2DTranspose` that shares the kernel of a `keras.layers.Conv2D`.
+
+    `r = activation(W^T h + c)`
+
+    where `W` is the linear map of a convolution with the kernel of `tied_to` and the
+    strides and padding of this layer, and `c` is a bias of this layer. Both layers use
+    one kernel of shape `(height, width, channels, filters)`. It is tied again as that
+    of `keras_sae.layers.TiedDense` is.
 
     Args:
-        layers: The built layers to tie to.
+        tied_to: Built convolution whose `kernel` is shared. Or the name of a layer
+            passed to `keras_sae.layers.tying`.
+        filters: Number of channels of the output. Required if `tied_to` is a name.
+        kernel_size: Height and width of the kernel. Required if `tied_to` is a name.
+        **kwargs: Arguments of `keras.layers.Conv2DTranspose`.
+
+    Input shape:
+        `(batch, height, width, filters of the convolution)`.
+
+    Output shape:
+        `(batch, new_height, new_width, input channels of the convolution)`.
+
+    Raises:
+        ValueError: `tied_to` is not a built convolution without groups, or it is a name
+            and `filters` or `kernel_size` is missing.
+
+    Reference:
+        [Masci et al., 2011](https://doi.org/10.1007/978-3-642-21735-7_7)
+
+    Example:
+
+    >>> import numpy as np
+    >>> import keras
+    >>> from keras_sae import layers
+    >>> encode = keras.layers.Conv2D(4, 3, padding="same")
+    >>> code = encode(np.ones((2, 8, 8, 1), "float32"))
+    >>> decode = layers.TiedConv2DTranspose(encode, padding="same")
+    >>> tuple(decode(code).shape), decode.kernel is encode.kernel
+    ((2, 8, 8, 1), True)
+    """
+
+    def __init__(
+        self,
+        tied_to: keras.layers.Layer | str,
+        filters: int | None = None,
+        kernel_size: int | tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kernel: Any = None
+        if not isinstance(tied_to, str):
+            kernel = _kernel(tied_to, 4)
+            if not isinstance(tied_to, keras.layers.Conv2D) or tied_to.groups != 1:
+                raise ValueError(
+                    "`tied_to` must be a `keras.layers.Conv2D` without groups. "
+                    f"Received: tied_to={tied_to!r}."
+                )
+            kernel_size, filters = tuple(kernel.shape[:2]), kernel.shape[2]
+            tied_to = tied_to.name
+        elif filters is None or kernel_size is None:
+            raise ValueError(
+                "`filters` and `kernel_size` are required if `tied_to` is a name. "
+                f"Received: tied_to={tied_to!r}, filters={filters}, "
+                f"kernel_size={kernel_size}. Or pass the layer itself as `tied_to`."
+            )
+        super().__init__(filters, kernel_size, **kwargs)
+        self.tied_to = tied_to
+        self.kernel = kernel
+
+    def build(self, input_shape: Shape) -> None:
+        """Find the shared kernel and create the bias."""
+        if self.kernel is None:
+            self.kernel = _source_kernel(self, 4)
+        if self.kernel is None:
+            super().build(input_shape)
+            return
+        channels = input_shape[-1 if self.data_format == "channels_last" else 1]
+        if tuple(self.kernel.shape) != (*self.kernel_size, self.filters, channels):
+            raise ValueError(
+                "The inputs of `TiedConv2DTranspose` must have "
+                f"{self.kernel.shape[-1]} channels. Received: "
+                f"input_shape={tuple(input_shape)}, and a kernel of {self.tied_to!r} "
+                f"of shape {tuple(self.kernel.shape)}."
+            )
+        self.bias: Any = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                shape=(self.filters,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+                name="bias",
+            )
+
+    def get_config(self) -> Config:
+        """Return the arguments of the constructor, with the name of the other layer."""
+        return {**super().get_config(), "tied_to": self.tied_to}
+
+
+@contextmanager
+def tying(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
+    """Let tied layers find the layers they are tied to by name.
+
+    A tied layer stores only the name of the other layer in its config. Build it inside
+    of this context to share the kernel again.
+
+    Args:
+        layers: Built layers to tie to.
 
     Example:
 
@@ -149,55 +252,42 @@ def tying(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
     >>> decode.kernel is encode.kernel
     True
     """
-    outer = getattr(_local, "sources", {})
-    _local.sources = {**outer, **{layer.name: layer for layer in layers}}
+    outer = _sources.get() or {}
+    token = _sources.set({**outer, **{layer.name: layer for layer in layers}})
     try:
         yield
     finally:
-        _local.sources = outer
+        _sources.reset(token)
 
 
-def found(name: str, axes: int) -> Any:
-    """Returns the kernel of the layer that `tying` knows by a name, or None.
-
-    Args:
-        name: The layer's.
-        axes: How many the kernel is to have.
-    """
-    source = getattr(_local, "sources", {}).get(name)
-    return None if source is None else kernel_of(source, axes)
-
-
-def warn_untied(layer: Any) -> None:
-    """Says that a layer was loaded without the one it was tied to."""
+def _source_kernel(
+    layer: TiedDense | TiedConv2DTranspose, dimensions: int
+) -> keras.Variable | None:
+    """Return the kernel of the layer named `tied_to`, or warn and return None."""
+    source = (_sources.get() or {}).get(layer.tied_to)
+    if source is not None:
+        return _kernel(source, dimensions)
     warnings.warn(
         f"`{type(layer).__name__}` was loaded without the layer {layer.tied_to!r}, so "
-        "its kernel is its own from now on. Its values are kept. Load the whole "
-        "`keras_sae.models.Autoencoder` to keep the two tied.",
+        "the two are no longer tied. The values of the kernel are kept. Load the whole "
+        "`keras_sae.models.Autoencoder` to keep them tied.",
         stacklevel=3,
     )
+    return None
 
 
-def kernel_of(layer: Any, axes: int) -> Any:
-    """Returns the kernel of a built layer, if it can be shared.
-
-    Args:
-        layer: What the user gave.
-        axes: How many the kernel is to have.
-
-    Raises:
-        ValueError: The layer is not built, or has no such kernel.
-    """
+def _kernel(layer: keras.layers.Layer, dimensions: int) -> keras.Variable:
+    """Return the kernel of a layer, or raise a `ValueError` if it cannot be shared."""
     kernel = getattr(layer, "kernel", None)
-    if kernel is None or len(kernel.shape) != axes:
-        number = {2: "two", 4: "four"}[axes]
+    if kernel is None or len(kernel.shape) != dimensions:
         raise ValueError(
-            f"`tied_to` must be a built layer with a kernel of {number} axes. "
-            f"Received: tied_to={layer!r}. Call the layer, or its `build`, first."
+            f"`tied_to` must be a built layer with a kernel of {dimensions} dimensions."
+            f" Received: tied_to={layer!r}. Call the layer or its `build` method first."
         )
     if getattr(layer, "transposed_kernel", False):
         raise ValueError(
-            "`tied_to` must store its kernel as `(input_dim, units)`. Received: "
-            f"tied_to={layer!r} with transposed_kernel=True. Build it with transposed_kernel=False."
+            "`tied_to` must have a kernel of shape `(input_dim, units)`. Received: "
+            f"tied_to={layer!r} with transposed_kernel=True. Create it with "
+            "transposed_kernel=False."
         )
     return kernel

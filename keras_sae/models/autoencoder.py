@@ -12,7 +12,7 @@ from keras_sae.layers.forward_pass import Activations, ForwardPass
 from keras_sae.layers.serialization import is_never_zero
 from keras_sae.models import _adapting, _demands, _steps, validation
 from keras_sae.models._checked import Checked
-from keras_sae.models._contraction import Contraction
+from keras_sae.models.contractive import ContractivePenalty
 from keras_sae.models.levels import Level, flatten, levels_of
 from keras_sae.models.losses import (
     AutoencoderStep,
@@ -92,7 +92,7 @@ class Autoencoder(Checked):
                 f"decoder {decoder.input_shape} -> {decoder.output_shape}."
             )
         self.contractive = finite_factor("contractive", contractive)
-        self._contraction = Contraction(encoder) if self.contractive else None
+        self._contraction = ContractivePenalty(encoder) if self.contractive else None
         self.encoder = encoder
         self.decoder = decoder
         _demands.check_sparsities(flatten(encoder), self.sparse_layers)

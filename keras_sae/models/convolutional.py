@@ -1,93 +1,97 @@
-"""Images in, images out: an autoencoder of convolutions around a dense code."""
+"""Convolutional autoencoders for images."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from keras_sae.layers import TiedConv2DTranspose, TiedDense, UnitNormDense
-from keras_sae.layers import serialization as sparsities
+from keras_sae.layers import (
+    TiedConv2DTranspose,
+    TiedDense,
+    UnitNormDense,
+)
+from keras_sae.layers.serialization import copy_for
 from keras_sae.models import building_blocks
 from keras_sae.models.autoencoder import Autoencoder
-from keras_sae.utils import validation as checks
-
-# What `input_shape` says, whatever Keras is configured to take.
-_CHANNELS_LAST: dict[str, Any] = {"data_format": "channels_last"}
+from keras_sae.types import (
+    ActivationLike,
+    InitializerLike,
+    LayerLike,
+    RegularizerLike,
+    SparsityLike,
+)
+from keras_sae.utils import validation
 
 
 def convolutional(
-    input_shape: Any,
-    units: Any,
-    sparsity: Any = None,
+    input_shape: Sequence[int],
+    units: Sequence[int],
+    sparsity: SparsityLike | Sequence[SparsityLike] = None,
     *,
-    activation: Any = "relu",
-    code_activation: Any = "auto",
-    output_activation: Any = "linear",
+    activation: ActivationLike = "relu",
+    code_activation: ActivationLike = "auto",
+    output_activation: ActivationLike = "linear",
     tied: bool = False,
     kernel_size: int = 3,
-    pooling: Any = None,
-    corruption: Any = None,
-    contractive: float = 0.0,
+    pooling: LayerLike | None = None,
+    corruption: LayerLike | None = None,
     batch_normalization: bool = False,
     unit_norm: bool = False,
     tied_initialization: bool = False,
     centering: bool = False,
     scaling: bool = False,
-    kernel_initializer: Any = "glorot_uniform",
-    kernel_regularizer: Any = None,
+    kernel_initializer: InitializerLike = "glorot_uniform",
+    kernel_regularizer: RegularizerLike = None,
     name: str = "convolutional",
 ) -> Autoencoder:
-    """Makes a convolutional autoencoder with a sparse vector as its code.
+    """Create a convolutional autoencoder for images, with a vector as its code.
 
-    `h_l = pool(sparsity_l(f(h_{l-1} * W_l + b_l)))`, `h = sparsity(f(h_L W + b))`;
-    the decoder mirrors it with transposed convolutions of stride 2
+    `h_l = pool(sparsity_l(f(h_{l-1} * W_l + b_l)))`, `h = sparsity(f(h_L W + b))`
 
-    Every convolution halves the image, rounding up; the decoder doubles it and cuts
-    off the row and the column that rounding has added. Any size is restored.
+    Convolutions need far fewer weights than dense layers on large images, and find the
+    same pattern at any position. Each convolution is followed by max pooling, which
+    halves height and width and rounds up. The decoder mirrors the encoder with
+    transposed convolutions of stride 2 and crops the row or column that rounding
+    added. Images of any size are supported.
 
     Args:
-        input_shape: `(height, width, channels)` of one image.
-        units: Filters of each convolution, outermost first, and as the last entry
-            the width of the code: `(16, 32, 64, 30)` has three convolutions.
-        sparsity: As in `keras_sae.models.shallow`, and then of the code alone; or
-            a list or tuple with one entry a layer.
-        activation: Of the convolutions, on both sides.
-        code_activation: Of the code; `"auto"` is what its sparsity needs.
-        output_activation: Of the reconstruction.
-        tied: Whether each layer of the decoder uses the kernel of the layer at its
-            side. No pooling may stand in between; `unit_norm` is then a constraint on
-            the kernel of the code, and `tied_initialization` is met as it is.
-        kernel_size: Side of the kernels.
-        pooling: None, or the layer that makes a vector of the last feature maps in
-            place of `Flatten`, e.g. `keras.layers.GlobalAveragePooling2D()`.
-        corruption: None, or a layer that damages the input while training; the
-            target stays the clean input.
-        contractive: Weight of the penalty `mean_i(|dh_i / dx_i|_F^2)` on the Jacobian
-            of the code, exact through all layers and logged in `auxiliary_loss`. Its
-            cost a sample is that of `units[-1]` passes back through the encoder.
-        batch_normalization: Whether to normalise the output of the convolutions.
-        unit_norm: Whether the atoms of the code, the rows of the kernel behind it, are
-            kept at norm 1 (`keras_sae.layers.UnitNormDense`).
-        tied_initialization: Whether the code's layer starts as the transpose of the one
-            behind it. No pooling may stand in between.
-        centering: Whether the encoder subtracts the data's mean, one of each channel.
-        scaling: Whether the model works on data of unit mean square, as in
-            `keras_sae.models.shallow`; call the model's `adapt` before `fit`.
-        kernel_initializer: Of every kernel.
-        kernel_regularizer: Of every kernel (weight decay).
+        input_shape: Shape of one image, `(height, width, channels)`.
+        units: Number of filters of each convolution, outermost first, and last the
+            number of units of the code: `(16, 32, 64, 30)` has three convolutions.
+        sparsity: Sparsity of the code, as in `keras_sae.models.shallow`; or a list
+            with one entry per layer.
+        activation: Activation of the convolutions of encoder and decoder.
+        code_activation: Activation of the code. `"auto"` is the one that the sparsity
+            recommends.
+        output_activation: Activation of the reconstruction.
+        tied: Whether each layer of the decoder uses the kernel of the encoder's layer
+            at the same depth. It excludes `pooling`. `unit_norm` then constrains the
+            kernel of the code.
+        kernel_size: Height and width of the kernels.
+        pooling: Layer that turns the last feature maps into a vector, e.g.
+            `keras.layers.GlobalAveragePooling2D()`. None flattens them.
+        corruption: Layer that corrupts the input during training, or None.
+        batch_normalization: Whether to normalize the outputs of the convolutions.
+        unit_norm: Whether the dictionary of the code has rows of unit norm: the kernel
+            of the dense layer behind it (`keras_sae.layers.UnitNormDense`).
+        tied_initialization: Whether the kernel of the code is initialized to the
+            transpose of the dense kernel behind it. It excludes `pooling`.
+        centering: Whether the encoder subtracts the mean per channel.
+        scaling: Whether the model works on data of unit mean square. Call `adapt()`
+            before `fit()`.
+        kernel_initializer: Initializer of every kernel.
+        kernel_regularizer: Regularizer of every kernel.
         name: Name of the model.
 
     Returns:
         A `keras_sae.models.Autoencoder`.
 
     Raises:
-        ValueError: `input_shape` is not an image's, `units` has fewer than two
-            entries, an argument is out of its range, or the Jacobian that
-            `contractive` asks for is unknown.
+        ValueError: `input_shape` does not have three entries, `units` has fewer than
+            two, or an argument is out of range.
 
     Reference:
-        Masci et al., "Stacked convolutional auto-encoders for hierarchical feature
-        extraction", ICANN 2011.
+        [Masci et al., 2011](https://doi.org/10.1007/978-3-642-21735-7_7)
 
     Example:
 
@@ -96,155 +100,94 @@ def convolutional(
     >>> model.encoder.output_shape, model.decoder.output_shape
     ((None, 16), (None, 7, 9, 1))
     """
-    shape, widths = _image(input_shape), building_blocks.widths(units, least=2)
-    *penalties, sparsest = building_blocks.sparsities(sparsity, len(widths))
+    shape = building_blocks.known_shape(input_shape)
+    if len(shape) != 3:
+        raise ValueError(
+            "`input_shape` must be (height, width, channels). Received: "
+            f"input_shape={input_shape!r}. For other data use `keras_sae.models.deep`."
+        )
+    *filters, code_units = building_blocks.widths(units, least=2)
+    *penalties, sparsest = building_blocks.sparsities(sparsity, len(filters) + 1)
     options = {
         "kernel_initializer": kernel_initializer,
         "kernel_regularizer": kernel_regularizer,
     }
-    side = checks.positive_integer("kernel_size", kernel_size)
-    maps = {"kernel_size": side, "padding": "same", **_CHANNELS_LAST, **options}
+    # `input_shape` is channels last, whatever Keras is configured to.
+    layout = {"padding": "same", "data_format": "channels_last"}
+    kernel_size = validation.positive_integer("kernel_size", kernel_size)
     norm = building_blocks.atoms_at_unit_norm(tied) if unit_norm and tied else None
-    code = building_blocks.codes(
-        widths[-1:],
-        [sparsest],
-        [code_activation],
-        kernel_constraint=norm,
-        **options,
+    [code] = building_blocks.codes(
+        [code_units], [sparsest], [code_activation], kernel_constraint=norm, **options
     )
-    down = [
-        keras.layers.Conv2D(width, activation=activation, name=f"encode_{n}", **maps)
-        for n, width in enumerate(widths[:-1], start=1)
-    ]
-    layers = [
-        *building_blocks.before(corruption, centering, scaling),
-        *_halving(down, penalties, batch_normalization),
-        building_blocks.copied(
-            "pooling", pooling or keras.layers.Flatten(**_CHANNELS_LAST)
-        ),
-        *code,
-    ]
+
+    down = []
+    layers = building_blocks.before(corruption, centering, scaling)
+    for n, (count, penalty) in enumerate(zip(filters, penalties, strict=True), start=1):
+        convolution = keras.layers.Conv2D(
+            count,
+            kernel_size,
+            activation=activation,
+            name=f"encode_{n}",
+            **layout,
+            **options,
+        )
+        down.append(convolution)
+        layers.append(convolution)
+        if penalty is not None:
+            penalty_name = f"encode_{n}_penalty"
+            layers.append(copy_for(penalty, convolution.activation, name=penalty_name))
+        layers += building_blocks.norm(f"encode_{n}", batch_normalization)
+        layers.append(keras.layers.MaxPooling2D(2, **layout))
+    pooling = pooling or keras.layers.Flatten(data_format="channels_last")
+    layers += [building_blocks.copied("pooling", pooling), code]
     encoder = building_blocks.chain(shape, layers, "encoder")
-    sizes = _sizes(shape, len(down))
-    bottom = (*sizes[-1], widths[-2])
-    name_of_atoms = f"decode_{len(widths)}"
-    if tied:
-        _check_mirrored(code[0], building_blocks.size(bottom), "tied")
-        atoms: Any = TiedDense(code[0], activation, name=name_of_atoms)
-        up = _tied(down, (activation, output_activation))
-    else:
-        atoms = (UnitNormDense if unit_norm else keras.layers.Dense)(
-            building_blocks.size(bottom), activation, name=name_of_atoms, **options
-        )
-        up = _upward(shape, widths, (activation, output_activation), maps)
-    layers = [
-        *building_blocks.normalized([atoms], batch_normalization),
-        keras.layers.Reshape(bottom),
-        *_doubling(up, sizes, batch_normalization),
-        *building_blocks.unscaled(scaling, output_activation),
-    ]
-    decoder = building_blocks.chain((code[0].units,), layers, "decoder")
-    if tied_initialization:
-        _check_mirrored(code[0], building_blocks.size(bottom), "tied_initialization")
-    building_blocks.start(code, [atoms], norm, tied_initialization and not tied)
-    return Autoencoder(encoder, decoder, contractive=contractive, name=name)
 
-
-def _upward(
-    shape: tuple[int, ...],
-    widths: tuple[int, ...],
-    activations: tuple[Any, Any],
-    maps: dict[str, Any],
-) -> list[Any]:
-    """The transposed convolutions, outermost first."""
-    hidden, last = activations
-    up = [
-        keras.layers.Conv2DTranspose(
-            width, strides=2, activation=hidden, name=f"decode_{n}", **maps
-        )
-        for n, width in enumerate(widths[:-2], start=2)
-    ]
-    output = keras.layers.Conv2DTranspose(
-        shape[-1], strides=2, activation=last, name="output", **maps
-    )
-    return [output, *up]
-
-
-def _tied(down: Sequence[Any], activations: tuple[Any, Any]) -> list[Any]:
-    """As `_upward`, with the kernels of the convolutions on the way down."""
-    hidden, last = activations
-    return [
-        TiedConv2DTranspose(
-            layer,
-            strides=2,
-            padding="same",
-            activation=hidden if n > 1 else last,
-            name=f"decode_{n}" if n > 1 else "output",
-            **_CHANNELS_LAST,
-        )
-        for n, layer in enumerate(down, start=1)
-    ]
-
-
-def _check_mirrored(code: Any, made: int, argument: str) -> None:
-    taken = code.kernel.shape[0]
-    if taken != made:
-        raise ValueError(
-            f"`{argument}` needs a code that takes in the values that the layer behind "
-            f"it makes. Received: {argument}=True with a `pooling` that leaves {taken} "
-            f"of {made}. Use pooling=None, or {argument}=False."
-        )
-
-
-def _image(input_shape: Any) -> tuple[int, ...]:
-    shape = building_blocks.known_shape(input_shape)
-    if len(shape) != 3:
-        raise ValueError(
-            "`input_shape` must be an image's, (height, width, channels). Received: "
-            f"input_shape={input_shape!r}. For data of another rank use "
-            "`keras_sae.models.deep`."
-        )
-    return shape
-
-
-def _sizes(shape: tuple[int, ...], halvings: int) -> list[tuple[int, int]]:
-    """Height and width of the image, and after each halving."""
-    sizes = [(shape[0], shape[1])]
-    for _ in range(halvings):
+    sizes = [shape[:2]]
+    for _ in filters:
         height, width = sizes[-1]
         sizes.append((-(-height // 2), -(-width // 2)))
-    return sizes
-
-
-def _halving(
-    convolutions: Sequence[Any], penalties: Sequence[Any], batch_normalization: bool
-) -> list[Any]:
-    """The convolutions, each with what makes it sparse and what halves the image."""
-    layers = []
-    for layer, sparsity in zip(convolutions, penalties, strict=True):
-        layers.append(layer)
-        if sparsity is not None:
-            name = f"{layer.name}_penalty"
-            copy = sparsities.copy_for(sparsity, layer.activation, name=name)
-            layers.append(copy)
-        layers += building_blocks.norm(layer.name, batch_normalization)
-        layers.append(keras.layers.MaxPooling2D(2, padding="same", **_CHANNELS_LAST))
-    return layers
-
-
-def _doubling(
-    convolutions: Sequence[Any],
-    sizes: Sequence[tuple[int, int]],
-    batch_normalization: bool,
-) -> list[Any]:
-    """The transposed convolutions from the inside out, each cut to the size it had."""
-    layers = []
-    for n, (height, width) in reversed(list(enumerate(sizes[:-1]))):
-        layers.append(convolutions[n])
-        excess = ((0, height % 2), (0, width % 2))
-        if excess != ((0, 0), (0, 0)):
-            layers.append(keras.layers.Cropping2D(excess, **_CHANNELS_LAST))
-        layers += building_blocks.norm(
-            convolutions[n].name, batch_normalization and n > 0
+    bottom = (*sizes[-1], filters[-1])
+    flat_size, pooled_size = building_blocks.size(bottom), code.kernel.shape[0]
+    if (tied or tied_initialization) and pooled_size != flat_size:
+        argument = "tied" if tied else "tied_initialization"
+        raise ValueError(
+            f"`{argument}` must be False when `pooling` reduces the feature maps. "
+            f"Received: {argument}=True, and `pooling` makes {pooled_size} values "
+            f"of {flat_size}. Pass pooling=None, or {argument}=False."
         )
-    return layers
+    dense: keras.layers.Layer
+    inner = f"decode_{len(filters) + 1}"
+    if tied:
+        dense = TiedDense(code, activation, name=inner)
+    else:
+        dense_class = UnitNormDense if unit_norm else keras.layers.Dense
+        dense = dense_class(flat_size, activation, name=inner, **options)
+    layers = building_blocks.normalized([dense], batch_normalization)
+    layers.append(keras.layers.Reshape(bottom))
+    for n in range(len(filters), 0, -1):
+        outermost = n == 1
+        up_options: dict[str, Any] = {
+            "strides": 2,
+            "activation": output_activation if outermost else activation,
+            "name": "output" if outermost else f"decode_{n}",
+            **layout,
+        }
+        if tied:
+            layers.append(TiedConv2DTranspose(down[n - 1], **up_options))
+        else:
+            count = shape[-1] if outermost else filters[n - 2]
+            layers.append(
+                keras.layers.Conv2DTranspose(
+                    count, kernel_size, **up_options, **options
+                )
+            )
+        height, width = sizes[n - 1]
+        if height % 2 or width % 2:
+            crop = ((0, height % 2), (0, width % 2))
+            layers.append(keras.layers.Cropping2D(crop, data_format="channels_last"))
+        if not outermost:
+            layers += building_blocks.norm(f"decode_{n}", batch_normalization)
+    layers += building_blocks.unscaled(scaling, output_activation)
+    decoder = building_blocks.chain((code_units,), layers, "decoder")
+    building_blocks.start([code], [dense], norm, tied_initialization and not tied)
+    return Autoencoder(encoder, decoder, name=name)

@@ -1,0 +1,220 @@
+"""The contractive penalty: the squared norm of the Jacobian of the code."""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import keras
+from keras import activations, ops
+
+from keras_sae.layers import (
+    ActivityPenalty,
+    Centering,
+    MaskingNoise,
+    SaltAndPepperNoise,
+    Sampling,
+    Scaling,
+    SparseDense,
+    UnitNormDense,
+)
+from keras_sae.types import Tensor
+
+_DENSE = (SparseDense, UnitNormDense, keras.layers.Dense)
+# Their derivative is the identity.
+_LINEAR = (ActivityPenalty, Centering, keras.layers.GaussianNoise)
+# Allowed before the first dense layer only. Reshaping does not change the norm of the
+# Jacobian, and the derivative is taken at the corrupted input.
+_IN_FRONT = (
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.GaussianDropout,
+    keras.layers.Reshape,
+    MaskingNoise,
+    SaltAndPepperNoise,
+)
+_SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772  # of SELU
+
+
+def _silu(h: Tensor, z: Tensor) -> Tensor:
+    gate = ops.sigmoid(z)
+    return gate + h * (1 - gate)
+
+
+def _gelu(h: Tensor, z: Tensor) -> Tensor:
+    del h
+    density = ops.exp(-ops.square(z) / 2) / math.sqrt(2 * math.pi)
+    return (1 + ops.erf(z / math.sqrt(2))) / 2 + z * density
+
+
+# The derivative f'(z), from the output h = f(z) where that determines it.
+_DERIVATIVES: dict[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]] = {
+    activations.linear: lambda h, _: ops.ones_like(h),
+    activations.relu: lambda h, _: ops.cast(h > 0, h.dtype),
+    activations.relu6: lambda h, _: ops.cast((h > 0) & (h < 6), h.dtype),
+    activations.leaky_relu: lambda h, _: ops.where(h > 0, 1.0, 0.2),
+    activations.elu: lambda h, _: ops.where(h > 0, 1.0, h + 1),
+    activations.selu: lambda h, _: ops.where(h > 0, _SCALE, h + _SCALE * _ALPHA),
+    activations.sigmoid: lambda h, _: h * (1 - h),
+    activations.hard_sigmoid: lambda h, _: ops.cast((h > 0) & (h < 1), h.dtype) / 6,
+    activations.tanh: lambda h, _: 1 - ops.square(h),
+    activations.softplus: lambda h, _: -ops.expm1(-h),
+    activations.softsign: lambda h, _: ops.square(1 - ops.abs(h)),
+    activations.exponential: lambda h, _: h,
+    activations.silu: _silu,
+    activations.gelu: _gelu,
+}
+_NOT_MONOTONIC = (activations.silu, activations.gelu)
+# A dense layer with its symbolic input and output.
+_Step: TypeAlias = tuple[Any, Tensor, Tensor]
+
+
+class ContractivePenalty:
+    """Compute the code of an encoder and the squared norm of its Jacobian.
+
+    `penalty = mean_i(|dh_i / dx_i|_F^2)`
+
+    The encoder must be a chain of dense layers with elementwise activations. Its
+    Jacobian is `W_1 diag(f_1') W_2 diag(f_2') ...`, so the penalty is exact and needs
+    one forward pass. Centering, scaling, flattening, reshaping, noise and dropout may
+    precede the first dense layer. The derivative is then taken at the corrupted input.
+    The code of a variational encoder is the mean of its posterior.
+
+    Args:
+        encoder: Functional model from `(batch, *input_shape)` to `(batch, units)`.
+
+    Raises:
+        ValueError: The encoder has a layer or an activation of another kind.
+
+    Reference:
+        [Rifai et al., 2011](https://icml.cc/2011/papers/455_icmlpaper.pdf)
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import models
+    >>> from keras_sae.models.contractive import ContractivePenalty
+    >>> encoder = models.shallow((6,), 4, activation="sigmoid").encoder
+    >>> code, penalty = ContractivePenalty(encoder)(np.zeros((2, 6), "float32"))
+    >>> tuple(code.shape), float(penalty) > 0
+    ((2, 4), True)
+    """
+
+    def __init__(self, encoder: keras.Model) -> None:
+        self._units = int(encoder.output_shape[-1])
+        self._steps, self._scalings = _chain(encoder, self._units)
+        # One pass computes every tensor, so that a corruption is drawn once.
+        tensors = [(below, above) for _, below, above in self._steps]
+        self._model = keras.Model(encoder.inputs[0], [encoder.outputs[0], tensors])
+
+    def __call__(
+        self, x: Tensor, training: bool | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the code and the penalty.
+
+        Args:
+            x: Inputs of shape `(batch, *input_shape)`.
+            training: Whether corruption and noise are active.
+
+        Returns:
+            A tensor of shape `(batch, units)` and a float32 scalar.
+        """
+        code, tensors = self._model(x, training=training)
+        factors = [
+            _derivative_and_kernel(layer, *pair)
+            for (layer, _, _), pair in zip(self._steps, tensors, strict=True)
+        ]
+        # The layers in front of a variational code also compute the log variance.
+        derivative, kernel = factors[-1]
+        factors[-1] = derivative[:, : self._units], kernel[:, : self._units]
+        (derivative, kernel), *deeper = factors
+        jacobian = None
+        for slope, weights in reversed(deeper):
+            rows = ops.transpose(weights)
+            if jacobian is None:
+                jacobian = slope[:, :, None] * rows
+            else:
+                jacobian = ops.matmul(jacobian * slope[:, None], rows)
+        if jacobian is None:
+            squares = ops.square(derivative) * ops.sum(ops.square(kernel), axis=0)
+            penalty = ops.mean(ops.sum(squares, axis=1))
+        else:
+            # |J W^T|^2 = <J W^T W, J> avoids a product as wide as the input.
+            jacobian = jacobian * derivative[:, None]
+            gram = ops.matmul(ops.transpose(kernel), kernel)
+            products = jacobian * ops.matmul(jacobian, gram)
+            penalty = ops.mean(ops.sum(products, axis=(1, 2)))
+        for layer in self._scalings:
+            penalty = penalty * ops.square(layer.factor())
+        return code, penalty
+
+
+def _derivative_and_kernel(layer: Any, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Return f'(z), `(batch, units)`, and W, `(input_dim, units)`, in float32."""
+    kernel, z = ops.cast(layer.kernel, "float32"), None
+    if isinstance(layer, SparseDense) and layer.transposed_kernel:
+        kernel = ops.transpose(kernel)
+    if layer.activation in _NOT_MONOTONIC:
+        z = ops.matmul(ops.cast(x, "float32"), kernel)
+        z = z if layer.bias is None else z + ops.cast(layer.bias, "float32")
+    return _DERIVATIVES[layer.activation](ops.cast(h, "float32"), z), kernel
+
+
+def _chain(encoder: keras.Model, units: int) -> tuple[list[_Step], list[Scaling]]:
+    """Return the dense layers of an encoder in order, and its scaling layers."""
+    steps: list[_Step] = []
+    scalings: list[Scaling] = []
+    in_front: list[keras.layers.Layer] = []
+    tensor = encoder.outputs[0]
+    layer, inputs = _source(tensor)
+    if isinstance(layer, Sampling):
+        # Follow the mean of the posterior, which comes before the log variance.
+        tensor = inputs[0]
+        layer, inputs = _source(tensor)
+        if isinstance(layer, keras.layers.Concatenate) and inputs[0].shape[-1] == units:
+            tensor = inputs[0]
+            layer, inputs = _source(tensor)
+    while inputs:
+        if type(layer) in _DENSE:
+            for other in in_front:
+                raise _error(other, " behind a dense layer")
+            _check_dense(layer, inputs[0])
+            steps.append((layer, inputs[0], tensor))
+        elif isinstance(layer, Scaling):
+            scalings.append(layer)
+        elif isinstance(layer, _IN_FRONT):
+            in_front.append(layer)
+        elif type(layer) not in _LINEAR:
+            raise _error(layer)
+        tensor = inputs[0]
+        layer, inputs = _source(tensor)
+    if not steps:
+        raise _error(encoder, " without a dense layer")
+    return steps[::-1], scalings
+
+
+def _source(tensor: Tensor) -> tuple[keras.layers.Layer, list[Tensor]]:
+    """Return the layer that made a symbolic tensor, and its inputs."""
+    history = tensor._keras_history
+    node = history.operation._inbound_nodes[history.node_index]
+    return history.operation, list(node.input_tensors)
+
+
+def _check_dense(layer: Any, below: Tensor) -> None:
+    if len(below.shape) != 2:
+        raise _error(layer, f" with inputs of shape {tuple(below.shape)}")
+    sparsity = layer.sparsity if isinstance(layer, SparseDense) else None
+    if not isinstance(sparsity, ActivityPenalty | None):
+        raise _error(layer, f" with sparsity={type(sparsity).__name__}")
+    if layer.activation not in _DERIVATIVES:
+        name = getattr(layer.activation, "__name__", repr(layer.activation))
+        raise _error(layer, f" with activation={name!r}")
+
+
+def _error(layer: keras.layers.Layer, detail: str = "") -> ValueError:
+    known = sorted(f.__name__ for f in _DERIVATIVES)
+    return ValueError(
+        "`contractive` requires an encoder of dense layers, with a regularizer or None "
+        f"as sparsity and with activations among {', '.join(known)}. Received: the "
+        f"layer {layer.name!r} ({type(layer).__name__}){detail}. Change this layer, or "
+        "pass contractive=0."
+    )
