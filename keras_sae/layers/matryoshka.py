@@ -72,7 +72,8 @@ class Matryoshka(Sparsity):
                 "`sparsity` must be a `keras_sae.layers.Sparsity` such as "
                 f"`keras_sae.layers.BatchTopK(32)`. Received: sparsity={sparsity!r}."
             )
-        config = {**sparsity.get_config(), "dtype": self.dtype_policy}
+        policy = keras.dtype_policies.serialize(self.dtype_policy)
+        config = {**sparsity.get_config(), "dtype": policy}
         self.sparsity = type(sparsity).from_config(config)
         self.activation = self.sparsity.activation
         self.min_batch_size = self.sparsity.min_batch_size

@@ -92,7 +92,9 @@ def copy_for(
     Raises:
         ValueError: A KL divergence meets an activation without bounds.
     """
-    config = {**sparsity.get_config(), "dtype": dtype}
+    # As a config, so that a class without `get_config` can be saved by Keras.
+    policy = None if dtype is None else keras.dtype_policies.serialize(dtype)
+    config = {**sparsity.get_config(), "dtype": policy}
     if name is not None:
         config["name"] = name
     penalty = sparsity.regularizer if isinstance(sparsity, ActivityPenalty) else None
