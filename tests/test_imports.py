@@ -52,6 +52,7 @@ LATE = {
 # Kernels of TensorFlow outside its rooms, and the twin in `keras.ops` that a test holds
 # them equal to.
 KERNELS = {
+    "keras_sae.models.data_adapter": "Keras's own array adapter, in `test_data_adapter`",
     "keras_sae.pretraining._adam": "`keras.optimizers.Adam`, in `test_pretraining`",
 }
 ONLY_THE_TOP = {"cli", "__main__"}  # may import everything, and nothing imports them

@@ -19,7 +19,7 @@ from helpers import (
 )
 
 from keras_sae import layers, models, pretraining
-from keras_sae.datasets.feeding import feed
+from keras_sae.models.data_adapter import array_dataset
 from keras_sae.pretraining import _sources
 from keras_sae.pretraining._adam import FusedAdam, fused
 from keras_sae.pretraining._sources import Rows
@@ -321,7 +321,7 @@ def test_the_codes_of_a_level_are_trained_on_where_they_lie(rng):
     codes = _sources.encode(_stack().encoder, _data(rng), 8, path=None)
     writer = codes.view()
     writer.flags.writeable = True
-    batches = feed([codes], 8)
+    batches = array_dataset([codes], 8)
     writer[...] = 7
     assert all((batch.numpy() == 7).all() for (batch,) in batches)
 

@@ -54,7 +54,7 @@ def planned(
         model.check_data(train[0], batch_size=settings["batch_size"])
         if hasattr(model, "elbo"):  # its likelihood may be of data in [0, 1] alone
             model.check_data(test[0])
-        validation.check_inputs(test[0], model.sample_shape)
+        validation.check_data(test[0], model.sample_shape)
         if directory is not None:
             kept[name]["model"] = _fingerprint.of_model(model)
             kept[name]["prepared"] = name in prepare

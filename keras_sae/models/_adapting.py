@@ -94,13 +94,3 @@ def scaling_layers(model: Any) -> list[Scaling]:
     parts = [model.encoder, getattr(model, "decoder", None)]  # a classifier has one
     both = [layer for part in parts if part is not None for layer in flatten(part)]
     return [x for x in both if isinstance(x, Scaling)]
-
-
-def check_adapted(model: Any) -> None:
-    """Raises if the model scales its data and does not know by how much."""
-    if any(float(layer.rms) == 0 for layer in scaling_layers(model)):
-        raise ValueError(
-            f"The model {model.name!r} scales its input by it does not know how much: "
-            "`adapt` was forgotten. Received: rms=0. Call model.adapt(x_train) before "
-            "`fit`, or build the model with scaling=False."
-        )

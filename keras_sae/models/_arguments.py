@@ -52,7 +52,7 @@ def weighed(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
     if isinstance(sample_weight, (list, tuple)):
         raise ValueError(
             "`sample_weight` must be one array. Received: a "
-            f"{validation.kind(sample_weight)}. Use `numpy.asarray(sample_weight)`."
+            f"{type(sample_weight).__name__}. Use `numpy.asarray(sample_weight)`."
         )
     weights = validation.as_numpy(sample_weight)
     if not _weighs(weights.shape, tuple(x.shape)) or weights.dtype.kind in "OUS":

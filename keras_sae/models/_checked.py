@@ -1,37 +1,27 @@
-"""A Keras model that looks at its data before it does anything with them."""
+"""A Keras model that checks its data before Keras takes them."""
 
+import inspect
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_sae.layers import SparseDense
-from keras_sae.models import (
-    _adapting,
-    _arguments,
-    _demands,
-    _feeding,
-    _ranges,
-    _steps,
-    validation,
-)
+from keras_sae.models import data_adapter, validation
 from keras_sae.models._exported import Exported
 from keras_sae.models.levels import flatten
+from keras_sae.types import ArrayLike, Data, Tensor
 
 
 class Checked(Exported):
-    """`fit`, `evaluate` and `predict` of an autoencoder, with a look at the data.
-
-    What Keras would broadcast, cast or train on in silence is a `ValueError` here,
-    before anything has changed.
-    """
+    """`fit`, `evaluate` and `predict` of an autoencoder."""
 
     encoder: keras.Model
     decoder: keras.Model
 
     @property
     def sparse_layers(self) -> list[SparseDense]:
-        """The layers whose output is a sparse code, from the input inwards."""
+        """The layers whose output is a sparse code, outermost first."""
         return [x for x in flatten(self.encoder) if isinstance(x, SparseDense)]
 
     @property
@@ -41,64 +31,49 @@ class Checked(Exported):
 
     def fit(
         self,
-        x: Any = None,
-        y: Any = None,
+        x: Data | None = None,
+        y: Tensor | None = None,
         batch_size: int | None = None,
         *args: Any,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Trains as `keras.Model.fit` does; the target is `x` if `y` is None.
+        """Train the model as `keras.Model.fit` does; the default target is `x`.
 
         Args:
-            x: Array of shape `(samples, *input_shape)`, or a dataset of batches
-                of `x` or of `(x, target)`.
-            y: None, or a target of the shape of `x`, e.g. clean images.
-            batch_size: Samples a step, 32 if None.
+            x: Array of shape `(samples, *input_shape)`, or batches of `x` or of
+                `(x, target)` in any form that Keras takes.
+            y: None, or a target of the shape of `x`, for example clean images.
+            batch_size: Samples per step, 32 if None.
             *args: As in Keras.
-            **kwargs: As in Keras; `sample_weight` weighs samples with a `y` and
-                without.
+            **kwargs: As in Keras. `sample_weight` needs no `y`.
 
         Returns:
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: `x` is empty, not finite, of another shape, of integers, or
-                beyond an output activation that is bounded on both sides; there
-                are fewer samples than `batch_size`; `y` is not a target of the
-                shape of `x`; weights are not of its samples, or not finite.
+            ValueError: `x` or `y` is not finite, of integers, of the wrong shape, or
+                outside the range of the output activation; a batch is too small for
+                a sparsity; or `adapt` was not called although `scaling=True`.
         """
-        kwargs = _arguments.by_name(_arguments.FIT, args, kwargs)
-        self.check_data(x, y, batch_size)
-        _demands.check_batch(flatten(self.encoder), x, batch_size)
-        _adapting.check_adapted(self)
-        y, weights = _arguments.weighed(x, y, kwargs.get("sample_weight"))
-        if weights is not None:
-            kwargs["sample_weight"] = weights
-        if kwargs.get("class_weight") is not None:
-            raise ValueError(
-                "`class_weight` weighs classes, and an autoencoder has none. Received: "
-                f"class_weight={kwargs['class_weight']!r}. Use sample_weight."
-            )
-        if kwargs.get("validation_data") is not None:
-            held_out = self._held_out(kwargs["validation_data"])
-            kwargs["validation_data"] = held_out
-        if hasattr(x, "element_spec"):
-            # Keras would warn that it does not shuffle a dataset, asked or not.
-            kwargs.setdefault("shuffle", False)
-        _steps.build_optimizer(self)
-        x, y, batch_size, kwargs = _feeding.fed(x, y, batch_size, kwargs)
-        return super().fit(x, y, batch_size, **kwargs)
+        x, y = validation.unwrap(x), validation.unwrap(y)
+        signature = inspect.signature(super().fit)
+        arguments = signature.bind(x, y, batch_size, *args, **kwargs).arguments
+        self.check_data(x, y, batch_size or 32)
+        self._check_adapted()
+        if arguments.get("validation_data") is not None:
+            held_out = arguments["validation_data"]
+            x_val, y_val, weight = keras.utils.unpack_x_y_sample_weight(held_out)
+            self.check_data(x_val, y_val)
+            if weight is not None:
+                y_val = data_adapter.weighted_target(x_val, y_val, weight)
+                arguments["validation_data"] = (x_val, y_val, weight)
+        data_adapter.build_optimizer(self)
+        return super().fit(**data_adapter.fit_arguments(arguments))
 
-    def _held_out(self, data: Any) -> Any:
-        """Validation data, checked, and with a target where it has weights."""
-        parts = data if isinstance(data, (tuple, list)) else [data]
-        self.check_data(*parts[:2])
-        if len(parts) < 3:
-            return data
-        return (parts[0], *_arguments.weighed(*parts[:3]), *parts[3:])
-
-    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains one step on one batch, as `keras.Model.train_on_batch` does.
+    def train_on_batch(
+        self, x: Tensor, y: Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Train one step on one batch, as `keras.Model.train_on_batch` does.
 
         Args:
             x: Array of shape `(batch, *input_shape)`.
@@ -107,31 +82,33 @@ class Checked(Exported):
             **kwargs: As in Keras.
 
         Returns:
-            The figures of the logs, as in Keras.
+            The metrics of the logs, as in Keras.
 
         Raises:
             ValueError: As in `fit`.
         """
-        self.check_data(x, y)
-        if hasattr(x, "shape"):
-            _demands.check_batch(flatten(self.encoder), x, x.shape[0])
-        _adapting.check_adapted(self)
+        self.check_data(x, y, len(x))
+        self._check_adapted()
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def evaluate(
         self,
-        x: Any = None,
-        y: Any = None,
+        x: Data | None = None,
+        y: Tensor | None = None,
         batch_size: int | None = None,
+        verbose: str | int = "auto",
+        sample_weight: ArrayLike | None = None,
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Returns the figures of the logs for `x`, as `keras.Model.evaluate` does.
+        """Return the metrics of the logs for `x`, as `keras.Model.evaluate` does.
 
         Args:
             x: As in `fit`.
             y: As in `fit`.
             batch_size: As in Keras.
+            verbose: As in Keras.
+            sample_weight: As in Keras. Weights need no `y`.
             *args: As in Keras.
             **kwargs: As in Keras.
 
@@ -141,17 +118,18 @@ class Checked(Exported):
         Raises:
             ValueError: As in `fit`.
         """
-        kwargs = _arguments.by_name(_arguments.EVALUATE, args, kwargs)
-        # Keras itself evaluates inside `fit`, with what `fit` has checked.
+        x, y = validation.unwrap(x), validation.unwrap(y)
+        # Keras passes this argument inside of `fit`, which has checked the data.
         if "_use_cached_eval_dataset" not in kwargs:
             self.check_data(x, y)
-            _adapting.check_adapted(self)
-            weights = kwargs.get("sample_weight")
-            y, kwargs["sample_weight"] = _arguments.weighed(x, y, weights)
-        return super().evaluate(x, y, batch_size, **kwargs)
+            self._check_adapted()
+            y = data_adapter.weighted_target(x, y, sample_weight)
+        return super().evaluate(
+            x, y, batch_size, verbose, sample_weight, *args, **kwargs
+        )
 
-    def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
-        """Returns the reconstructions of `x`, as `keras.Model.predict` does.
+    def predict(self, x: Data | None, *args: Any, **kwargs: Any) -> np.ndarray:
+        """Return the reconstructions of `x`, as `keras.Model.predict` does.
 
         Args:
             x: As in `fit`.
@@ -161,23 +139,29 @@ class Checked(Exported):
         Returns:
             NumPy array of the shape of `x`.
         """
-        validation.check_inputs(x, self.sample_shape)
+        x = validation.without_target(validation.unwrap(x))
+        validation.check_data(x, self.sample_shape)
         return super().predict(x, *args, **kwargs)
 
-    def check_data(self, x: Any, y: Any = None, batch_size: int | None = None) -> None:
-        """Raises what `fit` would raise for these data; trains nothing.
+    def check_data(
+        self, x: Data | None, y: Tensor | None = None, batch_size: int | None = None
+    ) -> None:
+        """Raise the errors that `fit` would raise for this data, without training.
 
         Args:
             x: As in `fit`.
             y: As in `fit`.
-            batch_size: As in `fit`.
+            batch_size: Samples per training step. None omits the check that a batch
+                is large enough for the sparsity.
 
         Raises:
             ValueError: As in `fit`.
         """
-        validation.check_data(x, y, self.sample_shape, batch_size)
-        target = x if y is None else y
-        validation.check_range(target, self._output_bounds())
+        bounds = validation.output_bounds(flatten(self.decoder))
+        validation.check_data(x, self.sample_shape, y, bounds)
+        if batch_size is not None:
+            validation.check_batch_size(flatten(self.encoder), batch_size, x)
 
-    def _output_bounds(self) -> tuple[float, float]:
-        return _ranges.bounds(flatten(self.decoder))
+    def _check_adapted(self) -> None:
+        layers = [*flatten(self.encoder), *flatten(self.decoder)]
+        validation.check_adapted(self.name, layers)

@@ -4,12 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_sae.models.validation import as_array, as_numpy, check_values
+from keras_sae.models.validation import as_numpy, check_data
 
 
 def check_labels(y: Any, samples: int, num_classes: int) -> None:
     """Raises unless `y` holds one class from 0 to `num_classes - 1` a sample."""
-    y = as_array(y)
     expected = f"Expected {samples} integers from 0 to {num_classes - 1}, one a sample."
     if not hasattr(y, "shape") or not hasattr(y, "dtype"):
         raise ValueError(
@@ -98,7 +97,6 @@ def check_first(data: Any, num_classes: int, of_labels: bool) -> None:
 
 def check_shares(y: Any, samples: int, num_classes: int) -> None:
     """Raises unless `y` holds a number for every class of each sample, as one-hot."""
-    y = as_array(y)
     shape = tuple(getattr(y, "shape", ()))
     if shape != (samples, num_classes):
         raise ValueError(
@@ -107,4 +105,4 @@ def check_shares(y: Any, samples: int, num_classes: int) -> None:
             f"Expected shape {(samples, num_classes)}. "
             "`keras.utils.to_categorical(y)` makes it of labels."
         )
-    check_values("y", as_numpy(y).astype("float32"))
+    check_data(as_numpy(y).astype("float32"), (num_classes,))

@@ -10,7 +10,7 @@ from keras_sae import metrics
 from keras_sae.layers import ActivityPenalty, Sampling, Sparsity, forward_pass, tying
 from keras_sae.layers.forward_pass import Activations, ForwardPass
 from keras_sae.layers.serialization import is_never_zero
-from keras_sae.models import _adapting, _demands, _steps, validation
+from keras_sae.models import _adapting, data_adapter, validation
 from keras_sae.models._checked import Checked
 from keras_sae.models.contractive import ContractivePenalty
 from keras_sae.models.levels import Level, flatten, levels_of
@@ -95,7 +95,7 @@ class Autoencoder(Checked):
         self._contraction = ContractivePenalty(encoder) if self.contractive else None
         self.encoder = encoder
         self.decoder = decoder
-        _demands.check_sparsities(flatten(encoder), self.sparse_layers)
+        validation.check_sparsities(flatten(encoder), self.sparse_layers)
         self.explained_variance = metrics.ExplainedVariance(
             int(np.prod(self.sample_shape))
         )
@@ -134,8 +134,7 @@ class Autoencoder(Checked):
             ValueError: `x` is not an array or has another shape, `location` is
                 unknown, or a model with scaling gets data without variation.
         """
-        validation.check_whole(x, self.sample_shape)
-        _adapting.adapt(self, x, location)
+        _adapting.adapt(self, validation.as_samples(x, self.sample_shape), location)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return the reconstruction of `inputs`, and add every loss but the data loss.
@@ -220,7 +219,7 @@ class Autoencoder(Checked):
             if self._compile_loss is not None:
                 # Keras divides a loss by the number of replicas.
                 data_loss = self._compile_loss(y, y_pred, sample_weight)
-                losses["reconstruction_loss"] = _steps.replicas(self) * data_loss
+                losses["reconstruction_loss"] = data_adapter.replicas(self) * data_loss
             batch_size = ops.shape(step.code)[0]
             for name, mean in self.loss_means.items():
                 if name in losses:
@@ -266,8 +265,8 @@ class Autoencoder(Checked):
         Returns:
             NumPy array of shape `(samples, units)`.
         """
-        validation.check_inputs(x, self.sample_shape)
-        x = validation.first(x)
+        x = validation.without_target(x)
+        validation.check_data(x, self.sample_shape)
         return self.encoder.predict(x, batch_size=batch_size, verbose=0)
 
     def decode(self, code: Data, batch_size: int = 256) -> np.ndarray:
@@ -280,7 +279,7 @@ class Autoencoder(Checked):
         Returns:
             NumPy array of shape `(samples, *input_shape)`.
         """
-        validation.check_inputs(code, tuple(self.decoder.input_shape[1:]))
+        validation.check_data(code, tuple(self.decoder.input_shape[1:]))
         return self.decoder.predict(code, batch_size=batch_size, verbose=0)
 
     def dictionary(self) -> np.ndarray:

@@ -8,11 +8,9 @@ from keras import ops
 
 from keras_sae.layers import Sampling, Sparsity
 from keras_sae.models import (
-    _adapting,
     _arguments,
-    _feeding,
     _labels,
-    _steps,
+    data_adapter,
     validation,
 )
 from keras_sae.models._exported import Exported
@@ -152,7 +150,7 @@ class Classifier(Exported):
         """
         kwargs = _arguments.by_name(_arguments.FIT, args, kwargs)
         self._check(x, y, kwargs.get("sample_weight"))
-        _adapting.check_adapted(self)
+        validation.check_adapted(self.name, flatten(self.encoder))
         if batch_size is not None:
             checks.positive_integer("batch_size", batch_size)
         held = kwargs.get("validation_data")
@@ -166,9 +164,9 @@ class Classifier(Exported):
                 "`y` must hold at least two classes. Received: the label "
                 f"{labels[0]} for all {len(labels)} samples."
             )
-        _steps.build_optimizer(self)
-        x, y, batch_size, kwargs = _feeding.fed(x, y, batch_size, kwargs)
-        return super().fit(x, y, batch_size, **kwargs)
+        data_adapter.build_optimizer(self)
+        arguments = {"x": x, "y": y, "batch_size": batch_size, **kwargs}
+        return super().fit(**data_adapter.fit_arguments(arguments))
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains one step on one batch, as `keras.Model.train_on_batch` does.
@@ -186,7 +184,7 @@ class Classifier(Exported):
             ValueError: As in `fit`; one class alone is fine.
         """
         self._check(x, y)
-        _adapting.check_adapted(self)
+        validation.check_adapted(self.name, flatten(self.encoder))
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def evaluate(
@@ -232,11 +230,13 @@ class Classifier(Exported):
         Raises:
             ValueError: `x` has another shape, is empty or not finite.
         """
-        validation.check_inputs(x, self._sample_shape)
+        validation.check_data(validation.without_target(x), self._sample_shape)
         return super().predict(x, *args, **kwargs)
 
     def _check(self, x: Any, y: Any, sample_weight: Any = None) -> None:
-        parts = validation.check_inputs(x, self._sample_shape)
+        validation.check_data(validation.without_target(x), self._sample_shape)
+        spec = getattr(x, "element_spec", ())
+        parts = spec if isinstance(spec, tuple) else (spec,)
         if hasattr(x, "shape"):
             check = _labels.check_labels if self._of_labels() else _labels.check_shares
             check(y, x.shape[0], self.num_classes)

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_sae.layers import Scaling, UnitNormDense
 from keras_sae.layers.forward_pass import Activations
-from keras_sae.models._steps import replicas
+from keras_sae.models.data_adapter import replicas
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.types import Tensor
 

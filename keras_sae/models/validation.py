@@ -1,248 +1,294 @@
-"""What `fit` and `evaluate` refuse before any training has happened."""
+"""Checks of models and data that Keras does not make.
 
-from typing import Any
+Keras broadcasts, casts or trains on the data that is refused here without an error. On
+JAX, data of a wrong shape also costs the model its weights, because Keras moves them
+into the compiled step.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TypeGuard
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_sae.utils import validation as checks
+from keras_sae.layers import Scaling, SparseDense, Sparsity
+from keras_sae.layers.noise import MaskingNoise, SaltAndPepperNoise
+from keras_sae.layers.serialization import activation_bounds
+from keras_sae.types import Data, Shape, Tensor
 
-BYTE_RANGE = 255
+_UNBOUNDED = (-np.inf, np.inf)
+# These layers return their input unchanged or reshaped at inference.
+_IDENTITY_LAYERS = (
+    keras.layers.InputLayer,
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.Dropout,
+    keras.layers.GaussianNoise,
+    keras.layers.GaussianDropout,
+    MaskingNoise,
+    SaltAndPepperNoise,
+)
+# These layers return some of the values of their input, in any order.
+_SELECTION_LAYERS = (
+    keras.layers.Cropping1D,
+    keras.layers.Cropping2D,
+    keras.layers.Cropping3D,
+    keras.layers.Permute,
+)
 
 
 def check_data(
-    x: Any, y: Any, input_shape: tuple[int, ...], batch_size: int | None
+    x: Data | None,
+    sample_shape: Shape,
+    y: Tensor | None = None,
+    bounds: tuple[float, float] = _UNBOUNDED,
 ) -> None:
-    """Raises a `ValueError` for data that would train a wrong model in silence.
+    """Check data before Keras trains on it, evaluates it or encodes it.
 
-    Arrays are looked at whole: two passes for their extremes, which also find
-    NaN and infinity. Of a dataset only the element's specification can be seen
-    without running it.
+    The values of arrays are checked. Only the element specification of a
+    `tf.data.Dataset` is checked, and nothing of a generator or a data loader.
 
     Args:
-        x: What the user gave to `fit` or `evaluate`.
-        y: Its target, or None.
-        input_shape: Shape of one sample.
-        batch_size: As given, or None.
+        x: As in `keras.Model.fit`.
+        sample_shape: Shape of one sample.
+        y: Target, or None.
+        bounds: Lowest and highest value that the model can output.
 
     Raises:
-        ValueError: Always names the argument, what came and what was expected.
+        ValueError: The shape of `x` is wrong, `y` has another shape, or an array is
+            empty, not finite, of integers, or, as the target, outside `bounds`.
     """
-    x, y = as_array(x), as_array(y)
-    spec = getattr(x, "element_spec", None)
-    if spec is not None:
-        parts = check_spec(spec, input_shape)
-        if len(parts) > 1:
-            _check_known("target", parts[1], input_shape)
-            check_target(tuple(parts[1].shape), tuple(parts[0].shape))
-    elif isinstance(x, (list, tuple)):
-        raise ValueError(
-            f"`x` must be one array, or a dataset of batches. Received: a {kind(x)}. "
-            "Use `numpy.asarray(x)`."
-        )
-    elif hasattr(x, "shape") and hasattr(x, "dtype"):
-        _check_array(x, input_shape, batch_size)
+    if is_dataset(x):
+        _check_element_spec(x.element_spec, sample_shape)
+    elif is_array(x):
+        _check_shape(tuple(x.shape), sample_shape)
+        if x.shape[0] == 0:
+            raise ValueError(f"`x` has no samples. Received: x.shape={x.shape}.")
+        _check_values("x", x, bounds if y is None else _UNBOUNDED)
         if y is not None:
             check_target(np.shape(y), tuple(x.shape))
-            if isinstance(y, (list, tuple)):
-                raise ValueError(
-                    f"`y` must be one array. Received: a {kind(y)}. "
-                    "Use `numpy.asarray(y)`."
-                )
-            check_values("y", y)
+            _check_values("y", y, bounds)
 
 
-def check_inputs(x: Any, input_shape: tuple[int, ...]) -> tuple:
-    """Raises as `check_data` for what is only encoded or decoded, never a target.
-
-    It comes before Keras sees the data: on JAX an error inside a compiled function
-    leaves the model without its weights.
-
-    Args:
-        x: What the user gave; of a dataset of pairs the first is looked at.
-        input_shape: Shape of one sample.
-
-    Returns:
-        The parts of a dataset's element, none of anything else.
-
-    Raises:
-        ValueError: As `check_data`.
-    """
-    if hasattr(x, "element_spec"):
-        return check_spec(x.element_spec, input_shape)
-    check_data(x, None, input_shape, None)
-    return ()
-
-
-def check_whole(x: Any, input_shape: tuple[int, ...]) -> None:
-    """Raises as `check_inputs`, and for a dataset, where all samples are needed."""
-    if hasattr(x, "element_spec"):
-        raise ValueError(
-            "`x` must be one array here, as all samples are needed at once. Received: "
-            f"{x!r}. Expected samples of shape {input_shape}; of batches of x alone, "
-            "`numpy.concatenate(list(dataset.as_numpy_iterator()))` makes it."
-        )
-    check_data(x, None, input_shape, None)
-
-
-def first(x: Any) -> Any:
-    """Returns a dataset of `(x, target)` as one of `x`; anything else as it is."""
-    spec = getattr(x, "element_spec", None)
-    return x.map(lambda first, *_: first) if isinstance(spec, tuple) else x
-
-
-def as_array(x: Any) -> Any:
-    """Returns what pandas holds as its values, as Keras does; the rest as it is."""
-    return x.to_numpy() if hasattr(x, "to_numpy") else x
-
-
-def as_numpy(array: Any) -> np.ndarray:
-    """Returns a NumPy array as it is, and a tensor or nested list as a NumPy array.
-
-    Keras's conversion copies a NumPy array, which may be most of the memory.
-
-    Args:
-        array: What the user gave.
-    """
-    array = as_array(array)
-    return array if isinstance(array, np.ndarray) else ops.convert_to_numpy(array)
-
-
-def kind(x: Any) -> str:
-    """Says what is no array."""
-    return f"{type(x).__name__} of {len(x)}"
-
-
-def check_target(target: tuple, expected: tuple) -> None:
-    """Raises unless a target has the shape of the input (None is any size)."""
+def check_target(target: Shape, expected: Shape) -> None:
+    """Check that a target has the shape of the input. None matches any size."""
     same = len(target) == len(expected) and all(
         a == b or a is None or b is None for a, b in zip(target, expected, strict=True)
     )
     if not same:
         raise ValueError(
-            "The target of an autoencoder has the shape of its input. Received: "
-            f"y.shape={target} with x.shape={expected}. If `y` holds labels, leave "
-            "it out: `fit(x)`; for a classifier see `keras_sae.models.classifier`."
+            "The target of an autoencoder must have the shape of its input. Received: "
+            f"y.shape={target}, x.shape={expected}. If `y` holds labels, leave it out: "
+            "`fit(x)`. To learn labels, use `keras_sae.models.classifier`."
         )
 
 
-def check_spec(spec: Any, input_shape: tuple[int, ...]) -> tuple:
-    """Returns the parts of a dataset's element, once its `x` is one that fits.
+def as_samples(x: Data | None, sample_shape: Shape) -> np.ndarray:
+    """Return an array of samples as NumPy array, once it is checked.
 
     Args:
-        spec: `element_spec` of a `tf.data.Dataset`.
-        input_shape: Shape of one sample.
+        x: Array or tensor of shape `(samples, *sample_shape)`.
+        sample_shape: Shape of one sample.
 
     Raises:
-        ValueError: It is not a batch of samples of that shape, of real numbers.
+        ValueError: As in `check_data`, or `x` is a dataset or generator.
     """
-    parts = tuple(spec) if isinstance(spec, (tuple, list)) else (spec,)
-    shape = getattr(parts[0], "shape", None)
-    if shape is None:
+    if is_dataset(x) or not is_array(x):
+        raise ValueError(
+            "`x` must be one array of samples of shape "
+            f"{sample_shape}, because all samples are needed at once. Received: "
+            f"{type(x).__name__}. For a dataset of batches of `x`, use "
+            "`numpy.concatenate(list(dataset.as_numpy_iterator()))`."
+        )
+    check_data(x, sample_shape)
+    return as_numpy(x)
+
+
+def is_array(x: object) -> TypeGuard[Tensor]:
+    """Return whether `x` is an array, a tensor or a table."""
+    return hasattr(x, "shape")
+
+
+def is_dataset(x: object) -> TypeGuard[Tensor]:
+    """Return whether `x` is a `tf.data.Dataset`."""
+    return hasattr(x, "element_spec")
+
+
+def without_target(x: Data) -> Data:
+    """Drop the targets of a dataset; return other data unchanged."""
+    if is_dataset(x) and isinstance(x.element_spec, tuple):
+        return x.map(lambda x, *_: x)
+    return x
+
+
+def unwrap(x: Tensor) -> Tensor:
+    """Return the array in a list of one array, which Keras accepts, or `x` itself."""
+    is_list = isinstance(x, (list, tuple)) and len(x) == 1
+    return x[0] if is_list and is_array(x[0]) else x
+
+
+def as_numpy(array: Tensor) -> np.ndarray:
+    """Return an array, a tensor or a table as a NumPy array."""
+    return array if isinstance(array, np.ndarray) else ops.convert_to_numpy(array)
+
+
+def _check_shape(shape: Shape, sample_shape: Shape) -> None:
+    sizes = shape[1:]
+    if len(sizes) != len(sample_shape) or any(
+        size not in (None, expected)
+        for size, expected in zip(sizes, sample_shape, strict=True)
+    ):
+        raise ValueError(
+            f"`x` must have shape {('samples', *sample_shape)}. Received: "
+            f"x.shape={shape}. Reshape `x`, put a dataset of single samples into "
+            "batches with `dataset.batch(32)`, or build the model for this shape."
+        )
+
+
+def _check_element_spec(spec: Tensor, sample_shape: Shape) -> None:
+    parts = spec if isinstance(spec, tuple) else (spec,)
+    if not is_array(parts[0]):
         raise ValueError(
             "A dataset must yield `x` or `(x, target)`, each of them one tensor. "
-            f"Received: element_spec={spec!r}. Choose with `dataset.map`, e.g. "
+            f"Received: element_spec={spec!r}. Select the tensor, for example with "
             "`dataset.map(lambda element: element['image'])`."
         )
-    _check_known("x", parts[0], input_shape)
-    if tuple(shape) == input_shape:
-        raise ValueError(
-            "The dataset must yield batches. Received: single samples, of shape "
-            f"{tuple(shape)}. Use `dataset.batch(32)`."
-        )
-    _check_shape(tuple(shape), input_shape)
-    _check_kind(np.dtype(parts[0].dtype.as_numpy_dtype), "the dataset's x")
-    return parts
+    if parts[0].shape.rank is None:
+        return  # Keras raises an error if it cannot infer the shape either.
+    _check_shape(tuple(parts[0].shape), sample_shape)
+    if parts[0].dtype.is_integer:
+        raise ValueError(_integers("x", parts[0].dtype.name))
+    if len(parts) > 1 and is_array(parts[1]) and parts[1].shape.rank is not None:
+        check_target(tuple(parts[1].shape), tuple(parts[0].shape))
 
 
-def _check_known(name: str, spec: Any, input_shape: tuple[int, ...]) -> None:
-    shape = getattr(spec, "shape", None)
-    if shape is None or shape.rank is None:
-        raise ValueError(
-            f"The dataset does not say which shape its {name} has. Expected batches of "
-            f"samples of shape {input_shape}. Received: {spec!r}. Use "
-            f"`tf.ensure_shape({name}, {(None, *input_shape)})` in `dataset.map`."
-        )
-
-
-def _check_array(x: Any, input_shape: tuple[int, ...], batch_size: int | None) -> None:
-    _check_shape(tuple(x.shape), input_shape)
-    samples = x.shape[0]
-    if samples == 0:
-        raise ValueError(
-            f"`x` holds no samples. Received: x.shape={tuple(x.shape)}. Expected at "
-            f"least one sample of shape {input_shape}."
-        )
-    if batch_size is not None:
-        checks.positive_integer("batch_size", batch_size)
-        if samples < batch_size:
-            raise ValueError(
-                f"`x` holds fewer samples than one batch. Received: {samples} samples "
-                f"and batch_size={batch_size}. Pass batch_size={samples} or less."
-            )
-    check_values("x", x)
-
-
-def check_values(name: str, array: Any) -> None:
-    """Raises unless an array holds finite real numbers, of no byte's scale."""
-    values = as_numpy(array)
-    if values.dtype.kind not in "fiub" and values.dtype.name != "bfloat16":
-        raise ValueError(
-            f"`{name}` must hold real numbers. Received: dtype={values.dtype}. "
-            "Convert it with `astype('float32')`."
-        )
+def _check_values(name: str, array: Tensor, bounds: tuple[float, float]) -> None:
+    values = array.data if hasattr(array, "tocsr") else as_numpy(array)
+    is_float = keras.backend.is_float_dtype(values.dtype)
     low, high = values.min(), values.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
+    is_binary = values.dtype.kind in "biu" and low >= 0 and high <= 1
+    if not (is_float or is_binary):
+        raise ValueError(_integers(name, values.dtype.name))
+    # Keras casts to float32 unless `floatx` is "float64".
+    largest = np.finfo("float64" if keras.config.floatx() == "float64" else "float32")
+    # A comparison with NaN is False.
+    if not (-largest.max <= low and high <= largest.max):
         raise ValueError(
-            f"`{name}` must be finite. Received: an array with NaN or infinity. "
-            f"`numpy.isfinite({name})` finds the samples; drop or fill them."
+            f"`{name}` must be finite in {largest.dtype}. Received: values from "
+            f"{low:g} to {high:g}. `numpy.isfinite({name})` finds NaN and infinity. "
+            "Drop or fill these samples, or rescale the data."
         )
-    narrow = values.dtype == "float64" and keras.config.floatx() != "float64"
-    if narrow and max(-low, high) > np.finfo("float32").max:
+    if low < bounds[0] or high > bounds[1]:
         raise ValueError(
-            f"`{name}` must be finite as float32, in which Keras takes it. Received: "
-            f"values from {low:g} to {high:g}. Rescale it."
-        )
-    if high > 1:
-        _check_kind(values.dtype, name)
-
-
-def check_range(x: Any, bounds: tuple[float, float]) -> None:
-    """Raises if an array leaves the range that the model's output can reach."""
-    if not hasattr(x, "shape") or not np.isfinite(bounds).all():
-        return
-    x = as_numpy(x)
-    low, high = bounds
-    if x.min() < low or x.max() > high:
-        hint = (
-            f" Bytes? Divide by {BYTE_RANGE} first."
-            if 1 < x.max() <= BYTE_RANGE and x.min() >= 0
-            else ""
-        )
-        raise ValueError(
-            f"`x` must lie in [{low:g}, {high:g}], the range of this model's output "
-            f"activation. Received: values from {x.min():g} to {x.max():g}.{hint} "
-            "Rescale `x`, or build the model with output_activation='linear'."
+            f"`{name}` must lie in [{bounds[0]:g}, {bounds[1]:g}], the range of the "
+            f"model's output activation. Received: values from {low:g} to {high:g}. If "
+            f"these are 8-bit images, divide by 255. Otherwise rescale `{name}`, or "
+            "build the model with output_activation='linear'."
         )
 
 
-def _check_shape(shape: tuple, input_shape: tuple[int, ...]) -> None:
-    fits = len(shape) == len(input_shape) + 1 and all(
-        a == b or a is None for a, b in zip(shape[1:], input_shape, strict=True)
+def _integers(name: str, dtype: str) -> str:
+    return (
+        f"`{name}` must hold floating-point numbers. Received: dtype={dtype}. If these "
+        f"are 8-bit images, use `{name}.astype('float32') / 255`."
     )
-    if not fits:
+
+
+def check_batch_size(
+    layers: Iterable[keras.layers.Layer], batch_size: int, x: Data | None = None
+) -> None:
+    """Check that training batches are large enough for every sparsity.
+
+    Args:
+        layers: Layers of an encoder, with the sparsities in them.
+        batch_size: Samples per batch.
+        x: None, an array that may have fewer samples, or a dataset of batches.
+
+    Raises:
+        ValueError: A sparsity selects over the samples of a batch and needs more.
+    """
+    samples: int | None = batch_size
+    if is_dataset(x):
+        spec = x.element_spec
+        samples = (spec[0] if isinstance(spec, tuple) else spec).shape[0]
+    elif is_array(x):
+        samples = min(x.shape[0], batch_size)
+    for layer in layers:
+        if samples is None or not isinstance(layer, Sparsity):
+            continue
+        if samples < layer.min_batch_size:
+            raise ValueError(
+                f"`{type(layer).__name__}` selects over the samples of a batch and "
+                f"needs a batch of at least {layer.min_batch_size}. Received: "
+                f"batch_size={samples}. Raise the batch size, or use "
+                "`keras_sae.layers.TopK`, which selects per sample."
+            )
+
+
+def check_sparsities(
+    layers: Iterable[keras.layers.Layer], sparse_layers: Sequence[SparseDense]
+) -> None:
+    """Check that only the innermost sparsity requires the decoder.
+
+    Args:
+        layers: Layers of an encoder, with the sparsities in them.
+        sparse_layers: The `SparseDense` layers among them, the code's last.
+    """
+    innermost = sparse_layers[-1].sparsity if sparse_layers else None
+    allowed = [] if innermost is None else innermost._flatten_layers()
+    for layer in layers:
+        if not isinstance(layer, Sparsity) or not layer.requires_decoder:
+            continue
+        if all(layer is not other for other in allowed):
+            raise ValueError(
+                f"`{type(layer).__name__}` decodes its code in training, so it must be "
+                "the sparsity of the innermost layer. Received: "
+                f"{layer.name!r} on another layer. Give the hidden layers another "
+                "sparsity, or None."
+            )
+
+
+def check_adapted(name: str, layers: Iterable[keras.layers.Layer]) -> None:
+    """Check that `adapt` has set the scale of a model.
+
+    Args:
+        name: Name of the model.
+        layers: Its layers.
+    """
+    if any(isinstance(layer, Scaling) and float(layer.rms) == 0 for layer in layers):
         raise ValueError(
-            f"`x` must have shape (samples, {', '.join(map(str, input_shape))}). "
-            f"Received: x.shape={shape}. Reshape `x`, or build the model with "
-            f"input_shape={shape[1:]}."
+            f"Call `adapt()` before `fit()`: the model {name!r} was built with "
+            "`scaling=True`. Received: a model whose scale is unknown. Use "
+            "`model.adapt(x_train)`."
         )
 
 
-def _check_kind(dtype: np.dtype, name: str) -> None:
-    if np.issubdtype(dtype, np.integer):
-        raise ValueError(
-            f"`{name}` holds integers where numbers in [0, 1] are expected. Received: "
-            f"dtype={dtype}. Convert it yourself, so that the scale is in your code: "
-            f"x.astype('float32') / {BYTE_RANGE}."
-        )
+def output_bounds(layers: Iterable[keras.layers.Layer]) -> tuple[float, float]:
+    """Return the lowest and highest value that a chain of layers can output.
+
+    They are infinite unless the values come from an activation with bounds.
+
+    Args:
+        layers: Layers in the order of their calls.
+    """
+    layer = output_layer(layers)
+    activation = getattr(layer, "activation", None)
+    return _UNBOUNDED if activation is None else activation_bounds(activation)
+
+
+def output_layer(layers: Iterable[keras.layers.Layer]) -> keras.layers.Layer | None:
+    """Return the last layer of a chain that computes values, or None."""
+    computing = [
+        layer
+        for layer in layers
+        if not (is_identity(layer) or isinstance(layer, _SELECTION_LAYERS))
+    ]
+    return computing[-1] if computing else None
+
+
+def is_identity(layer: keras.layers.Layer) -> bool:
+    """Return whether a layer, or all layers of a model, pass values on unchanged."""
+    if isinstance(layer, keras.Model):
+        return bool(layer.layers) and all(map(is_identity, layer.layers))
+    return isinstance(layer, _IDENTITY_LAYERS)

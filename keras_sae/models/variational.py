@@ -102,9 +102,10 @@ class VariationalAutoencoder(Autoencoder):
         Returns:
             `(mean, log_variance)`, each of shape `(samples, latent_dim)`.
         """
-        validation.check_inputs(x, self.sample_shape)
+        x = validation.without_target(x)
+        validation.check_data(x, self.sample_shape)
         parameters, layer = self.posterior_layers()
-        both = parameters.predict(validation.first(x), batch_size=batch_size, verbose=0)
+        both = parameters.predict(x, batch_size=batch_size, verbose=0)
         mean, log_variance = (ops.convert_to_numpy(v) for v in layer.split(both))
         return mean, log_variance
 
@@ -141,13 +142,13 @@ class VariationalAutoencoder(Autoencoder):
                 output.
         """
         checks.positive_integer("samples", samples)
-        validation.check_whole(x, self.sample_shape)
-        validation.check_range(x, self._output_bounds())
+        x = validation.as_samples(x, self.sample_shape)
+        self.check_data(x)
         mean, log_variance = (
             v.astype("float64") for v in self.posterior(x, batch_size)
         )
         divergence = (mean**2 + np.expm1(log_variance) - log_variance).sum(axis=1) / 2
-        x, rows = np.asarray(x), np.repeat(np.arange(len(mean)), samples)
+        rows = np.repeat(np.arange(len(mean)), samples)
         noise = np.random.default_rng(seed).standard_normal((len(rows), mean.shape[1]))
         codes = mean[rows] + np.exp(log_variance[rows] / 2) * noise
         fit = 0.0

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae.models import Autoencoder, _steps, building_blocks
+from keras_sae.models import Autoencoder, building_blocks, data_adapter
 from keras_sae.models._fingerprint import fingerprint
 from keras_sae.pretraining import _sources
 from keras_sae.pretraining._progress import (
@@ -227,7 +227,7 @@ def _steps_at_once(plan: Plan, level: int, model: keras.Model) -> int:
     compiled = plan.model.steps_per_execution
     if compiled > 1 or any(_sees_steps(callback) for callback in plan.callbacks[level]):
         return compiled
-    return _steps.steps_at_once(model)
+    return data_adapter.steps_per_execution(model)
 
 
 def _sees_steps(callback: keras.callbacks.Callback) -> bool:

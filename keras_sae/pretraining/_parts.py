@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_sae.layers import ActivityPenalty, Centering, SparseDense, TiedDense
-from keras_sae.models._ranges import passes
+from keras_sae.models.validation import is_identity
 from keras_sae.pretraining._rbm import UNITS
 
 
@@ -37,8 +37,8 @@ class Parts:
 def parts_of(levels: list[Any], index: int) -> Parts:
     """Returns the parts of a level, if a Boltzmann machine can have its layers."""
     level = levels[index]
-    encode = [x for x in level.encode if not passes(x)]
-    decode = [x for x in level.decode if not passes(x)]
+    encode = [x for x in level.encode if not is_identity(x)]
+    decode = [x for x in level.decode if not is_identity(x)]
     center = next((x for x in encode if isinstance(x, Centering)), None)
     dense = [x for x in encode if x is not center]
     for found in (dense, decode):

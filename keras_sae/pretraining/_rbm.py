@@ -1,5 +1,6 @@
 """The restricted Boltzmann machine: a Keras model whose loss has CD-k's gradient."""
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.models import _arguments, _feeding, _steps
+from keras_sae.models import data_adapter
 from keras_sae.utils import validation as checks
 from keras_sae.utils.serialization import register
 
@@ -190,10 +191,10 @@ class RBM(keras.Model):
         **kwargs: Any,
     ) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does, without a target."""
-        _steps.build_optimizer(self)
-        kwargs = _arguments.by_name(_arguments.FIT, args, kwargs)
-        x, y, batch_size, kwargs = _feeding.fed(x, y, batch_size, kwargs)
-        return super().fit(x, y, batch_size, **kwargs)
+        data_adapter.build_optimizer(self)
+        signature = inspect.signature(super().fit)
+        arguments = signature.bind(x, y, batch_size, *args, **kwargs).arguments
+        return super().fit(**data_adapter.fit_arguments(arguments))
 
     def compute_loss(
         self,

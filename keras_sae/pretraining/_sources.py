@@ -8,8 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae.datasets.feeding import aligned
-from keras_sae.models import _steps, validation
+from keras_sae.models import data_adapter, validation
 
 
 class Rows(keras.utils.PyDataset):
@@ -69,7 +68,7 @@ def open_source(
         return x
     on_disk = isinstance(x, np.memmap)
     array = validation.as_numpy(x)
-    validation.check_data(array, None, sample_shape, None if held_out else batch_size)
+    validation.check_data(array, sample_shape)
     return Rows(array, batch_size, shuffle=not held_out) if on_disk else array
 
 
@@ -95,14 +94,14 @@ def _check_stream(x: Any, sample_shape: tuple[int, ...], name: str) -> None:
             f"level. Received: {name}={x!r}. Leave `.repeat()` out; `epochs` repeats."
         )
     if getattr(x, "element_spec", None) is not None:
-        validation.check_data(x, None, sample_shape, None)
+        validation.check_data(x, sample_shape)
     first = next(batches(x), None)
     if first is None:
         raise ValueError(
             f"`{name}` holds no batches. Received: {name}={x!r}. Expected at least "
             f"one batch of samples of shape {sample_shape}."
         )
-    validation.check_data(first, None, sample_shape, None)
+    validation.check_data(first, sample_shape)
 
 
 def batches(x: Any, batch_size: int = 256) -> Iterator[np.ndarray]:
@@ -157,7 +156,7 @@ def encode(encoder: keras.Model, x: Any, batch_size: int, path: Path | None) -> 
     """
     if isinstance(x, np.ndarray):
         # `predict` would keep every batch and then join them.
-        codes = aligned((len(x), *encoder.output_shape[1:]))
+        codes = np.empty((len(x), *encoder.output_shape[1:]), "float32")
         # No gradient is kept, so more rows fit: a call of Keras takes a millisecond.
         many = min(8 * batch_size, len(x))
         for start in range(0, len(x), many):
@@ -179,7 +178,7 @@ def encode(encoder: keras.Model, x: Any, batch_size: int, path: Path | None) -> 
 
 
 def _encode_batch(encoder: keras.Model, batch: np.ndarray) -> np.ndarray:
-    if _steps.replicas(encoder) == 1:
+    if data_adapter.replicas(encoder) == 1:
         return encoder.predict_on_batch(batch)
     # Keras would give the whole batch to each replica, and join what they return.
     return keras.ops.convert_to_numpy(encoder(batch, training=False))

@@ -179,7 +179,10 @@ def boltzmann(
 
     if isinstance(validation_data, tuple):  # as in `fit`; a machine has no target
         validation_data = validation_data[0]
-    x, validation_data = validation.first(x), validation.first(validation_data)
+    x, validation_data = (
+        validation.without_target(x),
+        validation.without_target(validation_data),
+    )
     return _levels.train(plan, x, validation_data, make)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae.models import Autoencoder, _demands, _ranges
+from keras_sae.models import Autoencoder, validation
 from keras_sae.models._fingerprint import nameless
 from keras_sae.pretraining import _levels
 from keras_sae.pretraining._adam import fused
@@ -129,7 +129,7 @@ def _check_batches(levels: list[Any], x: Any, batch_size: int) -> None:
         layers = [part for layer in level.encode for part in layer._flatten_layers()]
         # Codes of a stream come in batches of their own.
         known = index == 0 or isinstance(x, np.ndarray)
-        _demands.check_batch(layers, x if known else None, batch_size)
+        validation.check_batch_size(layers, batch_size, x if known else None)
 
 
 def _fresh(optimizer: Any) -> keras.optimizers.Optimizer:
@@ -147,7 +147,10 @@ def check_ranges(levels: list[Any]) -> None:
     """Raises if the output of a level cannot reach the code below it."""
     for index in range(1, len(levels)):
         below, behind = levels[index - 1].encode, levels[index].decode
-        (low, high), reach = _ranges.bounds(below), _ranges.bounds(behind)
+        (low, high), reach = (
+            validation.output_bounds(below),
+            validation.output_bounds(behind),
+        )
         if low < reach[0] or high > reach[1]:
             raise ValueError(
                 f"Level {index} must rebuild the code of level {index - 1}, whose "
@@ -159,6 +162,6 @@ def check_ranges(levels: list[Any]) -> None:
 
 
 def _name(layers: tuple[keras.layers.Layer, ...]) -> str:
-    layer = _ranges.last(layers)
+    layer = validation.output_layer(layers)
     activation = getattr(layer, "activation", type(layer))
     return getattr(activation, "__name__", repr(activation))
