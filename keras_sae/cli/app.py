@@ -54,16 +54,10 @@ def report_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def open_run(output: str, context: typer.Context, clean: bool = True) -> Path:
-    """Create the folder of a run, or open it again to resume the same run.
+    """Create the folder of a run, or open it again to resume a run of equal options.
 
-    Args:
-        output: Path of the folder.
-        context: Context of the command. Its options are the settings of the run.
-        clean: Whether to delete unfinished files, which a killed process leaves. Pass
-            False where another process may be writing to the folder.
-
-    Raises:
-        ValueError: The folder cannot be written, or holds another run or other files.
+    With `clean`, delete the unfinished files that a killed process leaves. Pass False
+    where another process may be writing to the folder.
     """
     options = {k: v for k, v in context.params.items() if k not in _OTHER_OPTIONS}
     folder = RunDirectory(

@@ -13,7 +13,7 @@ import typer
 from keras_sae import datasets, evaluation, models
 from keras_sae.cli import app, presets
 from keras_sae.cli.progress import progress_bars
-from keras_sae.cli.tables import print_table, save_table
+from keras_sae.cli.tables import CAPTION, print_table, save_table
 from keras_sae.utils.io import atomic_write
 from keras_sae.utils.validation import positive_number
 
@@ -59,16 +59,8 @@ def compare(
 class Run:
     """Models to train on one dataset, and the folder that holds the results.
 
-    All options are checked before the folder is created.
-
-    Args:
-        context: Context of the command. Its options are saved as settings of the run.
-        make_preset: Function from the shape of a sample to the models to train.
-        dataset: Name of the dataset.
-        epochs: Epochs per training.
-        batch_size: Samples per training step.
-        seeds: Random seeds. Pictures and the report show the models of the first.
-        output: Path of the folder.
+    All options are checked before the folder is created. Pictures and the report show
+    the models of the first seed.
     """
 
     def __init__(
@@ -113,7 +105,7 @@ class Run:
             with atomic_write(self.folder / "summary.csv") as path:
                 summary.to_csv(path, index=False)
         draw_pictures(*self.trained(), self.data[1][0], self.folder)
-        print_table(summary)
+        print_table(summary, CAPTION)
         typer.echo(f"Models, metrics and pictures: {self.folder}{os.sep}")
 
     def trained(self) -> tuple[dict[str, models.Autoencoder], dict[str, dict]]:
@@ -121,9 +113,8 @@ class Run:
         trained, histories = {}, {}
         for name in self.preset.builders:
             stem = self.folder / evaluation.run_name(name, self.seeds[0])
-            trained[name] = keras.saving.load_model(stem.with_suffix(".keras"))
-            record = json.loads(stem.with_suffix(".json").read_text())
-            histories[name] = record["history"]
+            trained[name] = keras.saving.load_model(f"{stem}.keras")
+            histories[name] = json.loads(Path(f"{stem}.json").read_text())["history"]
         return trained, histories
 
     def sweep(self) -> None:
@@ -183,12 +174,6 @@ def draw_pictures(
     """Draw filters, reconstructions, activations and learning curves as PNG files.
 
     The first variational model also gives samples and a latent plane.
-
-    Args:
-        trained: Models by name.
-        histories: Training logs by name.
-        x: Test samples of shape `(samples, *input_shape)`.
-        folder: Folder of the pictures.
     """
     from keras_sae import plots
 

@@ -40,18 +40,11 @@ def families(
     learning_rate: float,
     batch_size: int = 64,
 ) -> Preset:
-    """Return one model of each family, all with a code of the same width.
+    """Return one model of each family, all with a code of `units` units.
 
-    Args:
-        shape: Shape of one sample.
-        units: Width of the code. Hidden layers are twice as wide, and TopK keeps an
-            eighth of the units.
-        epochs: Epochs of `fit`. Greedy pretraining takes half as many per level.
-        l1: Factor of the L1 penalty.
-        kl: Factor of the KL penalty.
-        target: Target of the KL penalty.
-        learning_rate: Learning rate of Adam.
-        batch_size: Batch size of the greedy pretraining.
+    Hidden layers are twice as wide, and TopK keeps an eighth of the units. `l1` and
+    `kl` are the factors of the penalties, and `target` is the target of KL. Greedy
+    pretraining takes half of the `epochs` per level.
     """
     make = partial(builder, learning_rate)
     shallow = partial(make, models.shallow, shape, units)

@@ -11,18 +11,11 @@ import keras
 def progress_bars(
     trainings: int, epochs: int
 ) -> Iterator[Callable[[str], list[keras.callbacks.Callback]]]:
-    """Show the progress of a comparison in the terminal.
+    """Show progress, and yield a function from a name to the callbacks of its training.
 
     The first bar counts finished trainings. Its spinner also turns during work without
     epochs: pretraining, probes, fine-tuning and baselines. Each training adds a bar of
     its epochs.
-
-    Args:
-        trainings: Number of trainings.
-        epochs: Epochs per training.
-
-    Yields:
-        The function that `evaluation.compare` takes as `callbacks`.
     """
     from rich import progress
 

@@ -10,7 +10,11 @@ if TYPE_CHECKING:
 
 # Columns on the screen: heading and format.
 COLUMNS = {
+    "trial": ("trial", "{}"),
     "model": ("model", "{}"),
+    "sparsity": ("sparsity", "{}"),
+    "units": ("units", "{:.0f}"),
+    "learning_rate": ("LR", "{:.4f}"),
     "reconstruction": ("error", "{:.5f}"),
     "explained_variance": ("EV", "{:.3f}"),
     "copying": ("copy", "{:.2f}"),
@@ -19,6 +23,7 @@ COLUMNS = {
     "probe_accuracy": ("probe", "{:.1%}"),
     "parameters": ("weights", "{:,.0f}"),
     "seconds": ("s", "{:.0f}"),
+    "score": ("score", "{:.3f}"),
 }
 CAPTION = """Metrics on the test set. error: mean squared error per value. EV: \
 explained variance; copy: the same on noise (1 is the identity). L0: active units per \
@@ -26,18 +31,6 @@ sample (~: sum of activations, for codes that are never exactly 0). dead: units 
 never fire. probe: accuracy of a linear classifier on the code. s: seconds of \
 training; ±: standard deviation over the seeds. table.csv has all metrics, also with \
 few labels and after fine-tuning."""
-TRIAL_COLUMNS = {
-    "trial": ("trial", "{}"),
-    "model": ("model", "{}"),
-    "sparsity": ("sparsity", "{}"),
-    "units": ("units", "{:.0f}"),
-    "learning_rate": ("LR", "{:.4f}"),
-    "reconstruction": ("error", "{:.5f}"),
-    "explained_variance": ("EV", "{:.3f}"),
-    "l0": ("L0", "{:.1f}"),
-    "probe_accuracy": ("probe", "{:.1%}"),
-    "score": ("score", "{:.3f}"),
-}
 TRIAL_CAPTION = """Metrics on the validation data, a fifth of the training set; best \
 trial first. sparsity: kind and settings. LR: learning rate. error: mean squared error \
 per value. EV: explained variance. L0: active units per sample (~: sum of activations, \
@@ -49,11 +42,7 @@ _WITH_SPREAD = ("reconstruction", "probe_accuracy")
 _WITHOUT_SPREAD = ("parameters", "seconds")
 
 
-def print_table(
-    table: "pd.DataFrame",
-    columns: dict[str, tuple[str, str]] = COLUMNS,
-    caption: str = CAPTION,
-) -> None:
+def print_table(table: "pd.DataFrame", caption: str) -> None:
     """Print the known columns of a table, one row per model or trial."""
     from rich import box
     from rich.console import Console
@@ -71,14 +60,14 @@ def print_table(
         collapse_padding=True,
     )
     shown = []
-    for name, (heading, _) in columns.items():
+    for name, (heading, _) in COLUMNS.items():
         if name in table and not (several_seeds and name in _WITHOUT_SPREAD):
             shown.append(name)
             printed.add_column(
                 heading, justify="left" if name == "model" else "right", no_wrap=True
             )
     for row in table.to_dict("records"):
-        printed.add_row(*(_cell(name, row, columns[name][1]) for name in shown))
+        printed.add_row(*(_cell(name, row, COLUMNS[name][1]) for name in shown))
     Console().print(printed)
 
 

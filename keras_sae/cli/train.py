@@ -12,10 +12,8 @@ from keras_sae.cli.export import export_model
 from keras_sae.utils.validation import known_name, positive_number
 
 FAMILIES: dict[str, Callable] = {
-    "shallow": models.shallow,
-    "deep": models.deep,
-    "stacked": models.stacked,
-    "convolutional": models.convolutional,
+    factory.__name__: factory
+    for factory in (models.shallow, models.deep, models.stacked, models.convolutional)
 }
 PENALTIES: dict[str, Callable] = {
     "l1": regularizers.L1,

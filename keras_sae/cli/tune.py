@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import numpy as np
 import typer
@@ -14,6 +14,11 @@ from keras_sae.utils.io import atomic_write, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Split: TypeAlias = tuple[np.ndarray, np.ndarray | None]
+
+# Metrics of the best model on the screen.
+PRINTED = "reconstruction", "explained_variance", "l0", "expected_l0", "probe_accuracy"
 
 
 @app.report_errors
@@ -87,9 +92,8 @@ def tune(
         expected_l0=table["l0"],
         l0=table["l0"].mask(table["expected"]),
     )
-    tables.print_table(shown, tables.TRIAL_COLUMNS, tables.TRIAL_CAPTION)
-    names = [n for n in (*tables.TRIAL_COLUMNS, "expected_l0") if n in metrics]
-    printed = [f"{name} {metrics[name]:.4g}" for name in names]
+    tables.print_table(shown, tables.TRIAL_CAPTION)
+    printed = [f"{name} {metrics[name]:.4g}" for name in PRINTED if name in metrics]
     typer.echo(f"Best model on the test set: {', '.join(printed)}.")
     typer.echo(f"Trials, Pareto front and best.keras: {folder}{os.sep}")
     if export_to is not None:
@@ -104,12 +108,8 @@ def split_names(names: str) -> str | list[str]:
 
 def split_validation(
     x: np.ndarray, y: np.ndarray | None, seed: int
-) -> tuple[tuple[np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray | None]]:
-    """Draw a fifth of the training data, on which trials are compared.
-
-    Returns:
-        `((x, y), (x_val, y_val))`, both in the original order.
-    """
+) -> tuple[Split, Split]:
+    """Return `((x, y), (x_val, y_val))`: a fifth of the data is for validation."""
     order = np.random.default_rng(seed).permutation(len(x))
     validation, train = (np.sort(part) for part in np.split(order, [len(x) // 5]))
     if y is None:
@@ -120,13 +120,7 @@ def split_validation(
 def save_trials(
     table: "pd.DataFrame", folder: Path, ascending: bool = True
 ) -> "pd.DataFrame":
-    """Write `trials.csv`, `trials.json` and `pareto.png`; return the sorted table.
-
-    Args:
-        table: Table that `keras_sae.tuning.trials` returned.
-        folder: Folder of the files.
-        ascending: Whether low scores are better.
-    """
+    """Write `trials.csv`, `trials.json` and `pareto.png`; return the sorted table."""
     from keras_sae import plots
 
     table = table.sort_values("score", ascending=ascending)
@@ -143,10 +137,6 @@ def describe_sparsity(table: "pd.DataFrame") -> list[str]:
     described = []
     for row in table.to_dict("records"):
         kind = row["sparsity"]
-        own = [
-            f"{value:.3g}"
-            for name, value in row.items()
-            if str(name).startswith(f"{kind}_") and value == value
-        ]
-        described.append(f"{kind} {', '.join(own)}")
+        own = [v for k, v in row.items() if str(k).startswith(f"{kind}_") and v == v]
+        described.append(f"{kind} {', '.join(f'{value:.3g}' for value in own)}")
     return described
