@@ -209,7 +209,6 @@ def test_train_applies_its_options(tmp_path):
         (["--factor", "nan"], "`factor`"),
         (["--learning-rate", "-1"], "`learning_rate`"),
         (["--learning-rate", "nan"], "`learning_rate` must be a finite number > 0"),
-        (["--batch-size", "5000"], "fewer samples than one batch"),
         (["--units", "4,x"], "with commas between"),
         (["--units", "0"], "positive integer"),
         (["--family", "deep", "--units", "8,-1"], "positive integer"),
