@@ -67,7 +67,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict:
         "machine": shape,
         "seconds": seconds,
         "best": best.hyperparameters.values,
-        "test": evaluation.held_out(model, train, test),
+        "test": evaluation.evaluate(model, *test, train=train),
         "front": json.loads(tuning.pareto_front(tuner).to_json(orient="records")),
         "trials": json.loads(table.to_json(orient="records")),
     }

@@ -19,6 +19,9 @@ Config: TypeAlias = dict[str, Any]
 # `keras.utils.PyDataset`, a data loader or a generator.
 Data: TypeAlias = npt.ArrayLike | Iterable[Any]
 
+# Samples of shape `(samples, ...)` with labels of shape `(samples,)`, or without.
+LabeledData: TypeAlias = tuple[npt.ArrayLike, npt.ArrayLike | None]
+
 Activation: TypeAlias = Callable[[Tensor], Tensor]
 ActivationLike: TypeAlias = str | Activation | None
 InitializerLike: TypeAlias = str | Config | keras.initializers.Initializer

@@ -10,8 +10,9 @@ import pytest
 from helpers import tensorflow_only
 from typer.testing import CliRunner
 
-from keras_sae import cli, datasets, evaluation
+from keras_sae import cli, datasets
 from keras_sae.cli import compare, presets
+from keras_sae.evaluation.training import file_stem
 
 RUNNER = CliRunner()
 # Parsing and printing do not depend on the backend.
@@ -76,7 +77,7 @@ def trained(tmp_path_factory):
 def test_compare_writes_models_metrics_and_pictures(compared):
     folder, result = compared
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    stems = [evaluation.run_name(name, 0) for name in COMPARED]
+    stems = [file_stem(name, 0) for name in COMPARED]
     pictures = ["filters", "reconstructions", "activations", "history"]
     assert names == {
         "settings.json",
@@ -234,7 +235,7 @@ def test_full_comparison_runs_three_seeds_and_a_sweep(tmp_path, monkeypatch):
     errors = table.loc[table["model"] == "L1", "reconstruction"]
     assert f"{errors.mean():.5f}±{errors.std():.5f}" in result.output
     summary = pd.read_csv(out / "summary.csv").set_index("model")
-    assert summary.loc["L1", "reconstruction_spread"] == pytest.approx(errors.std())
+    assert summary.loc["L1", "reconstruction_std"] == pytest.approx(errors.std())
     swept = pd.read_csv(out / "sweep.csv")
     assert list(swept["model"]) == ["KL"] * 2
     assert swept["active"].notna().all()

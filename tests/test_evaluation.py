@@ -1,24 +1,47 @@
-"""Evaluation against NumPy and scikit-learn, and the comparison's table and files."""
+"""Evaluation against NumPy and scikit-learn; the table and files of a comparison."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import decomposition
 
 from keras_sae import evaluation, metrics, models, regularizers
-from keras_sae.evaluation import training
+from keras_sae.evaluation.comparison import l0_or_expected_l0
+from keras_sae.evaluation.evaluate import target_activation
+from keras_sae.evaluation.probing import fine_tuned_accuracy
 
 RNG = np.random.default_rng(0)
 X = RNG.random((60, 4, 4, 1), dtype="float32")
 Y = np.arange(60) % 3
+ONE_HOT = np.eye(6, dtype="float32")[np.arange(120) % 6]
 
 
-class Identity:
-    """Copies its input: what an autoencoder must not become."""
+def l1_model():
+    return models.shallow((4, 4, 1), 8, "l1")
 
-    parameters = 0
+
+def kl_model():
+    return models.shallow((4, 4, 1), 8, regularizers.KLDivergence(0.1))
+
+
+@pytest.fixture(scope="module")
+def model():
+    """An untrained model."""
+    keras.utils.set_random_seed(0)
+    return l1_model()
+
+
+@pytest.fixture(scope="module")
+def result(model):
+    return evaluation.evaluate(model, X, Y)
+
+
+class Copy:
+    """The identity: what an autoencoder must not become."""
 
     def encode(self, x):
         return np.asarray(x).reshape(len(x), -1)
@@ -27,49 +50,65 @@ class Identity:
         return code.reshape(-1, 4, 4, 1)
 
 
-def test_figures_are_those_of_numpy():
-    model = models.shallow((4, 4, 1), 8, "l1")
-    figures = evaluation.evaluate(model, X)
-    codes, rebuilt = model.encode(X), model.predict(X, verbose=0)
-    error = ((X - rebuilt) ** 2).mean()
+# Metrics of one model.
+
+
+def test_metrics_equal_numpy(model, result):
+    codes, reconstruction = model.encode(X), model.predict(X, verbose=0)
+    error = ((X - reconstruction) ** 2).mean()
     expected = {
         "reconstruction": error,
         "reconstruction_sum": 16 * error,
         "explained_variance": 1
-        - ((X - rebuilt) ** 2).sum() / ((X - X.mean(axis=0)) ** 2).sum(),
+        - ((X - reconstruction) ** 2).sum() / ((X - X.mean(axis=0)) ** 2).sum(),
         "l0": (codes != 0).sum(axis=1).mean(),
         "dead_fraction": (codes == 0).all(axis=0).mean(),
         "mean_activation": codes.mean(),
         "parameters": 2 * 16 * 8 + 8 + 16,
     }
     for name, value in expected.items():  # float32 sums against float64 ones
-        assert figures[name] == pytest.approx(value, rel=1e-4), name
+        assert result[name] == pytest.approx(value, rel=1e-4), name
+    gap = result["explained_variance"] - result["copying"]
+    assert result["copying_gap"] == pytest.approx(gap)
+    assert "target_distance" not in result
 
 
-def test_a_bounded_code_reports_its_expected_l0():
-    model = models.shallow((4, 4, 1), 8, "kl")
-    figures = evaluation.evaluate(model, X)
-    assert "l0" not in figures
-    expected = model.encode(X).sum(axis=1).mean()
-    assert figures["expected_l0"] == pytest.approx(expected, rel=1e-4)
+def test_shared_weights_are_counted_once():
+    tied = models.shallow((4, 4, 1), 8, "l1", tied=True)
+    assert evaluation.evaluate(tied, X)["parameters"] == 16 * 8 + 8 + 16
 
 
-def test_the_identity_copies_and_the_mean_does_not():
-    class Mean(Identity):
+@pytest.mark.parametrize(("activation", "low"), [("sigmoid", 0), ("tanh", -1)])
+def test_bounded_code_with_target_has_expected_l0_and_target_distance(activation, low):
+    """The divergence rescales tanh to (0, 1): a target of 0.2 is a mean of -0.6."""
+    sparsity = regularizers.KLDivergence(0.2)
+    model = models.shallow((4, 4, 1), 8, sparsity, activation=activation)
+    target = low + (1 - low) * 0.2
+    assert target_activation(model) == pytest.approx(target)
+    found, codes = evaluation.evaluate(model, X), model.encode(X)
+    distance = np.abs(codes.mean(axis=0) - target).mean()
+    assert found["target_distance"] == pytest.approx(distance, rel=1e-5)
+    rescaled = (codes - low) / (1 - low)
+    assert found["expected_l0"] == pytest.approx(rescaled.sum(axis=1).mean(), rel=1e-4)
+    assert "l0" not in found
+
+
+def test_identity_copies_and_mean_does_not():
+    class Mean(Copy):
         def decode(self, code):
             return np.broadcast_to(X.mean(axis=0), (len(code), 4, 4, 1))
 
-    assert evaluation.copying(Identity(), X) == pytest.approx(1.0)
-    # The noise has the data's mean, up to its own error on 60 samples.
+    assert evaluation.copying(Copy(), X) == pytest.approx(1.0)
+    # The noise has the mean of the data, up to its standard error over 60 samples.
     assert evaluation.copying(Mean(), X) == pytest.approx(0.0, abs=0.05)
-    figures = evaluation.evaluate(Identity(), X)
-    assert figures["copying_gap"] == pytest.approx(0.0, abs=1e-6)
+    found = evaluation.evaluate(Copy(), X)
+    assert found["copying_gap"] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_noise_has_the_means_and_variances_of_the_data():
+def test_noise_has_means_and_variances_of_the_data():
     seen = []
 
-    class Spy(Identity):
+    class Spy(Copy):
         def encode(self, x):
             seen.append(np.asarray(x))
             return super().encode(x)
@@ -78,460 +117,417 @@ def test_noise_has_the_means_and_variances_of_the_data():
     evaluation.copying(Spy(), many)
     noise = seen[0].reshape(len(seen[0]), -1)
     data = many.reshape(len(many), -1)
-    # 6,000 draws: an error of the mean of 0.3/sqrt(6000) = 0.004, times 4
+    # 4 standard errors of a mean of 6,000 draws: 4 * 0.3 / sqrt(6000).
     np.testing.assert_allclose(noise.mean(axis=0), data.mean(axis=0), atol=0.016)
     np.testing.assert_allclose(noise.std(axis=0), data.std(axis=0), atol=0.016)
     correlation = np.corrcoef(noise.T) - np.eye(16)
     assert np.abs(correlation).max() < 0.06  # independent: 4.6 / sqrt(6000)
 
 
-def test_probe_reads_separable_codes_and_not_noise():
+def test_dead_code_has_every_metric_but_the_probe(result):
+    model = l1_model()
+    model.sparse_layers[0].bias.assign(np.full(8, -1e3))
+    found = evaluation.evaluate(model, X, Y)
+    assert np.isnan(found["probe_accuracy"])
+    assert found["dead_fraction"] == 1
+    assert found.keys() == result.keys()
+
+
+def test_probes_fitted_to_training_data_are_named_by_their_number_of_labels():
+    x, y = RNG.random((150, 6), dtype="float32"), np.arange(150) % 3
+    codec = evaluation.Identity().fit(x)
+    found = evaluation.evaluate(codec, x, y, train=(x, y))
+    assert "probe_accuracy_100" in found
+    assert "probe_accuracy_1000" not in found  # there are 150 labels
+    unlabeled = evaluation.evaluate(codec, x, y, train=(x, None))
+    assert not [name for name in unlabeled if name.startswith("probe")]
+
+
+def test_probe_is_left_out_if_there_are_more_classes_than_labels():
+    x, y = np.tile(X, (4, 1, 1, 1)), np.arange(240) % 120
+    codec = evaluation.Identity().fit(x)
+    found = evaluation.evaluate(codec, X[:10], y[:10], train=(x, y))
+    assert "probe_accuracy" in found
+    assert "probe_accuracy_100" not in found
+
+
+def test_probe_is_nan_if_its_subset_has_a_single_class(rng):
+    """3 of 1,300 labels belong to one class, so a stratified 100 have none of it."""
+    x, y = rng.random((1300, 6), dtype="float32"), np.zeros(1300, int)
+    y[:3] = 1
+    found = evaluation.evaluate(evaluation.Identity().fit(x), x, y, train=(x, y))
+    assert np.isnan(found["probe_accuracy_100"])
+    assert found["probe_accuracy"] > 0.9
+
+
+def test_objects_that_cannot_encode_raise(model):
+    with pytest.raises(ValueError, match=r"`model` must be a.*`encode` and `decode`"):
+        evaluation.evaluate(models.classifier(model, 3), X)
+
+
+def test_datasets_raise_with_the_way_to_an_array(model):
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices(X).batch(20)
+    with pytest.raises(ValueError, match=r"must be an array.*as_numpy_iterator"):
+        evaluation.evaluate(model, data)
+
+
+def test_classes_with_a_single_sample_raise(model):
+    with pytest.raises(ValueError, match="at least two samples each"):
+        evaluation.evaluate(model, X, np.arange(60))
+
+
+# Probes and fine-tuning.
+
+
+def test_probe_is_perfect_on_separable_codes_and_at_chance_on_noise():
     codes = np.eye(3)[Y] + 0.01 * RNG.normal(size=(60, 3))
     assert evaluation.probe(codes, Y, codes, Y) == 1.0
     noise = RNG.normal(size=(600, 3))
     labels = np.arange(600) % 3
     accuracy = evaluation.probe(noise[:300], labels[:300], noise[300:], labels[300:])
-    assert accuracy == pytest.approx(1 / 3, abs=0.11)  # 4 sd of 300 coin throws
+    # 4 standard deviations of a mean over 300 guesses
+    assert accuracy == pytest.approx(1 / 3, abs=0.11)
 
 
-def test_probe_does_not_depend_on_a_units_scale():
+def test_probe_does_not_depend_on_the_scale_of_a_unit():
     codes = RNG.normal(size=(60, 4)) + np.eye(4)[Y]
     scaled = codes * [1e-3, 1.0, 10.0, 1e3]
-    assert evaluation.probe(codes, Y, codes, Y) == evaluation.probe(
-        scaled, Y, scaled, Y
-    )
+    accuracy = evaluation.probe(codes, Y, codes, Y)
+    assert accuracy == evaluation.probe(scaled, Y, scaled, Y)
 
 
 @pytest.mark.parametrize(
     ("codes", "y", "message"),
     [
-        (np.ones((4, 2)), np.zeros(4, int), "at least two"),
-        (np.zeros((4, 2)), np.arange(4) % 2, "`codes_train` are all zero"),
-        (np.ones((4, 2)), np.arange(3), "one label for each sample"),
-        (np.ones((4, 2)), np.linspace(0, 1, 4), "must hold class labels"),
-        (np.ones(4), np.arange(4), "must be \\(samples, units\\)"),
+        (np.ones((4, 2)), np.zeros(4, int), "at least two classes"),
+        (np.zeros((4, 2)), np.arange(4) % 2, "`codes_train` must not be all zero"),
+        (np.ones((4, 2)), np.arange(3), "one label per sample"),
+        (np.ones((4, 2)), np.linspace(0, 1, 4), "must contain class labels"),
+        (np.ones(4), np.arange(4), "must have shape \\(samples, units\\)"),
     ],
 )
-def test_probe_refuses(codes, y, message):
+def test_invalid_codes_or_labels_raise(codes, y, message):
     with pytest.raises(ValueError, match=message):
         evaluation.probe(codes, y, codes, y)
 
 
-def test_probe_refuses_codes_of_a_test_that_are_all_zero():
+def test_test_codes_that_are_all_zero_raise():
     y = np.arange(4) % 2
-    with pytest.raises(ValueError, match="`codes_test` are all zero"):
+    with pytest.raises(ValueError, match="`codes_test` must not be all zero"):
         evaluation.probe(np.eye(4), y, np.zeros((4, 4)), y)
 
 
-def test_labels_of_too_few_are_refused_before_a_split():
-    with pytest.raises(ValueError, match="each at least twice"):
-        evaluation.evaluate(models.shallow((4, 4, 1), 8), X, np.arange(60))
+def test_fine_tuning_learns_words_and_leaves_the_model_unchanged():
+    keras.utils.set_random_seed(0)
+    model = models.shallow((6,), 16)
+    model.compile()
+    before = model.get_weights()
+    data = ONE_HOT, np.array(["ant", "bee", "cat"])[np.arange(120) % 3]
+    assert fine_tuned_accuracy(model, data, data, 30, 10) == 1.0
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    found = evaluation.evaluate(model, *data, train=data)
+    assert found["probe_accuracy"] == 1.0
 
 
-def test_baselines_against_their_references():
+def test_fine_tuning_raises_if_test_has_a_class_that_train_does_not_have(model):
+    with pytest.raises(ValueError, match=r"only classes of `y_train`.*\[1\]"):
+        fine_tuned_accuracy(model, (X, 2 * (Y % 2)), (X, Y % 2), 1, 20)
+
+
+# Baselines.
+
+
+def test_pca_and_identity_equal_their_references():
     rows = X.reshape(60, -1)
-    pca = evaluation.PCA(5).fit(X)
     reference = decomposition.PCA(5).fit(rows)
     expected = metrics.explained_variance(
         rows, reference.inverse_transform(reference.transform(rows))
     )
-    figures = evaluation.evaluate(pca, X)
-    assert figures["explained_variance"] == pytest.approx(expected, rel=1e-6)
-    assert figures["parameters"] == 5 * 16 + 16
-    raw = evaluation.evaluate(evaluation.Identity().fit(X), X)
-    assert raw["explained_variance"] == 1.0
-    random = evaluation.RandomEncoder(32).fit(X)
+    pca = evaluation.evaluate(evaluation.PCA(5).fit(X), X)
+    assert pca["explained_variance"] == pytest.approx(expected, rel=1e-6)
+    assert pca["parameters"] == 5 * 16 + 16
+    identity = evaluation.evaluate(evaluation.Identity().fit(X), X)
+    assert identity["explained_variance"] == 1.0
+    assert identity["parameters"] == 0
+
+
+def test_random_encoder_decodes_almost_as_well_as_least_squares():
+    rows, random = X.reshape(60, -1), evaluation.RandomEncoder(32).fit(X)
     codes = random.encode(X)
-    solution = np.linalg.lstsq(
-        np.c_[codes, np.ones(60)], rows.astype("float64"), rcond=None
-    )[0]
-    on = (codes > 0).mean(axis=0)  # data that are not centred are on one side
-    assert 0.1 < on.min() < on.max() < 0.9
-    best = metrics.explained_variance(rows, np.c_[codes, np.ones(60)] @ solution)
+    active = (codes > 0).mean(axis=0)  # without centering, units would never vary
+    assert 0.1 < active.min() < active.max() < 0.9
+    inputs = np.c_[codes, np.ones(60)]
+    solution = np.linalg.lstsq(inputs, rows.astype("float64"), rcond=None)[0]
+    best = metrics.explained_variance(rows, inputs @ solution)
     found = evaluation.evaluate(random, X)["explained_variance"]
-    assert best - 0.02 < found <= best + 1e-6  # ridge, a little below least squares
+    assert best - 0.02 < found <= best + 1e-6  # ridge is slightly worse
 
 
-def _compare(builders, epochs, **kwargs):
-    return evaluation.compare(builders, (X, Y), (X, Y), epochs, batch_size=16, **kwargs)
+def test_dictionary_learning_decodes_by_its_dictionary():
+    model = evaluation.DictionaryLearning(8).fit(X)
+    codes = model.encode(X)
+    assert codes.shape == (60, 8)
+    rows = codes @ model.learner.components_ + X.reshape(60, -1).mean(axis=0)
+    np.testing.assert_allclose(model.decode(codes).reshape(60, -1), rows)
 
 
-def _builders():
-    return {
-        "L1": lambda: models.shallow((4, 4, 1), 8, "l1"),
-        "KL": lambda: models.shallow((4, 4, 1), 8, regularizers.KLDivergence(0.1)),
+# Comparisons.
+
+
+def builders():
+    return {"L1": l1_model, "KL": kl_model}
+
+
+def compare(directory=None, x=X, y=Y, **options):
+    options = {
+        "builders": builders(),
+        "train": (x, y),
+        "test": (X, Y),
+        "epochs": 1,
+        "seeds": (0, 1),
+        "batch_size": 20,
+        "fine_tuning": 0,
+        "directory": directory,
+        **options,
     }
+    return evaluation.compare(**options)
 
 
-def test_compare_has_a_row_a_model_and_seed_and_the_baselines():
-    table = _compare(_builders(), 1, seeds=(0, 1))
-    baselines = ["PCA", "raw pixels", "random encoder", "dictionary learning"]
-    drawn = baselines[2:]  # the first two are the same with every seed
-    assert list(table["model"]) == ["L1", "L1", "KL", "KL", *baselines, *drawn]
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """The table and folder of a comparison."""
+    folder = tmp_path_factory.mktemp("compared")
+    return compare(folder), folder
+
+
+class StartedError(Exception):
+    """A training has started."""
+
+
+def stop_at(*trainings):
+    """Return callbacks that raise `StartedError` when one of `trainings` starts."""
+
+    def callbacks(name):
+        def start(*_):
+            if not trainings or name in trainings:
+                raise StartedError(name)
+
+        return [keras.callbacks.LambdaCallback(on_epoch_begin=start)]
+
+    return callbacks
+
+
+def test_table_has_a_row_per_model_and_seed_and_the_baselines(compared):
+    table, _ = compared
+    names = ["PCA", "raw pixels", "random encoder", "dictionary learning"]
+    random = names[2:]  # the others do not depend on the seed
+    assert list(table["model"]) == ["L1", "L1", "KL", "KL", *names, *random]
     assert list(table["seed"]) == [0, 1, 0, 1, 0, 0, 0, 0, 1, 1]
-    errors = table.loc[table["model"] == "random encoder", "reconstruction"]
-    assert errors.nunique() == 2
+    for name in ("L1", "random encoder"):
+        assert table.loc[table["model"] == name, "reconstruction"].nunique() == 2
     assert table["probe_accuracy"].between(0, 1).all()
     assert (table["seconds"] >= 0).all()
 
 
-def test_the_same_seed_gives_the_same_numbers():
-    tables = [_compare(_builders(), 2).drop(columns="seconds") for _ in range(2)]
-    assert tables[0].equals(tables[1])
+def test_summary_has_mean_and_standard_deviation_over_seeds(compared):
+    table, _ = compared
+    summary = evaluation.summarize(table).set_index("model")
+    values = table[table["model"] == "L1"]["reconstruction"]
+    assert summary.loc["L1", "reconstruction"] == pytest.approx(values.mean())
+    assert summary.loc["L1", "reconstruction_std"] == pytest.approx(values.std())
 
 
-def test_finished_models_are_not_trained_again(tmp_path):
-    trainings = []
-
-    def noted(name):
-        begun = keras.callbacks.LambdaCallback(
-            on_train_begin=lambda logs: trainings.append(name)
-        )
-        return [begun]
-
-    build = _builders()["L1"]
-    first = _compare({"a": build}, 1, directory=tmp_path, callbacks=noted)
-    again = _compare({"a": build}, 1, directory=tmp_path, callbacks=noted)
-    assert trainings == ["a, seed 0"]
-    # The baselines are timed anew; the model's seconds are those of its training.
-    assert first.drop(columns="seconds").equals(again.drop(columns="seconds"))
-    assert first["seconds"][0] == again["seconds"][0]
+def test_l0_is_replaced_by_expected_l0_where_it_is_missing(compared):
+    table, _ = compared
+    found = l0_or_expected_l0(table)
+    assert found[0] == table["l0"][0]
+    assert found[2] == table["expected_l0"][2]
 
 
-class _Stop(keras.callbacks.Callback):
-    """Ends a fit the hard way when an epoch begins, and notes which ones began."""
-
-    def __init__(self, at):
-        super().__init__()
-        self.at, self.begun = at, []
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch == self.at:
-            raise KeyboardInterrupt
-        self.begun.append(epoch)
-
-
-# A backup is made after every epoch, or not again within minutes.
-@pytest.mark.parametrize(("old", "first"), [(0.0, 2), (600.0, 1)])
-def test_an_interrupted_training_goes_on_and_leaves_nothing_half_written(
-    old, first, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(training, "_OLD", old)
-    build = _builders()["L1"]
-    stop = _Stop(at=2)
-    with pytest.raises(KeyboardInterrupt):
-        _compare({"L1": build}, 4, directory=tmp_path, callbacks=lambda _: [stop])
-    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == []
-    rest = _Stop(at=None)
-    _compare({"L1": build}, 4, directory=tmp_path, callbacks=lambda _: [rest])
-    assert stop.begun == [0, 1]
-    assert rest.begun == list(range(first, 4))
-    files = sorted(p.name for p in tmp_path.iterdir() if p.is_file())
-    assert files == ["l1-seed0.json", "l1-seed0.keras"]
-    history = json.loads((tmp_path / "l1-seed0.json").read_text())["history"]
-    assert len(history["loss"]) == 4
+def test_each_training_saves_its_model_and_a_record(compared):
+    table, folder = compared
+    stems = ["l1-seed0", "l1-seed1", "kl-seed0", "kl-seed1"]
+    files = {f"{stem}.{kind}" for stem in stems for kind in ("json", "keras")}
+    assert {path.name for path in folder.iterdir()} == files
+    record = json.loads((folder / "l1-seed0.json").read_text())
+    assert record["metrics"]["l0"] == table["l0"][0]
+    assert len(record["history"]["loss"]) == record["settings"]["epochs"] == 1
+    model = keras.saving.load_model(folder / "l1-seed0.keras")
+    found = evaluation.evaluate(model, X)["reconstruction"]
+    assert found == pytest.approx(table["reconstruction"][0], rel=1e-5)
 
 
-class _Clock(keras.callbacks.Callback):
-    """Time that passes at the start of epochs alone, ten seconds each."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = 100.0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.now += 10
-
-    def perf_counter(self):
-        return self.now
-
-    def monotonic(self):
-        return self.now
+def test_finished_trainings_are_not_repeated(compared):
+    table, folder = compared
+    again = compare(folder, callbacks=stop_at())
+    # The baselines are fitted again, so only the models have the same seconds.
+    assert again["seconds"][:4].equals(table["seconds"][:4])
+    pd.testing.assert_frame_equal(
+        again.drop(columns="seconds"), table.drop(columns="seconds"), check_exact=True
+    )
 
 
-def test_the_seconds_of_an_interrupted_training_are_of_all_of_it(tmp_path, monkeypatch):
-    clock = _Clock()
-    monkeypatch.setattr(training, "time", clock)
-
-    def prepare(model, x):
-        clock.now += 5
-
-    options = {"directory": tmp_path, "prepare": {"L1": prepare}}
-    builders = {"L1": _builders()["L1"]}
-    stop = [_Stop(at=3), clock]
-    with pytest.raises(KeyboardInterrupt):
-        _compare(builders, 4, callbacks=lambda _: stop, **options)
-    clock.now += 1000  # nothing ran
-    table = _compare(builders, 4, callbacks=lambda _: [clock], **options)
-    assert table["seconds"][0] == 5 + 4 * 10
+def test_interrupted_comparison_resumes_with_the_same_numbers(compared, tmp_path):
+    table, finished = compared
+    folder = shutil.copytree(finished, tmp_path / "run")
+    for path in folder.glob("kl-seed1.*"):
+        path.unlink()
+    with pytest.raises(StartedError, match="KL, seed 1"):
+        compare(folder, callbacks=stop_at("KL, seed 1"))
+    assert not list(folder.glob("*kl-seed1*"))
+    others = ("L1, seed 0", "L1, seed 1", "KL, seed 0")
+    again = compare(folder, callbacks=stop_at(*others))
+    pd.testing.assert_frame_equal(
+        again.drop(columns="seconds"), table.drop(columns="seconds"), check_exact=True
+    )
 
 
-def test_a_class_that_few_labels_leave_out_costs_that_probe_alone():
-    """Of 1,300 labels three are of a class: none of a hundred in its share."""
-    rng = np.random.default_rng(0)
-    x = rng.random((1300, 6), dtype="float32")
-    y = np.zeros(1300, int)
-    y[:3] = 1
-    figures = evaluation.held_out(models.shallow((6,), 4), (x, y), (x, y))
-    assert np.isnan(figures["probe_accuracy_100"])
-    assert figures["probe_accuracy"] > 0.9
+def test_nan_is_read_from_a_record(compared, tmp_path):
+    folder = shutil.copytree(compared[1], tmp_path / "run")
+    record = json.loads((folder / "l1-seed0.json").read_text())
+    record["metrics"]["probe_accuracy"] = None
+    (folder / "l1-seed0.json").write_text(json.dumps(record))
+    table = compare(folder, callbacks=stop_at(), baselines=False)
+    assert list(table["model"]) == ["L1", "L1", "KL", "KL"]
+    assert table["probe_accuracy"].isna().tolist() == [True, False, False, False]
 
 
-def test_a_likelihood_of_other_data_is_refused_before_training():
-    sigmoid = {"output_activation": "sigmoid", "likelihood": "bernoulli"}
-    built = []
-
-    def build():
-        built.append(models.variational((4, 4, 1), (8,), 2, **sigmoid))
-        return built[-1]
-
-    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
-        evaluation.compare({"VAE": build}, (X, Y), (2 * X, Y), 1, batch_size=16)
-    assert [model.optimizer.iterations for model in built] == [0]
-
-
-def test_what_is_prepared_is_not_prepared_again_where_training_goes_on(
-    tmp_path, monkeypatch
-):
-    """It would undo the epochs that the backup holds."""
-    monkeypatch.setattr(training, "_OLD", 0.0)
-    prepared = []
-    options = {
-        "directory": tmp_path,
-        "prepare": {"L1": lambda model, x: prepared.append(len(x))},
-    }
-    builders = {"L1": _builders()["L1"]}
-    with pytest.raises(KeyboardInterrupt):
-        _compare(builders, 4, callbacks=lambda _: [_Stop(at=2)], **options)
-    _compare(builders, 4, **options)
-    assert prepared == [60]
-
-
-class _Enough(keras.callbacks.Callback):
-    def on_epoch_end(self, epoch, logs=None):
-        self.model.stop_training = epoch == 3
-
-
-def test_the_history_ends_where_a_resumed_training_was_stopped(tmp_path, monkeypatch):
-    """Further on there are logs of the first attempt, whose weights are gone."""
-    monkeypatch.setattr(training, "_OLD", 600.0)
-    builders = {"L1": _builders()["L1"]}
-    with pytest.raises(KeyboardInterrupt):
-        _compare(builders, 9, directory=tmp_path, callbacks=lambda _: [_Stop(at=7)])
-    _compare(builders, 9, directory=tmp_path, callbacks=lambda _: [_Enough()])
-    history = json.loads((tmp_path / "l1-seed0.json").read_text())["history"]
-    assert len(history["loss"]) == 4
-
-
-def _with_folder(folder, builder=None, epochs=1, x=X, y=Y, **options):
-    builders = {"L1": builder or _builders()["L1"]}
-    options = {"batch_size": 20, "directory": folder, **options}
-    return evaluation.compare(builders, (x, y), (X, Y), epochs, **options)
-
-
-OTHER_TRAININGS = {
+OTHER_SETTINGS = {
     "epochs": ({"epochs": 2}, "epochs was 1 and is now 2"),
-    "batch": ({"batch_size": 30}, "batch_size was 20 and is now 30"),
+    "batch size": ({"batch_size": 30}, "batch_size was 20 and is now 30"),
     "data": ({"x": 1 - X}, "train was"),
     "labels": ({"y": Y[::-1]}, "train was"),
-    "penalty": ({"builder": _builders()["KL"]}, "model was"),
+    "test data": ({"test": (1 - X, Y)}, "test was"),
+    "penalty": ({"builders": {"L1": kl_model}}, "model was"),
     "optimizer": ({"optimizer": "sgd"}, "model was"),
     "preparation": ({"prepare": {"L1": lambda model, x: None}}, "prepared was False"),
 }
 
 
-@pytest.mark.parametrize("changed", OTHER_TRAININGS)
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_a_folder_of_another_training_is_refused(changed, interrupted, tmp_path):
-    """Its figures are not those that were asked for."""
-    if interrupted:
-        with pytest.raises(KeyboardInterrupt):
-            _with_folder(tmp_path, callbacks=lambda _: [_Stop(at=0)])
-    else:
-        _with_folder(tmp_path)
-    options, message = OTHER_TRAININGS[changed]
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+@pytest.mark.parametrize(
+    ("options", "message"), OTHER_SETTINGS.values(), ids=OTHER_SETTINGS
+)
+def test_folder_with_other_settings_raises_and_is_unchanged(options, message, compared):
+    _, folder = compared
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     with pytest.raises(ValueError, match=f"other settings.*{message}.*Choose another"):
-        _with_folder(tmp_path, **options)
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
-    _with_folder(tmp_path)  # and the same goes on
+        compare(folder, **options)
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
 
 
-def test_names_that_leave_the_same_files_are_refused(tmp_path):
-    build = _builders()["L1"]
+def test_models_of_the_same_file_name_raise(tmp_path):
+    same = {"BN +": l1_model, "BN -": l1_model}
     with pytest.raises(ValueError, match="'BN \\+' and 'BN -', both 'bn-seed0'"):
-        _compare({"BN +": build, "BN -": build}, 1, directory=tmp_path)
+        compare(tmp_path, builders=same)
     assert not list(tmp_path.iterdir())
-    table = _compare({"BN +": build, "BN -": build}, 1)  # no file, no clash
-    assert list(table["model"])[:2] == ["BN +", "BN -"]
+    with pytest.raises(StartedError):  # without files there is no conflict
+        compare(builders=same, callbacks=stop_at())
 
 
-NOT_COMPARABLE = {
+def test_prepare_is_called_before_fit_with_model_and_training_data():
+    prepared = []
+
+    def prepare(model, x):
+        prepared.append((model.sparse_layers[0].units, len(x)))
+        assert model.optimizer.iterations == 0
+
+    table = compare(
+        prepare={"KL": prepare},
+        seeds=np.arange(1),
+        test=(X, None),
+        fine_tuning=1,
+        baselines=False,
+    )
+    assert prepared == [(8, 60)]
+    assert list(table["model"]) == ["L1", "KL"]
+    assert not {"fine_tuned_accuracy", "probe_accuracy"} & set(table)
+
+
+INVALID = {
     "shape of test data": ({"test": (X[:, :2], Y)}, "must have shape"),
-    "bytes as test data": ({"test": ((X * 255).astype("uint8"), Y)}, "integers"),
+    "bytes as test data": ({"test": ((X * 255).astype("uint8"), Y)}, "dtype=uint8"),
     "NaN in test data": ({"test": (X * np.nan, Y)}, "must be finite"),
     "shape of a later model": (
-        {"builders": _builders() | {"other": lambda: models.shallow((5,), 3)}},
-        r"must have shape \(samples, 5\)",
+        {"builders": builders() | {"other": lambda: models.shallow((5,), 3)}},
+        r"must have shape .*samples.*5\)",
     ),
-    "a name to prepare": (
+    "unknown name to prepare": (
         {"prepare": {"l1": lambda model, x: None}},
         "Unknown name in `prepare`: 'l1'. Did you mean 'L1'",
     ),
-    "no pair": ({"train": X}, r"`train` must be a pair.*ndarray.*`\(x, None\)`"),
+    "array instead of pair": (
+        {"train": X},
+        r"`train` must be a pair.*ndarray.*`\(x, None\)`",
+    ),
+    "None instead of pair": ({"test": None}, "`test` must be a pair.*NoneType"),
     "no samples": (
         {"train": (X[:0], Y[:0]), "batch_size": None},
-        "`y_train` must be one label|`x` holds no samples",
+        "`y_train` must have one label per sample",
     ),
-    "no data": ({"test": None}, "`test` must be a pair.*NoneType"),
-    "a model for a builder": (
+    "model instead of builder": (
         {"builders": {"L1": models.shallow((4, 4, 1), 8)}},
         "A builder must be a function",
     ),
-    "a builder of nothing": ({"builders": {"L1": lambda: None}}, "gave None"),
-    "a list of builders": ({"builders": [_builders()["L1"]]}, "`builders` holds no"),
-    "labels of two kinds": (
+    "builder of None": ({"builders": {"L1": lambda: None}}, "returned None"),
+    "list of builders": ({"builders": [l1_model]}, "`builders` must be a dict"),
+    "no builder": ({"builders": {}}, "`builders` must be a dict"),
+    "labels of two types": (
         {"train": (X, np.array([None, 0, 1] * 20, object))},
-        "labels of one kind.*NoneType, int",
+        "labels of one type.*NoneType, int",
     ),
+    "batch size": ({"batch_size": 0}, "`batch_size` must be a positive"),
+    "epochs": ({"epochs": 0}, "`epochs` must be a positive"),
     "fine-tuning": ({"fine_tuning": -1}, "`fine_tuning` must be a positive"),
-    "one seed": ({"seeds": 0}, "`seeds` is empty, or not of whole numbers"),
-    "no seed": ({"seeds": ()}, "`seeds` is empty, or not of whole numbers"),
-    "a seed in parts": ({"seeds": [0.5]}, "`seeds` is empty, or not of whole"),
+    "seed instead of seeds": ({"seeds": 0}, "`seeds` must contain at least one"),
+    "no seed": ({"seeds": ()}, "`seeds` must contain at least one"),
+    "fractional seed": ({"seeds": [0.5]}, "`seeds` must contain.*only integers"),
 }
 
 
-@pytest.mark.parametrize(
-    ("given", "message"), NOT_COMPARABLE.values(), ids=NOT_COMPARABLE
-)
-def test_nothing_is_trained_where_one_part_is_wrong(given, message):
-    def begun(name):
-        raise AssertionError("A training has begun.")
-
-    given = {"builders": _builders(), "train": (X, Y), "test": (X, Y)} | given
+@pytest.mark.parametrize(("options", "message"), INVALID.values(), ids=INVALID)
+def test_invalid_argument_raises_before_any_training(options, message):
     with pytest.raises(ValueError, match=message):
-        evaluation.compare(**{"batch_size": 20} | given, epochs=1, callbacks=begun)
+        compare(**options, callbacks=stop_at())
 
 
-def test_seeds_may_be_an_array_and_labels_may_be_of_the_training_alone():
-    builders = {"L1": _builders()["L1"]}
-    data, seeds = ((X, Y), (X, None)), np.arange(2)
-    table = evaluation.compare(builders, *data, 1, seeds, batch_size=20, fine_tuning=1)
-    assert list(table["seed"])[:2] == [0, 1]
-    assert "fine_tuned_accuracy" not in table
+def test_data_outside_the_range_of_a_likelihood_raise_before_any_training():
+    def build():
+        sigmoid = {"output_activation": "sigmoid", "likelihood": "bernoulli"}
+        return models.variational((4, 4, 1), (8,), 2, **sigmoid)
 
-
-@pytest.mark.parametrize(("activation", "low"), [("sigmoid", 0), ("tanh", -1)])
-def test_the_distance_from_a_target_is_that_of_the_code(activation, low):
-    """The divergence sees a tanh's code on (0, 1): a target of .2 is one of -.6."""
-    sparsity = regularizers.KLDivergence(0.2)
-    model = models.shallow((4, 4, 1), 8, sparsity, activation=activation)
-    rho = low + (1 - low) * 0.2
-    assert evaluation.target(model) == pytest.approx(rho)
-    expected = np.abs(model.encode(X).mean(axis=0) - rho).mean()
-    found = evaluation.evaluate(model, X)["target_distance"]
-    assert found == pytest.approx(expected, rel=1e-5)
-
-
-def test_fine_tuning_counts_no_class_as_another():
-    model = models.shallow((4, 4, 1), 8)
-    with pytest.raises(ValueError, match=r"must hold classes of `y_train`.*\[1\]"):
-        evaluation.fine_tuned(model, (X, 2 * (Y % 2)), (X, Y % 2), 1, 20)
-
-
-def test_a_code_without_life_has_all_its_figures_but_the_probe():
-    model = models.shallow((4, 4, 1), 8, "l1")
-    model.sparse_layers[0].bias.assign(np.full(8, -1e3))
-    figures = evaluation.evaluate(model, X, Y)
-    assert np.isnan(figures["probe_accuracy"])
-    assert figures["dead_fraction"] == 1
-    assert figures.keys() - {"probe_accuracy"} == evaluation.evaluate(model, X).keys()
-
-
-def test_figures_of_a_dataset_are_refused_with_the_way_to_an_array():
-    import tensorflow as tf
-
-    data = tf.data.Dataset.from_tensor_slices(X).batch(20)
-    with pytest.raises(ValueError, match=r"must be an array.*as_numpy_iterator"):
-        evaluation.evaluate(models.shallow((4, 4, 1), 8), data)
-
-
-def test_compare_needs_a_model():
-    with pytest.raises(ValueError, match="holds no model"):
-        evaluation.compare({}, (X, Y), (X, Y), epochs=1)
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        compare(builders={"VAE": build}, test=(2 * X, Y), callbacks=stop_at())
 
 
 @pytest.mark.parametrize(
     ("y", "y_test", "message"),
     [
-        (np.zeros(60, int), Y, "needs at least two. Received: 60 labels"),
+        (np.zeros(60, int), Y, "at least two classes. Received: 60 labels"),
         (Y[:50], Y, r"y_train.shape=\(50,\) for 60 samples"),
         (Y, Y[:50], r"y_test.shape=\(50,\) for 60 samples"),
-        (Y, Y + 1, "must hold classes of `y_train`"),
-        (np.linspace(0, 1, 60), Y, "must hold class labels"),
+        (Y, Y + 1, "only classes of `y_train`"),
+        (np.linspace(0, 1, 60), Y, "must contain class labels"),
     ],
 )
-def test_bad_labels_are_refused_before_anything_is_trained(y, y_test, message):
+def test_invalid_labels_raise_before_any_model_is_built(y, y_test, message):
     def build():
-        raise AssertionError("A model was made.")
+        raise AssertionError("A model was built.")
 
     with pytest.raises(ValueError, match=message):
-        evaluation.compare({"L1": build}, (X, y), (X, y_test), epochs=1)
+        compare(builders={"L1": build}, y=y, test=(X, y_test))
 
 
-def test_no_seed_is_refused():
-    with pytest.raises(ValueError, match="`seeds` is empty"):
-        _compare(_builders(), 1, seeds=())
-
-
-def test_labels_may_be_words():
-    words = np.array(["ant", "bee", "cat", "dog"])[Y % 4]
-    builders = {"L1": _builders()["L1"]}
-    data = (X, words), (X, words)
-    table = evaluation.compare(builders, *data, 1, batch_size=16, fine_tuning=1)
-    assert table["fine_tuned_accuracy"][:1].between(0, 1).all()
-
-
-def test_more_classes_than_labels_leave_a_probe_out():
-    y = np.arange(240) % 120
-    figures = evaluation.held_out(
-        evaluation.Identity().fit(np.tile(X, (4, 1, 1, 1))),
-        (np.tile(X, (4, 1, 1, 1)), y),
-        (X[:10], y[:10]),
-    )
-    assert "probe_accuracy" in figures
-    assert "probe_accuracy_100" not in figures
-
-
-def test_what_comes_before_the_fit_comes_before_it():
-    seen = []
-
-    def prepare(model, x):
-        seen.append((model.name, len(x), int(model.optimizer.iterations)))
-
-    _compare(_builders(), 1, prepare={"KL": prepare})
-    assert seen == [("shallow", 60, 0)]
-
-
-def test_fine_tuning_leaves_the_model_as_it_is():
-    model = models.shallow((4, 4, 1), 8, "l1")
-    before = model.get_weights()
-    accuracy = evaluation.fine_tuned(model, (X, Y), (X, Y), epochs=2, batch_size=16)
-    assert 0 <= accuracy <= 1
-    for old, new in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
-
-
-def _hoyer(codes):
+def hoyer(codes):
     root = codes.shape[1] ** 0.5
-    on = codes[(codes != 0).any(axis=1)]
-    ratio = np.abs(on).sum(axis=1) / np.linalg.norm(on, axis=1)
+    active = codes[(codes != 0).any(axis=1)]
+    ratio = np.abs(active).sum(axis=1) / np.linalg.norm(active, axis=1)
     return ((root - ratio) / (root - 1)).sum() / len(codes)
 
 
-def test_what_is_fitted_is_of_the_training_data_and_what_is_told_of_the_test_data(
-    tmp_path,
-):
+def test_models_are_fitted_to_training_data_and_measured_on_test_data(tmp_path):
     """Test images are dimmer, and their labels are those of the next class."""
     rng, classes = np.random.default_rng(1), np.arange(120) % 3
     patterns = rng.random((3, 4, 4, 1))
@@ -539,24 +535,24 @@ def test_what_is_fitted_is_of_the_training_data_and_what_is_told_of_the_test_dat
     x, x_test = (patterns[classes] + noise).clip(0, 1).astype("float32")
     x_test = x_test * 0.9
     train, test = (x, classes), (x_test, (classes + 1) % 3)
-    builders = {
+    families = {
         "L1": lambda: models.shallow((4, 4, 1), 8, "l1", output_activation="linear"),
         "VAE": lambda: models.variational((4, 4, 1), 16, latent_dim=4),
     }
     table = evaluation.compare(
-        builders, train, test, 20, batch_size=16, fine_tuning=40, directory=tmp_path
+        families, train, test, 5, batch_size=4, directory=tmp_path
     ).set_index("model")
-    # Each classifier knows the classes, and so never says the next one.
+    # Each classifier knows the classes, and so never predicts the next one.
     learned = table.loc[["L1", "VAE", "PCA", "raw pixels", "random encoder"]]
     assert (learned[["probe_accuracy", "probe_accuracy_100"]] < 0.1).all(axis=None)
     assert (table["fine_tuned_accuracy"].dropna() < 0.1).all()
-    assert table["fine_tuned_accuracy"].count() == 2
+    assert table["fine_tuned_accuracy"].count() == 2  # not of the baselines
 
-    model = keras.saving.load_model(tmp_path / f"{evaluation.run_name('L1', 0)}.keras")
+    model = keras.saving.load_model(tmp_path / "l1-seed0.keras")
     codes = model.encode(x_test)
     error = (model.decode(codes) - x_test) ** 2
     expected = {
-        "hoyer": _hoyer(codes),
+        "hoyer": hoyer(codes),
         "dead_fraction": (codes == 0).all(axis=0).mean(),
         "l0": (codes != 0).sum(axis=1).mean(),
         "mean_activation": codes.mean(),
@@ -565,97 +561,49 @@ def test_what_is_fitted_is_of_the_training_data_and_what_is_told_of_the_test_dat
     }
     for name, value in expected.items():
         assert table.loc["L1", name] == pytest.approx(value, rel=1e-5), name
-    model = keras.saving.load_model(tmp_path / f"{evaluation.run_name('VAE', 0)}.keras")
+    model = keras.saving.load_model(tmp_path / "vae-seed0.keras")
     assert table.loc["VAE", "elbo"] == pytest.approx(model.elbo(x_test), rel=1e-5)
 
-    rows, held = x.reshape(120, -1), x_test.reshape(120, -1)
-    known = decomposition.PCA(8).fit(rows)
-    found = known.inverse_transform(known.transform(held))
-    of_pca = table.loc["PCA", "explained_variance"]
-    assert of_pca == pytest.approx(metrics.explained_variance(held, found), rel=1e-4)
-
-
-def test_the_contracts_call_has_every_column():
-    table = evaluation.compare(_builders(), (X, Y), (X, Y), 1)
-    assert table["fine_tuned_accuracy"].count() == 2  # of models, not of baselines
-
-
-def test_figures_need_something_that_encodes():
-    classifier = models.classifier(models.shallow((4, 4, 1), 8), 3)
-    with pytest.raises(ValueError, match="`model` must be an autoencoder"):
-        evaluation.evaluate(classifier, X)
-
-
-def test_fine_tuning_learns():
-    x = np.eye(6, dtype="float32")[np.arange(120) % 6]
-    y = np.arange(120) % 3
-    keras.utils.set_random_seed(0)
-    model = models.shallow((6,), 16)
-    assert evaluation.fine_tuned(model, (x, y), (x, y), 60, 10) == 1.0
-
-
-def test_probes_on_few_labels_are_named_after_their_number():
-    x = RNG.random((150, 6), dtype="float32")
-    y = np.arange(150) % 3
-    figures = evaluation.held_out(models.shallow((6,), 4), (x, y), (x, y))
-    assert "probe_accuracy_100" in figures
-    assert "probe_accuracy_1000" not in figures  # there are not so many
-
-
-def test_few_keeps_the_classes_shares():
-    chosen = evaluation.few(np.repeat([0, 1, 2], [60, 30, 10]), 10)
-    counts = np.bincount(np.repeat([0, 1, 2], [60, 30, 10])[chosen])
-    assert counts.tolist() == [6, 3, 1]
-
-
-def test_a_code_with_a_target_reports_its_distance():
-    model = models.shallow((4, 4, 1), 8, regularizers.KLDivergence(0.2))
-    means = model.encode(X).mean(axis=0)
-    found = evaluation.evaluate(model, X)["target_distance"]
-    assert found == pytest.approx(np.abs(means - 0.2).mean(), rel=1e-5)
-    assert "target_distance" not in evaluation.evaluate(
-        models.shallow((4, 4, 1), 8, "l1"), X
+    pca = decomposition.PCA(8).fit(x.reshape(120, -1))
+    rows = x_test.reshape(120, -1)
+    expected = metrics.explained_variance(
+        rows, pca.inverse_transform(pca.transform(rows))
     )
+    found = table.loc["PCA", "explained_variance"]
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_summary_is_mean_and_spread_over_seeds():
-    table = _compare(_builders(), 1, seeds=(0, 1))
-    summary = evaluation.summarize(table).set_index("model")
-    values = table[table["model"] == "L1"]["reconstruction"]
-    assert summary.loc["L1", "reconstruction"] == pytest.approx(values.mean())
-    spread = abs(values.iloc[0] - values.iloc[1]) / 2**0.5
-    assert summary.loc["L1", "reconstruction_spread"] == pytest.approx(spread)
+# Sweeps and fronts.
 
 
-def test_a_sweep_has_a_row_a_factor_and_more_penalty_fewer_units():
+def test_sweep_has_a_row_per_factor_and_a_larger_penalty_has_fewer_active_units():
     def build(factor):
         model = models.shallow((4, 4, 1), 8, regularizers.L1(factor))
         model.compile(keras.optimizers.Adam(0.01))
         return model
 
-    factors = [0.0, 1.0]
+    factors = [0.0, 1.0, 1.0 + 1e-10]  # the last two are different
     table = evaluation.sweep(build, factors, (X, None), (X, None), 10, batch_size=16)
     assert list(table["factor"]) == factors
-    l0 = list(table["l0"])
-    assert l0[1] < l0[0]
-
-
-def test_weights_that_are_nearly_the_same_are_two_points():
-    factors = [1e-3, 1e-3 + 1e-10]
-    build = lambda f: models.shallow((4, 4, 1), 8, regularizers.L1(f))  # noqa: E731
-    table = evaluation.sweep(build, factors, (X, None), (X, None), 1, batch_size=16)
-    assert list(table["factor"]) == factors
+    assert table["l0"][1] < table["l0"][0]
 
 
 @pytest.mark.parametrize("factors", [[], [1e-3], [1e-3, 1e-3], 1e-3, iter([1e-3])])
-def test_a_sweep_of_one_point_is_refused(factors):
+def test_sweep_of_less_than_two_factors_raises(factors):
     with pytest.raises(ValueError, match="at least two different"):
         evaluation.sweep(lambda f: None, factors, (X, None), (X, None), 1)
 
 
-def test_dictionary_learning_has_the_atoms_it_was_asked_for():
-    model = evaluation.DictionaryLearning(8).fit(X)
-    codes = model.encode(X)
-    assert codes.shape == (60, 8)
-    rows = codes @ model.learner.components_ + X.reshape(60, -1).mean(axis=0)
-    np.testing.assert_allclose(model.decode(codes).reshape(60, -1), rows)
+def test_pareto_front_has_the_rows_that_no_other_row_beats():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.integers(0, 6, (40, 2)), columns=["l0", "reconstruction"])
+    values = table.to_numpy()
+    beaten = [
+        any((other <= row).all() and (other < row).any() for other in values)
+        for row in values
+    ]
+    front = evaluation.pareto_front(table)
+    assert sorted(front.index) == np.flatnonzero(~np.array(beaten)).tolist()
+    assert front["l0"].is_monotonic_increasing
+    missing = pd.DataFrame({"l0": [1, np.nan], "reconstruction": [1, 0]})
+    assert list(evaluation.pareto_front(missing).index) == [0]

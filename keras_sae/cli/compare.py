@@ -14,6 +14,9 @@ from keras_sae import datasets, evaluation, models
 from keras_sae.cli import app, presets
 from keras_sae.cli.progress import progress_bars
 from keras_sae.cli.tables import CAPTION, print_table, save_table
+from keras_sae.evaluation.comparison import l0_or_expected_l0
+from keras_sae.evaluation.evaluate import target_activation
+from keras_sae.evaluation.training import file_stem
 from keras_sae.utils.io import atomic_write
 from keras_sae.utils.validation import positive_number
 
@@ -85,7 +88,7 @@ class Run:
     def train(self) -> None:
         """Train and evaluate every model; save and print the table, and draw pictures.
 
-        Finished models are read from the folder, and an interrupted one resumes.
+        Finished models are read from the folder. An interrupted one is trained again.
         """
         trainings = len(self.preset.builders) * len(self.seeds)
         with progress_bars(trainings, self.epochs) as callbacks:
@@ -112,7 +115,7 @@ class Run:
         """Return the models of the first seed and their training logs, by name."""
         trained, histories = {}, {}
         for name in self.preset.builders:
-            stem = self.folder / evaluation.run_name(name, self.seeds[0])
+            stem = self.folder / file_stem(name, self.seeds[0])
             trained[name] = keras.saving.load_model(f"{stem}.keras")
             histories[name] = json.loads(Path(f"{stem}.json").read_text())["history"]
         return trained, histories
@@ -128,7 +131,7 @@ class Run:
         trainings = len(self.preset.sweeps) * len(FACTORS)
         with progress_bars(trainings, self.epochs) as callbacks:
             for name, build in self.preset.sweeps.items():
-                stem = evaluation.run_name(name, self.seeds[0])
+                stem = file_stem(name, self.seeds[0])
                 part = evaluation.sweep(
                     build,
                     FACTORS,
@@ -141,7 +144,7 @@ class Run:
                 )
                 parts.append(part.assign(model=name))
         table = pd.concat(parts, ignore_index=True)
-        table["active"] = evaluation.active_units(table)
+        table["active"] = l0_or_expected_l0(table)
         save_table(table, self.folder / "sweep.csv", self.folder / "sweep.json")
         with atomic_write(self.folder / "pareto.png") as path:
             plots.pareto(table, x="active").savefig(path)
@@ -178,7 +181,7 @@ def draw_pictures(
     from keras_sae import plots
 
     codes = {name: model.encode(x) for name, model in trained.items()}
-    targets = {name: evaluation.target(model) for name, model in trained.items()}
+    targets = {name: target_activation(model) for name, model in trained.items()}
     spread = np.linspace(0, len(x) - 1, min(12, len(x))).astype(int)
     pictures = {
         "filters": plots.filters(trained, count=16),

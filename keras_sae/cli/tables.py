@@ -38,8 +38,8 @@ for kl). probe: accuracy of a linear classifier on the code. score: the objectiv
 trials.csv has all settings."""
 # Over several seeds, these are printed with their standard deviation. The others make
 # room for it.
-_WITH_SPREAD = ("reconstruction", "probe_accuracy")
-_WITHOUT_SPREAD = ("parameters", "seconds")
+_WITH_DEVIATION = ("reconstruction", "probe_accuracy")
+_WITHOUT_DEVIATION = ("parameters", "seconds")
 
 
 def print_table(table: "pd.DataFrame", caption: str) -> None:
@@ -49,8 +49,8 @@ def print_table(table: "pd.DataFrame", caption: str) -> None:
     from rich.table import Table
 
     several_seeds = any(
-        f"{name}_spread" in table and table[f"{name}_spread"].notna().any()
-        for name in _WITH_SPREAD
+        f"{name}_std" in table and table[f"{name}_std"].notna().any()
+        for name in _WITH_DEVIATION
     )
     printed = Table(
         caption=caption,
@@ -61,7 +61,7 @@ def print_table(table: "pd.DataFrame", caption: str) -> None:
     )
     shown = []
     for name, (heading, _) in COLUMNS.items():
-        if name in table and not (several_seeds and name in _WITHOUT_SPREAD):
+        if name in table and not (several_seeds and name in _WITHOUT_DEVIATION):
             shown.append(name)
             printed.add_column(
                 heading, justify="left" if name == "model" else "right", no_wrap=True
@@ -81,9 +81,9 @@ def save_table(table: "pd.DataFrame", csv: Path, json: Path) -> None:
 def _cell(name: str, row: dict, text: str) -> str:
     value = row[name]
     if value == value:  # not NaN
-        spread = row.get(f"{name}_spread", float("nan"))
-        if name in _WITH_SPREAD and spread == spread:
-            return f"{text}±{text}".format(value, spread)
+        deviation = row.get(f"{name}_std", float("nan"))
+        if name in _WITH_DEVIATION and deviation == deviation:
+            return f"{text}±{text}".format(value, deviation)
         return text.format(value)
     expected = row.get("expected_l0", float("nan"))
     return f"~{expected:.1f}" if name == "l0" and expected == expected else "-"

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from keras_sae import evaluation, layers, models, regularizers
+from keras_sae import layers, models, regularizers
 from keras_sae.cli import app, presets
 from keras_sae.cli.compare import Run
 from keras_sae.cli.export import export_model
+from keras_sae.evaluation.training import file_stem
 from keras_sae.utils.validation import known_name, positive_number
 
 FAMILIES: dict[str, Callable] = {
@@ -82,5 +83,5 @@ def train(
     if report:
         run.write_report()
     if export_to is not None:
-        saved = run.folder / f"{evaluation.run_name(family, seed)}.keras"
+        saved = run.folder / f"{file_stem(family, seed)}.keras"
         export_model(saved, export_to, dataset=dataset)

@@ -81,7 +81,7 @@ def tune(
     direction = finished.oracle.objective.direction
     table = save_trials(tuning.trials(finished), folder, direction == "min")
     best = tuning.best_model(finished, train[0], folder / "best.keras", verbose=0)
-    metrics = evaluation.held_out(best, train, test)
+    metrics = evaluation.evaluate(best, *test, train=train)
     (trial,) = finished.oracle.get_best_trials(1)
     record = {"settings": trial.hyperparameters.values, "metrics": metrics}
     write_json(folder / "best.json", record)

@@ -1,84 +1,85 @@
-"""The same data, epochs and seeds for every model, and baselines beside them."""
+"""Comparisons of models on the same data, epochs and random seeds, with baselines."""
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keras_sae import models
 from keras_sae.evaluation.baselines import (
     PCA,
+    Baseline,
     DictionaryLearning,
     Identity,
     RandomEncoder,
 )
-from keras_sae.evaluation.figures import evaluate
-from keras_sae.evaluation.planning import Data, check_pairs, planned, whole
-from keras_sae.evaluation.probing import check_classes, enough, few, probe
+from keras_sae.evaluation.evaluate import evaluate
+from keras_sae.evaluation.training import Builder, Prepare, plan_trainings
+from keras_sae.models import Autoencoder
+from keras_sae.types import LabeledData, PathLike
 
-# Probes on so few labels stand beside the one on all of them.
-_FEW = (100, 1000)
-_BATCH = 64
+if TYPE_CHECKING:
+    import pandas as pd
+
+_BATCH_SIZE = 64
 
 
 def compare(
-    builders: Mapping[str, Callable[[], Any]],
-    train: Data,
-    test: Data,
+    builders: Mapping[str, Builder],
+    train: LabeledData,
+    test: LabeledData,
     epochs: int,
-    seeds: Sequence[int] = (0,),
+    seeds: Iterable[int] = (0,),
     *,
     batch_size: int | None = None,
     optimizer: str = "adam",
-    prepare: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+    prepare: Mapping[str, Prepare] | None = None,
     fine_tuning: int = 10,
-    directory: str | Path | None = None,
-    callbacks: Callable[[str], list] | None = None,
-) -> Any:
-    """Trains every model on the same data and tabulates it beside baselines.
+    directory: PathLike | None = None,
+    callbacks: Callable[[str], list[keras.callbacks.Callback]] | None = None,
+    baselines: bool = True,
+) -> "pd.DataFrame":
+    """Train models on the same data and tabulate their metrics beside baselines.
 
-    A row is one model and one seed. Figures are of the test data: those of
-    `keras_sae.evaluation.evaluate`; `probe_accuracy` of a linear classifier trained
-    on the codes of the training data, where there are labels, also with 100 and
-    with 1,000 of them alone; `fine_tuned_accuracy` of encoder and softmax trained
-    on together; `seconds` of training. Baselines, as wide as the widest code among
-    the models: PCA, raw pixels, a random encoder, dictionary learning.
+    The table has a row per model and random seed. Its metrics are those of
+    `keras_sae.evaluation.evaluate` on the test data; probes are fitted to the training
+    data. `fine_tuned_accuracy` is the accuracy of the encoder after supervised training
+    with a softmax layer, and `seconds` the time of training.
+
+    The baselines are PCA, the raw data, a random encoder, and dictionary learning. They
+    are as wide as the widest code among the models.
 
     Args:
-        builders: Names, and functions without arguments that return a model; a
-            model that is not compiled is compiled with `optimizer`.
-        train: `(x, y)`; `y` may be None.
-        test: The same, held out.
-        epochs: Passes through the training data, the same for all.
-        seeds: Each model is trained once a seed.
-        batch_size: Samples a step; 64 if None, or all of them where they are fewer.
+        builders: Dict of names and functions without arguments that return a new model.
+            A model that is not compiled is compiled with `optimizer`.
+        train: `(x, y)`, where `y` are labels or None.
+        test: `(x, y)` of the test data.
+        epochs: Number of epochs, the same for all models.
+        seeds: Random seeds. Each model is trained once per seed.
+        batch_size: Number of samples per step; None is 64, or all samples if there are
+            fewer.
         optimizer: Name of a Keras optimizer.
-        prepare: Names among `builders`, and functions of model and training data
-            that come before `fit`, such as greedy pretraining.
-        fine_tuning: Epochs of fine-tuning for `fine_tuned_accuracy`; 0 leaves it out.
-        directory: None, or a folder: each finished model leaves
-            `NAME-seed0.keras` and `NAME-seed0.json` (settings, figures and history)
-            there. What is there already is not trained again, and training that
-            was interrupted goes on after a whole epoch, the last or one that had
-            ended seconds before.
-        callbacks: None, or a function from a run's name to the Keras callbacks
-            of its fit, e.g. for progress.
+        prepare: Dict of names in `builders` and functions of the model and the training
+            data. They are called before `fit`, for example for greedy pretraining.
+        fine_tuning: Number of epochs for `fine_tuned_accuracy`; 0 leaves it out.
+        directory: None, or a folder. Each finished training saves `NAME-seed0.keras`
+            and `NAME-seed0.json` (settings, metrics and history) in it. A later call
+            with the same settings reads them instead of training again, so that an
+            interrupted comparison resumes; a training in progress starts again.
+        callbacks: None, or a function that receives the name of a training and returns
+            the Keras callbacks of its `fit`, for example a progress bar.
+        baselines: Whether to add the baselines.
 
     Returns:
-        A `pandas.DataFrame` with the columns `model`, `seed` and the figures.
-        `summarize` takes means and spreads over the seeds.
+        A `pandas.DataFrame` with the columns `model`, `seed` and the metrics.
+        `keras_sae.evaluation.summarize` averages it over the seeds.
 
     Raises:
-        ValueError: There is no model or no seed, a builder returns something else, the
-            data are no pair or do not fit a model, the labels are of another number,
-            of one class alone, or of a class that is only in `test`, two names leave
-            the same files, `prepare` names another model, or `directory` holds a model
-            of that name that was trained on other data or with other settings; all of
-            it before anything is trained.
+        ValueError: An argument is invalid, the data do not fit a model, the labels do
+            not fit the data, or `directory` holds a training with other settings,
+            models or data. All of this is checked before the first training.
 
     Example:
 
@@ -95,117 +96,89 @@ def compare(
 
     if not isinstance(builders, Mapping) or not builders:
         raise ValueError(
-            f"`builders` holds no model to compare. Received: {builders!r}. Expected "
-            "e.g. {'L1': lambda: keras_sae.models.shallow((8, 8, 1), 64, 'l1')}."
+            f"`builders` must be a dict of at least one model. Received: {builders!r}. "
+            "For example {'L1': lambda: keras_sae.models.shallow((8, 8, 1), 64, 'l1')}."
         )
-    seeds = whole(seeds)
-    rows, width = _train(
+    train, test = _arrays("train", train), _arrays("test", test)
+    if batch_size is None:
+        batch_size = max(1, min(_BATCH_SIZE, len(train[0])))
+    prepare = prepare or {}
+    trainings = plan_trainings(
         builders,
         train,
         test,
-        epochs,
         seeds,
-        batch_size=batch_size,
+        {"epochs": epochs, "batch_size": batch_size, "fine_tuning": fine_tuning},
         optimizer=optimizer,
         prepare=prepare,
-        fine_tuning=fine_tuning,
         directory=directory,
-        callbacks=callbacks,
     )
-    for seed in seeds:
-        for name, baseline in _baselines(width, seed).items():
-            if seed != seeds[0] and not hasattr(baseline, "seed"):
-                continue  # nothing is drawn: the same again
+    rows = []
+    for training in trainings:
+        name, seed = training.name, training.seed
+        extra = callbacks(f"{name}, seed {seed}") if callbacks else []
+        result = training.saved_metrics()
+        if result is None:
+            result = training.run(train, test, prepare.get(name), extra)
+        rows.append({"model": name, "seed": seed, **result})
+    if baselines:
+        width = max(training.width for training in trainings)
+        unique_seeds = list(dict.fromkeys(training.seed for training in trainings))
+        for name, seed, baseline in _baselines(width, unique_seeds):
             begin = time.perf_counter()
             baseline.fit(train[0])
-            figures = {"seconds": time.perf_counter() - begin}
-            figures |= held_out(baseline, train, test)
-            rows.append({"model": name, "seed": seed, **figures})
+            seconds = time.perf_counter() - begin
+            result = evaluate(baseline, *test, train=train)
+            rows.append({"model": name, "seed": seed, "seconds": seconds, **result})
     return pd.DataFrame(rows)
 
 
-def _train(
-    builders: Mapping[str, Callable[[], Any]],
-    train: Data,
-    test: Data,
-    epochs: int,
-    seeds: Sequence[int] = (0,),
-    *,
-    batch_size: int | None = None,
-    optimizer: str = "adam",
-    prepare: Mapping[str, Callable[[Any, Any], Any]] | None = None,
-    fine_tuning: int = 0,
-    directory: str | Path | None = None,
-    callbacks: Callable[[str], list] | None = None,
-) -> tuple[list[dict[str, Any]], int]:
-    """The rows of the models, and the width of the widest code."""
-    builds = {n: functools.partial(_built, b, optimizer) for n, b in builders.items()}
-    prepare = prepare or {}
-    check_pairs(train=train, test=test)
-    if batch_size is None:
-        batch_size = max(1, min(_BATCH, len(train[0])))  # none are refused below
-    settings = {"epochs": epochs, "batch_size": batch_size, "fine_tuning": fine_tuning}
-    runs = planned(builds, train, test, seeds, settings, prepare, directory)
-    rows: list[dict[str, Any]] = []
-    width = 1
-    for name, seed, run in runs:
-        extra = callbacks(f"{name}, seed {seed}") if callbacks else []
-        model, figures = run.finished()
-        if model is None:
-            keras.utils.set_random_seed(seed)
-            model = builds[name]()
-            first = prepare.get(name)
-            seconds, history = run.train(
-                model, train[0], epochs, batch_size, extra, first
-            )
-            figures = held_out(model, train, test)
-            if fine_tuning and train[1] is not None and test[1] is not None:
-                accuracy = fine_tuned(model, train, test, fine_tuning, batch_size)
-                figures["fine_tuned_accuracy"] = accuracy
-            figures["seconds"] = seconds
-            run.finish(model, figures, history)
-        width = max(width, int(model.encoder.output_shape[-1]))
-        rows.append({"model": name, "seed": seed, **figures})
-    return rows, width
-
-
-def _built(builder: Callable[[], Any], optimizer: str) -> Any:
-    # A model is a function as well, of its input.
-    model = builder if isinstance(builder, keras.Model) else builder()
-    if model is builder or not isinstance(model, models.Autoencoder):
+def _arrays(name: str, pair: LabeledData) -> tuple[np.ndarray, np.ndarray | None]:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError(
-            "A builder must be a function without arguments that returns a new model "
-            f"of `keras_sae.models`. Received: {builder!r}, which gave {model!r}."
+            f"`{name}` must be a pair of data and labels. Received: "
+            f"{type(pair).__name__}. Without labels, pass `(x, None)`."
         )
-    if not model.compiled:
-        model.compile(keras.optimizers.get(optimizer))
-    return model
+    x, y = pair
+    return np.asarray(x), None if y is None else np.asarray(y)
+
+
+def _baselines(width: int, seeds: list[int]) -> list[tuple[str, int, Baseline]]:
+    # The first two do not depend on the seed.
+    found: list[tuple[str, int, Baseline]] = [
+        ("PCA", seeds[0], PCA(width)),
+        ("raw pixels", seeds[0], Identity()),
+    ]
+    for seed in seeds:
+        found.append(("random encoder", seed, RandomEncoder(width, seed)))
+        found.append(("dictionary learning", seed, DictionaryLearning(width, seed)))
+    return found
 
 
 def sweep(
-    builder: Callable[[float], Any],
+    builder: Callable[[float], Autoencoder],
     factors: Sequence[float],
-    train: Data,
-    test: Data,
+    train: LabeledData,
+    test: LabeledData,
     epochs: int,
     **kwargs: Any,
-) -> Any:
-    """Trains one model for each weight of its penalty: reconstruction against L0.
+) -> "pd.DataFrame":
+    """Train one model per penalty factor, to trade reconstruction against sparsity.
 
     Args:
-        builder: Function of a factor that returns a model.
-        factors: Weights of the penalty, at least two.
-        train: As for `compare`.
-        test: As for `compare`.
-        epochs: As for `compare`.
-        **kwargs: Further arguments of `compare`; there are no baselines here.
+        builder: Function of a factor that returns a new model.
+        factors: Factors of the penalty, at least two.
+        train: As in `compare`.
+        test: As in `compare`.
+        epochs: As in `compare`.
+        **kwargs: Other arguments of `compare`. `fine_tuning` is 0 by default.
 
     Returns:
-        A `pandas.DataFrame` with the columns `factor` and the figures;
-        `keras_sae.plots.pareto` draws it.
+        A `pandas.DataFrame` with the columns `factor`, `seed` and the metrics, without
+        baselines. `keras_sae.plots.pareto` draws it.
 
     Raises:
-        ValueError: There are fewer than two different factors.
+        ValueError: There are fewer than two different factors, or as in `compare`.
 
     Example:
 
@@ -218,103 +191,79 @@ def sweep(
     >>> list(table["factor"])
     [0.001, 0.01]
     """
-    import pandas as pd
-
     factors = np.atleast_1d(list(factors) if np.iterable(factors) else factors).tolist()
     if len(set(factors)) < 2:
         raise ValueError(
-            "A sweep needs at least two different weights of the penalty. Received: "
-            f"factors={factors!r}. Try numpy.geomspace(1e-4, 1e-2, 5)."
+            "`factors` must contain at least two different numbers. Received: "
+            f"factors={factors!r}. For example numpy.geomspace(1e-4, 1e-2, 5)."
         )
     names = {repr(float(factor)): float(factor) for factor in factors}
     builders = {n: functools.partial(builder, f) for n, f in names.items()}
-    table = pd.DataFrame(_train(builders, train, test, epochs, **kwargs)[0])
+    options = {"baselines": False, "fine_tuning": 0, **kwargs}
+    table = compare(builders, train, test, epochs, **options)
     return table.assign(factor=table["model"].map(names)).drop(columns="model")
 
 
-def held_out(model: Any, train: Data, test: Data) -> dict[str, float]:
-    """Figures of a trained model: `evaluate` on the test set, and probes.
+def summarize(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Return mean and standard deviation over the random seeds.
 
     Args:
-        model: A model, or a baseline.
-        train: `(x, y)` that the probes learn from; `y` may be None.
-        test: `(x, y)` that everything is measured on.
+        table: A table that `compare` returned.
 
     Returns:
-        A dict of floats. A probe on fewer labels than its name says is left out,
-        and one on codes that are all zero, or on labels of one class, is NaN.
+        A `pandas.DataFrame` with a row per model, in the same order. A metric `f` has
+        the columns `f` (mean) and `f_std` (standard deviation, NaN for a single seed).
 
     Example:
 
-    >>> import numpy as np
-    >>> from keras_sae import evaluation, models
-    >>> x = np.random.default_rng(0).random((20, 6), dtype="float32")
-    >>> model = models.shallow((6,), 4)
-    >>> "probe_accuracy" in evaluation.held_out(model, (x, None), (x, None))
-    False
+    >>> import pandas as pd
+    >>> from keras_sae import evaluation
+    >>> table = pd.DataFrame({"model": ["a", "a"], "seed": [0, 1], "l0": [1.0, 3.0]})
+    >>> evaluation.summarize(table).round(3).to_dict("records")
+    [{'model': 'a', 'l0': 2.0, 'l0_std': 1.414}]
     """
-    figures = evaluate(model, test[0])
-    if train[1] is None or test[1] is None:
-        return figures
-    codes, held = np.asarray(model.encode(train[0])), model.encode(test[0])
-    labels = np.asarray(train[1])
-    parts: dict[str, Any] = {"probe_accuracy": slice(None)}
-    for count in _FEW:
-        if enough(labels, count):
-            parts[f"probe_accuracy_{count}"] = few(labels, count)
-    for name, part in parts.items():
-        # Of few labels a rare class may have none.
-        told = len(np.unique(labels[part])) > 1
-        blind = not (told and codes[part].any() and np.any(held))
-        figures[name] = (
-            float("nan") if blind else probe(codes[part], labels[part], held, test[1])
-        )
-    return figures
+    groups = table.drop(columns="seed").groupby("model", sort=False)
+    mean, deviation = groups.mean(), groups.std().add_suffix("_std")
+    columns = [name for pair in zip(mean, deviation, strict=True) for name in pair]
+    return mean.join(deviation)[columns].reset_index()
 
 
-def fine_tuned(
-    model: Any, train: Data, test: Data, epochs: int, batch_size: int
-) -> float:
-    """Accuracy on `test` of a copy of the encoder trained on with a softmax layer.
+def pareto_front(
+    table: "pd.DataFrame", x: str = "l0", y: str = "reconstruction"
+) -> "pd.DataFrame":
+    """Return the rows of a table that no other row beats on both metrics.
+
+    A row is beaten by one that is at least as good in both and better in one.
+    Smaller is better.
 
     Args:
-        model: A trained `keras_sae.models.Autoencoder`; it stays as it is.
-        train: `(x, y)`.
-        test: `(x, y)`.
-        epochs: Passes through the training data.
-        batch_size: Samples a step.
+        table: A `pandas.DataFrame` with the columns `x` and `y`.
+        x: Name of the first metric.
+        y: Name of the second metric.
 
     Returns:
-        A float in `[0, 1]`.
-
-    Raises:
-        ValueError: Labels are of another number, of one class alone, or of a class
-            that is only in `test`.
+        Rows of `table` by increasing `x`. Rows with a missing value are left out.
 
     Example:
 
-    >>> import numpy as np
-    >>> from keras_sae import evaluation, models
-    >>> data = np.eye(6, dtype="float32")[np.arange(60) % 6], np.arange(60) % 6
-    >>> model = models.shallow((6,), 12)
-    >>> 0 <= evaluation.fine_tuned(model, data, data, epochs=1, batch_size=10) <= 1
-    True
+    >>> import pandas as pd
+    >>> from keras_sae import evaluation
+    >>> table = pd.DataFrame({"l0": [1, 2, 3], "reconstruction": [3, 1, 2]})
+    >>> evaluation.pareto_front(table)["l0"].tolist()
+    [1, 2]
     """
-    check_classes(train[1], len(train[0]), test[1], len(test[0]))
-    classes, labels = np.unique(np.asarray(train[1]), return_inverse=True)
-    held = np.searchsorted(classes, np.asarray(test[1]))
-    classifier = models.classifier(model, len(classes))
-    classifier.compile("adam")
-    classifier.steps_per_execution = model.steps_per_execution
-    classifier.fit(train[0], labels, epochs=epochs, batch_size=batch_size, verbose=0)
-    figures = classifier.evaluate(test[0], held, verbose=0, return_dict=True)
-    return float(figures["accuracy"])
+    rows = table.dropna(subset=[x, y]).sort_values([x, y])
+    best = rows[y].cummin()
+    sparsest = rows[x].groupby(best).transform("min")
+    return rows[(rows[y] == best) & (rows[x] == sparsest)]
 
 
-def _baselines(units: int, seed: int) -> dict[str, Any]:
-    return {
-        "PCA": PCA(units),
-        "raw pixels": Identity(),
-        "random encoder": RandomEncoder(units, seed),
-        "dictionary learning": DictionaryLearning(units, seed),
-    }
+def l0_or_expected_l0(table: "pd.DataFrame") -> "pd.Series":
+    """Return the column `l0`, with `expected_l0` in the rows that have no `l0`.
+
+    Codes that are bounded and never exactly zero have no `l0`.
+    """
+    import pandas as pd
+
+    neither = pd.Series(float("nan"), table.index)
+    return table.get("l0", neither).fillna(table.get("expected_l0", neither))

@@ -1,35 +1,44 @@
-"""How well a linear classifier reads the classes from a code."""
-
-from typing import Any
+"""Accuracy of classifiers that are trained on codes."""
 
 import numpy as np
 
+from keras_sae import models
+from keras_sae.types import ArrayLike, LabeledData
+
+# `subset_probes` fits to so few labels too.
+_LABEL_COUNTS = (100, 1000)
+
 
 def probe(
-    codes_train: Any,
-    y_train: Any,
-    codes_test: Any,
-    y_test: Any,
+    codes_train: ArrayLike,
+    y_train: ArrayLike,
+    codes_test: ArrayLike,
+    y_test: ArrayLike,
     max_iter: int = 1000,
 ) -> float:
-    """Accuracy of a linear classifier that sees only the codes.
+    """Return the accuracy of a linear classifier on codes.
 
-    Multinomial logistic regression (scikit-learn, L2, `C = 1`) on codes scaled
-    to unit variance, so that the strength of a code does not count.
+    The classifier is scikit-learn's multinomial logistic regression (L2, `C = 1`).
+    Codes are scaled to unit variance first, so the scale of a unit does not matter. A
+    high accuracy means that the classes can be read off the features linearly.
 
     Args:
         codes_train: Shape `(samples, units)`.
-        y_train: Integer labels of shape `(samples,)`.
-        codes_test: As `codes_train`, held out.
-        y_test: As `y_train`.
-        max_iter: Most iterations of the solver.
+        y_train: Class labels of shape `(samples,)`.
+        codes_test: Codes of the test data, shape `(samples, units)`.
+        y_test: Class labels of the test data.
+        max_iter: Maximum number of iterations of the solver.
 
     Returns:
-        Share of the test samples that it labels correctly, in `[0, 1]`.
+        Fraction of the test samples that are classified correctly, in `[0, 1]`.
 
     Raises:
-        ValueError: Codes and labels differ in number, there is one class only,
-            or the codes are all zero.
+        ValueError: Codes and labels differ in number, `y_train` has a single class, or
+            the codes are all zero.
+
+    Reference:
+        [Alain & Bengio, "Understanding intermediate layers using linear classifier
+        probes", 2016](https://arxiv.org/abs/1610.01644).
 
     Example:
 
@@ -43,171 +52,164 @@ def probe(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    train, labels = _labelled("train", codes_train, y_train)
-    test, expected = _labelled("test", codes_test, y_test)
-    _check_two(labels)
-    if train.shape[1] != test.shape[1]:
-        raise ValueError(
-            "`codes_train` and `codes_test` must be of the same units. Received: "
-            f"{train.shape[1]} and {test.shape[1]} of them."
-        )
-    if not (train.any() and test.any()):
-        name = "codes_test" if train.any() else "codes_train"
-        raise ValueError(
-            f"`{name}` are all zero: every unit is dead, and nothing can be "
-            "read from them. Lower the penalty's factor, or train for longer."
-        )
+    train, labels = _labeled_codes("train", codes_train, y_train)
+    test, expected = _labeled_codes("test", codes_test, y_test)
+    _check_several_classes(labels)
+    for name, codes in {"codes_train": train, "codes_test": test}.items():
+        if not codes.any():
+            raise ValueError(
+                f"`{name}` must not be all zero. Received: {len(codes)} codes of "
+                f"{codes.shape[1]} dead units. Lower the factor of the penalty, or "
+                "train for more epochs."
+            )
     classifier = make_pipeline(
         StandardScaler(), LogisticRegression(max_iter=max_iter, tol=1e-3)
     )
     return float(classifier.fit(train, labels).score(test, expected))
 
 
-def _labelled(name: str, codes: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    codes, y = np.asarray(codes, "float64"), np.asarray(y)
-    if codes.ndim < 2:
-        raise ValueError(
-            f"`codes_{name}` must be (samples, units). Received: shape {codes.shape}."
-        )
-    _check_labels(name, y, len(codes))
-    return codes.reshape(len(codes), -1), y
+def two_fold_probe(codes: ArrayLike, y: ArrayLike, seed: int = 0) -> float:
+    """Return the accuracy of `probe` in two-fold cross-validation.
 
-
-def check_classes(y_train: Any, samples_train: int, y_test: Any, samples: int) -> None:
-    """Raises where labels cannot be learned, or asked for afterwards.
-
-    Args:
-        y_train: Labels to learn from.
-        samples_train: How many there must be.
-        y_test: Labels that are held out.
-        samples: How many there must be of them.
-
-    Raises:
-        ValueError: Another number of labels, not class labels, one class only, or
-            a class that is only held out.
-
-    Example:
-
-    >>> from keras_sae.evaluation import probing
-    >>> probing.check_classes([0, 1, 1], 3, [1], 1)
-    """
-    y_train, y_test = np.asarray(y_train), np.asarray(y_test)
-    _check_labels("train", y_train, samples_train)
-    _check_labels("test", y_test, samples)
-    _check_two(y_train)
-    unknown = np.setdiff1d(y_test, y_train)
-    if len(unknown):
-        raise ValueError(
-            "`y_test` must hold classes of `y_train`. Received: "
-            f"{unknown[:5].tolist()}, which no training sample has."
-        )
-
-
-def _check_two(y: np.ndarray) -> None:
-    if len(np.unique(y)) < 2:
-        raise ValueError(
-            "A probe tells classes apart, so `y_train` needs at least two. "
-            f"Received: {len(y)} labels, all {y[0]!r}."
-        )
-
-
-def _check_labels(name: str, y: np.ndarray, samples: int) -> None:
-    if y.ndim != 1 or len(y) != samples or not samples:
-        raise ValueError(
-            f"`y_{name}` must be one label for each sample. Received: "
-            f"y_{name}.shape={y.shape} for {samples} samples."
-        )
-    if not (np.issubdtype(y.dtype, np.integer) or y.dtype.kind in "bUSO"):
-        raise ValueError(
-            f"`y_{name}` must hold class labels. Received: dtype={y.dtype}. Use "
-            "integers, e.g. y.astype(int)."
-        )
-    try:
-        np.unique(y)
-    except TypeError as error:  # None beside numbers, say: nothing can order them
-        names = ", ".join(sorted({type(label).__name__ for label in y.tolist()}))
-        raise ValueError(
-            f"`y_{name}` must hold labels of one kind. Received: {names}. Leave "
-            "samples without a label out."
-        ) from error
-
-
-def few(y: Any, count: int, seed: int = 0) -> np.ndarray:
-    """Chooses `count` samples with every class in its share.
-
-    Args:
-        y: Labels of shape `(samples,)`.
-        count: How many to choose, fewer than there are.
-        seed: Draws them.
-
-    Returns:
-        Indices of shape `(count,)`.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_sae import evaluation
-    >>> y = np.array([0, 1] * 10)
-    >>> sorted(y[evaluation.few(y, 4)].tolist())
-    [0, 0, 1, 1]
+    Each half of the samples is tested by a classifier that is fitted to the other half.
+    The halves have the class frequencies of `y`.
     """
     from sklearn.model_selection import train_test_split
 
-    y = np.asarray(y)
-    chosen, _ = train_test_split(
-        np.arange(len(y)), train_size=count, stratify=y, random_state=seed
-    )
-    return chosen
-
-
-def enough(y: Any, count: int) -> bool:
-    """Whether `few` can choose `count` labels, with each class on both sides.
-
-    Args:
-        y: Labels of shape `(samples,)`.
-        count: How many to choose.
-
-    Example:
-
-    >>> from keras_sae.evaluation import probing
-    >>> probing.enough([0, 1] * 10, 4), probing.enough([0, 1] * 10, 19)
-    (True, False)
-    """
-    classes = np.unique(np.asarray(y), return_counts=True)[1]
-    return bool(classes.min() >= 2 and len(classes) <= count <= len(y) - len(classes))
-
-
-def cross_probe(codes: Any, y: Any, seed: int = 0) -> float:
-    """Mean accuracy of two probes, each tested on the half the other learned from.
-
-    Args:
-        codes: Shape `(samples, units)`.
-        y: Integer labels of shape `(samples,)`.
-        seed: Draws the halves, stratified by label.
-
-    Returns:
-        A float in `[0, 1]`.
-
-    Raises:
-        ValueError: A class has fewer than two samples, or as in `probe`.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_sae import evaluation
-    >>> evaluation.cross_probe(np.eye(2)[[0, 1] * 10], np.array([0, 1] * 10))
-    1.0
-    """
-    from sklearn.model_selection import train_test_split
-
-    codes, y = _labelled("test", codes, y)
+    codes, y = _labeled_codes("test", codes, y)
     counts = np.unique(y, return_counts=True)[1]
     if len(counts) < 2 or counts.min() < 2:
         raise ValueError(
-            "`y` must hold at least two classes, each at least twice: one half is "
-            f"tested with what the other taught. Received: counts {counts.tolist()}."
+            "`y` must have at least two classes of at least two samples each, so that "
+            f"both halves have every class. Received: counts {counts.tolist()}."
         )
     a, b, y_a, y_b = train_test_split(
         codes, y, test_size=0.5, stratify=y, random_state=seed
     )
     return (probe(a, y_a, b, y_b) + probe(b, y_b, a, y_a)) / 2
+
+
+def subset_probes(
+    codes_train: np.ndarray,
+    y_train: ArrayLike,
+    codes_test: np.ndarray,
+    y_test: ArrayLike,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Return the accuracies of probes fitted to all labels, to 100 and to 1,000.
+
+    Subsets have the class frequencies of `y_train`. A subset that is too large or too
+    small for that is left out. An accuracy is NaN if the codes are all zero or the
+    subset has a single class.
+    """
+    from sklearn.model_selection import train_test_split
+
+    y_train = np.asarray(y_train)
+    subsets = {"probe_accuracy": np.arange(len(y_train))}
+    counts = np.unique(y_train, return_counts=True)[1]
+    for size in _LABEL_COUNTS:
+        # The split needs at least one sample per class on both sides.
+        if len(counts) <= size <= len(y_train) - len(counts) and counts.min() >= 2:
+            subsets[f"probe_accuracy_{size}"], _ = train_test_split(
+                np.arange(len(y_train)),
+                train_size=size,
+                stratify=y_train,
+                random_state=seed,
+            )
+    result = {}
+    for name, rows in subsets.items():
+        codes, labels = codes_train[rows], y_train[rows]
+        fits = codes.any() and codes_test.any() and len(np.unique(labels)) > 1
+        result[name] = (
+            probe(codes, labels, codes_test, y_test) if fits else float("nan")
+        )
+    return result
+
+
+def fine_tuned_accuracy(
+    model: models.Autoencoder,
+    train: LabeledData,
+    test: LabeledData,
+    epochs: int,
+    batch_size: int,
+) -> float:
+    """Return the test accuracy of the encoder after supervised fine-tuning.
+
+    A copy of the encoder and a softmax layer on top of it are trained together. The
+    model itself does not change.
+    """
+    check_classes(train, test)
+    classes, labels = np.unique(np.asarray(train[1]), return_inverse=True)
+    labels_test = np.searchsorted(classes, np.asarray(test[1]))
+    classifier = models.classifier(model, len(classes))
+    classifier.compile(
+        "adam",
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        steps_per_execution=model.steps_per_execution,
+    )
+    classifier.fit(train[0], labels, epochs=epochs, batch_size=batch_size, verbose=0)
+    result = classifier.evaluate(test[0], labels_test, verbose=0, return_dict=True)
+    return float(result["accuracy"])
+
+
+def check_classes(train: LabeledData, test: LabeledData) -> None:
+    """Check that a classifier can be trained on `train` and tested on `test`.
+
+    Raises:
+        ValueError: The labels differ in number from the samples or are not class
+            labels, `train` has a single class, or `test` has a class that `train` does
+            not have.
+    """
+    y_train, y_test = np.asarray(train[1]), np.asarray(test[1])
+    _check_labels("train", y_train, np.shape(train[0])[0])
+    _check_labels("test", y_test, np.shape(test[0])[0])
+    _check_several_classes(y_train)
+    unknown = np.setdiff1d(y_test, y_train)
+    if len(unknown):
+        raise ValueError(
+            "`y_test` must contain only classes of `y_train`. Received: "
+            f"{unknown[:5].tolist()}, which no training sample has."
+        )
+
+
+def _labeled_codes(
+    name: str, codes: ArrayLike, y: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    codes, y = np.asarray(codes, "float64"), np.asarray(y)
+    if codes.ndim < 2:
+        raise ValueError(
+            f"`codes_{name}` must have shape (samples, units). Received: "
+            f"codes_{name}.shape={codes.shape}."
+        )
+    _check_labels(name, y, len(codes))
+    return codes.reshape(len(codes), -1), y
+
+
+def _check_labels(name: str, y: np.ndarray, samples: int) -> None:
+    if y.ndim != 1 or len(y) != samples or not samples:
+        raise ValueError(
+            f"`y_{name}` must have one label per sample. Received: "
+            f"y_{name}.shape={y.shape} for {samples} samples."
+        )
+    if not (np.issubdtype(y.dtype, np.integer) or y.dtype.kind in "bUSO"):
+        raise ValueError(
+            f"`y_{name}` must contain class labels. Received: dtype={y.dtype}. Convert "
+            "them to integers, e.g. y.astype(int)."
+        )
+    try:
+        np.unique(y)
+    except TypeError as error:  # for example None and numbers, which have no order
+        kinds = ", ".join(sorted({type(label).__name__ for label in y.tolist()}))
+        raise ValueError(
+            f"`y_{name}` must contain labels of one type. Received: {kinds}. Remove "
+            "the samples without a label."
+        ) from error
+
+
+def _check_several_classes(y: np.ndarray) -> None:
+    if len(np.unique(y)) < 2:
+        raise ValueError(
+            "`y_train` must have at least two classes. "
+            f"Received: {len(y)} labels, all of them {y[0]!r}."
+        )

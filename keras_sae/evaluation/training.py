@@ -1,186 +1,220 @@
-"""One training that can be interrupted, and the files it leaves."""
+"""The trainings of a comparison: checked before the first one, and resumable."""
 
+import functools
+import itertools
 import json
 import math
-import shutil
+import operator
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 
+from keras_sae import models
 from keras_sae.callbacks import DeadUnits
-from keras_sae.utils import io as files
+from keras_sae.evaluation.evaluate import evaluate
+from keras_sae.evaluation.probing import check_classes, fine_tuned_accuracy
+from keras_sae.models import validation as data_validation
+from keras_sae.types import Config, LabeledData, PathLike
+from keras_sae.utils import io, validation
+from keras_sae.utils.fingerprint import fingerprint, model_fingerprint
 
-_OLD = 2.0  # seconds
+Builder: TypeAlias = Callable[[], models.Autoencoder]
+Prepare: TypeAlias = Callable[[models.Autoencoder, np.ndarray], Any]
+
+_ADVICE = "Choose another directory, or delete it."
 
 
-def run_name(name: str, seed: int) -> str:
-    """Returns the stem of the files that one training leaves.
+def file_stem(name: str, seed: int) -> str:
+    """Return the name, without suffix, of the files that one training saves.
 
-    Args:
-        name: Name of the model.
-        seed: Its seed.
-
-    Returns:
-        A name that every file system takes.
-
-    Example:
-
-    >>> from keras_sae import evaluation
-    >>> evaluation.run_name("no penalty", 0)
+    >>> file_stem("no penalty", 0)
     'no-penalty-seed0'
     """
     stem = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
     return f"{stem}-seed{seed}"
 
 
-class _Backup(keras.callbacks.BackupAndRestore):
-    """Keras's, after an epoch, but not again within seconds.
+@dataclass(frozen=True)
+class Training:
+    """One training of a comparison: a model and a random seed.
 
-    Of a small model an epoch takes less time than its backup. Beside the weights it
-    keeps how long they have been trained.
-
-    Args:
-        folder: Where backups go.
-        begin: When training would have begun if it had never been interrupted, by
-            `time.perf_counter`.
-    """
-
-    _at = -math.inf
-
-    def __init__(self, folder: Path, begin: float) -> None:
-        super().__init__(folder / "weights")
-        self.spent, self.begin = folder / "seconds.json", begin
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Saves the weights, if those saved are old enough."""
-        if time.monotonic() - self._at >= _OLD:
-            super().on_epoch_end(epoch, logs)
-            with files.atomic_write(self.spent) as path:
-                path.write_text(json.dumps(time.perf_counter() - self.begin))
-            self._at = time.monotonic()
-
-
-class Run:
-    """One training, and the files it leaves if it has a folder.
+    A finished training saves `NAME-seed0.keras` and then `NAME-seed0.json`, which holds
+    its settings, metrics and history.
 
     Args:
-        name: Stem of the files.
-        folder: Where they go, or None.
-        settings: What determines the figures, JSON values; it is kept with them.
-
-    Raises:
-        ValueError: The folder has files of that name with other settings.
+        name: Name of the model.
+        seed: Random seed of the weights and batches.
+        width: Width of the code.
+        build: Function that returns the compiled model.
+        settings: Everything that determines the metrics, JSON-like values.
+        directory: None, or the folder of the files.
     """
 
-    def __init__(
-        self, name: str, folder: Path | None, settings: Mapping[str, Any]
-    ) -> None:
-        self.name, self.folder, self.settings = name, folder, dict(settings)
-        if folder is None:
-            return
-        for path in (self._path(".json"), self._backup() / "settings.json"):
-            if path.exists():
-                self._check(path, json.loads(path.read_text()).get("settings", {}))
+    name: str
+    seed: int
+    width: int
+    build: Builder
+    settings: Config
+    directory: Path | None
 
-    def _check(self, path: Path, found: Mapping[str, Any]) -> None:
-        changes = files.describe_changes(found, self.settings)
+    def saved_metrics(self) -> dict[str, float] | None:
+        """Return the metrics that an earlier call has saved, or None.
+
+        Raises:
+            ValueError: The earlier call had other settings.
+        """
+        if self.directory is None:
+            return None
+        path = self.directory / f"{file_stem(self.name, self.seed)}.json"
+        if not path.exists():
+            return None
+        record = json.loads(path.read_text())
+        changes = io.describe_changes(record["settings"], self.settings)
         if changes:
             raise ValueError(
-                "`directory` holds this model as it was trained with other settings. "
-                f"Received: {str(path)!r}, where {changes}. Choose another folder, "
-                "or delete it."
+                "`directory` holds this model with other settings. Received: "
+                f"{str(path)!r}, where {changes}. {_ADVICE}"
             )
+        # JSON has no NaN.
+        return {k: math.nan if v is None else v for k, v in record["metrics"].items()}
 
-    def _path(self, suffix: str) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{self.name}{suffix}"
-
-    def finished(self) -> tuple[Any, dict[str, float]]:
-        """The model and its figures, if an earlier call has come to their end."""
-        if self.folder is None or not self._path(".json").exists():
-            return None, {}
-        record = json.loads(self._path(".json").read_text())
-        return keras.saving.load_model(self._path(".keras")), record["figures"]
-
-    def train(
+    def run(
         self,
-        model: Any,
-        x: Any,
-        epochs: int,
-        batch_size: int,
-        callbacks: list,
-        prepare: Callable[[Any, Any], Any] | None,
-    ) -> tuple[float, dict[str, list[float]]]:
-        """Fits, resuming where a backup is found; seconds and history."""
-        callbacks = [DeadUnits(), *callbacks] if model.sparse_layers else callbacks
+        train: LabeledData,
+        test: LabeledData,
+        prepare: Prepare | None,
+        callbacks: list[keras.callbacks.Callback],
+    ) -> dict[str, float]:
+        """Train, evaluate and save the model, and return its metrics."""
+        epochs, batch_size = self.settings["epochs"], self.settings["batch_size"]
+        keras.utils.set_random_seed(self.seed)
+        model = self.build()
         begin = time.perf_counter()
-        resumes = self.folder is not None and (self._backup() / "weights").exists()
-        if resumes:
-            begin -= self._spent()
-        elif prepare is not None:
-            prepare(model, x)
-        with self._backups(begin) as backups:
-            history = model.fit(
-                x,
-                epochs=epochs,
-                batch_size=batch_size,
-                verbose=0,
-                callbacks=[*callbacks, *backups],
-            )
-        seconds = time.perf_counter() - begin
-        return seconds, history.history if self.folder is None else self._logged()
-
-    def _spent(self) -> float:
-        """Seconds of training that are in the backup."""
-        path = self._backup() / "seconds.json"
-        return float(json.loads(path.read_text())) if path.exists() else math.nan
-
-    @contextmanager
-    def _backups(self, begin: float) -> Iterator[list[keras.callbacks.Callback]]:
-        """What lets an interrupted training go on: its weights, and its logs."""
-        if self.folder is None:
-            yield []
-            return
-        self._backup().mkdir(parents=True, exist_ok=True)
-        with files.atomic_write(self._backup() / "settings.json") as path:
-            path.write_text(json.dumps({"settings": self.settings}))
-        logger = keras.callbacks.CSVLogger(
-            str(self._backup() / "logs.csv"), append=True
+        if prepare is not None:
+            prepare(model, np.asarray(train[0]))
+        if model.sparse_layers:
+            callbacks = [DeadUnits(), *callbacks]
+        history = model.fit(
+            train[0],
+            epochs=epochs,
+            batch_size=batch_size,
+            callbacks=callbacks,
+            verbose=0,
         )
-        try:
-            yield [logger, _Backup(self._backup(), begin)]
-        finally:  # Keras closes the file only where training ends as planned
-            if logger.csv_file is not None:
-                logger.csv_file.close()
+        seconds = time.perf_counter() - begin
+        result = evaluate(model, *test, train=train)
+        fine_tuning = self.settings["fine_tuning"]
+        if fine_tuning and train[1] is not None and test[1] is not None:
+            result["fine_tuned_accuracy"] = fine_tuned_accuracy(
+                model, train, test, fine_tuning, batch_size
+            )
+        result["seconds"] = seconds
+        if self.directory is not None:
+            stem = self.directory / file_stem(self.name, self.seed)
+            with io.atomic_write(f"{stem}.keras") as path:
+                model.save(path)
+            record = {"settings": self.settings, "metrics": result}
+            io.write_json(f"{stem}.json", record | {"history": history.history})
+        return result
 
-    def _backup(self) -> Path:
-        assert self.folder is not None
-        return self.folder / ".backup" / self.name
 
-    def _logged(self) -> dict[str, list[float]]:
-        """The logs of every epoch, of earlier attempts as well."""
-        import pandas as pd
+def plan_trainings(
+    builders: Mapping[str, Builder],
+    train: LabeledData,
+    test: LabeledData,
+    seeds: Iterable[int],
+    settings: Config,
+    *,
+    optimizer: str,
+    prepare: Mapping[str, Prepare],
+    directory: PathLike | None,
+) -> list[Training]:
+    """Check the arguments of `keras_sae.evaluation.compare`, and plan its trainings.
 
-        # Keras makes columns for a validation that there may not have been.
-        logs = pd.read_csv(self._backup() / "logs.csv").dropna(axis=1, how="all")
-        # Epochs that ended without a backup were run and logged twice, or once alone
-        # if the training that went on was stopped before them.
-        logs = logs[logs["epoch"] <= logs["epoch"].iloc[-1]]
-        logs = logs.drop_duplicates("epoch", keep="last").sort_values("epoch")
-        logs = logs.drop(columns="epoch")
-        return {str(name): list(values) for name, values in logs.items()}
+    Args:
+        builders: As in `compare`.
+        train: As in `compare`, with NumPy arrays.
+        test: As in `compare`, with NumPy arrays.
+        seeds: As in `compare`.
+        settings: `epochs`, `batch_size` and `fine_tuning` of `compare`.
+        optimizer: As in `compare`.
+        prepare: As in `compare`.
+        directory: As in `compare`.
 
-    def finish(self, model: Any, figures: dict[str, float], history: dict) -> None:
-        """Leaves the model and then its record, whose presence means finished."""
-        if self.folder is None:
-            return
-        with files.atomic_write(self._path(".keras")) as path:
-            model.save(path)
-        record = {"settings": self.settings, "figures": figures, "history": history}
-        with files.atomic_write(self._path(".json")) as path:
-            path.write_text(json.dumps(record, indent=1))
-        shutil.rmtree(self._backup())
+    Returns:
+        A `Training` per model and seed.
+
+    Raises:
+        ValueError: As in `compare`.
+    """
+    if train[1] is not None and test[1] is not None:
+        check_classes(train, test)
+    seeds = _integers(seeds)
+    for name, value in settings.items():
+        if (name, value) != ("fine_tuning", 0):
+            validation.positive_integer(name, value)
+    for name in prepare:
+        validation.known_name("name in `prepare`", name, builders)
+    folder = None
+    if directory is not None:
+        _check_stems(builders)
+        folder = io.output_folder(directory, "directory", _ADVICE)
+        settings = settings | {"train": fingerprint(train), "test": fingerprint(test)}
+    trainings = []
+    for name, builder in builders.items():
+        build = functools.partial(_build, builder, optimizer)
+        model = build()
+        model.check_data(train[0], batch_size=settings["batch_size"])
+        if isinstance(model, models.VariationalAutoencoder):
+            model.check_data(test[0])  # a Bernoulli likelihood needs data in [0, 1]
+        data_validation.check_data(test[0], model.sample_shape)
+        own = dict(settings)
+        if folder is not None:
+            own |= {"model": model_fingerprint(model), "prepared": name in prepare}
+        width = int(model.encoder.output_shape[-1])
+        trainings += [Training(name, seed, width, build, own, folder) for seed in seeds]
+    for training in trainings:
+        training.saved_metrics()
+    return trainings
+
+
+def _build(builder: Builder, optimizer: str) -> models.Autoencoder:
+    # A Keras model can be called too, with its input.
+    model = builder if isinstance(builder, keras.Model) else builder()
+    if model is builder or not isinstance(model, models.Autoencoder):
+        raise ValueError(
+            "A builder must be a function without arguments that returns a new "
+            f"`keras_sae.models.Autoencoder`. Received: {builder!r}, which returned "
+            f"{model!r}."
+        )
+    if not model.compiled:
+        model.compile(keras.optimizers.get(optimizer))
+    return model
+
+
+def _integers(seeds: Iterable[int]) -> list[int]:
+    try:
+        found = [operator.index(seed) for seed in seeds]
+    except TypeError:
+        found = []
+    if not found:
+        raise ValueError(
+            "`seeds` must contain at least one integer, and only integers. Received: "
+            f"seeds={seeds!r}. For example (0,) or range(3)."
+        )
+    return found
+
+
+def _check_stems(names: Iterable[str]) -> None:
+    for name, other in itertools.combinations(names, 2):
+        if file_stem(name, 0) == file_stem(other, 0):
+            raise ValueError(
+                "Names of models must differ in letters or digits, because files are "
+                f"named after them. Received: {name!r} and {other!r}, both "
+                f"{file_stem(name, 0)!r}."
+            )

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from keras_sae import evaluation
+from keras_sae.evaluation.comparison import l0_or_expected_l0
 from keras_sae.plots.figure import ACCENT, BASE, COLORS, INK, Figure
 from keras_sae.types import ArrayLike
 
@@ -171,7 +172,7 @@ def pareto(table: pd.DataFrame, x: str = "l0", y: str = "reconstruction") -> Fig
     'active units per sample (L0)'
     """
     if x == "l0" and "expected_l0" in table:
-        table = table.assign(l0=evaluation.active_units(table))
+        table = table.assign(l0=l0_or_expected_l0(table))
     missing = [name for name in (x, y) if name not in table.columns]
     if missing:
         raise ValueError(

@@ -13,6 +13,7 @@ from bokeh.plotting import figure as Figure  # noqa: N812
 from bokeh.resources import Resources
 
 from keras_sae import evaluation
+from keras_sae.evaluation.comparison import l0_or_expected_l0
 
 Chart: TypeAlias = dict[str, Any]
 LegendEntry: TypeAlias = tuple[str, str, str]
@@ -81,7 +82,7 @@ def pareto(table: pd.DataFrame) -> tuple[Chart | None, list[LegendEntry]]:
         The chart, None if the table has no L0 or no error; and the legend, which is
         name, color and marker of each model.
     """
-    table = table.assign(l0=evaluation.active_units(table))
+    table = table.assign(l0=l0_or_expected_l0(table))
     if table["l0"].isna().all() or "reconstruction" not in table.columns:
         return None, []
     x, y = "active units per sample", "squared error per value"

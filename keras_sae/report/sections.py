@@ -176,7 +176,7 @@ def comparison_table(table: pd.DataFrame) -> dict[str, list]:
     for row in means.to_dict("records"):
         cells: list[tuple[Any, str]] = [(row["model"], str(row["model"]))]
         for key in keys:
-            text, deviation = _text(key, row[key]), row.get(f"{key}_spread", np.nan)
+            text, deviation = _text(key, row[key]), row.get(f"{key}_std", np.nan)
             if not np.isnan(deviation):
                 text += f" \N{PLUS-MINUS SIGN} {_text(key, deviation)}"
             is_missing = np.isnan(row[key])

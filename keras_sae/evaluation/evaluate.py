@@ -1,0 +1,176 @@
+"""Metrics of a trained model on data that it was not trained on."""
+
+import keras
+import numpy as np
+
+from keras_sae import metrics
+from keras_sae.evaluation.baselines import Baseline, Codec
+from keras_sae.evaluation.probing import subset_probes, two_fold_probe
+from keras_sae.layers import ActivityPenalty
+from keras_sae.models import Autoencoder, VariationalAutoencoder
+from keras_sae.regularizers import KLDivergence
+from keras_sae.types import ArrayLike, LabeledData
+
+# The standard error of a mean over so many samples is 1% of their standard deviation.
+_NOISE_SAMPLES = 10_000
+
+
+def evaluate(
+    model: Codec,
+    x: ArrayLike,
+    y: ArrayLike | None = None,
+    seed: int = 0,
+    *,
+    train: LabeledData | None = None,
+) -> dict[str, float]:
+    """Return the metrics of a model on test data.
+
+    - `reconstruction`: squared error per value; `reconstruction_sum`: per sample.
+    - `explained_variance`: `keras_sae.metrics.explained_variance`.
+    - `copying`: explained variance on noise without structure, see
+      `keras_sae.evaluation.copying`. The identity scores 1. A model that has learned
+      only the structure of the data scores about 0.
+    - `copying_gap`: `explained_variance - copying`.
+    - `l0`: mean number of non-zero units per sample. Codes that are bounded and never
+      exactly zero have `expected_l0` instead, the mean sum of activations per sample.
+    - `dead_fraction`: fraction of units that are zero in every sample.
+    - `mean_activation`: mean of the codes; `hoyer`: `keras_sae.metrics.hoyer`.
+    - `parameters`: number of trainable values, shared ones counted once.
+    - `target_distance`: distance between mean activation and target, mean over the
+      units; only for a KL divergence penalty.
+    - `elbo`: evidence lower bound in nats per sample; only for variational models.
+    - `probe_accuracy`: only with labels; accuracy of a linear classifier on the codes.
+      It is fitted to `train`, or to each half of `x` and tested on the other half.
+    - `probe_accuracy_100`, `probe_accuracy_1000`: only with `train`; the classifier is
+      fitted to 100 or 1,000 labels, if there are more.
+
+    Args:
+        model: A trained `keras_sae.models.Autoencoder`, a fitted baseline, or another
+            object with `encode` and `decode`.
+        x: Test data of shape `(samples, *input_shape)`.
+        y: None, or labels of shape `(samples,)`.
+        seed: Random seed of the noise and of the samples that probes are fitted to.
+        train: None, or `(x_train, y_train)` for the probes; without labels, `(x_train,
+            None)`, there are no probes.
+
+    Returns:
+        A dict of floats. A probe on codes that are all zero, or fitted to a single
+        class, is NaN.
+
+    Raises:
+        ValueError: `model` has no `encode` or `decode`, `x` does not fit it, or `y`
+            does not fit `x`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import evaluation, models
+    >>> x = np.random.default_rng(0).random((20, 6), dtype="float32")
+    >>> result = evaluation.evaluate(models.shallow((6,), 4, "l1"), x)
+    >>> sorted(result)[:4]
+    ['copying', 'copying_gap', 'dead_fraction', 'explained_variance']
+    """
+    if not isinstance(model, Codec):
+        raise ValueError(
+            "`model` must be a `keras_sae.models.Autoencoder`, or have the methods "
+            f"`encode` and `decode`. Received: model={model!r}."
+        )
+    if np.asarray(x).ndim == 0:
+        raise ValueError(
+            f"`x` must be an array of shape (samples, ...). Received: x={x!r}. "
+            "`numpy.concatenate(list(dataset.as_numpy_iterator()))` makes an array of "
+            "a dataset without labels."
+        )
+    x = np.asarray(x)
+    codes = model.encode(x)
+    reconstruction = model.decode(codes)
+    error = float(np.mean((x - reconstruction) ** 2, dtype="float64"))
+    explained = metrics.explained_variance(x, reconstruction)
+    copied = copying(model, x, seed)
+    result = {
+        "reconstruction": error,
+        "reconstruction_sum": error * x[0].size,
+        "explained_variance": explained,
+        "copying": copied,
+        "copying_gap": explained - copied,
+        **_activity(model, codes),
+        "dead_fraction": metrics.dead_fraction(codes),
+        "mean_activation": float(codes.mean(dtype="float64")),
+        "hoyer": metrics.hoyer(codes) if codes.shape[1] > 1 else float("nan"),
+    }
+    if isinstance(model, keras.Model):
+        weights = model.trainable_variables
+        result["parameters"] = float(sum(np.prod(w.shape, dtype=int) for w in weights))
+    elif isinstance(model, Baseline):
+        result["parameters"] = float(model.parameters)
+    target = target_activation(model)
+    if target is not None:
+        means = codes.mean(axis=0, dtype="float64")
+        result["target_distance"] = float(np.abs(means - target).mean())
+    if isinstance(model, VariationalAutoencoder):
+        result["elbo"] = float(model.elbo(x))
+    if y is not None and train is None:
+        alive = bool(codes.any())
+        accuracy = two_fold_probe(codes, y, seed) if alive else float("nan")
+        result["probe_accuracy"] = accuracy
+    elif y is not None and train is not None and train[1] is not None:
+        result |= subset_probes(model.encode(train[0]), train[1], codes, y, seed)
+    return result
+
+
+def copying(model: Codec, x: ArrayLike, seed: int = 0) -> float:
+    """Return the explained variance on noise with the means and variances of the data.
+
+    `z_ij ~ Normal(mean_j(x), variance_j(x))`, drawn independently for each value
+
+    Such noise has no structure to learn. A model that reconstructs it well copies its
+    input, as the identity does, and its reconstruction error says little about its
+    features.
+
+    Args:
+        model: As in `evaluate`.
+        x: Array of shape `(samples, *input_shape)`.
+        seed: Random seed of the noise.
+
+    Returns:
+        A float, at most 1. The identity scores 1.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import evaluation, models
+    >>> x = np.random.default_rng(0).random((20, 6), dtype="float32")
+    >>> evaluation.copying(models.shallow((6,), 4, "l1"), x) < 1
+    True
+    """
+    x = np.asarray(x)
+    size = (min(len(x), _NOISE_SAMPLES), *x.shape[1:])
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(x.mean(axis=0), x.std(axis=0), size).astype("float32")
+    return metrics.explained_variance(noise, model.decode(model.encode(noise)))
+
+
+def target_activation(model: Codec) -> float | None:
+    """Return the mean activation that a KL divergence penalty aims at, or None.
+
+    The regularizer's target is a fraction of the range of the activation. For tanh, a
+    target of 0.2 is a mean activation of -0.6.
+    """
+    if not isinstance(model, Autoencoder) or not model.sparse_layers:
+        return None
+    penalty = model.sparse_layers[-1].sparsity
+    if not isinstance(penalty, ActivityPenalty):
+        return None
+    if not isinstance(penalty.regularizer, KLDivergence):
+        return None
+    low, high = penalty.bounds
+    return low + (high - low) * penalty.regularizer.target
+
+
+def _activity(model: Codec, codes: np.ndarray) -> dict[str, float]:
+    """Return the `l0` or `expected_l0` that the model logs, of all codes at once."""
+    if not isinstance(model, Autoencoder):
+        return {"l0": metrics.l0(codes)}
+    metric = type(model.activity).from_config(model.activity.get_config())
+    metric.update_state(codes)
+    return {metric.name: float(metric.result())}
