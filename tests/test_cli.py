@@ -258,11 +258,11 @@ def test_train_exports_a_finished_model_with_its_metrics(trained, tmp_path):
     metadata = json.loads((serving / "1/assets.extra/metadata.json").read_text())
     [row] = json.loads((trained / "metrics.json").read_text())[:1]
     for name in ("reconstruction", "l0"):
-        assert metadata["figures"][name] == pytest.approx(row[name], rel=1e-4)
+        assert metadata["metrics"][name] == pytest.approx(row[name], rel=1e-4)
 
 
 def test_export_writes_the_given_version_once(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_sae.export._extras.find_spec", lambda name: None)
+    monkeypatch.setattr("keras_sae.export.serving_assets.find_spec", lambda name: None)
     model = trained / "shallow-seed0.keras"
     options = ["--images", "--version", 5, "--top-k", 2]
     result = _run("export", model, "--output", tmp_path, *options)
@@ -282,7 +282,7 @@ def test_export_trains_for_further_epochs(trained, tmp_path):
     assert _run("export", model, *options).exit_code == 0
     metadata = json.loads((tmp_path / "1/assets.extra/metadata.json").read_text())
     [before] = json.loads((trained / "metrics.json").read_text())[:1]
-    assert metadata["figures"]["reconstruction"] < before["reconstruction"]
+    assert metadata["metrics"]["reconstruction"] < before["reconstruction"]
 
 
 @pytest.mark.parametrize(

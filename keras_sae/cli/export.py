@@ -53,7 +53,7 @@ def export_model(
     `keras_sae.export.export_saved_model`.
     """
     model = keras.saving.load_model(source)
-    figures = None
+    metrics = None
     if dataset is not None:
         if not isinstance(model, models.Autoencoder):
             raise ValueError(
@@ -65,7 +65,7 @@ def export_model(
         keras.utils.set_random_seed(seed)
         if epochs:
             model.fit(x, epochs=epochs, verbose=0)
-        figures = evaluation.evaluate(model, x_test, y_test, seed=seed)
+        metrics = evaluation.evaluate(model, x_test, y_test, seed=seed)
     elif epochs:
         raise ValueError(
             f"`epochs` needs data to train on. Received: --epochs {epochs} without a "
@@ -73,7 +73,7 @@ def export_model(
         )
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", "The artifact has no warm-up requests")
-        version = export_saved_model(model, output, figures=figures, **options)
+        version = export_saved_model(model, output, metrics=metrics, **options)
     for warning in caught:  # the message alone, without the line of code that warns
         typer.echo(str(warning.message), err=True)
     typer.echo(f"SavedModel for TensorFlow Serving: {version}{os.sep}")

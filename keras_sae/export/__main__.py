@@ -1,9 +1,9 @@
-"""`python -m keras_sae.export SOURCE FOLDER`: the process that `_processes` starts."""
+"""`python -m keras_sae.export SOURCE FOLDER`: build an artifact in this process."""
 
 import sys
 from pathlib import Path
 
-from keras_sae.export import _build
+from keras_sae.export.saved_model import build_artifact
 
 if __name__ == "__main__":
-    _build.build(Path(sys.argv[1]), Path(sys.argv[2]))
+    build_artifact(Path(sys.argv[1]), Path(sys.argv[2]))

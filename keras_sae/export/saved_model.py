@@ -1,28 +1,46 @@
-"""The two ways to an artifact: a numbered version in a folder, or a folder itself."""
+"""SavedModels for TensorFlow Serving: a numbered version, or a folder of its own."""
 
+import json
+import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
-from keras_sae.export import _build, _extras, _images, _processes
-from keras_sae.export._signatures import signatures
-from keras_sae.utils import io as files
-from keras_sae.utils import validation as checks
+from keras_sae.export import serving_assets, verification
+from keras_sae.export.signatures import (
+    Outputs,
+    Signature,
+    accept_empty_batches,
+    image_signatures,
+    model_signatures,
+)
+from keras_sae.types import PathLike, Tensor
+from keras_sae.utils import validation
+from keras_sae.utils.io import atomic_write, output_folder
+
+# Files that the caller's process hands to the one that builds the artifact.
+_MODEL, _ARRAYS, _OPTIONS = "model.keras", "arrays.npz", "options.json"
+# The builder needs no accelerator, which the caller's process may hold.
+_ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
+_ADVICE = "Choose another folder."
 
 
 def export_saved_model(
-    model: Any,
-    path: str | Path,
+    model: keras.Model,
+    path: PathLike,
     version: int | None = None,
     **options: Any,
 ) -> Path:
-    """Writes `path/<version>/`, a SavedModel that TensorFlow Serving runs as it is.
+    """Write `path/<version>/`, a SavedModel that TensorFlow Serving runs.
 
-    Signatures, each with one named input, a free batch dimension and float32
-    outputs (int32 for indices and labels):
+    A server needs no Python for it. Each signature has one named input, a free batch
+    dimension and float32 outputs (int32 for indices and labels). An autoencoder has:
 
     - `serving_default`, `reconstruct`: `x` to `reconstruction`
     - `encode`: `x` to `code`
@@ -30,29 +48,32 @@ def export_saved_model(
     - `top_features`: `x` to `indices` and `values` of the largest units
     - `anomaly_score`: `x` to `score = sum_d (x_d - r_d)^2`
 
-    A variational model's `encode` gives `mean` and `log_variance`, and its `sample`
-    takes an int32 `seed` for each `sample` it draws. A classifier has `classify`
-    (`x` to `probabilities` and `label`, the default), `encode` and `top_features`.
+    The `encode` of a variational model returns `mean` and `log_variance`, and its
+    `sample` draws one `sample` per int32 `seed`. A classifier has `classify` (`x` to
+    `probabilities` and `label`, the default), `encode` and `top_features`. Any other
+    Keras model has `serving_default`, from `x` to `output_0`.
 
-    Every signature of the finished artifact is run and compared with Keras before
-    it is renamed into place: a version is there whole or not at all. Beside it stand
-    `assets.extra/metadata.json`, `assets.extra/tf_serving_warmup_requests` and, in
-    `path`, `models.config`. Under JAX and PyTorch the artifact is written by a
-    process of its own, on the TensorFlow backend.
+    Every signature of the finished artifact is run and compared with Keras. Only then
+    is the artifact renamed into place, so a version is complete or absent. It holds
+    `assets.extra/metadata.json` and `assets.extra/tf_serving_warmup_requests`. The
+    folder of the versions holds `models.config`. With the JAX and PyTorch backends, a
+    separate process with the TensorFlow backend writes the artifact.
 
     Args:
-        model: A `keras_sae.models.Autoencoder` or `Classifier`.
-        path: Folder of the versions; its last part is the name of the model.
-        version: Positive integer; None is the next free one.
-        **options: As for `write_artifact`.
+        model: A model of `keras_sae.models`, or any built Keras model with one input.
+            A class of your own may define `serving_signatures(top_k)`, a dict of
+            `keras_sae.export.signatures.Signature`s.
+        path: Folder of the versions. Its last part is the name of the model.
+        version: Positive integer; None for the next free one.
+        **options: Options of `write_artifact`.
 
     Returns:
         The path of the version.
 
     Raises:
-        ValueError: `model` is none of this package or gives NaN, `path` cannot be
-            written, the version is there already, or an option is out of its range.
-        OSError: The disk is full; nothing is left of the version.
+        ValueError: `model` cannot be exported or outputs NaN, `path` cannot be
+            written, the version exists, or an option is invalid.
+        OSError: The disk is full. Nothing is left of the version.
         RuntimeError: The artifact differs from the model.
 
     Example:
@@ -65,48 +86,45 @@ def export_saved_model(
     ('1', True)
     """
     if version is not None:
-        version = checks.positive_integer("version", version)
-    signatures(model, 1)  # raises for what is no model of ours
-    path = files.output_folder(path, "path", "Choose another folder.")
-    target = path / str(_next(path) if version is None else version)
+        version = validation.positive_integer("version", version)
+    model_signatures(model, 1)  # an invalid model leaves no folder behind
+    path = output_folder(path, "path", _ADVICE)
+    if version is None:
+        names = [entry.name for entry in path.iterdir()]
+        version = 1 + max((int(name) for name in names if name.isdecimal()), default=0)
     options["name"] = options.get("name") or path.resolve().name
-    write_artifact(model, target, **options)
-    _extras.write_server_config(path, options["name"])
-    return target
-
-
-def _next(path: Path) -> int:
-    """One more than the largest version that is there."""
-    names = [entry.name for entry in path.iterdir()]
-    return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
+    write_artifact(model, path / str(version), **options)
+    serving_assets.write_server_config(path, options["name"])
+    return path / str(version)
 
 
 def write_artifact(
-    model: Any,
-    path: str | Path,
+    model: keras.Model,
+    path: PathLike,
     *,
     top_k: int = 10,
     images: bool = False,
     input_range: tuple[float, float] = (0.0, 1.0),
-    figures: Mapping[str, float] | None = None,
+    metrics: Mapping[str, float] | None = None,
     warmup: bool | None = None,
     name: str | None = None,
 ) -> Path:
-    """Writes a SavedModel to `path` itself: that of `export_saved_model`.
+    """Write the SavedModel of `export_saved_model` to `path` itself.
 
     Args:
-        model: A `keras_sae.models.Autoencoder` or `Classifier`.
-        path: A folder that is not there yet, or empty.
-        top_k: How many units `top_features` names, at most the width of the code.
-        images: Whether to add, for every signature that takes `x`, `NAME_uint8`
-            (input `image`, bytes 0..255) and `NAME_png` (input `image_bytes`, PNG
-            files).
-        input_range: Values of the data, for the metadata, the warm-up requests and
-            what the bytes 0 and 255 of an image become.
-        figures: Those of an evaluation, for the metadata.
-        warmup: Whether to write warm-up requests; None does where
-            `tensorflow-serving-api` is installed, and warns elsewhere.
-        name: Of the model on the server; None is the last part of `path`.
+        model: Model as for `export_saved_model`.
+        path: A new or empty folder.
+        top_k: Number of units that `top_features` returns; all of them if the code
+            has fewer.
+        images: Whether to add, per signature that takes `x`, the signatures
+            `NAME_uint8` (input `image`, bytes 0..255) and `NAME_png` (input
+            `image_bytes`, PNG files).
+        input_range: Range of the training data. The bytes 0 and 255 of an image
+            become its ends. It is also in the metadata.
+        metrics: Results of an evaluation, for the metadata.
+        warmup: Whether to write warm-up requests. None writes them if
+            `tensorflow-serving-api` is installed, and warns otherwise.
+        name: Name of the model on the server; None for the last part of `path`.
 
     Returns:
         The path.
@@ -124,48 +142,146 @@ def write_artifact(
     'artifact'
     """
     path = Path(path)
-    signatures(model, checks.positive_integer("top_k", top_k))
-    if images:
-        _images.check_image(tuple(model.encoder.input_shape[1:]))
-    _check_free(path)
-    files.output_folder(path.parent, "path", "Choose another folder.")
-    options = _build.Options(
-        name=name or path.resolve().name,
-        top_k=top_k,
-        images=images,
-        input_range=_range(input_range),
-        warmup=_extras.can_warm_up(warmup),
-        figures=figures or {},
-    )
-    _write(model, path, options)
-    return path
-
-
-def _write(model: Any, path: Path, options: _build.Options) -> None:
+    signatures = model_signatures(model, validation.positive_integer("top_k", top_k))
+    shape = next(iter(signatures.values())).shape
+    if images and (len(shape) != 3 or shape[-1] not in (1, 3, 4)):  # as in PNG files
+        raise ValueError(
+            "`images=True` needs samples of shape (height, width, channels) with 1, 3 "
+            f"or 4 channels. Received: samples of shape {shape}. Leave `images` out."
+        )
+    low, high = input_range = _checked_range(input_range)
+    options = {
+        "name": name or path.resolve().name,
+        "top_k": top_k,
+        "images": images,
+        "input_range": [low, high],
+        "warmup": serving_assets.check_warmup(warmup),
+        "metrics": {key: float(value) for key, value in (metrics or {}).items()},
+        "tolerance": verification.answer_tolerance(model),
+    }
+    _check_absent(path)
+    output_folder(path.parent, "path", _ADVICE)
     try:
-        with (
-            tempfile.TemporaryDirectory() as source,
-            files.atomic_write(path) as unfinished,
-        ):
-            _build.hand_over(model, Path(source), options)
-            _processes.build(Path(source), unfinished)
+        with tempfile.TemporaryDirectory() as folder, atomic_write(path) as temporary:
+            source = Path(folder)
+            inputs = verification.example_inputs(signatures, input_range)
+            expected = verification.expected_outputs(signatures, inputs)
+            np.savez(source / _ARRAYS, **{**inputs, **expected})  # type: ignore[arg-type]
+            model.save(source / _MODEL)
+            (source / _OPTIONS).write_text(json.dumps(options))
+            if keras.backend.backend() == "tensorflow":
+                build_artifact(source, temporary)
+            else:
+                _build_in_process(source, temporary)
     except OSError as error:
-        _check_free(path)  # another export may have come first
+        _check_absent(path)  # another export may have been faster
         raise OSError(
             f"The artifact could not be written to {str(path)!r}: "
             f"{error.strerror or error}. Nothing was left there."
         ) from error
+    return path
 
 
-def _check_free(path: Path) -> None:
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ValueError(
-            f"An artifact is never overwritten. Received: {str(path)!r}, which is "
-            "there already. Take another version or folder, or delete it first."
+def _build_in_process(source: Path, folder: Path) -> None:
+    modules = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_sae.export", str(source), str(folder)],
+        env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": modules},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        last = "\n".join(done.stderr.strip().splitlines()[-5:])
+        raise RuntimeError(
+            "With this backend a separate process writes the artifact with the "
+            f"TensorFlow backend, and it failed. Nothing was exported. Its message:\n"
+            f"{last}"
         )
 
 
-def _range(values: Any) -> tuple[float, float]:
+def build_artifact(source: Path, folder: Path) -> None:
+    """Write an artifact to `folder`, and verify it; needs the TensorFlow backend.
+
+    The model is loaded from its file, so that the caller's model keeps no trace.
+
+    Args:
+        source: Folder with the files of a `write_artifact` call.
+        folder: Where the artifact is written.
+    """
+    import tensorflow as tf
+
+    options = json.loads((source / _OPTIONS).read_text())
+    with np.load(source / _ARRAYS) as stored:
+        arrays = dict(stored)
+    model = keras.saving.load_model(source / _MODEL, compile=False)
+    signatures = model_signatures(model, options["top_k"])
+    if any(len(weight.shape) > 2 for weight in model.weights):  # convolutions
+        signatures = {k: accept_empty_batches(v) for k, v in signatures.items()}
+    if options["images"]:
+        signatures |= image_signatures(signatures, options["input_range"])
+        files = [tf.io.encode_png(image).numpy() for image in arrays["image"]]
+        arrays["image_bytes"] = np.array(files, object)
+    archive = keras.export.ExportArchive()
+    for name, signature in signatures.items():
+        shape = (None, *signature.shape)
+        spec = tf.TensorSpec(shape, signature.dtype, name=signature.input)
+        archive.add_endpoint(name, _endpoint(signature), [spec])
+    codes = [v for name, v in arrays.items() if name.startswith("encode/")]
+    facts = {
+        "name": options["name"],
+        "model": type(model).__name__,
+        "input_shape": list(next(iter(signatures.values())).shape),
+        "input_range": options["input_range"],
+        "code_width": codes[0].shape[-1] if codes else None,
+        "signatures": list(signatures),
+        "metrics": options["metrics"],
+    }
+    try:
+        archive.write_out(
+            str(folder),
+            # Nobody differentiates on a server.
+            tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+            verbose=False,
+        )
+        serving_assets.write_metadata(folder, facts)
+        if options["warmup"]:
+            serving_assets.write_warmup_requests(
+                folder, signatures, arrays, options["name"]
+            )
+    except tf.errors.OpError as error:  # the disk is full, for one
+        raise OSError(error.message) from error
+    verification.verify(folder, signatures, arrays, options["tolerance"])
+
+
+def _endpoint(signature: Signature) -> Callable[[Tensor], Outputs]:
+    """Return what a server runs: outputs are float32 and int32 under any policy.
+
+    A layer may compute a penalty when it is called. No output depends on it, so
+    TensorFlow leaves it out when it runs the signature.
+    """
+    import tensorflow as tf
+
+    def serve(value: Tensor) -> Outputs:
+        # A server compares names and types only, and a reshape would turn a sample of
+        # another shape into another number of samples.
+        value = tf.ensure_shape(value, (None, *signature.shape))
+        return {
+            name: tf.cast(output, tf.int32 if output.dtype.is_integer else tf.float32)
+            for name, output in signature.function(value).items()
+        }
+
+    return serve
+
+
+def _check_absent(path: Path) -> None:
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(
+            f"An artifact is never overwritten. Received: {str(path)!r}, which exists. "
+            "Choose another version or folder, or delete it first."
+        )
+
+
+def _checked_range(values: tuple[float, float]) -> tuple[float, float]:
     pair = np.asarray(values)
     if pair.shape != (2,) or not np.isfinite(pair).all() or pair[0] >= pair[1]:
         raise ValueError(

@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from keras_sae.export import write_artifact
+
 _SAVED_MODEL = "tf_saved_model"  # Keras's name, and its default
 
 
@@ -36,11 +38,7 @@ class Exported(keras.Model):
                 the model's own shape, and has no use for it.
             **kwargs: Those of `keras_sae.export.write_artifact`, or of Keras.
         """
-        # Imported here, because `export` stands above `models`.
-        from keras_sae import export
-
-        writer = {_SAVED_MODEL: export.write_artifact}.get(format)
-        if writer is None:
+        if format != _SAVED_MODEL:
             plain = self._functional_copy()
             plain.export(filepath, format, verbose, input_signature, **kwargs)
             return
@@ -49,7 +47,7 @@ class Exported(keras.Model):
                 "A SavedModel of this package takes float32 of the model's own shape. "
                 f"Received: input_signature={input_signature!r}. Leave it out."
             )
-        path = writer(self, filepath, **kwargs)
+        path = write_artifact(self, filepath, **kwargs)
         if verbose:
             print(f"Saved artifact at {str(path)!r}.")
 
@@ -58,12 +56,8 @@ class Exported(keras.Model):
 
         Keras traces what it exports. A copy keeps the traces to itself.
         """
-        # Imported here, because folding builds models, which stand above this one.
-        from keras_sae.models._folding import folded
-
         copy = type(self).from_config(self.get_config())
         copy.set_weights(self.get_weights())
-        copy = folded(copy)
         shape = tuple(self.encoder.input_shape[1:])
         x = keras.Input(shape, name="x")
         model = keras.Model(x, copy(x), name=self.name)

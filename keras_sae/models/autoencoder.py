@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_sae import metrics
+from keras_sae.export.signatures import Signature, autoencoder_signatures
 from keras_sae.layers import ActivityPenalty, Sampling, Sparsity, forward_pass, tying
 from keras_sae.layers.forward_pass import Activations, ForwardPass
 from keras_sae.layers.serialization import is_never_zero
@@ -281,6 +282,14 @@ class Autoencoder(Checked):
         """
         validation.check_data(code, tuple(self.decoder.input_shape[1:]))
         return self.decoder.predict(code, batch_size=batch_size, verbose=0)
+
+    def serving_signatures(self, top_k: int) -> dict[str, Signature]:
+        """Return the signatures of an exported model by name, the default one first.
+
+        Args:
+            top_k: Number of units that `top_features` returns.
+        """
+        return autoencoder_signatures(self.encoder, self.decoder, top_k)
 
     def dictionary(self) -> np.ndarray:
         """Return what each unit adds to a reconstruction.

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sae.export.signatures import Outputs, Signature, standard_normal
 from keras_sae.layers import (
     Sampling,
     SparseDense,
@@ -16,6 +17,7 @@ from keras_sae.layers import (
 from keras_sae.layers.forward_pass import Activations, ForwardPass
 from keras_sae.models import _graph, building_blocks, likelihoods, validation
 from keras_sae.models.autoencoder import Autoencoder
+from keras_sae.types import Tensor
 from keras_sae.utils import validation as checks
 from keras_sae.utils.serialization import register
 
@@ -170,6 +172,31 @@ class VariationalAutoencoder(Autoencoder):
         """
         shape = (checks.positive_integer("n", n), self.decoder.input_shape[-1])
         return self.decode(np.random.default_rng(seed).normal(size=shape))
+
+    def serving_signatures(self, top_k: int) -> dict[str, Signature]:
+        """Return the signatures of an `Autoencoder`, another `encode`, and `sample`.
+
+        `encode` returns `mean` and `log_variance` of the posterior. `sample` decodes
+        one code from the prior per int32 `seed`.
+
+        Args:
+            top_k: Number of units that `top_features` returns.
+        """
+        posterior, layer = self.posterior_layers()
+
+        def encode(x: Tensor) -> Outputs:
+            mean, log_variance = layer.split(posterior(x, training=False))
+            return {"mean": mean, "log_variance": log_variance}
+
+        def sample(seed: Tensor) -> Outputs:
+            codes = standard_normal(seed, self.decoder.input_shape[-1])
+            return {"sample": self.decoder(codes, training=False)}
+
+        return {
+            **super().serving_signatures(top_k),
+            "encode": Signature(encode, self.sample_shape),
+            "sample": Signature(sample, (), "seed", "int32", samples=False),
+        }
 
     def get_config(self) -> dict[str, Any]:
         """Returns the configs of encoder, decoder and likelihood."""

@@ -1,0 +1,267 @@
+"""Signatures: the functions that a served model offers to its clients."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import keras
+from keras import ops
+
+from keras_sae.types import Shape, Tensor
+
+Outputs: TypeAlias = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A function of an exported model, from one named input to named outputs.
+
+    Args:
+        function: Maps a tensor of shape `(batch, *shape)` to a dict of tensors, whose
+            first axis is the batch. It uses `keras.ops` and Keras layers, so that it
+            runs on every backend.
+        shape: Shape of one entry of the batch.
+        input: Name of the input.
+        dtype: Data type of the input.
+        samples: Whether the input holds samples of the training data. Such a
+            signature gets variants for images.
+        ranked: Values that the integer outputs index, as a function of the same input.
+            The order of equal values depends on the backend, so a check of the
+            artifact compares these values in place of the indices.
+    """
+
+    function: Callable[[Tensor], Outputs]
+    shape: Shape
+    input: str = "x"
+    dtype: str = "float32"
+    samples: bool = True
+    ranked: Callable[[Tensor], Tensor] | None = None
+
+
+@runtime_checkable
+class Servable(Protocol):
+    """A model that defines the signatures of its artifact."""
+
+    def serving_signatures(self, top_k: int) -> dict[str, Signature]:
+        """Return the signatures by name; the first is also the default one."""
+        ...
+
+
+def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
+    """Return the signatures of a model by name, the default one first.
+
+    Args:
+        model: A model with a method `serving_signatures`, a classifier of
+            `keras_sae.models.classifier`, or any Keras model with one input.
+        top_k: Number of units that `top_features` returns.
+
+    Returns:
+        A dict of `Signature`s. A Keras model that is no classifier has the signature
+        `serving_default` alone, from `x` to `output_0`, `output_1` and so on, or to
+        the keys of its output if that is a dict.
+
+    Raises:
+        ValueError: `model` is not a built Keras model with one input.
+
+    Example:
+
+    >>> from keras_sae import models
+    >>> from keras_sae.export.signatures import model_signatures
+    >>> model = models.shallow((6,), units=4, sparsity="l1")
+    >>> list(model_signatures(model, top_k=2))[:2]
+    ['reconstruct', 'encode']
+    """
+    if isinstance(model, Servable):
+        return model.serving_signatures(top_k)
+    layers = {layer.name: layer for layer in getattr(model, "layers", [])}  # XXX
+    if "encoder" in layers and "head" in layers:
+        return _classifier_signatures(model, layers["encoder"], top_k)
+    if (
+        not isinstance(model, keras.Model)
+        or not model.built
+        or len(model.inputs or ()) != 1
+    ):
+        raise ValueError(
+            "`model` must be a built Keras model with one input. Received: "
+            f"model={model!r}. Give a `keras.Sequential` a `keras.Input` to build it. "
+            "For a model with several inputs use its own method `export`."
+        )
+    layers = {layer.name: layer for layer in model.layers}
+    encoder = layers.get("encoder")
+    if isinstance(encoder, keras.Model) and "probabilities" in layers:
+        return _classifier_signatures(model, encoder, top_k)
+
+    def serve(x: Tensor) -> Outputs:
+        outputs = model(x, training=False)
+        if isinstance(outputs, dict):
+            return outputs
+        outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+        return {f"output_{n}": output for n, output in enumerate(outputs)}
+
+    [given] = model.inputs
+    shape, dtype = tuple(given.shape[1:]), keras.backend.standardize_dtype(given.dtype)
+    return {"serving_default": Signature(serve, shape, dtype=dtype)}
+
+
+def _classifier_signatures(
+    model: keras.Model, encoder: keras.Model, top_k: int
+) -> dict[str, Signature]:
+    def classify(x: Tensor) -> Outputs:
+        probabilities = model(x, training=False)
+        label = ops.argmax(probabilities, axis=-1)
+        return {"probabilities": probabilities, "label": label}
+
+    def ranked(x: Tensor) -> Tensor:
+        return model(x, training=False)
+
+    shape = tuple(encoder.input_shape[1:])
+    return {
+        "classify": Signature(classify, shape, ranked=ranked),
+        **encoder_signatures(encoder, top_k),
+    }
+
+
+def autoencoder_signatures(
+    encoder: keras.Model, decoder: keras.Model, top_k: int
+) -> dict[str, Signature]:
+    """Return the signatures of an autoencoder, `reconstruct` first.
+
+    Args:
+        encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
+        decoder: Model from `(batch, units)` to `(batch, *input_shape)`.
+        top_k: Number of units that `top_features` returns.
+
+    Returns:
+        `reconstruct`, `encode`, `top_features`, `decode` and `anomaly_score`, the
+        squared error `sum_d (x_d - r_d)^2` per sample.
+    """
+
+    def decode(code: Tensor) -> Outputs:
+        return {"reconstruction": decoder(code, training=False)}
+
+    def reconstruct(x: Tensor) -> Outputs:
+        return decode(encoder(x, training=False))
+
+    def anomaly_score(x: Tensor) -> Outputs:
+        reconstruction = ops.cast(reconstruct(x)["reconstruction"], "float32")
+        squares = ops.square(ops.subtract(x, reconstruction))
+        return {"score": ops.sum(squares, axis=tuple(range(1, len(x.shape))))}
+
+    shape, width = tuple(encoder.input_shape[1:]), tuple(decoder.input_shape[1:])
+    return {
+        "reconstruct": Signature(reconstruct, shape),
+        **encoder_signatures(encoder, top_k),
+        "decode": Signature(decode, width, "code", samples=False),
+        "anomaly_score": Signature(anomaly_score, shape),
+    }
+
+
+def encoder_signatures(encoder: keras.Model, top_k: int) -> dict[str, Signature]:
+    """Return `encode`, and `top_features` with the largest units of each code.
+
+    Args:
+        encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
+        top_k: Number of units that `top_features` returns; all of them if the code
+            has fewer.
+    """
+    shape, units = tuple(encoder.input_shape[1:]), encoder.output_shape[-1]
+
+    def code(x: Tensor) -> Tensor:
+        return encoder(x, training=False)
+
+    def top_features(x: Tensor) -> Outputs:
+        values, indices = ops.top_k(code(x), min(top_k, units))
+        return {"indices": indices, "values": values}
+
+    return {
+        "encode": Signature(lambda x: {"code": code(x)}, shape),
+        "top_features": Signature(top_features, shape, ranked=code),
+    }
+
+
+def standard_normal(seeds: Tensor, width: int) -> Tensor:
+    """Draw one standard normal vector per seed; equal seeds give equal vectors.
+
+    Args:
+        seeds: int32 tensor of shape `(batch,)`.
+        width: Size of each vector.
+
+    Returns:
+        float32 tensor of shape `(batch, width)`. The numbers come from TensorFlow on
+        every backend, so an artifact draws what Keras draws.
+    """
+    import tensorflow as tf
+
+    vectors = tf.map_fn(
+        lambda seed: tf.random.stateless_normal((width,), tf.stack([seed, 0])),
+        seeds if tf.is_tensor(seeds) else ops.convert_to_numpy(seeds),
+        fn_output_signature=tf.TensorSpec((width,), tf.float32),
+    )
+    return ops.convert_to_tensor(vectors)
+
+
+def accept_empty_batches(signature: Signature) -> Signature:
+    """Return a signature whose function never sees an empty batch.
+
+    TensorFlow's fused convolutions fail on an empty batch. The function gets one
+    sample of zeros instead, which is removed from its outputs. Other batches pass
+    through without a copy.
+    """
+
+    def function(value: Tensor) -> Outputs:
+        import tensorflow as tf
+
+        samples = tf.shape(value)[0]
+        missing = [[0, tf.maximum(1 - samples, 0)], *[[0, 0]] * len(signature.shape)]
+        outputs = signature.function(tf.pad(value, missing))
+        return {name: output[:samples] for name, output in outputs.items()}
+
+    return replace(signature, function=function)
+
+
+def image_signatures(
+    signatures: dict[str, Signature], input_range: tuple[float, float]
+) -> dict[str, Signature]:
+    """Return `NAME_uint8` and `NAME_png` for every signature that takes samples.
+
+    Args:
+        signatures: Signatures by name.
+        input_range: Values of the training data that stand for the bytes 0 and 255.
+    """
+    added: dict[str, Signature] = {}
+    for name, signature in signatures.items():
+        if signature.samples:
+            from_bytes = _uint8(signature, input_range)
+            added |= {f"{name}_uint8": from_bytes, f"{name}_png": _png(from_bytes)}
+    return added
+
+
+def _uint8(signature: Signature, input_range: tuple[float, float]) -> Signature:
+    def function(image: Tensor) -> Outputs:
+        return signature.function(scale(ops.cast(image, "float32"), input_range))
+
+    return replace(signature, function=function, input="image", dtype="uint8")
+
+
+def _png(signature: Signature) -> Signature:
+    import tensorflow as tf
+
+    shape = signature.shape
+
+    def decode(file: Tensor) -> Tensor:
+        # A file with an image of another size is an error.
+        return tf.ensure_shape(tf.io.decode_png(file, channels=shape[-1]), shape)
+
+    def function(files: Tensor) -> Outputs:
+        spec = tf.TensorSpec(shape, tf.uint8)
+        return signature.function(tf.map_fn(decode, files, fn_output_signature=spec))
+
+    return replace(
+        signature, function=function, shape=(), input="image_bytes", dtype="string"
+    )
+
+
+def scale(images: Any, input_range: tuple[float, float]) -> Any:
+    """Return `low + image / 255 * (high - low)`, for arrays and tensors."""
+    low, high = input_range
+    return images / 255 * (high - low) + low

@@ -1,0 +1,137 @@
+"""Check that a finished artifact answers as Keras does."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sae.export.signatures import Signature, scale
+from keras_sae.types import Tensor
+
+# Arrays by name of the input or output.
+Arrays: TypeAlias = dict[str, np.ndarray]
+
+_SAMPLES = 3
+_UNKNOWN_LENGTH = 8  # example size of an axis that the model leaves open
+# Largest error of an output, as a fraction of its largest value.
+_FINE, _COARSE = 1e-5, 3e-2
+# Name of the values that integer outputs index; no output can have it.
+_RANKED = "ranked values"
+
+
+def example_inputs(
+    signatures: Mapping[str, Signature], input_range: tuple[float, float]
+) -> Arrays:
+    """Return random inputs by name, among them `image`, the samples as bytes.
+
+    Args:
+        signatures: Signatures by name.
+        input_range: Range of the values of a sample.
+    """
+    rng, inputs = np.random.default_rng(0), {}
+    for signature in signatures.values():
+        if signature.input not in inputs:
+            sizes = (n or _UNKNOWN_LENGTH for n in signature.shape)
+            image = rng.integers(0, 256, (_SAMPLES, *sizes), "uint8")
+            if signature.samples:
+                values, inputs["image"] = scale(image, input_range), image
+            else:
+                values = image if signature.dtype == "int32" else image / 255
+            inputs[signature.input] = values.astype(signature.dtype)
+    return inputs
+
+
+def expected_outputs(signatures: Mapping[str, Signature], inputs: Arrays) -> Arrays:
+    """Return what Keras answers on the current backend, as `SIGNATURE/OUTPUT`.
+
+    Raises:
+        ValueError: An output is NaN or infinite.
+    """
+    expected = {}
+    for name, signature in signatures.items():
+        value = ops.convert_to_tensor(inputs[signature.input])
+        outputs = signature.function(value)
+        if signature.ranked is not None:
+            outputs = {**outputs, _RANKED: signature.ranked(value)}
+        for key, output in outputs.items():
+            expected[f"{name}/{key}"] = answer = _numpy(output)
+            if not np.isfinite(answer).all():
+                raise ValueError(
+                    "The model outputs NaN: training diverged. Received: a model whose "
+                    f"`{key}` of the signature `{name}` is NaN or infinite. Train it "
+                    "again with a smaller learning rate."
+                )
+    return expected
+
+
+def verify(
+    folder: Path,
+    signatures: Mapping[str, Signature],
+    arrays: Arrays,
+    tolerance: float,
+) -> None:
+    """Run every signature of an artifact, and compare its outputs with Keras.
+
+    Args:
+        folder: Folder of the artifact.
+        signatures: Its signatures.
+        arrays: Results of `example_inputs` and `expected_outputs`. A signature for
+            images has the outputs of the one that it extends.
+        tolerance: Largest error, as a fraction of the largest value of an output.
+
+    Raises:
+        RuntimeError: An output differs.
+    """
+    import tensorflow as tf
+
+    artifact = tf.saved_model.load(str(folder))
+    for name, signature in signatures.items():
+        given = tf.constant(arrays[signature.input], signature.dtype)
+        answers = artifact.signatures[name](**{signature.input: given})
+        extended = name.removesuffix("_uint8").removesuffix("_png")
+        ranked = arrays.get(f"{extended}/{_RANKED}")
+        for key, answer in answers.items():
+            error = _error(answer.numpy(), arrays[f"{extended}/{key}"], ranked)
+            if not error <= tolerance:
+                raise RuntimeError(
+                    f"The artifact differs from Keras: `{key}` of the signature "
+                    f"`{name}` by {error:.2g} of its largest value. Expected: at most "
+                    f"{tolerance:.2g}. Nothing was exported."
+                )
+
+
+def _error(got: np.ndarray, expected: np.ndarray, ranked: np.ndarray | None) -> float:
+    if got.shape != expected.shape:
+        return float("inf")
+    if ranked is not None and np.issubdtype(got.dtype, np.integer):
+        rows = np.arange(len(got)).reshape(-1, *[1] * (got.ndim - 1))
+        got, expected = ranked[rows, got], ranked[rows, expected]
+    gap = np.abs(got.astype("float64") - expected).max(initial=0.0)
+    return float(gap / max(1.0, np.abs(expected).max(initial=0.0)))
+
+
+def answer_tolerance(model: keras.Model) -> float:
+    """Return the largest error that `verify` should accept for a model.
+
+    It is coarse if a layer computes in half precision, and on an accelerator, whose
+    products of float32 have few digits.
+    """
+    device = str(ops.matmul(ops.ones((1, 1)), ops.ones((1, 1))).device)
+    half = _compute_dtypes(model) & {"float16", "bfloat16"}
+    return _COARSE if half or "cpu" not in device.lower() else _FINE
+
+
+def _compute_dtypes(layer: keras.layers.Layer) -> set[str]:
+    layers = layer.layers if isinstance(layer, keras.Model) else []
+    return {layer.compute_dtype}.union(*map(_compute_dtypes, layers))
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as int32 or float32, as an artifact does."""
+    is_integer = "int" in keras.backend.standardize_dtype(tensor.dtype)
+    return np.asarray(
+        ops.convert_to_numpy(ops.cast(tensor, "int32" if is_integer else "float32"))
+    )
