@@ -889,3 +889,14 @@ def test_a_batch_of_one_is_too_small_at_every_level(factory, shape):
     model.compile("sgd")
     with pytest.raises(ValueError, match="a batch needs at least 2"):
         model.fit(np.ones((4, *shape), "float32"), batch_size=1, verbose=0)
+
+
+def test_adapt_sets_the_mean_if_the_decoder_has_no_bias(rng):
+    x = rng.normal(3, 1, size=(9, 2, 3)).astype("float32")
+    chain = [keras.Input((2, 3)), keras.layers.Flatten(), layers.Centering()]
+    encoder = keras.Sequential([*chain, layers.SparseDense(6)])
+    decoder = keras.Sequential([keras.Input((6,)), keras.layers.Reshape((2, 3))])
+    model = models.Autoencoder(encoder, decoder)
+    model.adapt(x)
+    mean = to_numpy(encoder.layers[1].mean)
+    np.testing.assert_allclose(mean, x.reshape(9, 6).mean(axis=0), rtol=1e-5)

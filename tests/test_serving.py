@@ -1,4 +1,4 @@
-"""Artifacts in the C++ loader that TensorFlow Serving uses, and in Serving itself."""
+"""Artifacts in the C++ loader that TensorFlow Serving uses."""
 
 import subprocess
 
@@ -8,71 +8,43 @@ from helpers import tensorflow_only
 from serving import artifacts, messages
 from serving.build import build_loader, compiler
 
-from keras_sae import export
-
-# Another backend exports the same files, by way of this one.
+# Other backends export the same files through TensorFlow.
 pytestmark = tensorflow_only
 
 FAMILIES = list(artifacts.FAMILIES)
 BATCHES = (1, 64, 0)
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """Every family: the model, and the folder of its artifact."""
-    folder = tmp_path_factory.mktemp("serving")
-    found = {}
-    for family in FAMILIES:
-        model = artifacts.make(family)
-        path = export.export_saved_model(
-            model,
-            folder / family,
-            top_k=artifacts.TOP,
-            images=family in artifacts.WITH_IMAGES,
-        )
-        found[family] = (model, path)
-    return found
-
-
-def names_of(path) -> list[str]:
-    import tensorflow as tf
-
-    return sorted(tf.saved_model.load(str(path)).signatures)
-
-
-def questions(model, path) -> list:
-    return [
-        (name, artifacts.question(name, model, samples, seed))
-        for seed, samples in enumerate(BATCHES)
-        for name in names_of(path)
-    ]
-
-
-REFUSED = [
-    ("encode", {"x": np.zeros((2, 8, 4, 1), "float32")}),  # would be one sample
+WRONG_SAMPLES = [
+    ("encode", {"x": np.zeros((2, 8, 4, 1), "float32")}),  # as many values as one
     ("encode", {"x": np.zeros((2, 64), "float32")}),
     ("encode", {"x": np.zeros((2, 8, 8, 1), "float64")}),
 ]
-NO_IMAGES = [
+WRONG_IMAGES = [
     ("encode_uint8", {"image": np.zeros((2, 8, 8, 3), "uint8")}),
     ("encode_png", {"image_bytes": np.array([b"no image"], object)}),
 ]
 
 
-def refused(family: str) -> list:
-    return REFUSED + (NO_IMAGES if family in artifacts.WITH_IMAGES else [])
+def wrong_requests(family: str) -> list:
+    return WRONG_SAMPLES + (WRONG_IMAGES if family in artifacts.WITH_IMAGES else [])
 
 
 @pytest.fixture(scope="module")
-def answered(served, tmp_path_factory):
-    """What the C++ program answers, family by family, to all requests in one run."""
+def answered(tmp_path_factory):
+    """Requests and the answers of the C++ program, by family, from a single run."""
     if compiler() is None:
         pytest.skip("There is no g++ on this machine to build the C++ loader with.")
     folder = tmp_path_factory.mktemp("loader")
     program, arguments, files = build_loader(folder), ["1"], {}
-    for family, (model, path) in served.items():
-        asked = [*questions(model, path), *refused(family)]
-        requests = messages.write_requests(folder / f"{family}.requests", asked)
+    for family in FAMILIES:
+        model, path = artifacts.exported(family)
+        asked = [
+            (name, artifacts.question(name, model, samples, seed))
+            for seed, samples in enumerate(BATCHES)
+            for name in sorted(artifacts.load(path).signatures)
+        ]
+        requests = messages.write_requests(
+            folder / f"{family}.requests", [*asked, *wrong_requests(family)]
+        )
         warmup = path / "assets.extra" / "tf_serving_warmup_requests"
         files[family] = []
         for kind, file in {"warmup": warmup, "asked": requests}.items():
@@ -91,33 +63,31 @@ def answered(served, tmp_path_factory):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_loader_runs_the_warmup_requests(family, served, answered):
-    model, path = served[family]
+def test_warmup_requests_cover_every_signature(family, answered):
+    model, path = artifacts.exported(family)
     requests, answers = answered[family][0]
-    assert {"serving_default", *(name for name, _ in requests)} == set(names_of(path))
+    names = {"serving_default", *(name for name, _ in requests)}
+    assert names == set(artifacts.load(path).signatures)
     for (name, inputs), got in zip(requests, answers, strict=True):
         artifacts.assert_equal(got, artifacts.answer(name, model, inputs))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_loader_answers_as_keras_does(family, served, answered):
-    """Every signature, with one sample, with 64, and with none."""
-    model, path = served[family]
+def test_loader_answers_as_keras_to_one_to_many_and_to_no_samples(family, answered):
+    model, path = artifacts.exported(family)
     requests, answers = answered[family][1]
-    asked = len(names_of(path)) * len(BATCHES)
-    pairs = list(zip(requests, answers, strict=True))[:asked]
-    for (name, inputs), got in pairs:
+    asked = len(artifacts.load(path).signatures) * len(BATCHES)
+    for (name, inputs), got in list(zip(requests, answers, strict=True))[:asked]:
         [samples] = {len(value) for value in inputs.values()}
         if samples:
-            expected = artifacts.answer(name, model, inputs)
-            artifacts.assert_equal(got, expected)
+            artifacts.assert_equal(got, artifacts.answer(name, model, inputs))
         else:
             assert got
             assert all(len(value) == 0 for value in got.values()), name
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_loader_refuses_what_is_no_sample(family, answered):
+def test_loader_refuses_other_shapes_and_types(family, answered):
     _, answers = answered[family][1]
-    wrong = len(refused(family))
+    wrong = len(wrong_requests(family))
     assert answers[-wrong:] == [{}] * wrong

@@ -1,4 +1,4 @@
-"""The serving guide: its blocks run, and its clients talk to a server."""
+"""The serving guide: its code runs, and its clients talk to a server."""
 
 import os
 import re
@@ -23,49 +23,55 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory):
-    """The names that the guide's Python blocks leave, run one after another."""
+    """Run the Python blocks of the guide, and return their names."""
     folder = tmp_path_factory.mktemp("guide")
     return {**run(PAGE, folder), "folder": folder}
 
 
-def _stand_in(path):
-    return stand_in.stand_in(path, "sae")
+@pytest.fixture(scope="module")
+def version(guide, tmp_path_factory):
+    """Path of an artifact of the guide's model, with signatures for images."""
+    folder = tmp_path_factory.mktemp("served") / "sae"
+    return export.export_saved_model(guide["model"], folder, images=True)
 
 
-def _model_server(path):
-    if not model_server.installed():
-        pytest.skip(
-            "tensorflow_model_server is not on the PATH: the requests went to the "
-            "stand-in alone, and the artifact to Serving's C++ loader."
-        )
-    return model_server.model_server(path, "sae")
+NOT_INSTALLED = pytest.mark.skipif(
+    not model_server.installed(),
+    reason="tensorflow_model_server is not on the PATH. The replacement in Python and "
+    "the C++ loader of TensorFlow Serving are tested.",
+)
 
 
-@pytest.fixture(scope="module", params=[_stand_in, _model_server])
-def served(request, guide, tmp_path_factory):
-    """Addresses of a server for REST and for gRPC, and the guide's names."""
-    path = export.export_saved_model(
-        guide["model"], tmp_path_factory.mktemp("served") / "sae", images=True
-    )
-    with request.param(path) as (rest, rpc):
+@pytest.fixture(
+    scope="module",
+    params=[
+        stand_in.stand_in,
+        pytest.param(model_server.model_server, marks=NOT_INSTALLED),
+    ],
+    ids=["stand_in", "model_server"],
+)
+def served(request, guide, version):
+    """Yield the REST and gRPC addresses of a server, and the names of the guide."""
+    with request.param(version, "sae") as (rest, rpc):
         yield rest, rpc, guide
 
 
 def _expected(guide, x):
     model = guide["model"]
-    rebuilt = model.predict_on_batch(x)
-    return model.encode(x), rebuilt, np.square(x - rebuilt).sum(axis=(1, 2, 3))
+    reconstruction = model.predict_on_batch(x)
+    score = np.square(x - reconstruction).sum(axis=(1, 2, 3))
+    return model.encode(x), reconstruction, score
 
 
 @pytest.mark.parametrize("samples", [1, 5])
-def test_rest_in_rows(served, samples):
+def test_rest_client_in_row_format(served, samples):
     rest, _, guide = served
     x = guide["x_test"][:samples]
-    code, rebuilt, score = _expected(guide, x)
+    code, reconstruction, score = _expected(guide, x)
     for signature, expected in {
         "encode": code,
-        "reconstruct": rebuilt,
-        "serving_default": rebuilt,
+        "reconstruct": reconstruction,
+        "serving_default": reconstruction,
         "anomaly_score": score,
     }.items():
         for rows in (x.tolist(), [{"x": one} for one in x.tolist()]):
@@ -80,19 +86,19 @@ def test_rest_in_rows(served, samples):
 
 
 @pytest.mark.parametrize("samples", [1, 5])
-def test_rest_in_columns(served, samples):
+def test_rest_client_in_column_format(served, samples):
     rest, _, guide = served
     x = guide["x_test"][:samples]
-    code, rebuilt, _ = _expected(guide, x)
+    code, reconstruction, _ = _expected(guide, x)
     got = guide["ask"]("decode", {"code": code.tolist()}, rest, form="inputs")
-    np.testing.assert_allclose(got, rebuilt, rtol=TOLERANCE, atol=TOLERANCE)
+    np.testing.assert_allclose(got, reconstruction, rtol=TOLERANCE, atol=TOLERANCE)
     got = guide["ask"]("encode", x.tolist(), rest, form="inputs")
     np.testing.assert_allclose(got, code, rtol=TOLERANCE, atol=TOLERANCE)
     got = guide["ask"]("top_features", {"x": x.tolist()}, rest, form="inputs")
     assert set(got) == {"indices", "values"}
 
 
-def test_rest_with_png_files(served, tmp_path):
+def test_rest_client_sends_png_files(served, tmp_path):
     rest, _, guide = served
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), "uint8")
     rows = []
@@ -105,7 +111,7 @@ def test_rest_with_png_files(served, tmp_path):
 
 
 @pytest.mark.parametrize("samples", [1, 64, 0])
-def test_grpc(served, samples):
+def test_grpc_client(served, samples):
     _, rpc, guide = served
     x = guide["x_test"][:samples]
     got = guide["ask_grpc"]("anomaly_score", rpc, x=x)
@@ -121,8 +127,7 @@ def test_a_request_of_another_shape_is_refused(served):
         guide["ask"]("encode", [[[0.0] * 4] * 8], rest)
 
 
-def test_the_guide_shows_what_saved_model_cli_says(guide):
-    """In its own words, which depend on the signatures alone."""
+def test_guide_shows_the_output_of_saved_model_cli(guide):
     [shown] = re.findall(r"saved_model_cli show --all --dir \S+\n(.*?)```", GUIDE, re.S)
     code = "from tensorflow.python.tools import saved_model_cli as c; c.main()"
     done = subprocess.run(
@@ -135,7 +140,7 @@ def test_the_guide_shows_what_saved_model_cli_says(guide):
     assert shown.strip() in done.stdout, done.stdout
 
 
-def test_the_guide_names_the_signatures_that_are_there(guide):
+def test_guide_lists_the_signatures_of_the_artifact(guide):
     import tensorflow as tf
 
     artifact = tf.saved_model.load(str(guide["folder"] / guide["version"]))

@@ -1,10 +1,14 @@
-"""Models to serve, what they are asked, and what Keras answers."""
+"""One artifact per family of models, example requests, and the answers of Keras."""
 
+import functools
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
-from keras_sae import layers, models
+from keras_sae import export, layers, models
 from keras_sae.regularizers import L1, KLDivergence
 
 SHAPE, TOP = (8, 8, 1), 3
@@ -14,32 +18,39 @@ def _shallow(*args: Any, **kwargs: Any):
     return lambda: models.shallow(SHAPE, 6, *args, **kwargs)
 
 
+def _keras_penalties() -> models.Autoencoder:
+    """An autoencoder of Keras's own layers, with both of Keras's activity penalties."""
+    x = inputs = keras.Input(SHAPE)
+    x = keras.layers.Dense(6, "relu", activity_regularizer="l1")(
+        keras.layers.Flatten()(x)
+    )
+    encoder = keras.Model(inputs, keras.layers.ActivityRegularization(0.1)(x))
+    code = keras.Input((6,))
+    decoded = keras.layers.Reshape(SHAPE)(keras.layers.Dense(64)(code))
+    return models.Autoencoder(encoder, keras.Model(code, decoded))
+
+
 FAMILIES = {
     "l1": _shallow(L1(0.1), corruption=layers.MaskingNoise(0.5)),
     "kl_tied": _shallow(KLDivergence(0.1, momentum=0.9), tied=True),
     "top_k": _shallow(layers.TopK(2)),
     "batch_top_k": _shallow(layers.BatchTopK(2)),
     "jump_relu": _shallow(layers.JumpReLU(0.1)),
-    "gated": _shallow(layers.Gated(0.1)),
+    "gated": _shallow(layers.Gated(0.1), scaling=True),
     "matryoshka": _shallow(layers.Matryoshka(layers.BatchTopK(2), widths=(3, 6))),
-    "contractive": _shallow(activation="sigmoid", contractive=0.1),
     "deep": lambda: models.deep(SHAPE, (9, 5), "l1", tied=True),
-    "stacked": lambda: models.stacked(SHAPE, (9, 5), "kl"),
-    "convolutional": lambda: models.convolutional(SHAPE, (3, 4, 5), "l1"),
-    "convolutional_tied": lambda: models.convolutional(
-        SHAPE, (3, 4, 5), "l1", tied=True
-    ),
+    "convolutional": lambda: models.convolutional(SHAPE, (3, 4, 5), "l1", tied=True),
     "variational": lambda: models.variational(SHAPE, (9,), 4, centering=True),
     "classifier": lambda: models.classifier(models.shallow(SHAPE, 6, "l1"), 3),
+    "keras_penalties": _keras_penalties,
 }
-
-
-# Pictures come in the same way whatever the model: one of each kind of default.
-WITH_IMAGES = ("l1", "convolutional", "classifier")
+# Families whose artifact has signatures for images.
+WITH_IMAGES = ("convolutional", "variational", "classifier")
+METRICS = {"explained_variance": 0.5, "probe_accuracy": float("nan")}
 
 
 def make(family: str) -> Any:
-    """The model, with weights that are all different from their first values."""
+    """Return a model whose weights all differ from their initial values."""
     model, rng = FAMILIES[family](), np.random.default_rng(1)
     for weight in model.weights:
         if weight.dtype == "float32":
@@ -48,8 +59,45 @@ def make(family: str) -> Any:
     return model
 
 
+@functools.cache
+def exported(family: str) -> tuple[Any, Path]:
+    """Return a model and version 1 of its artifact, shared by all tests."""
+    model = make(family)
+    path = export.export_saved_model(
+        model,
+        Path(_folder().name) / family,
+        top_k=TOP,
+        images=family in WITH_IMAGES,
+        metrics=METRICS,
+    )
+    return model, path
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+
+
+@functools.cache
+def load(path: Path) -> Any:
+    """Return the artifact at `path`, as TensorFlow loads it."""
+    import tensorflow as tf
+
+    return tf.saved_model.load(str(path))
+
+
+def ask(path: Path, signature: str, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return the outputs of a signature of the artifact at `path`."""
+    import tensorflow as tf
+
+    kinds = {"image_bytes": "string"}  # an empty array of objects has no type
+    tensors = {key: tf.constant(value, kinds.get(key)) for key, value in inputs.items()}
+    outputs = load(path).signatures[signature](**tensors)
+    return {key: value.numpy() for key, value in outputs.items()}
+
+
 def question(signature: str, model: Any, samples: int, seed: int = 0) -> dict:
-    """Random inputs for a signature, with the name that the table gives them."""
+    """Return random inputs for a signature, by the name of its input."""
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (samples, *SHAPE), "uint8")
     kinds = {
@@ -65,14 +113,14 @@ def question(signature: str, model: Any, samples: int, seed: int = 0) -> dict:
 
 
 def png_files(images: np.ndarray) -> np.ndarray:
-    """The images as files, bytes in an array of objects."""
+    """Return PNG files, as bytes in an array of objects."""
     import tensorflow as tf
 
     return np.array([tf.io.encode_png(one).numpy() for one in images], object)
 
 
-def pixels(inputs: dict) -> Any:
-    """What a request for samples is to the model: values between 0 and 1."""
+def _pixels(inputs: dict) -> Any:
+    """Return the samples of a request, with values between 0 and 1."""
     import tensorflow as tf
 
     if "image_bytes" in inputs:
@@ -81,14 +129,18 @@ def pixels(inputs: dict) -> Any:
     return inputs["image"] / np.float32(255) if "image" in inputs else inputs["x"]
 
 
+def _encoder(model: Any) -> keras.Model:
+    return model.get_layer("encoder") if is_classifier(model) else model.encoder
+
+
+def is_classifier(model: Any) -> bool:
+    return not isinstance(model, models.Autoencoder)
+
+
 def _top(model: Any, x: np.ndarray) -> dict:
-    code = _code(model, x)
-    # Sorted another way than with a top-k: all of it, and from the end.
+    code = _encoder(model).predict_on_batch(x)
+    # A full sort: another algorithm than the top-k under test.
     return {"values": np.sort(code, axis=1)[:, ::-1][:, :TOP], "code": code}
-
-
-def _code(model: Any, x: np.ndarray) -> np.ndarray:
-    return model.encoder.predict_on_batch(x)
 
 
 def _reconstruct(model: Any, x: np.ndarray) -> dict:
@@ -106,13 +158,12 @@ def _classify(model: Any, x: np.ndarray) -> dict:
 
 
 def _encode(model: Any, x: np.ndarray) -> dict:
-    if hasattr(model, "posterior"):
+    if isinstance(model, models.VariationalAutoencoder):
         return dict(zip(("mean", "log_variance"), model.posterior(x), strict=True))
-    return {"code": _code(model, x)}
+    return {"code": _encoder(model).predict_on_batch(x)}
 
 
 _ANSWERS = {
-    "serving_default": lambda model, x: _default(model)(model, x),
     "reconstruct": _reconstruct,
     "encode": _encode,
     "top_features": _top,
@@ -121,12 +172,8 @@ _ANSWERS = {
 }
 
 
-def _default(model: Any):
-    return _classify if hasattr(model, "num_classes") else _reconstruct
-
-
 def answer(signature: str, model: Any, inputs: dict) -> dict:
-    """What Keras makes of the inputs of a signature."""
+    """Return what Keras answers to the inputs of a signature."""
     import tensorflow as tf
 
     if "code" in inputs:
@@ -136,11 +183,13 @@ def answer(signature: str, model: Any, inputs: dict) -> dict:
         codes = [tf.random.stateless_normal(width, [s, 0]) for s in inputs["seed"]]
         return {"sample": model.decode(np.stack(codes))}
     base = signature.removesuffix("_uint8").removesuffix("_png")
-    return _ANSWERS[base](model, pixels(inputs))
+    if base == "serving_default":
+        base = "classify" if is_classifier(model) else "reconstruct"
+    return _ANSWERS[base](model, _pixels(inputs))
 
 
 def assert_equal(got: dict, expected: dict, tolerance: float = 1e-5) -> None:
-    """Outputs are the expected ones, by name, shape, type and number."""
+    """Compare outputs by name, shape, type and value."""
     code = expected.get("code") if "values" in expected else None
     if code is not None:
         assert set(got) == {"indices", "values"}

@@ -1,11 +1,9 @@
 """Exports that are killed: `python killed.py FOLDER POINTS`.
 
-One process imports all that is needed, and makes a child for each export, so that
-each costs an export and no start. The first child is left alone, and its time
-measured; the others are killed one after another, at points spread evenly over that
-time. It is the time that the processor spends on the child: by the clock, a child that
-had to share the processor less than the first would be done before it is killed. Each
-has a folder of its own, `FOLDER/<number>`.
+One process imports the packages and forks a child per export, so that the imports
+happen once. The first child runs to its end and is timed. The others are killed at
+points spread evenly over that time. Times are processor times: on a busy machine, wall
+time would say nothing about the progress of a child. Child `n` exports to `FOLDER/n`.
 """
 
 import os
@@ -23,11 +21,11 @@ def _export(folder: str) -> None:
 
 
 def _seconds(folder: str, killed_after: float | None = None) -> float:
-    """Exports in a child, and returns the processor's seconds that it took."""
+    """Export in a child, and return the seconds of processor time that it took."""
     pid = os.fork()
     if pid == 0:
         if killed_after is not None:
-            signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends a process
+            signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process
             signal.setitimer(signal.ITIMER_PROF, killed_after)
         _export(folder)
         os._exit(0)

@@ -1,6 +1,6 @@
 """Requests and answers of TensorFlow Serving, as files for the C++ program.
 
-TensorFlow is imported where it is used: on another backend all of this is skipped.
+TensorFlow is imported on first use, because other backends skip these tests.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ Request = tuple[str, dict[str, Any]]
 
 
 def predict_request(signature: str, inputs: dict[str, Any], name: str = "sae"):
-    """A gRPC message that asks for a signature."""
+    """Return a gRPC request for a signature."""
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2
 
@@ -50,14 +50,14 @@ def read_requests(path: Path) -> list[Request]:
 
 
 def outputs_of(response: Any) -> dict[str, np.ndarray]:
-    """The arrays of a PredictResponse by their names."""
+    """Return the arrays of a PredictResponse by name."""
     import tensorflow as tf
 
     return {key: tf.make_ndarray(value) for key, value in response.outputs.items()}
 
 
 def read_answers(path: Path) -> list[dict[str, np.ndarray]]:
-    """The outputs of every request, none for one that was refused."""
+    """Return the outputs per request; a refused request has none."""
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2
 

@@ -1,4 +1,4 @@
-"""`tensorflow_model_server`, where it is on the PATH."""
+"""Run `tensorflow_model_server`, if it is on the PATH."""
 
 import shutil
 import socket
@@ -24,7 +24,7 @@ def _free_port() -> int:
 
 @contextmanager
 def model_server(path: Path, name: str) -> Iterator[tuple[str, str]]:
-    """Serves the folder of versions that `path` is in; yields REST's and gRPC's."""
+    """Serve the versions beside `path`; yield the REST and the gRPC address."""
     rest, rpc = _free_port(), _free_port()
     command = [NAME, f"--rest_api_port={rest}", f"--port={rpc}"]
     command += [f"--model_config_file={path.parent / 'models.config'}"]

@@ -1,8 +1,8 @@
-"""Stands in for TensorFlow Serving where it is not installed: same two protocols.
+"""A replacement for TensorFlow Serving, with the same REST and gRPC protocols.
 
-It answers `POST /v1/models/NAME:predict` as the REST document says, in rows and in
-columns, and the `Predict` of gRPC. The artifact is run by TensorFlow in Python. It
-shows that a client's requests are well formed, not that a server is quick.
+It answers `POST /v1/models/NAME:predict` in the row and the column format, and the
+`Predict` call of gRPC. TensorFlow runs the artifact in Python. A test against it shows
+that the requests of a client are well formed; it says nothing about speed.
 """
 
 import base64
@@ -20,7 +20,7 @@ from serving.messages import outputs_of
 
 
 class Artifact:
-    """A SavedModel that is asked by the name of a signature."""
+    """A SavedModel whose signatures are called by name."""
 
     def __init__(self, path: Path) -> None:
         import tensorflow as tf
@@ -42,19 +42,19 @@ class Artifact:
 
 
 def _bytes(value: Any) -> Any:
-    """`{"b64": ...}` becomes bytes, at any depth."""
+    """Replace `{"b64": ...}` by bytes, at any depth."""
     if isinstance(value, dict):
         return base64.b64decode(value["b64"])
     return [_bytes(one) for one in value] if isinstance(value, list) else value
 
 
 def _single(outputs: dict[str, Any]) -> Any:
-    """The name of an only output is left out."""
+    """Leave out the name of a single output."""
     return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
 
 def answer(artifact: Artifact, body: dict[str, Any]) -> dict[str, Any]:
-    """The JSON answer to a JSON request, in rows or in columns as it was asked."""
+    """Return the JSON answer to a JSON request, in the format of the request."""
     signature = body.get("signature_name", "serving_default")
     names = list(artifact.specs(signature))
     if "inputs" in body:
@@ -88,7 +88,7 @@ def _rest(artifact: Artifact, name: str) -> ThreadingHTTPServer:
             self.wfile.write(json.dumps(reply).encode())
 
         def log_message(self, *args: Any) -> None:
-            """Says nothing."""
+            """Suppress the log."""
 
     return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 
@@ -117,7 +117,7 @@ def _grpc(artifact: Artifact) -> tuple[Any, int]:
 
 @contextmanager
 def stand_in(path: Path, name: str) -> Iterator[tuple[str, str]]:
-    """Serves the version at `path`; yields the addresses for REST and for gRPC."""
+    """Serve the version at `path`; yield the REST and the gRPC address."""
     artifact = Artifact(path)
     web, (service, port) = _rest(artifact, name), _grpc(artifact)
     thread = threading.Thread(target=web.serve_forever)
