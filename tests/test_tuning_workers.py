@@ -1,4 +1,4 @@
-"""A chief and two workers over loopback: killed, resumed, and to the end."""
+"""Chief and workers: killed, restarted, resumed, and ended with their launcher."""
 
 import fcntl
 import json
@@ -21,91 +21,92 @@ SCRIPT = Path(tuning_script.__file__)
 
 
 @pytest.fixture(autouse=True)
-def _paths(monkeypatch):
-    root = SCRIPT.parents[1]
-    monkeypatch.setenv("PYTHONPATH", str(root))
+def _environment(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPT.parents[1]))
     monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in workers._THREADS:
+        monkeypatch.delenv(name, raising=False)
 
 
 def notes(folder):
     return {path: json.loads(path.read_text()) for path in folder.glob("process-*")}
 
 
-def wait_for_the_dead(folder):
-    """Returns once the processes that left notes have gone, and with them the notes."""
+def wait_until_dead(folder):
+    """Return when the processes that left notes have ended; remove their notes."""
     for path in notes(folder):
         with path.open() as note:
             fcntl.flock(note, fcntl.LOCK_EX)
         path.unlink()
 
 
-def test_a_search_is_killed_resumed_and_loses_a_worker_and_no_trial(tmp_path):
-    (tmp_path / "kill-launcher").touch()
+@pytest.mark.slow
+def test_a_search_survives_the_kill_of_its_launcher_and_of_a_worker(tmp_path):
     command = [sys.executable, str(SCRIPT), str(tmp_path)]
+    (tmp_path / "kill-launcher").touch()
     first = subprocess.run(command, timeout=240)
     assert first.returncode == -signal.SIGKILL
-    wait_for_the_dead(tmp_path)  # chief and workers do not outlive their launcher
+    wait_until_dead(tmp_path)  # chief and workers do not outlive their launcher
     before = tuning_script.completed(tmp_path)
     assert 2 <= len(before) < tuning_script.TRIALS
 
     (tmp_path / "kill-worker").touch()
-    tuner = tuning_script.search(tmp_path, command=command)
+    tuner = tuning_script.search(tmp_path, workers=2, command=command)
     assert not (tmp_path / "kill-worker").exists()
     table = tuning.trials(tuner)
     assert list(table["status"]) == ["COMPLETED"] * tuning_script.TRIALS
     after = tuning_script.completed(tmp_path)
-    for name, record in before.items():
-        assert after[name] == record
-    # The worker that was killed came back, and each kept to its share of the cores.
+    assert {name: after[name] for name in before} == before
+    # The killed worker was restarted, and the workers divided the cores.
     seen = list(notes(tmp_path).values())
-    lives = Counter(note["name"] for note in seen)
-    assert lives.keys() == {"chief", "worker-0", "worker-1"}
-    assert lives["chief"] == 1
-    assert lives["worker-0"] + lives["worker-1"] == 3
-    shares = workers.shares(sorted(os.sched_getaffinity(0)), 2)
-    expected = {f"worker-{n}": cores for n, cores in enumerate(shares)}
-    for note in seen:
-        assert note["cores"] == expected.get(note["name"], note["cores"])
-    # The settings that were tried are those of a search in one process.
-    alone = tuning_script.search(tmp_path / "alone", workers=1)
+    starts = Counter(note["KERASTUNER_TUNER_ID"] for note in seen)
+    assert starts["chief"] == 1
+    assert starts["worker-0"] + starts["worker-1"] == 3
+    threads = str(max(1, os.cpu_count() // 2))
+    assert {note["OMP_NUM_THREADS"] for note in seen} == {threads}
+    # One process tries the same hyperparameters.
+    alone = tuning_script.search(tmp_path / "alone")
     pd.testing.assert_frame_equal(table, tuning.trials(alone), rtol=1e-4)
     # A finished search starts no process.
-    again = tuning_script.search(tmp_path, command=["no such command"])
+    again = tuning_script.search(tmp_path, workers=2, command=["no such command"])
     assert tuning.trials(again).equals(table)
 
 
-@pytest.mark.parametrize(
-    ("cores", "count", "expected"),
-    [
-        ([0, 1], 2, [[0], [1]]),
-        ([3, 5, 6, 7], 2, [[3, 5], [6, 7]]),
-        ([0, 1, 2], 2, [[0], [1, 2]]),
-        ([4], 3, [[4], [4], [4]]),
-        ([0, 1], 1, [[0, 1]]),
-    ],
-)
-def test_cores_are_shared(cores, count, expected):
-    assert workers.shares(cores, count) == expected
-
-
-def test_a_worker_that_fails_ends_the_search(capfd):
+def test_a_failing_worker_ends_the_search(capfd):
     program = "import os, sys, time\n"
     program += "if os.environ['KERASTUNER_TUNER_ID'] == 'chief': time.sleep(60)\n"
     program += "sys.exit('out of luck')"
-    with pytest.raises(RuntimeError, match=r"worker-0 of the search failed"):
+    with pytest.raises(RuntimeError, match=r"'worker-0' of the search failed"):
         tuning.launch_workers([sys.executable, "-c", program], workers=1)
     assert "out of luck" in capfd.readouterr().err
 
 
-def test_a_worker_that_is_killed_too_often_ends_the_search(tmp_path):
+def test_a_killed_worker_is_restarted_a_limited_number_of_times(tmp_path):
     program = "import os, signal, time\n"
     program += "if os.environ['KERASTUNER_TUNER_ID'] == 'chief': time.sleep(60)\n"
-    program += f"open({str(tmp_path / 'lives')!r}, 'a').write('x')\n"
+    program += f"open({str(tmp_path / 'starts')!r}, 'a').write('x')\n"
     program += "os.kill(os.getpid(), signal.SIGKILL)"
-    with pytest.raises(RuntimeError, match=r"worker-0 .* was killed by signal 9"):
+    with pytest.raises(RuntimeError, match=r"'worker-0' .* was killed by signal 9"):
         tuning.launch_workers([sys.executable, "-c", program], workers=1, restarts=2)
-    assert (tmp_path / "lives").read_text() == "xxx"
+    assert (tmp_path / "starts").read_text() == "xxx"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl of Linux")
+def test_a_process_ends_with_its_launcher(tmp_path):
+    child = "import os, time\n"
+    child += "from keras_sae.tuning.workers import end_with_launcher\n"
+    child += "end_with_launcher(); print(os.getpid(), flush=True); time.sleep(60)"
+    program = "import os, subprocess, sys, time\n"
+    program += "os.environ['KERAS_SAE_LAUNCHER'] = str(os.getpid())\n"
+    program += f"subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as launcher:
+        assert int(launcher.stdout.readline()) > 0
+        launcher.kill()
+        # The pipe is closed when the child, which has inherited it, is gone as well.
+        assert launcher.stdout.read() == ""
 
 
 def test_workers_must_be_a_positive_integer():

@@ -1,6 +1,7 @@
-"""A search that tests run as a chief and workers: `python tuning_script.py FOLDER`.
+"""A search that tests run as chief and workers: `python tuning_script.py FOLDER`.
 
-The files `kill-launcher` and `kill-worker` in the folder order accidents, each once.
+A file `kill-launcher` or `kill-worker` in the folder makes the next trial kill that
+process, once.
 """
 
 import fcntl
@@ -15,11 +16,11 @@ import numpy as np
 
 from keras_sae import tuning
 
-TRIALS, EPOCHS = 5, 2
+TRIALS = 5
 
 
 class Accidents(keras.callbacks.Callback):
-    """Kills processes in the middle of a trial, as the folder's files order."""
+    """Kill a process in the middle of a trial, as the files in the folder say."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -27,37 +28,37 @@ class Accidents(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if len(completed(self.folder)) >= 2:
-            self.order("kill-launcher", os.getppid())
-        # Any worker: one that starts late may find that no trial is left for it.
+            self.kill("launcher", os.getppid())
+        # Any worker: one that starts late may find no trial left.
         if os.environ.get("KERASTUNER_TUNER_ID", "").startswith("worker"):
-            self.order("kill-worker", os.getpid())
+            self.kill("worker", os.getpid())
 
-    def order(self, name: str, victim: int) -> None:
+    def kill(self, name: str, process: int) -> None:
         try:
-            (self.folder / name).unlink()
+            (self.folder / f"kill-{name}").unlink()
         except FileNotFoundError:
             return
-        os.kill(victim, signal.SIGKILL)
+        os.kill(process, signal.SIGKILL)
 
 
 def completed(folder: Path) -> dict[str, dict]:
-    """The record of every completed trial, by its id."""
-    paths = folder.glob("search-*/trial_*/trial.json")
-    records = [json.loads(path.read_text()) for path in paths]
-    return {r["trial_id"]: r for r in records if r["status"] == "COMPLETED"}
+    """Return the state of every completed trial by its id."""
+    state = folder / "search" / "state.json"
+    trials = json.loads(state.read_text())["trials"] if state.exists() else []
+    return {t["trial_id"]: t for t in trials if t["status"] == "COMPLETED"}
 
 
-def alive(folder: Path):
-    """Leaves a note of this process, locked for as long as it lives."""
+def write_note(folder: Path):
+    """Write a note of this process, which stays locked while the process lives."""
     note = (folder / f"process-{os.getpid()}").open("w")
-    cores = sorted(os.sched_getaffinity(0))
-    json.dump({"name": os.environ.get("KERASTUNER_TUNER_ID"), "cores": cores}, note)
+    names = ("KERASTUNER_TUNER_ID", "OMP_NUM_THREADS")
+    json.dump({name: os.environ.get(name) for name in names}, note)
     note.flush()
     fcntl.flock(note, fcntl.LOCK_EX)
     return note
 
 
-def search(folder: Path, workers: int = 2, **kwargs):
+def search(folder: Path, **kwargs):
     x = np.random.default_rng(0).random((24, 6), dtype="float32")
     space = tuning.SparsityHyperModel("shallow", (6,), sparsity="l1", units=(4, 8))
     return tuning.search(
@@ -65,10 +66,9 @@ def search(folder: Path, workers: int = 2, **kwargs):
         x,
         x,
         TRIALS,
-        EPOCHS,
+        epochs=1,
         max_l0=8,
-        directory=folder,
-        workers=workers,
+        directory=folder / "search",
         progress=False,
         callbacks=[Accidents(folder)],
         **kwargs,
@@ -77,5 +77,5 @@ def search(folder: Path, workers: int = 2, **kwargs):
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
-    held = alive(place)
-    search(place)
+    held = write_note(place)
+    search(place, workers=2)

@@ -49,14 +49,14 @@ def tune(
 ) -> None:
     """Search for the best sparsity settings under a limit on L0."""
     from keras_sae import tuning
-    from keras_sae.tuning.workers import is_chief, is_member
+    from keras_sae.tuning.workers import role
 
     (x, y), test = datasets.load_data(dataset)
     hypermodel = tuning.SparsityHyperModel(
         split_names(model), x.shape[1:], sparsity=split_names(sparsity)
     )
     # Other processes of the search may be writing when a worker gets here.
-    folder = app.open_run(output, context, clean=not is_member())
+    folder = app.open_run(output, context, clean=role() is None)
     train, validation = split_validation(x, y, seed)
     try:
         finished = tuning.search(
@@ -76,8 +76,6 @@ def tune(
     except (tuning.ConstraintError, tuning.FailedTrialsError) as error:
         save_trials(tuning.trials(error.tuner), folder)
         raise ValueError(str(error)) from error
-    if is_member() and not is_chief():
-        raise SystemExit(0)  # a worker on another machine: the chief does the rest
     direction = finished.oracle.objective.direction
     table = save_trials(tuning.trials(finished), folder, direction == "min")
     best = tuning.best_model(finished, train[0], folder / "best.keras", verbose=0)

@@ -1,36 +1,41 @@
-"""What a search is for, by name or as an object of keras-tuner."""
+"""What a search optimizes, by name or as a keras-tuner objective."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import keras
 import keras_tuner
 
-from keras_sae import evaluation
-from keras_sae.tuning.ranges import positive_number
-from keras_sae.utils import validation as checks
+from keras_sae.utils import validation
 
-# What a code logs: units that are not zero or, where none ever is, their sum.
-ACTIVITY = ("val_l0", "val_expected_l0")
-# Larger is better for figures that end so; smaller for all others.
-_LARGER = ("accuracy", "explained_variance", "hoyer", "copying_gap")
+DEFAULT = "reconstruction_under_l0"
+PROBE = "probe_accuracy"
+# Metric and direction of the objectives that are plain metrics with a name.
+NAMED = {
+    PROBE: (PROBE, "max"),
+    "reconstruction": ("val_reconstruction_loss", "min"),
+}
+# Endings of the names of metrics that are better when larger.
+_LARGER_IS_BETTER = ("accuracy", "explained_variance", "hoyer", "copying_gap")
 
 
 class ReconstructionUnderL0(keras_tuner.Objective):
-    """Reconstruction under a limit on the number of active units a sample.
+    """The best reconstruction under a limit on the number of active units per sample.
 
-    `score = 1 - EV` if `l0 <= max_l0` and `EV >= 0`; `2 - 1 / (1 - EV)` where `EV` is
-    below that; `1 + l0 / max_l0` if `l0 > max_l0`
+    `score = 1 - EV` if `l0 <= max_l0` and `EV >= 0`; `2 - 1 / (1 - EV)` if
+    `l0 <= max_l0` and `EV < 0`; `1 + l0 / max_l0` if `l0 > max_l0`
 
-    with the explained variance `EV` and `l0` of the validation data; `l0` is
-    `expected_l0`, the sum of the activations, where a code is bounded and so never
-    zero. Smaller is better: whatever keeps the limit scores below 2 and is told
-    apart by its reconstruction, also where that is worse than the data's mean;
-    whatever does not scores above 2.
+    `EV` is the explained variance and `l0` the mean number of active units per sample
+    of the validation data. Codes of bounded activations are never exactly zero; their
+    `l0` is `expected_l0`, the sum of the activations. Smaller scores are better.
+    Models within the limit score below 2 and are ordered by their reconstruction.
+    All other models score above 2.
+
+    The total loss is no useful objective: it contains the penalty, so the smallest
+    penalty would have the smallest loss.
 
     Args:
-        max_l0: The limit, in units a sample.
+        max_l0: The limit, in units per sample.
 
     Raises:
         ValueError: `max_l0` is not a finite number above 0.
@@ -46,128 +51,70 @@ class ReconstructionUnderL0(keras_tuner.Objective):
     """
 
     def __init__(self, max_l0: float) -> None:
-        super().__init__("reconstruction_under_l0", "min")
-        self.max_l0 = positive_number("max_l0", max_l0)
+        super().__init__(DEFAULT, "min")
+        self.max_l0 = validation.positive_number("max_l0", max_l0)
 
     def __str__(self) -> str:
-        """Says the limit too: another limit is another search."""
+        """Include the limit: a search with another limit is another search."""
         return f"{self.name}(max_l0={self.max_l0:g})"
 
     def has_value(self, logs: Mapping[str, float]) -> bool:
-        """Whether the logs hold explained variance and activity."""
-        return "val_explained_variance" in logs and activity(logs) is not None
+        """Whether the logs hold the explained variance and an L0."""
+        return "val_explained_variance" in logs and logged_l0(logs) is not None
 
     def get_value(self, logs: Mapping[str, float]) -> float:
-        """Returns the score of an epoch's logs."""
-        l0, lost = activity(logs), 1 - logs["val_explained_variance"]
+        """Return the score for the logs of one epoch."""
+        l0, unexplained = logged_l0(logs), 1 - logs["val_explained_variance"]
         if l0 is None or math.isnan(l0):
             return math.nan
         if l0 > self.max_l0:
             return 1 + l0 / self.max_l0
-        # Beyond 1 as steep as before it, and never as far as a model over the limit.
-        return lost if lost <= 1 else 2 - 1 / lost
+        # Both branches have the same value and slope at 1. The second stays below 2.
+        return unexplained if unexplained <= 1 else 2 - 1 / unexplained
 
 
-def activity(logs: Mapping[str, float]) -> float | None:
-    """Returns `val_l0` or else `val_expected_l0`, None where neither is logged."""
-    return next((logs[name] for name in ACTIVITY if name in logs), None)
-
-
-class Probe(keras.callbacks.Callback):
-    """Adds the accuracy of a linear classifier on the code to a fit's history.
-
-    Args:
-        train: `(x, labels)` that it learns from.
-        held_out: `(x, labels)` that it is measured on.
-    """
-
-    name = "probe_accuracy"
-
-    def __init__(self, train: tuple, held_out: tuple) -> None:
-        super().__init__()
-        self.train, self.held_out = train, held_out
-
-    def __deepcopy__(self, memo: dict) -> "Probe":
-        """keras-tuner copies callbacks for each trial; the data need no copies."""
-        return Probe(self.train, self.held_out)
-
-    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
-        """Trains the classifier; a code that is zero throughout scores 0."""
-        del logs
-        (x, y), (x_val, y_val) = self.train, self.held_out
-        codes = self.model.encode(x)
-        accuracy = 0.0
-        if codes.any():
-            accuracy = evaluation.probe(codes, y, self.model.encode(x_val), y_val)
-        self.model.history.history[self.name] = [accuracy]
-
-
-def _under_limit(size: int, max_l0: float | None) -> keras_tuner.Objective:
-    return ReconstructionUnderL0(math.sqrt(size) if max_l0 is None else max_l0)
-
-
-def _plain(name: str, direction: str) -> Callable[..., keras_tuner.Objective]:
-    return lambda *_: keras_tuner.Objective(name, direction)
-
-
-OBJECTIVES: dict[str, Callable[..., keras_tuner.Objective]] = {
-    "reconstruction_under_l0": _under_limit,
-    "probe_accuracy": _plain(Probe.name, "max"),
-    "reconstruction": _plain("val_reconstruction_loss", "min"),
-}
-DEFAULT = "reconstruction_under_l0"
+def logged_l0(logs: Mapping[str, float]) -> float | None:
+    """Return `val_l0`, or else `val_expected_l0`, or None if neither is logged."""
+    return logs.get("val_l0", logs.get("val_expected_l0"))
 
 
 def get(
-    identifier: Any, size: int, max_l0: float | None, logged: set[str]
+    identifier: str | keras_tuner.Objective,
+    model: keras.Model,
+    size: int,
+    max_l0: float | None = None,
 ) -> keras_tuner.Objective:
-    """Returns the objective that `identifier` stands for.
+    """Return the objective for a name or an object.
 
-    Args:
-        identifier: A name in `OBJECTIVES`, the name of a logged figure, or a
-            `keras_tuner.Objective`.
-        size: Number of values in a sample, for the default limit.
-        max_l0: The limit, or None.
-        logged: Figures that a model of the search logs.
-
-    Returns:
-        A `keras_tuner.Objective`.
+    `model` is one of the search; its metrics are the known names besides those of this
+    module. The default of `max_l0` is the square root of `size`, the number of values
+    per sample.
 
     Raises:
-        ValueError: It is unknown and not logged, or a list; a limit is given
-            where there is none.
+        ValueError: The name is unknown, `identifier` is a list, or there is a limit
+            for an objective that has none.
     """
-    limited = isinstance(identifier, str) and identifier in (DEFAULT,)
-    if max_l0 is not None and not limited:
+    name = identifier if isinstance(identifier, str) else None
+    if name == DEFAULT:
+        return ReconstructionUnderL0(math.sqrt(size) if max_l0 is None else max_l0)
+    if max_l0 is not None:
         raise ValueError(
-            f"`max_l0` belongs to the objective {DEFAULT!r}. Received: "
-            f"max_l0={max_l0!r} with objective={str(identifier)!r}. Leave one out."
+            f"`max_l0` needs the objective {DEFAULT!r}. Received: max_l0={max_l0!r} "
+            f"with objective={str(identifier)!r}. Leave one of them out."
         )
     if isinstance(identifier, keras_tuner.Objective):
-        return _single(identifier)
-    if not isinstance(identifier, str):
+        return identifier
+    if name is None:
         raise ValueError(
             "`objective` must be one name or one `keras_tuner.Objective`. Received: "
-            f"objective={identifier!r}. Of a list keras-tuner would search the plain "
-            "sum; search one, and see both in keras_sae.tuning.pareto_front."
+            f"objective={identifier!r}. keras-tuner would optimize the sum of a list. "
+            "Choose one objective, and compare two metrics by "
+            "`keras_sae.tuning.pareto_front`."
         )
-    if identifier in OBJECTIVES:
-        return OBJECTIVES[identifier](size, max_l0)
-    checks.known_name("objective", identifier, {*OBJECTIVES, *logged})
-    direction = "max" if identifier.endswith(_LARGER) else "min"
-    return keras_tuner.Objective(identifier, direction)
-
-
-def _single(objective: keras_tuner.Objective) -> keras_tuner.Objective:
-    if hasattr(objective, "objectives"):
-        raise ValueError(
-            "`objective` is a list, of which keras-tuner searches the plain sum. "
-            f"Received: {objective}. Give one of them."
-        )
-    return objective
-
-
-def logged_by(model: Any) -> set[str]:
-    """Returns the names of the figures that a fit of `model` logs."""
-    names = {"loss", "l0", "expected_l0", *(metric.name for metric in model.metrics)}
-    return names | {f"val_{name}" for name in names}
+    if name in NAMED:
+        return keras_tuner.Objective(*NAMED[name])
+    logged = {"loss", "l0", "expected_l0", *(metric.name for metric in model.metrics)}
+    logged |= {f"val_{metric}" for metric in logged}
+    validation.known_name("objective", name, {DEFAULT, *NAMED, *logged})
+    larger_is_better = name.endswith(_LARGER_IS_BETTER)
+    return keras_tuner.Objective(name, "max" if larger_is_better else "min")

@@ -1,42 +1,127 @@
-"""A finished search as tables, and its best model."""
+"""The outcome of a search: tables, the best model, and errors."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import keras_tuner
 
-from keras_sae.tuning.objectives import ACTIVITY, Probe, activity
-from keras_sae.utils import io as files
+from keras_sae import evaluation
+from keras_sae.models import Autoencoder
+from keras_sae.tuning.objectives import PROBE, ReconstructionUnderL0, logged_l0
+from keras_sae.tuning.tuner import SearchTuner, Trial, ended_trials
+from keras_sae.types import ArrayLike, Data, PathLike
+from keras_sae.utils.io import atomic_write, output_folder
 
-# Columns that come from the logs, beside `l0`.
-_FIGURES = {
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Columns of the table of trials and the metrics in them, besides `l0`.
+_COLUMNS = {
     "reconstruction": "val_reconstruction_loss",
     "explained_variance": "val_explained_variance",
-    "probe_accuracy": Probe.name,
+    "probe_accuracy": PROBE,
 }
-# What Hyperband notes for itself among the settings.
-_OWN = "tuner/"
+# Prefix of what Hyperband stores among the hyperparameters.
+_HYPERBAND = "tuner/"
 
 
-def logs_of(trial: Any) -> dict[str, float]:
-    """Returns the figures that a trial reported, by name."""
-    return {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
+class FailedTrialsError(RuntimeError):
+    """Too many trials of a search failed. The first error is the cause.
+
+    Attributes:
+        tuner: The tuner, for `keras_sae.tuning.trials`.
+
+    Example:
+
+    >>> from keras_sae import tuning
+    >>> issubclass(tuning.FailedTrialsError, RuntimeError)
+    True
+    """
+
+    tuner: keras_tuner.Tuner | None = None
 
 
-def trials(tuner: Any) -> Any:
-    """Tabulates the trials of a search, in the order in which they began.
+class ConstraintError(ValueError):
+    """No trial of a search meets the limit on active units.
+
+    Attributes:
+        tuner: The finished tuner, for `keras_sae.tuning.trials`.
+
+    Example:
+
+    >>> from keras_sae import tuning
+    >>> issubclass(tuning.ConstraintError, ValueError)
+    True
+    """
+
+    tuner: keras_tuner.Tuner | None = None
+
+
+def check_outcome(tuner: keras_tuner.Tuner, max_failures: int) -> None:
+    """Raise if a search failed, or if no trial meets the limit of its objective.
 
     Args:
-        tuner: What `keras_sae.tuning.search` returned.
+        tuner: A tuner after its search.
+        max_failures: Number of failed trials that are no error.
+
+    Raises:
+        FailedTrialsError: More trials failed, or none was completed.
+        ConstraintError: The objective has a limit that no trial meets.
+    """
+    oracle = tuner.oracle
+    failed = ended_trials(oracle, "FAILED")
+    completed = ended_trials(oracle, "COMPLETED")
+    error: FailedTrialsError | ConstraintError
+    if len(failed) > max_failures or not completed:
+        done = f"{len(completed)} completed" if completed else "none completed"
+        message = (
+            "The search ended without a trial: the search space holds no values that "
+            "were not tried. Widen a range."
+        )
+        if failed:
+            first = failed[0]
+            message = (
+                f"{len(failed)} trials failed and {done} of {oracle.max_trials}. The "
+                f"first failure was trial {first.trial_id} with "
+                f"{first.hyperparameters.values}: {first.message}\nRepeat the call to "
+                "try failed trials again and to resume the search. Pass max_failures="
+                f"{len(failed)} to continue without them."
+            )
+        error = FailedTrialsError(message)
+        error.tuner = tuner
+        raise error from (tuner.first_error if isinstance(tuner, SearchTuner) else None)
+    objective = oracle.objective
+    if not isinstance(objective, ReconstructionUnderL0):
+        return
+    l0s = [logged_l0(_metrics(trial)) or 0.0 for trial in completed]
+    l0, nearest = min(zip(l0s, completed, strict=True), key=lambda pair: pair[0])
+    if l0 > objective.max_l0:
+        error = ConstraintError(
+            f"No trial meets the limit of {objective.max_l0:g} active units per sample "
+            f"({len(completed)} completed). The nearest is trial {nearest.trial_id} "
+            f"with l0={l0:.4g}: {nearest.hyperparameters.values}. Raise `max_l0`, or "
+            "raise the upper end of the range of the penalty's factor."
+        )
+        error.tuner = tuner
+        raise error
+
+
+def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
+    """Tabulate the trials of a search, in the order in which they began.
+
+    Args:
+        tuner: The output of `keras_sae.tuning.search`, or another
+            `keras_tuner.Tuner`.
 
     Returns:
-        A `pandas.DataFrame`, a row a trial: `trial`, the settings (missing where
-        they do not apply), `reconstruction` (squared error a value),
-        `explained_variance`, `l0` and `expected`: whether `l0` is the sum of the
-        activations of a bounded code; `probe_accuracy` where labels were given;
-        `score` of the objective, and `status`. All figures are of the validation
-        data after the last epoch.
+        A `pandas.DataFrame` with one row per trial. Its columns are `trial`, the
+        hyperparameters (missing where they do not apply), `reconstruction` (mean
+        squared error per value), `explained_variance`, `l0`, `expected` (whether
+        `l0` is the sum of the activations of a bounded code), `probe_accuracy` if
+        there are labels, `score` (value of the objective), and `status`. Metrics are
+        those of the validation data after the last epoch.
 
     Example:
 
@@ -53,47 +138,24 @@ def trials(tuner: Any) -> Any:
     """
     import pandas as pd
 
-    table = pd.DataFrame([_row(trial) for trial in _recorded(tuner)])
-    # As the space has them: not every trial has all, nor a chief them in order.
-    space = getattr(tuner.oracle, "hyperparameters", None)
-    order = dict.fromkeys(hp.name for hp in space.space) if space else {}
-    first = ["trial", *(name for name in order if name in table.columns)]
+    recorded = tuner.oracle.trials
+    table = pd.DataFrame([_row(recorded[name]) for name in sorted(recorded, key=int)])
+    # Trials need not have all hyperparameters, so their order is that of the space.
+    space = dict.fromkeys(hp.name for hp in tuner.oracle.get_space().space)
+    first = ["trial", *(name for name in space if name in table.columns)]
     return table[[*first, *table.columns.difference(first, sort=False)]]
 
 
-def _recorded(tuner: Any) -> list[Any]:
-    known = getattr(tuner.oracle, "trials", None)
-    if known is None:  # a worker: the chief has them, and their files
-        paths = Path(tuner.project_dir).glob("trial_*/trial.json")
-        loaded = [keras_tuner.engine.trial.Trial.load(str(path)) for path in paths]
-        known = {trial.trial_id: trial for trial in loaded}
-    return [known[name] for name in sorted(known, key=int)]
-
-
-def _row(trial: Any) -> dict[str, Any]:
-    logs, values = logs_of(trial), trial.hyperparameters.values
-    settings = {k: v for k, v in values.items() if not k.startswith(_OWN)}
-    return {
-        "trial": trial.trial_id,
-        **settings,
-        **{name: logs[key] for name, key in _FIGURES.items() if key in logs},
-        "l0": activity(logs),
-        "expected": ACTIVITY[0] not in logs,
-        "score": trial.score,
-        "status": trial.status,
-    }
-
-
-def pareto_front(tuner: Any) -> Any:
-    """Selects the trials that no other beats on both reconstruction and sparsity.
+def pareto_front(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
+    """Select the trials that no other trial beats in both reconstruction and L0.
 
     A trial is beaten by one that is at least as good in both and better in one.
 
     Args:
-        tuner: What `keras_sae.tuning.search` returned.
+        tuner: The output of `keras_sae.tuning.search`.
 
     Returns:
-        Rows of `trials`, completed ones, the sparsest first.
+        Rows of `trials`: completed trials, the sparsest first.
 
     Example:
 
@@ -107,39 +169,33 @@ def pareto_front(tuner: Any) -> Any:
     True
     """
     table = trials(tuner)
-    table = table[table["status"] == "COMPLETED"]
-    rows = table.dropna(subset=["l0", "reconstruction"])
-    rows = rows.sort_values(["l0", "reconstruction"])
-    error = rows["reconstruction"].astype("float64")
-    least = rows.groupby("l0")["reconstruction"].transform("min")
-    # Better than all that are sparser, and the best among equally sparse ones.
-    sparser = error.groupby(rows["l0"]).min().cummin().shift(fill_value=float("inf"))
-    beaten = (error > least) | (error >= rows["l0"].map(sparser))
-    return rows[~beaten].reset_index(drop=True)
+    completed = table[table["status"] == "COMPLETED"]
+    return evaluation.pareto_front(completed).reset_index(drop=True)
 
 
 def best_model(
-    tuner: Any,
-    x: Any,
-    path: str | Path,
-    *,
+    tuner: keras_tuner.Tuner,
+    x: ArrayLike,
+    path: PathLike,
     epochs: int | None = None,
-    validation_data: Any = None,
-    callbacks: Any = None,
-    verbose: Any = "auto",
-) -> Any:
-    """Builds the best model of a search anew, trains it, and saves it.
+    *,
+    validation_data: Data | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    verbose: int | str = "auto",
+) -> Autoencoder:
+    """Train a new model with the best hyperparameters of a search, and save it.
 
-    With the data, the epochs and the seed of the search that is the trial's model; of
-    `tuner="hyperband"` nearly so, where the trial went on from an earlier round: here
-    it is trained in one go, in another order of samples.
+    With the data, epochs and random seed of the search, the result is the model of the
+    best trial. A trial of `tuner="hyperband"` that resumed an earlier one is trained
+    in one go instead, so it differs slightly.
 
     Args:
-        tuner: What `keras_sae.tuning.search` returned.
-        x: Array of shape `(samples, *input_shape)`; now that the settings are
-            chosen, the validation data may be among them.
-        path: Where the `.keras` file goes; it is there whole or not at all.
-        epochs: Passes through the data, those of the best trial if None.
+        tuner: The output of `keras_sae.tuning.search`.
+        x: Array of shape `(samples, *input_shape)`. It may include the validation
+            data, because the hyperparameters are chosen now.
+        path: Path of the `.keras` file. It is written atomically.
+        epochs: Number of passes through the data. None means as many as the best
+            trial had.
         validation_data: As in `keras.Model.fit`.
         callbacks: As in `keras.Model.fit`.
         verbose: As in `keras.Model.fit`.
@@ -148,7 +204,8 @@ def best_model(
         The trained model; `model.history.history` holds its logs.
 
     Raises:
-        ValueError: `path` does not end in `.keras`, or no trial was completed.
+        ValueError: `path` does not end in `.keras`, no trial was completed, or
+            `epochs` is missing for a tuner that `search` did not make.
 
     Example:
 
@@ -167,19 +224,41 @@ def best_model(
             f"`path` must end in .keras. Received: path={str(path)!r}. For example "
             f"{path.stem or 'best'}.keras."
         )
-    files.output_folder(path.parent)
-    found = tuner.oracle.get_best_trials(1)
-    if not found:
+    output_folder(path.parent, "path", "Choose another path.")
+    best = tuner.oracle.get_best_trials(1)
+    if not best:
         raise ValueError("The search has completed no trial. Run it with more trials.")
-    hp = found[0].hyperparameters
-    if epochs is None:
-        epochs = hp.values.get(f"{_OWN}epochs", tuner.epochs)
-    if tuner.seed is not None:
-        keras.utils.set_random_seed(tuner.seed)
+    hp = best[0].hyperparameters
+    if isinstance(tuner, SearchTuner):
+        if epochs is None:
+            epochs = hp.values.get(f"{_HYPERBAND}epochs", tuner.epochs)
+        if tuner.seed is not None:
+            keras.utils.set_random_seed(tuner.seed)
+    elif epochs is None:
+        raise ValueError(
+            "`epochs` must be given for a tuner of your own. Received: epochs=None."
+        )
     model = tuner.hypermodel.build(hp)
-    given = {"validation_data": validation_data, "callbacks": callbacks}
-    given = {name: value for name, value in given.items() if value is not None}
-    tuner.hypermodel.fit(hp, model, x, epochs=epochs, verbose=verbose, **given)
-    with files.atomic_write(path) as unfinished:
+    fit: dict[str, Any] = {"validation_data": validation_data, "callbacks": callbacks}
+    fit = {name: value for name, value in fit.items() if value is not None}
+    tuner.hypermodel.fit(hp, model, x, epochs=epochs, verbose=verbose, **fit)
+    with atomic_write(path) as unfinished:
         model.save(unfinished)
     return model
+
+
+def _metrics(trial: Trial) -> dict[str, float]:
+    return {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    metrics, values = _metrics(trial), trial.hyperparameters.values
+    return {
+        "trial": trial.trial_id,
+        **{k: v for k, v in values.items() if not k.startswith(_HYPERBAND)},
+        **{name: metrics[key] for name, key in _COLUMNS.items() if key in metrics},
+        "l0": logged_l0(metrics),
+        "expected": "val_l0" not in metrics,
+        "score": trial.score,
+        "status": trial.status,
+    }
