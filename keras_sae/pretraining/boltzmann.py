@@ -1,113 +1,121 @@
-"""Pretraining by restricted Boltzmann machines, unrolled into the autoencoder."""
+"""Pretraining with restricted Boltzmann machines (RBMs)."""
 
-import numbers
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_sae.layers import ActivityPenalty, TiedDense, get_sparsity
-from keras_sae.models import Autoencoder, validation
-from keras_sae.models._fingerprint import nameless
-from keras_sae.pretraining import _levels, _sources
-from keras_sae.pretraining._levels import Stage
-from keras_sae.pretraining._momentum import RisingMomentum
-from keras_sae.pretraining._parts import Parts, parts_of
-from keras_sae.pretraining._rbm import RBM
-from keras_sae.utils import validation as checks
+from keras_sae.layers import (
+    ActivityPenalty,
+    Centering,
+    SparseDense,
+    TiedDense,
+    get_sparsity,
+)
+from keras_sae.models import Autoencoder
+from keras_sae.models.levels import Level
+from keras_sae.models.validation import is_identity
+from keras_sae.pretraining.data import Summary, summarize
+from keras_sae.pretraining.layerwise import (
+    Callbacks,
+    LevelTrainer,
+    per_level,
+    trainable_levels,
+)
+from keras_sae.pretraining.rbm import RBM, UNITS, ScheduledMomentum
+from keras_sae.regularizers import KLDivergence
+from keras_sae.types import Data, InitializerLike, PathLike, SparsityLike
+from keras_sae.utils import validation
+from keras_sae.utils.fingerprint import without_names
 
-# Published with the method: a Gaussian layer diverges at the rate of a binary one.
-RATE, GAUSSIAN_RATE = 0.1, 0.001
+LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule | None
 
 
 def boltzmann(
     model: Autoencoder,
-    x: Any,
-    epochs: Any,
+    x: Data,
+    epochs: int | Sequence[int],
     batch_size: int = 256,
     cd_steps: int = 1,
     *,
-    learning_rate: Any = None,
+    learning_rate: LearningRate | Sequence[LearningRate] = None,
     initial_momentum: float = 0.5,
     momentum: float = 0.9,
     momentum_epochs: int = 5,
     weight_decay: float = 2e-4,
-    sparsity: Any = None,
-    kernel_initializer: Any = None,
-    validation_data: Any = None,
-    callbacks: Any = None,
-    directory: str | Path | None = None,
-    verbose: Any = "auto",
+    sparsity: SparsityLike = None,
+    kernel_initializer: InitializerLike | None = None,
+    validation_data: Data | None = None,
+    callbacks: Callbacks = None,
+    directory: PathLike | None = None,
+    verbose: str | int = "auto",
 ) -> list[keras.callbacks.History]:
-    """Trains each level as a restricted Boltzmann machine, in place.
+    """Pretrain each level as a restricted Boltzmann machine, in place.
+
+    Deep autoencoders were first trained this way, and it still helps stacks of sigmoid
+    layers. Each level learns by contrastive divergence with momentum:
 
     `dW = rate (<v h>_0 - <v h>_k - weight_decay W)`,
     `da = rate (<v>_0 - <v>_k)`, `db = rate (<h>_0 - <h>_k)`
 
-    with momentum, by contrastive divergence of `cd_steps` steps: hidden units are
-    sampled, the visible ones they give are probabilities. The hidden means of a
-    level are the data of the next. Then the stack is unrolled: `W` and `b` into
-    the encoder, the transpose of `W` and `a` into the decoder, which is the
-    symmetrical deep belief network; `fit` fine-tunes it.
+    Its hidden means are the data of the next level. The stack is then unrolled: `W` and
+    `b` into the encoder, the transpose of `W` and `a` into the decoder. `fit`
+    fine-tunes the autoencoder.
 
-    A sigmoid level becomes binary units, a linear one Gaussian units of variance
-    1. The output activation says what the data is: `"sigmoid"` for data in
-    [0, 1], taken as probabilities, `"linear"` for data of about zero mean and unit
-    variance. No other activation is that of a Boltzmann machine, and Gaussian
-    units on Gaussian units have no density that can be trained.
+    Sigmoid layers become binary units, and linear layers become Gaussian units of
+    variance 1. The output activation must fit the data: `"sigmoid"` for values in
+    [0, 1], taken as probabilities, or `"linear"` for values of zero mean and unit
+    variance. Two linear layers in a row are an error.
 
-    A machine starts from random weights of its own; those of the model are
-    replaced. Corruption layers and the sparsity of a level's layer act in
-    `greedy` and in `fit`, not here: `sparsity` is what a machine is given. A
-    `Centering` layer gets the data's mean and the bias that makes up for it.
-    Where the data is kept, how a call is resumed and how many steps a call of the
-    backend takes is as in `greedy`.
+    Each RBM starts from random weights, which replace the model's. Corruption and
+    sparsity of the model act in `greedy` and `fit` only. A `Centering` layer gets the
+    mean of the data, and the bias behind it is adjusted.
 
     Args:
-        model: A `keras_sae.models.Autoencoder` with levels, all sigmoid but for
-            the output and the code, which may be linear.
-        x: As in `greedy`; targets of a stream are left out.
-        epochs: Passes through the data, a positive integer or one a level.
-        batch_size: Samples a step; a stream keeps its own at the first level.
-        cd_steps: Steps of Gibbs sampling, 1 as a rule.
-        learning_rate: None for 0.1, and 0.001 where units are Gaussian; or a
-            number or schedule, or a list of one a level.
+        model: A `keras_sae.models.Autoencoder` with levels. All activations are
+            sigmoid, except that the output and the code may be linear.
+        x: As in `greedy`. Targets in a stream are ignored.
+        epochs: Positive integer, or one per level.
+        batch_size: Samples per step. The first level uses the batches of a stream.
+        cd_steps: Gibbs steps `k`, usually 1.
+        learning_rate: A float or a schedule, or a list with one per level. None means
+            0.1, and 0.001 for levels with Gaussian units.
         initial_momentum: Momentum of the first `momentum_epochs`.
-        momentum: Momentum from then on.
-        momentum_epochs: Epochs of a level at the initial momentum.
+        momentum: Momentum afterwards.
+        momentum_epochs: Epochs per level with the initial momentum.
         weight_decay: Weight cost of `W`.
-        sparsity: ActivityPenalty of the hidden means of binary levels, in nats: None, a
-            regularizer, such as `keras_sae.regularizers.KLDivergence(0.05, 0.1)`
-            for a target, or its name as in the models, `"kl"` or `"l1"`.
-        kernel_initializer: Of `W`; None is a normal distribution of deviation 0.1.
-        validation_data: Held-out `x` or a stream: `val_free_energy` beside
+        sparsity: Penalty on the hidden means of binary levels, in nats: a regularizer
+            such as `keras_sae.regularizers.KLDivergence(0.05, 0.1)`, its name
+            (`"kl"` or `"l1"`), or None.
+        kernel_initializer: Initializer of `W`; the default is a normal distribution of
+            standard deviation 0.1.
+        validation_data: Array or stream. A growing gap between `val_free_energy` and
             `free_energy` shows overfitting.
         callbacks: As in `greedy`.
         directory: As in `greedy`.
         verbose: As in `greedy`.
 
     Returns:
-        One `keras.callbacks.History` a level, outermost first, with `loss` (the
-        contrastive divergence and the penalties), `free_energy`, a mean over
-        samples in nats, and `reconstruction_error`, the squared error of the
-        first step summed over inputs, a mean over samples.
+        One `keras.callbacks.History` per level, outermost first. `loss` is the
+        contrastive divergence plus penalties. `free_energy` is in nats, and
+        `reconstruction_error` is the squared error of the first step summed over
+        inputs; both are means over samples.
 
     Raises:
-        ValueError: As in `greedy`; and the model has an activation, layer or
-            constraint that a Boltzmann machine cannot have, or data for binary
-            units leaves [0, 1].
+        ValueError: As in `greedy`; or the model has a layer, activation or constraint
+            that an RBM cannot have, or the data of binary units leave [0, 1].
 
     Reference:
-        Hinton & Salakhutdinov, "Reducing the dimensionality of data with neural
-        networks", Science 2006; Hinton, "A practical guide to training
-        restricted Boltzmann machines", 2010.
+        Hinton & Salakhutdinov, [Reducing the dimensionality of data with neural
+        networks](https://doi.org/10.1126/science.1127647), Science 2006; Hinton,
+        [A practical guide to training restricted Boltzmann machines](
+        https://www.cs.toronto.edu/~hinton/absps/guideTR.pdf), 2010.
 
     Example:
 
-    >>> import numpy as np
-    >>> from keras_sae import models, pretraining
+    >>>     >>> from keras_sae import models, pretraining
     >>> model = models.deep(
     ...     (6,), (5, 3), activation="sigmoid", code_activation="linear",
     ...     output_activation="sigmoid",
@@ -117,138 +125,162 @@ def boltzmann(
     >>> sorted(histories[0].history)
     ['free_energy', 'loss', 'reconstruction_error']
     """
-    levels = _levels.levels_of(model)
-    parts = [parts_of(levels, index) for index in range(len(levels))]
-    rates = _levels.each("learning_rate", learning_rate, len(levels))
-    rates = [
-        checks.positive_number("learning_rate", rate)
-        if isinstance(rate, numbers.Real)
-        else rate
-        for rate in rates
+    levels = trainable_levels(model)
+    layers = [rbm_layers(levels, index) for index in range(len(levels))]
+    penalty = _regularizer(sparsity)
+    rbms = [
+        RBM(
+            level.code.units,
+            level.visible,
+            level.hidden,
+            cd_steps,
+            weight_decay,
+            penalty if level.hidden == "sigmoid" else None,
+            kernel_initializer,
+            name=f"level_{index}",
+            dtype="float32",
+        )
+        for index, level in enumerate(layers)
     ]
-    checks.positive_integer("momentum_epochs", momentum_epochs)
-    machine = {
-        "cd_steps": checks.positive_integer("cd_steps", cd_steps),
-        "weight_decay": checks.finite_factor("weight_decay", weight_decay),
-        "kernel_initializer": kernel_initializer,
-    }
-    descent = {
-        "initial_momentum": _momentum("initial_momentum", initial_momentum),
-        "momentum": _momentum("momentum", momentum),
-    }
-    penalty = _penalty(sparsity)
+    rates = per_level("learning_rate", learning_rate, len(levels))
+    for index, level in enumerate(layers):
+        if rates[index] is None:  # Gaussian units diverge at the rate of binary units
+            gaussian = "linear" in (level.visible, level.hidden)
+            rates[index] = 0.001 if gaussian else 0.1
+    validation.positive_integer("momentum_epochs", momentum_epochs)
+    optimizers = [ScheduledMomentum(r, initial_momentum, momentum) for r in rates]
+    if isinstance(validation_data, tuple):  # an RBM has no target
+        validation_data = validation_data[0]
+    trainer = LevelTrainer(
+        model, x, validation_data, epochs, batch_size, callbacks, verbose
+    )
     settings = {
         "method": "boltzmann",
-        "learning_rate": [_rate_config(rate) for rate in rates],
+        "optimizer": [keras.optimizers.serialize(one) for one in optimizers],
         "momentum_epochs": momentum_epochs,
-        "sparsity": nameless(keras.regularizers.serialize(penalty)),
-        **descent,
-        **machine,
-        "kernel_initializer": nameless(
-            keras.initializers.serialize(keras.initializers.get(kernel_initializer))
-        ),
+        "cd_steps": cd_steps,
+        "weight_decay": weight_decay,
+        "sparsity": keras.regularizers.serialize(penalty),
+        "kernel_initializer": keras.initializers.serialize(rbms[0].kernel_initializer),
     }
-    plan = _levels.plan(
-        model, epochs, batch_size, callbacks, directory, verbose, settings
-    )
+    trainer.resume_from(directory, without_names(settings))
+    for index, (level, rbm) in enumerate(zip(layers, rbms, strict=True)):
+        summary = summarize(trainer.x, batch_size)
+        optimizers[index].steps = momentum_epochs * summary.steps
+        rbm.compile(optimizers[index], loss=None)
+        rbm.build(trainer.chains[index][0].input_shape)
+        # Otherwise TensorFlow would trace the first step twice.
+        rbm.optimizer.build(rbm.trainable_variables)
+        trainer.fit(rbm)
+        level.assign(rbm, summary)
+        trainer.encode_data()
+    return trainer.histories
 
-    def make(level: int, data: Any, held_out: Any, shape: tuple[int, ...]) -> Stage:
-        part = parts[level]
-        summary = _sources.summarize(data, batch_size)
-        _check_values(summary, part, level, "x")
-        if level == 0 and held_out is not None:  # above it units of this model answer
-            held = _sources.summarize(held_out, batch_size)
-            _check_values(held, part, level, "validation_data")
-        rbm = RBM(
-            part.code.units,
-            part.visible,
-            part.hidden,
-            sparsity=penalty if part.hidden == "sigmoid" else None,
-            name=f"level_{level}",
-            dtype="float32",
-            **machine,
+
+@dataclass(frozen=True)
+class RBMLayers:
+    """The layers of a level that receive the weights of its RBM."""
+
+    code: SparseDense  # `W` and the hidden bias
+    output: keras.layers.Dense | TiedDense  # transpose of `W` and the visible bias
+    center: Centering | None  # mean of the data
+    visible: str  # a key of `UNITS`
+    hidden: str
+
+    def assign(self, rbm: RBM, data: Summary) -> None:
+        """Copy the weights of a trained RBM into the layers."""
+        kernel = ops.convert_to_numpy(rbm.kernel)
+        bias = ops.convert_to_numpy(rbm.hidden_bias)
+        if self.center is not None:
+            # The RBM was trained on x, the layer gets x minus its mean.
+            self.center.mean.assign(data.mean)
+            self.center.count.assign(data.samples)
+            bias = bias + data.mean.astype("float32") @ kernel
+        self.code.kernel.assign(kernel.T if self.code.transposed_kernel else kernel)
+        self.code.bias.assign(bias)
+        if not isinstance(self.output, TiedDense):
+            self.output.kernel.assign(kernel.T)
+        self.output.bias.assign(ops.convert_to_numpy(rbm.visible_bias))
+
+
+def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
+    """Return the layers of a level, or raise if an RBM cannot have them."""
+    encode = [layer for layer in levels[index].encode if not is_identity(layer)]
+    decode = [layer for layer in levels[index].decode if not is_identity(layer)]
+    center = next((x for x in encode if isinstance(x, Centering)), None)
+    dense = [x for x in encode if x is not center]
+    for found in (dense, decode):
+        if len(found) != 1 or not _is_dense(found[0]):
+            raise ValueError(
+                "An RBM is one dense layer with a bias, and its transpose. Received: "
+                f"level {index} with {[type(x).__name__ for x in found]}. Build the "
+                "model without batch normalization and scaling, with biases and with "
+                "a penalty as its sparsity, or use `keras_sae.pretraining.greedy`."
+            )
+    [code], [output] = dense, decode
+    for layer in (code, output):
+        if not layer.trainable:
+            raise ValueError(
+                f"An RBM replaces the weights of its level. Received: level {index} "
+                f"with {layer.name!r} frozen. Set `trainable = True` on the layer, or "
+                "use `keras_sae.pretraining.greedy`, which keeps frozen weights."
+            )
+        if getattr(layer, "kernel_constraint", None) is not None:
+            raise ValueError(
+                "The weights of an RBM have no constraint, and `fit` would change them "
+                f"at once. Received: level {index} with a constraint on {layer.name!r}."
+                " Build the model with unit_norm=False."
+            )
+    hidden, visible = _kind_of_units(code), _kind_of_units(output)
+    if index and visible != _kind_of_units(levels[index - 1].encode[-1]):
+        raise ValueError(
+            f"The output of level {index} must have the activation of the code of "
+            f"level {index - 1}: they are the same units. Received: {visible!r}."
         )
-        rbm.build((None, *shape))
-        rate = rates[level]
-        if rate is None:
-            rate = GAUSSIAN_RATE if part.gaussian else RATE
-        steps = momentum_epochs * summary.steps
-        rbm.compile(RisingMomentum(rate, steps=steps, **descent), loss=None)
-        encoder, _ = _levels.chains(levels[level], shape)
-        return Stage(rbm, encoder, lambda: unroll(rbm, part, summary))
+    if hidden == visible == "linear":
+        raise ValueError(
+            "An RBM of Gaussian units on both sides cannot be trained. Received: level "
+            f"{index} with a linear code and a linear output. Make one 'sigmoid'."
+        )
+    return RBMLayers(code, output, center, visible, hidden)
 
-    if isinstance(validation_data, tuple):  # as in `fit`; a machine has no target
-        validation_data = validation_data[0]
-    x, validation_data = (
-        validation.without_target(x),
-        validation.without_target(validation_data),
+
+def _is_dense(layer: keras.layers.Layer) -> bool:
+    """Whether a layer is dense with a bias, and selects no units."""
+    if isinstance(layer, SparseDense):
+        selects = not isinstance(layer.sparsity, (ActivityPenalty, type(None)))
+        return layer.bias is not None and not selects
+    dense = isinstance(layer, (keras.layers.Dense, TiedDense))
+    return dense and layer.bias is not None
+
+
+def _kind_of_units(layer: keras.layers.Layer) -> str:
+    for name in UNITS:
+        if layer.activation is keras.activations.get(name):
+            return name
+    raise ValueError(
+        "An RBM has binary units, activation 'sigmoid', or Gaussian units, 'linear'. "
+        f"Received: {keras.activations.serialize(layer.activation)!r} for layer "
+        f"{layer.name!r}. Build the model with activation='sigmoid' (code and output "
+        "may be 'linear'), or use `keras_sae.pretraining.greedy`."
     )
-    return _levels.train(plan, x, validation_data, make)
 
 
-def unroll(rbm: RBM, part: Parts, summary: _sources.Summary) -> None:
-    """Writes a machine into the encoder's and the decoder's layer of its level."""
-    kernel = ops.convert_to_numpy(rbm.kernel)
-    bias = ops.convert_to_numpy(rbm.hidden_bias)
-    if part.center is not None:
-        # The machine saw x; the layer sees x less its mean.
-        part.center.mean.assign(summary.mean)
-        part.center.count.assign(summary.samples)
-        bias = bias + summary.mean.astype("float32") @ kernel
-    part.code.kernel.assign(kernel.T if part.code.transposed_kernel else kernel)
-    part.code.bias.assign(bias)
-    if not isinstance(part.output, TiedDense):
-        part.output.kernel.assign(kernel.T)
-    part.output.bias.assign(ops.convert_to_numpy(rbm.visible_bias))
-
-
-def _penalty(sparsity: Any) -> Any:
-    """The regularizer that `sparsity` stands for; a machine can have no other."""
+def _regularizer(sparsity: SparsityLike) -> keras.regularizers.Regularizer | None:
+    """Return the regularizer that `sparsity` stands for."""
     layer = get_sparsity(sparsity)
-    found = layer.regularizer if isinstance(layer, ActivityPenalty) else layer
-    if found is not None and not isinstance(found, keras.regularizers.Regularizer):
-        raise ValueError(
-            "`sparsity` of a Boltzmann machine must be a penalty of its hidden means: "
-            f"a regularizer, its name, or None. Received: sparsity={sparsity!r}. A "
-            "layer that chooses units belongs to the model, and acts in `fit`."
-        )
-    momentum = getattr(found, "momentum", None)
-    if momentum is not None:
-        raise ValueError(
-            "`sparsity` of a Boltzmann machine is of the means of a batch. Received: "
-            f"momentum={momentum}, which needs a running mean. Use momentum=None."
-        )
-    return found
-
-
-def _rate_config(rate: Any) -> Any:
-    """A learning rate as JSON: None, a number, or a schedule's config."""
-    if rate is None:
+    if layer is None:
         return None
-    return nameless(RisingMomentum(rate).get_config()["learning_rate"])
-
-
-def _momentum(name: str, value: Any) -> float:
-    if not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
+    if not isinstance(layer, ActivityPenalty):
         raise ValueError(
-            f"`{name}` must be at least 0 and below 1. Received: {name}={value!r}."
+            "`sparsity` must be a penalty on the hidden means: a regularizer, its "
+            f"name, or None. Received: sparsity={sparsity!r}. A sparsity that selects "
+            "units belongs to the model and acts in `fit`."
         )
-    return float(value)
-
-
-def _check_values(
-    summary: _sources.Summary, part: Parts, level: int, name: str
-) -> None:
-    """Raises for values that the visible units of a level cannot take."""
-    if not np.isfinite([summary.low, summary.high]).all():
+    penalty = layer.regularizer
+    if isinstance(penalty, KLDivergence) and penalty.momentum is not None:
         raise ValueError(
-            f"The data of level {level} must be finite. Received: values with NaN or "
-            f"infinity. Look for them in `{name}`, or lower the learning rate below."
+            "`sparsity` must penalize the means of a batch. Received: momentum="
+            f"{penalty.momentum}, which needs a running mean. Use momentum=None."
         )
-    if part.visible == "sigmoid" and (summary.low < 0 or summary.high > 1):
-        raise ValueError(
-            "Binary units take data in [0, 1] as probabilities. Received: values from "
-            f"{summary.low:g} to {summary.high:g} at level {level}. Rescale `{name}`, "
-            "or build the model with output_activation='linear' for Gaussian units, "
-            "and give it data of zero mean and unit variance."
-        )
+    return penalty

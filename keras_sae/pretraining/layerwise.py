@@ -1,0 +1,271 @@
+"""The loop that `greedy` and `boltzmann` share: one level after the other."""
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+
+from keras_sae.models import Autoencoder, building_blocks, data_adapter
+from keras_sae.models.levels import Level
+from keras_sae.pretraining import data
+from keras_sae.types import Config, Data, PathLike
+from keras_sae.utils import validation
+from keras_sae.utils.fingerprint import fingerprint
+from keras_sae.utils.io import RunDirectory, atomic_write
+
+Callbacks: TypeAlias = keras.callbacks.Callback | Sequence | None
+
+
+class LevelTrainer:
+    """Train the levels of an autoencoder in turn, each on the codes of the one below.
+
+    The caller makes a Keras model per level, passes it to `fit`, and then calls
+    `encode_data`. The arguments are those of `keras_sae.pretraining.greedy`.
+
+    Attributes:
+        levels: The layers of each level, outermost first.
+        chains: Encoder and decoder of each level, made of these layers.
+        x: Data of the next level.
+        validation_data: Validation data of the next level, or None.
+        histories: Histories of the levels trained so far.
+    """
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        x: Data,
+        validation_data: Data | None,
+        epochs: int | Sequence[int],
+        batch_size: int,
+        callbacks: Callbacks,
+        verbose: str | int,
+    ) -> None:
+        self.levels = trainable_levels(model)
+        count = len(self.levels)
+        self.epochs = [
+            validation.positive_integer("epochs", number)
+            for number in per_level("epochs", epochs, count)
+        ]
+        self.batch_size = validation.positive_integer("batch_size", batch_size)
+        self.callbacks = _callbacks_per_level(callbacks, count)
+        self.verbose = verbose
+        self.steps_per_execution = model.steps_per_execution
+        self.directory: Path | None = None
+        self.histories: list[keras.callbacks.History] = []
+        self.chains: list[tuple[keras.Model, keras.Model]] = []
+        shape = model.sample_shape
+        for level in self.levels:
+            encoder = building_blocks.chain(shape, level.encode, "encoder")
+            code_shape = tuple(encoder.output_shape[1:])
+            decoder = building_blocks.chain(code_shape, level.decode, "decoder")
+            self.chains.append((encoder, decoder))
+            shape = code_shape
+        self.x = data.open_data(model, x, self.batch_size)
+        self.validation_data: Any = None
+        if isinstance(validation_data, tuple):
+            first = data.open_data(
+                model, validation_data[0], self.batch_size, "validation_data"
+            )
+            model.check_data(first, validation_data[1])
+            self.validation_data = (first, *validation_data[1:])
+        elif validation_data is not None:
+            self.validation_data = data.open_data(
+                model, validation_data, self.batch_size, "validation_data"
+            )
+
+    def resume_from(self, directory: PathLike | None, settings: Config) -> None:
+        """Keep finished levels in `directory`, and load those of an earlier call.
+
+        Args:
+            directory: A new directory or one of an earlier call, or None.
+            settings: What determines the result besides model, data and epochs.
+
+        Raises:
+            ValueError: The directory belongs to a run with other settings.
+        """
+        if directory is None:
+            return
+        layers = [
+            keras.saving.serialize_keras_object(layer)
+            for level in self.levels
+            for layer in (*level.encode, *level.decode)
+        ]
+        settings = {
+            **settings,
+            "model": fingerprint(layers),
+            "data": _identify(self.x),
+            "validation_data": _identify(self.validation_data),
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+        }
+        self.directory = RunDirectory(directory, settings).path
+
+    def fit(self, level_model: keras.Model) -> None:
+        """Train the next level, or load it if an earlier call has finished it.
+
+        Args:
+            level_model: Built and compiled model that holds the level's weights.
+
+        Raises:
+            ValueError: The level diverged, or its file cannot be read.
+        """
+        index = len(self.histories)
+        if self.directory is None:
+            self.histories.append(self._train(index, level_model))
+            return
+        finished = self.directory / f"level-{index}.npz"
+        initial = self.directory / f"level-{index}-initial.npz"
+        if finished.exists():
+            history = keras.callbacks.History()
+            history.set_model(level_model)
+            history.epoch, history.history = _load(finished, level_model)
+        else:
+            # An interrupted level starts again from the same weights.
+            if initial.exists():
+                _load(initial, level_model)
+            else:
+                _save(initial, level_model, keras.callbacks.History())
+            history = self._train(index, level_model)
+            _save(finished, level_model, history)
+        initial.unlink(missing_ok=True)
+        self.histories.append(history)
+
+    def _train(self, index: int, level_model: keras.Model) -> keras.callbacks.History:
+        if self.verbose not in (0, False):
+            encoder = self.chains[index][0]
+            shapes = encoder.input_shape[1:], encoder.output_shape[1:]
+            inputs, units = (int(np.prod(shape)) for shape in shapes)
+            print(f"Level {index + 1} of {len(self.levels)}: {inputs} -> {units}")
+        callbacks = self.callbacks[index]
+        steps = self.steps_per_execution
+        if steps == 1 and not callbacks:
+            steps = data_adapter.steps_per_execution(level_model)
+        level_model.steps_per_execution = steps
+        x = self.x
+        if isinstance(x, np.ndarray) and keras.config.backend() == "tensorflow":
+            x = data_adapter.array_dataset([x], self.batch_size)
+        history = level_model.fit(
+            x,
+            batch_size=self.batch_size if isinstance(x, np.ndarray) else None,
+            epochs=self.epochs[index],
+            # Keras warns if it is asked to shuffle any other stream.
+            shuffle=isinstance(x, (np.ndarray, keras.utils.PyDataset)),
+            validation_data=self.validation_data,
+            validation_batch_size=self.batch_size,
+            callbacks=callbacks,
+            verbose=self.verbose,
+        )
+        loss = history.history["loss"][-1]
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"Level {index} diverged. Received: loss={loss} after training. Lower "
+                "the learning rate, or check the data for values that are not finite."
+            )
+        return history
+
+    def encode_data(self) -> None:
+        """Replace the data by the codes of the level that was trained last."""
+        trained = len(self.histories)
+        if trained == len(self.levels):
+            return
+        encoder = self.chains[trained - 1][0]
+        self.x = data.encode(encoder, self.x, self.batch_size, self.directory)
+        held = self.validation_data
+        if held is not None:
+            held = held[0] if isinstance(held, tuple) else held
+            held = data.encode(encoder, held, self.batch_size, self.directory)
+        self.validation_data = held
+
+
+def trainable_levels(model: Autoencoder) -> list[Level]:
+    """Return the levels of a model, outermost first.
+
+    Raises:
+        ValueError: The model is no autoencoder with levels, or all of it is frozen.
+    """
+    try:
+        levels = model.levels
+    except (AttributeError, ValueError) as error:
+        raise ValueError(
+            "`model` must be an autoencoder of dense layers that can be pretrained "
+            f"layer by layer. Received: model={model!r}. Use "
+            "`keras_sae.models.shallow`, `deep` or `stacked`."
+        ) from error
+    layers = [x for level in levels for x in (*level.encode, *level.decode)]
+    if not any(layer.trainable_weights for layer in layers):
+        raise ValueError(
+            "`model` must have trainable weights. Received: a model with trainable="
+            f"{model.trainable}. Set `trainable = True` on the model or its layers."
+        )
+    return levels
+
+
+def per_level(argument: str, value: Any, count: int) -> list[Any]:
+    """Return one value per level: a list as it is, anything else repeated."""
+    if not isinstance(value, (list, tuple)):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(
+            f"`{argument}` must be one value for all levels, or one per level. "
+            f"Received: {len(value)} values for {count} levels: {argument}={value!r}."
+        )
+    return list(value)
+
+
+def _callbacks_per_level(
+    callbacks: Callbacks, count: int
+) -> list[list[keras.callbacks.Callback]]:
+    single = isinstance(callbacks, keras.callbacks.Callback)
+    callbacks = [callbacks] if single else list(callbacks or [])
+    if callbacks and isinstance(callbacks[0], (list, tuple)):
+        return [list(entry) for entry in per_level("callbacks", callbacks, count)]
+    if not all(isinstance(entry, keras.callbacks.Callback) for entry in callbacks):
+        raise ValueError(
+            "`callbacks` must be a list of Keras callbacks, or one such list per "
+            f"level. Received: callbacks={callbacks!r}."
+        )
+    return [callbacks] * count
+
+
+def _identify(x: Any) -> Any:
+    """Return a description of data for the settings; streams cannot be compared."""
+    if isinstance(x, tuple):
+        return [_identify(part) for part in x]
+    x = x.array if isinstance(x, data.DiskBatches) else x
+    if x is None:
+        return None
+    return fingerprint(x) if isinstance(x, np.ndarray) else "stream"
+
+
+def _save(path: Path, model: keras.Model, history: keras.callbacks.History) -> None:
+    """Write the weights and the history of a level to one file."""
+    logs = {name: [float(v) for v in vs] for name, vs in history.history.items()}
+    weights: Mapping[str, Any] = {
+        # NumPy's format has no bfloat16.
+        f"weight-{i}": keras.ops.convert_to_numpy(
+            keras.ops.cast(weight, "float32") if weight.dtype == "bfloat16" else weight
+        )
+        for i, weight in enumerate(model.weights)
+    }
+    with atomic_write(path) as temporary:
+        np.savez(temporary, history=json.dumps([history.epoch, logs]), **weights)
+
+
+def _load(path: Path, model: keras.Model) -> tuple[list[int], dict[str, list[float]]]:
+    """Set the weights of a level from its file, and return its epochs and logs."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            weights = [saved[f"weight-{i}"] for i in range(len(model.weights))]
+            epoch, logs = json.loads(str(saved["history"]))
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"`directory` holds a file that cannot be read. Received: {str(path)!r} "
+            f"({error}). Delete it and the files of later levels to train them again."
+        ) from error
+    for weight, value in zip(model.weights, weights, strict=True):
+        weight.assign(value)
+    return epoch, logs

@@ -1,0 +1,281 @@
+"""Restricted Boltzmann machines, trained by contrastive divergence."""
+
+import math
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_sae.types import Config, InitializerLike, RegularizerLike, Shape, Tensor
+from keras_sae.utils import validation
+from keras_sae.utils.serialization import register
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of one kind, `p(s | z) = exp(s z - log_partition(z) - base(s))`.
+
+    Attributes:
+        mean: Mean of the units, given their input `z`.
+        sample: Sample of the units, given their input and a random seed.
+        log_partition: Function whose derivative is `mean`.
+        base: Energy of a value that no parameter changes.
+    """
+
+    mean: Callable[[Tensor], Tensor]
+    sample: Callable[[Tensor, keras.random.SeedGenerator], Tensor]
+    log_partition: Callable[[Tensor], Tensor]
+    base: Callable[[Tensor], Tensor]
+
+
+def _sample_bernoulli(z: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
+    uniform = keras.random.uniform(ops.shape(z), dtype=z.dtype, seed=seed)
+    return ops.cast(uniform < ops.sigmoid(z), z.dtype)
+
+
+def _sample_normal(z: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
+    return z + keras.random.normal(ops.shape(z), dtype=z.dtype, seed=seed)
+
+
+# Kinds of units, by the name of the activation that computes their means.
+UNITS = {
+    "sigmoid": Units(ops.sigmoid, _sample_bernoulli, ops.softplus, ops.zeros_like),
+    "linear": Units(
+        lambda z: z,
+        _sample_normal,
+        lambda z: 0.5 * ops.square(z),
+        lambda s: 0.5 * ops.square(s),
+    ),
+}
+
+
+@register
+class RBM(keras.Model):
+    """Restricted Boltzmann machine, trained by contrastive divergence (CD-k).
+
+    `E(v, h) = -v W h - a v - b h + base(v) + base(h)`, `p(v, h) ~ exp(-E)`
+
+    The free energy is `F(v) = base(v) - a v - sum_j log_partition(b_j + (v W)_j)`.
+    Its derivatives are `-v_i <h_j>` by `W_ij`, `-v` by `a` and `-<h>` by `b`. CD-k
+    follows `<v h>_0 - <v h>_k`, which is therefore the negative gradient of
+
+    `loss = mean(F(v_0) - F(v_k)) + weight_decay / 2 * sum(W^2) + sparsity`
+
+    where the end `v_k` of the Gibbs chain is held fixed. Any Keras optimizer can
+    minimize it. Hidden units are sampled, visible units are means.
+
+    Args:
+        units: Number of hidden units.
+        visible: `"sigmoid"` for binary visible units, `"linear"` for Gaussian ones of
+            variance 1.
+        hidden: Kind of the hidden units, likewise.
+        cd_steps: Number `k` of Gibbs steps.
+        weight_decay: Weight cost of `W`, in the units of the update.
+        sparsity: A `keras.regularizers.Regularizer` of the hidden means, or None.
+        kernel_initializer: Initializer of `W`; the default is a normal distribution of
+            standard deviation 0.1. Biases start at zero.
+        **kwargs: Arguments of `keras.Model`.
+
+    Input shape:
+        `(batch, ...)`. Samples are flattened to `inputs` values.
+
+    Attributes:
+        kernel: `W`, of shape `(inputs, units)`.
+        visible_bias: `a`, of shape `(inputs,)`.
+        hidden_bias: `b`, of shape `(units,)`.
+
+    Reference:
+        Hinton, [Training products of experts by minimizing contrastive divergence](
+        https://doi.org/10.1162/089976602760128018), Neural Computation 2002.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        visible: str = "sigmoid",
+        hidden: str = "sigmoid",
+        cd_steps: int = 1,
+        weight_decay: float = 2e-4,
+        sparsity: RegularizerLike = None,
+        kernel_initializer: InitializerLike | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.units = validation.positive_integer("units", units)
+        self.visible = validation.known_name("kind of units", visible, UNITS)
+        self.hidden = validation.known_name("kind of units", hidden, UNITS)
+        self.cd_steps = validation.positive_integer("cd_steps", cd_steps)
+        self.weight_decay = validation.finite_factor("weight_decay", weight_decay)
+        self.sparsity = keras.regularizers.get(sparsity)
+        self.kernel_initializer = keras.initializers.get(
+            kernel_initializer or keras.initializers.RandomNormal(stddev=0.1)
+        )
+        self.seed = keras.random.SeedGenerator()
+        self.sample_means = [
+            keras.metrics.Mean(name=name)
+            for name in ("free_energy", "reconstruction_error")
+        ]
+
+    def build(self, input_shape: Shape) -> None:
+        """Create the kernel and both biases."""
+        self.inputs = math.prod(size or 0 for size in input_shape[1:])
+        self.kernel = self.add_weight(
+            shape=(self.inputs, self.units),
+            initializer=self.kernel_initializer,
+            # The derivative of weight_decay / 2 * W^2 is weight_decay * W.
+            regularizer=keras.regularizers.L2(self.weight_decay / 2),
+            name="kernel",
+        )
+        self.visible_bias = self.add_weight(
+            shape=(self.inputs,), initializer="zeros", name="visible_bias"
+        )
+        self.hidden_bias = self.add_weight(
+            shape=(self.units,), initializer="zeros", name="hidden_bias"
+        )
+        self.built = True
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> dict[str, Tensor]:
+        """Add the loss; return free energy and reconstruction error per sample."""
+        del training  # validation data are reconstructed by the same chain
+        v0 = ops.reshape(ops.cast(inputs, self.compute_dtype), (-1, self.inputs))
+        z0 = self.hidden_inputs(v0)
+        v1, vk = self.gibbs_chain(ops.stop_gradient(z0))
+        energy = self.free_energy(v0, z0)
+        self.add_loss(ops.mean(energy) - ops.mean(self.free_energy(vk)))
+        if self.sparsity is not None:
+            means = UNITS[self.hidden].mean(z0)
+            batch = ops.cast(ops.shape(v0)[0], self.compute_dtype)
+            self.add_loss(self.sparsity(means) / batch)
+        error = ops.sum(ops.square(v0 - v1), axis=-1)
+        return {"free_energy": energy, "reconstruction_error": error}
+
+    def hidden_inputs(self, v: Tensor) -> Tensor:
+        """Return the inputs of the hidden units, `b + v W`."""
+        return ops.matmul(v, self.kernel) + self.hidden_bias
+
+    def free_energy(self, v: Tensor, z: Tensor | None = None) -> Tensor:
+        """Return `F(v)` per sample; pass `z = hidden_inputs(v)` if it is known."""
+        z = self.hidden_inputs(v) if z is None else z
+        visible, hidden = UNITS[self.visible], UNITS[self.hidden]
+        return (
+            ops.sum(visible.base(v), axis=-1)
+            - ops.matmul(v, self.visible_bias)
+            - ops.sum(hidden.log_partition(z), axis=-1)
+        )
+
+    def gibbs_chain(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the means of `v_1` and `v_k`, without a gradient."""
+        visible, hidden = UNITS[self.visible], UNITS[self.hidden]
+        weights = ops.transpose(ops.stop_gradient(ops.convert_to_tensor(self.kernel)))
+        first = None
+        for step in range(self.cd_steps):
+            h = hidden.sample(z, self.seed)
+            mean = visible.mean(ops.matmul(h, weights) + self.visible_bias)
+            first = mean if first is None else first
+            if step + 1 < self.cd_steps:
+                z = self.hidden_inputs(mean)
+        return ops.stop_gradient(first), ops.stop_gradient(mean)
+
+    def compute_loss(
+        self,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
+        training: bool = True,
+    ) -> Tensor:
+        """Return the losses added in `call`, and update the metrics."""
+        if y_pred is not None:
+            for mean in self.sample_means:
+                mean.update_state(y_pred[mean.name])
+        return super().compute_loss(x, y, y_pred, sample_weight, training=training)
+
+    def get_config(self) -> Config:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "visible": self.visible,
+            "hidden": self.hidden,
+            "cd_steps": self.cd_steps,
+            "weight_decay": self.weight_decay,
+            "sparsity": keras.regularizers.serialize(self.sparsity),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+
+@register
+class ScheduledMomentum(keras.optimizers.Optimizer):
+    """Gradient descent with a larger momentum after `steps` steps.
+
+    `m <- mu m - learning_rate g`, `w <- w + m`, where `mu` is `initial_momentum` in
+    the first `steps` steps and `momentum` afterwards.
+
+    RBMs start with large gradients, which a high momentum would amplify.
+
+    Args:
+        learning_rate: A float or a `keras.optimizers.schedules.LearningRateSchedule`.
+        initial_momentum: Momentum of the first steps.
+        momentum: Momentum of the other steps.
+        steps: Number of steps with the initial momentum.
+        **kwargs: Arguments of `keras.optimizers.Optimizer`.
+
+    Reference:
+        Hinton, [A practical guide to training restricted Boltzmann machines](
+        https://www.cs.toronto.edu/~hinton/absps/guideTR.pdf), 2010, section 9.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.1,
+        initial_momentum: float = 0.5,
+        momentum: float = 0.9,
+        steps: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(learning_rate, numbers.Real):
+            validation.positive_number("learning_rate", learning_rate)
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self.initial_momentum = _momentum("initial_momentum", initial_momentum)
+        self.momentum = _momentum("momentum", momentum)
+        self.steps = steps
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Create a velocity per variable."""
+        if not self.built:
+            super().build(variables)
+            self.velocities = self.add_optimizer_variables(variables, "velocity")
+
+    def update_step(
+        self, gradient: Tensor, variable: Any, learning_rate: Tensor
+    ) -> None:
+        """Update one variable."""
+        rate = ops.cast(learning_rate, variable.dtype)
+        early = ops.less(self.iterations, self.steps)
+        mu = ops.cast(
+            ops.where(early, self.initial_momentum, self.momentum), variable.dtype
+        )
+        velocity = self.velocities[self._get_variable_index(variable)]
+        self.assign(velocity, mu * velocity - rate * ops.cast(gradient, variable.dtype))
+        self.assign_add(variable, velocity)
+
+    def get_config(self) -> Config:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "initial_momentum": self.initial_momentum,
+            "momentum": self.momentum,
+            "steps": self.steps,
+        }
+
+
+def _momentum(argument: str, value: float) -> float:
+    if not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
+        raise ValueError(
+            f"`{argument}` must be at least 0 and below 1. Received: {argument}="
+            f"{value!r}."
+        )
+    return float(value)
