@@ -1,4 +1,4 @@
-"""Restricted Boltzmann machines: against NumPy, enumeration and quadrature."""
+"""Restricted Boltzmann machines: equal to NumPy, enumeration and quadrature."""
 
 import dataclasses
 import itertools
@@ -9,9 +9,7 @@ import pytest
 from helpers import assert_same_weights, sigmoid, to_numpy, weights_of
 
 from keras_sae import layers, models, pretraining
-from keras_sae.pretraining import _rbm
-from keras_sae.pretraining._momentum import RisingMomentum
-from keras_sae.pretraining._rbm import RBM, UNITS
+from keras_sae.pretraining.rbm import RBM, UNITS, ScheduledMomentum
 from keras_sae.regularizers import KLDivergence
 
 KINDS = [("sigmoid", "sigmoid"), ("sigmoid", "linear"), ("linear", "sigmoid")]
@@ -21,15 +19,15 @@ MEAN = {"sigmoid": sigmoid, "linear": lambda z: z}
 
 
 def _threshold(z, _):
-    """Instead of a sample, what NumPy can compute too: is the input positive?"""
+    """Replace sampling by a threshold, which NumPy can reproduce."""
     return keras.ops.cast(z > 0, z.dtype)
 
 
 @pytest.fixture
-def no_chance(monkeypatch):
+def deterministic_units(monkeypatch):
     for name, units in UNITS.items():
         fixed = dataclasses.replace(units, sample=_threshold)
-        monkeypatch.setitem(_rbm.UNITS, name, fixed)
+        monkeypatch.setitem(UNITS, name, fixed)
 
 
 def _dbn(units=(5, 3), **kwargs):
@@ -57,16 +55,16 @@ def _set(rbm, rng, size):
         weight.assign(rng.standard_normal(weight.shape) * 0.5)
 
 
-class _Machines(keras.callbacks.Callback):
-    """Keeps every machine that is trained, and its weights at the start."""
+class _Recorder(keras.callbacks.Callback):
+    """Record the RBMs that are trained, and their initial weights."""
 
     def __init__(self):
         super().__init__()
-        self.machines, self.starts = [], []
+        self.rbms, self.initial = [], []
 
     def on_train_begin(self, logs=None):
-        self.machines.append(self.model)
-        self.starts.append(_weights(self.model))
+        self.rbms.append(self.model)
+        self.initial.append(_weights(self.model))
 
 
 # The update.
@@ -92,12 +90,14 @@ def _textbook(v0, W, a, b, visible, hidden, steps):
 
 @kinds
 @pytest.mark.parametrize("steps", [1, 3])
-def test_the_update_is_the_textbooks(rng, no_chance, visible, hidden, steps):
+def test_updates_equal_contrastive_divergence_in_numpy(
+    rng, deterministic_units, visible, hidden, steps
+):
     x = _data(rng, 12, 20)
     rbm = RBM(16, visible, hidden, cd_steps=steps, weight_decay=0.02)
     _set(rbm, rng, 20)
     expected = _weights(rbm)
-    optimizer = RisingMomentum(0.05, initial_momentum=0.5, momentum=0.9, steps=2)
+    optimizer = ScheduledMomentum(0.05, initial_momentum=0.5, momentum=0.9, steps=2)
     rbm.compile(optimizer, loss=None)
     rbm.fit(x, batch_size=12, epochs=4, verbose=0)
     velocity = [0.0, 0.0, 0.0]
@@ -113,12 +113,12 @@ def test_the_update_is_the_textbooks(rng, no_chance, visible, hidden, steps):
 
 @kinds
 @pytest.mark.parametrize("steps", [1, 2])
-def test_the_logs_are_those_of_the_machine(rng, no_chance, visible, hidden, steps):
+def test_logs_equal_numpy(rng, deterministic_units, visible, hidden, steps):
     x = _data(rng, 12, 20)
     rbm = RBM(16, visible, hidden, cd_steps=steps)
     _set(rbm, rng, 20)
     W, a, b = _weights(rbm)
-    rbm.compile(RisingMomentum(0.0), loss=None)
+    rbm.compile(keras.optimizers.SGD(0.0), loss=None)
     history = rbm.fit(x, batch_size=12, verbose=0, validation_data=x).history
     inputs = (x @ W + b > 0) @ W.T + a
     error = ((x - MEAN[visible](inputs)) ** 2).sum(axis=1).mean()  # of the first step
@@ -143,7 +143,7 @@ def _energy(v, h, W, a, b, visible, hidden):
 
 
 @kinds
-def test_free_energy_sums_over_the_hidden_units(rng, visible, hidden):
+def test_free_energy_is_the_sum_over_hidden_states(rng, visible, hidden):
     rbm = RBM(2, visible, hidden)
     _set(rbm, rng, 3)
     weights = _weights(rbm)
@@ -162,7 +162,7 @@ def test_free_energy_sums_over_the_hidden_units(rng, visible, hidden):
 
 
 @pytest.mark.parametrize("name", UNITS)
-def test_samples_have_their_mean_and_are_new_each_time(name):
+def test_samples_have_the_mean_and_variance_of_the_units(name):
     seed = keras.random.SeedGenerator(0)
     z = keras.ops.convert_to_tensor(np.tile([[-1.0, 0.5]], (20_000, 1)), "float32")
     first, second = (to_numpy(UNITS[name].sample(z, seed)) for _ in range(2))
@@ -173,10 +173,10 @@ def test_samples_have_their_mean_and_are_new_each_time(name):
     np.testing.assert_allclose(first.var(axis=0), variance, atol=0.03)
 
 
-def test_a_machine_samples_anew_at_every_step(rng):
+def test_each_step_draws_new_samples(rng):
     rbm = RBM(4)
     _set(rbm, rng, 6)
-    rbm.compile(RisingMomentum(0.0), loss=None)
+    rbm.compile(keras.optimizers.SGD(0.0), loss=None)
     history = rbm.fit(_data(rng), batch_size=32, epochs=4, verbose=0).history
     assert len(set(history["reconstruction_error"])) == 4
     assert len(set(np.round(history["free_energy"], 5))) == 1
@@ -203,10 +203,10 @@ def _log_likelihood(x, W, a, b):
     return (minus_free_energy(x) - log_z).mean()
 
 
-def test_the_exact_likelihood_of_bars_and_stripes_rises():
+def test_exact_likelihood_of_bars_and_stripes_increases():
     patterns = _bars_and_stripes()
     x, epochs = np.tile(patterns, (64, 1)).astype("float32"), 25
-    watch = _Machines()
+    recorder = _Recorder()
     model = models.shallow(
         (3, 3, 1),
         16,
@@ -224,10 +224,10 @@ def test_the_exact_likelihood_of_bars_and_stripes_rises():
             0.1, 64 * epochs, 0.005
         ),
         weight_decay=0.0,
-        callbacks=[watch],
+        callbacks=[recorder],
         verbose=0,
     )
-    start = _log_likelihood(patterns, *watch.starts[0])
+    start = _log_likelihood(patterns, *recorder.initial[0])
     # The unrolled model holds the machine that was trained.
     code, output = model.levels[0].encode[-1], model.levels[0].decode[0]
     np.testing.assert_array_equal(to_numpy(output.kernel), to_numpy(code.kernel).T)
@@ -239,7 +239,7 @@ def test_the_exact_likelihood_of_bars_and_stripes_rises():
     assert (end - start) / (optimum - start) >= 0.8
 
 
-def test_a_gaussian_machine_finds_the_mean_and_the_direction(rng):
+def test_gaussian_rbm_learns_mean_and_direction(rng):
     direction = np.array([0.6, -0.8, 0.0])
     sides = rng.choice([-1.0, 1.0], size=(512, 1))
     x = (3 + 2 * sides * direction + 0.5 * rng.standard_normal((512, 3))).astype(
@@ -247,14 +247,14 @@ def test_a_gaussian_machine_finds_the_mean_and_the_direction(rng):
     )
     rbm = RBM(4, "linear", "sigmoid", weight_decay=0.0)
     rbm.build((None, 3))
-    rbm.compile(RisingMomentum(0.02, steps=100), loss=None)
+    rbm.compile(ScheduledMomentum(0.02, steps=100), loss=None)
     history = rbm.fit(x, batch_size=32, epochs=20, verbose=0).history
     noise = ((x - 3 - 2 * sides * direction) ** 2).sum(axis=1).mean()
     assert history["reconstruction_error"][0] > 10 * noise
     assert history["reconstruction_error"][-1] < 2 * noise
 
 
-def test_a_sparsity_target_lowers_the_means(rng):
+def test_sparsity_target_lowers_the_means(rng):
     x = _data(rng, 64)
 
     def mean(sparsity):
@@ -265,21 +265,20 @@ def test_a_sparsity_target_lowers_the_means(rng):
     assert mean(KLDivergence(0.05, 2.0)) < 0.15 < mean(None)
 
 
-def test_a_sparsity_is_for_binary_units_alone(rng):
-    """The means of Gaussian units leave (0, 1), where a divergence is not a number."""
-    watch, target = _Machines(), KLDivergence(0.05, 2.0)
+def test_sparsity_acts_on_binary_units_only(rng):
+    """The means of Gaussian units leave (0, 1), where a KL divergence is NaN."""
+    recorder, target = _Recorder(), KLDivergence(0.05, 2.0)
     histories = pretraining.boltzmann(
-        _dbn(), _data(rng), 2, 16, sparsity=target, callbacks=[watch], verbose=0
+        _dbn(), _data(rng), 2, 16, sparsity=target, callbacks=[recorder], verbose=0
     )
-    assert [machine.sparsity for machine in watch.machines] == [target, None]
+    assert [rbm.sparsity for rbm in recorder.rbms] == [target, None]
     assert all(np.isfinite(h.history["loss"]).all() for h in histories)
 
 
 @pytest.mark.parametrize("name", ["kl", "l1"])
-def test_a_sparsity_may_be_called_by_its_name(rng, name):
-    """The name means what it means in a model, not Keras's penalty of that name."""
+def test_sparsity_names_mean_the_same_as_in_models(rng, name):
     x, found = _data(rng), []
-    for sparsity in (name, layers.get_sparsity(name)):
+    for sparsity in (name, layers.get_sparsity(name).regularizer):
         keras.utils.set_random_seed(0)
         model = _dbn((8,), code_activation="sigmoid")
         pretraining.boltzmann(model, x, 2, 16, sparsity=sparsity, verbose=0)
@@ -288,7 +287,7 @@ def test_a_sparsity_may_be_called_by_its_name(rng, name):
 
 
 @pytest.mark.parametrize("form", ["tf.data", "PyDataset"])
-def test_the_labels_of_a_stream_are_left_out(rng, form):
+def test_labels_of_a_stream_are_ignored(rng, form):
     import tensorflow as tf
 
     x, labels = _data(rng, 32), np.arange(32)
@@ -314,51 +313,51 @@ def test_the_labels_of_a_stream_are_left_out(rng, form):
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("centering", [False, True])
-def test_the_machines_become_encoder_and_decoder(rng, tied, centering):
-    x, watch = _data(rng), _Machines()
+def test_rbms_become_encoder_and_decoder(rng, tied, centering):
+    x, recorder = _data(rng), _Recorder()
     model = _dbn(tied=tied, centering=centering)
-    pretraining.boltzmann(model, x, 3, batch_size=8, callbacks=[watch], verbose=0)
+    pretraining.boltzmann(model, x, 3, batch_size=8, callbacks=[recorder], verbose=0)
     below = x.astype("float64")
-    machines = [_weights(machine) for machine in watch.machines]
-    for (W, _, b), mean in zip(machines, [sigmoid, lambda z: z], strict=True):
+    rbms = [_weights(rbm) for rbm in recorder.rbms]
+    for (W, _, b), mean in zip(rbms, [sigmoid, lambda z: z], strict=True):
         below = mean(below @ W + b)
     code = model.encode(x)
     np.testing.assert_allclose(code, below, atol=1e-5)
     above = code
-    for W, a, _ in machines[::-1]:
+    for W, a, _ in rbms[::-1]:
         above = sigmoid(above @ W.T + a)
     np.testing.assert_allclose(model.decode(code), above, atol=1e-5)
     model.compile("adam")
     model.fit(x[:8], batch_size=8, verbose=0)
     expected = (len(x) * x.mean(axis=0) + 8 * x[:8].mean(axis=0)) / (len(x) + 8)
     center = [layer for layer in model.encoder.layers if layer.name == "center"]
-    for layer in center:  # it goes on from the mean of the data, not from zero
+    for layer in center:  # `fit` continues the average from the mean of the data
         np.testing.assert_allclose(to_numpy(layer.mean), expected, atol=1e-5)
 
 
-def test_a_machine_starts_anew_from_its_own_weights(rng):
-    x, watch = _data(rng, 64, 6), _Machines()
+def test_rbms_start_from_their_own_weights(rng):
+    x, recorder = _data(rng, 64, 6), _Recorder()
     model = _dbn((400,), code_activation="sigmoid")
-    pretraining.boltzmann(model, x, 1, 32, callbacks=[watch], verbose=0)
-    W, a, b = watch.starts[0]
+    pretraining.boltzmann(model, x, 1, 32, callbacks=[recorder], verbose=0)
+    W, a, b = recorder.initial[0]
     assert W.std() == pytest.approx(0.1, rel=0.1)
     assert not a.any()
     assert not b.any()
-    watch = _Machines()
+    recorder = _Recorder()
     zeros = keras.initializers.Zeros()
     pretraining.boltzmann(
-        model, x, 1, 32, kernel_initializer=zeros, callbacks=[watch], verbose=0
+        model, x, 1, 32, kernel_initializer=zeros, callbacks=[recorder], verbose=0
     )
-    assert not watch.starts[0][0].any()
+    assert not recorder.initial[0][0].any()
 
 
-def test_rates_are_those_of_the_units_unless_given(rng):
+def test_default_learning_rate_depends_on_the_units(rng):
     x = _data(rng)
 
     def rates(model, **kwargs):
-        watch = _Machines()
-        pretraining.boltzmann(model, x, 1, 8, callbacks=[watch], verbose=0, **kwargs)
-        found = [machine.optimizer for machine in watch.machines]
+        recorder = _Recorder()
+        pretraining.boltzmann(model, x, 1, 8, callbacks=[recorder], verbose=0, **kwargs)
+        found = [rbm.optimizer for rbm in recorder.rbms]
         assert {optimizer.steps for optimizer in found} == {5 * 4}
         return [
             round(float(to_numpy(optimizer.learning_rate)), 6) for optimizer in found
@@ -371,7 +370,7 @@ def test_rates_are_those_of_the_units_unless_given(rng):
     assert rates(_dbn(), learning_rate=[0.03, None]) == [0.03, 0.001]
 
 
-def test_logs_levels_and_held_out_data(rng):
+def test_validation_data_are_logged_per_level(rng):
     x = _data(rng)
     histories = pretraining.boltzmann(
         _dbn(), x, [2, 3], 16, validation_data=x[:8], verbose=0
@@ -382,7 +381,7 @@ def test_logs_levels_and_held_out_data(rng):
         assert history.epoch == list(range(epochs))
 
 
-def test_streams_images_and_resumption(rng, tmp_path):
+def test_streams_of_images_resume(rng, tmp_path):
     x = _data(rng, 32).reshape(-1, 3, 2, 1)
 
     class Batches(keras.utils.PyDataset):
@@ -403,11 +402,11 @@ def test_streams_images_and_resumption(rng, tmp_path):
         model, Batches(), 2, 16, directory=folder, verbose=0
     )
     again = models.deep((3, 2, 1), (5, 3), **settings)
-    watch = _Machines()
+    recorder = _Recorder()
     found = pretraining.boltzmann(
-        again, Batches(), 2, 16, directory=folder, callbacks=[watch], verbose=0
+        again, Batches(), 2, 16, directory=folder, callbacks=[recorder], verbose=0
     )
-    assert watch.machines == []
+    assert recorder.rbms == []
     assert [h.history for h in found] == [h.history for h in histories]
     np.testing.assert_allclose(again.encode(x), model.encode(x), atol=1e-6)
     with pytest.raises(ValueError, match="cd_steps was 1 and is now 2"):
@@ -415,25 +414,25 @@ def test_streams_images_and_resumption(rng, tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
-def test_machines_compute_in_float32_under_any_policy(rng, policy):
+def test_rbms_compute_in_float32_under_any_policy(rng, policy):
     keras.config.set_dtype_policy(policy)
-    x, watch, model = _data(rng), _Machines(), _dbn()
-    pretraining.boltzmann(model, x, 1, 16, callbacks=[watch], verbose=0)
-    assert all(machine.compute_dtype == "float32" for machine in watch.machines)
+    x, recorder, model = _data(rng), _Recorder(), _dbn()
+    pretraining.boltzmann(model, x, 1, 16, callbacks=[recorder], verbose=0)
+    assert all(rbm.compute_dtype == "float32" for rbm in recorder.rbms)
     assert np.isfinite(np.asarray(to_numpy(model(x)))).all()
 
 
-def test_machines_and_their_momentum_have_a_config():
+def test_rbm_and_optimizer_round_trip_through_their_configs():
     rbm = RBM(4, "linear", sparsity=KLDivergence(0.1, 0.5), cd_steps=2)
     again = RBM.from_config(rbm.get_config())
     assert str(again.get_config()) == str(rbm.get_config())
-    momentum = RisingMomentum(0.2, 0.4, 0.8, 7)
-    assert RisingMomentum.from_config(momentum.get_config()).get_config() == (
+    momentum = ScheduledMomentum(0.2, 0.4, 0.8, 7)
+    assert ScheduledMomentum.from_config(momentum.get_config()).get_config() == (
         momentum.get_config()
     )
 
 
-# What a Boltzmann machine cannot be.
+# Bad input.
 
 
 def _refused(model, match, x=None, **kwargs):
@@ -444,15 +443,15 @@ def _refused(model, match, x=None, **kwargs):
     assert_same_weights(before, weights_of(model))
 
 
-def test_activations_without_such_units_are_refused():
-    possible = r"'sigmoid', or Gaussian\s+units, 'linear'"
+def test_other_activations_are_refused():
+    possible = r"'sigmoid', or Gaussian units, 'linear'"
     _refused(_dbn(activation="relu"), possible)
     _refused(_dbn(code_activation="tanh"), possible)
     _refused(_dbn(output_activation="relu"), possible)
-    _refused(_dbn(activation="linear"), "Gaussian units on Gaussian units")
+    _refused(_dbn(activation="linear"), "RBM of Gaussian units on both sides")
 
 
-def test_layers_and_constraints_it_cannot_have_are_refused():
+def test_other_layers_and_constraints_are_refused():
     _refused(_dbn(batch_normalization=True), "one dense layer")
     sigmoids = {"activation": "sigmoid", "output_activation": "sigmoid"}
     bound = models.shallow((6,), 5, "l1", **sigmoids)
@@ -460,24 +459,11 @@ def test_layers_and_constraints_it_cannot_have_are_refused():
     _refused(models.shallow((6,), 5, use_bias=False, **sigmoids), "one dense layer")
 
 
-def test_values_that_binary_units_cannot_take_are_refused():
+def test_data_outside_the_unit_interval_are_refused_for_binary_units():
     x = _data(np.random.default_rng(0))
     _refused(_dbn(), r"\[0, 1\]", x=x - 0.5)
-    broken = x.copy()
-    broken[20, 0] = np.nan
-
-    class Batches(keras.utils.PyDataset):
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, i):
-            return (broken[16 * i : 16 * i + 16],)
-
-    _refused(_dbn(), "finite", x=Batches())  # in its second batch
-    outside = r"from -?[0-9.]+ to [0-9.]+ at level 0\. Rescale `validation_data`"
-    for held_out in (x - 0.5, x.tolist() + (x + 1).tolist(), (x + 1, x)):
-        _refused(_dbn(), outside, validation_data=held_out)
-    _refused(_dbn(), "them in `validation_data`", validation_data=Batches())
+    for held_out in (x - 0.5, (x + 1, x)):
+        _refused(_dbn(), r"`validation_data` must lie in", validation_data=held_out)
 
 
 @pytest.mark.parametrize(
@@ -493,11 +479,11 @@ def test_values_that_binary_units_cannot_take_are_refused():
     ],
     ids=str,
 )
-def test_settings_out_of_range_are_refused(bad):
+def test_arguments_out_of_range_are_refused(bad):
     _refused(_dbn(), next(iter(bad)), **bad)
 
 
-def test_corruption_and_soft_sparsity_are_no_obstacle(rng):
+def test_corruption_and_penalties_of_the_model_are_accepted(rng):
     one, other = layers.MaskingNoise(0.3), keras.layers.GaussianNoise(0.1)
     for corruption in (one, keras.Sequential([one, other])):
         model = _dbn(sparsity="kl", corruption=corruption, code_activation="sigmoid")
@@ -507,28 +493,21 @@ def test_corruption_and_soft_sparsity_are_no_obstacle(rng):
 @pytest.mark.parametrize(
     ("sparsity", "message"),
     [
-        (layers.TopK(3), "must be a penalty of its hidden means.*belongs to the model"),
-        (keras.layers.Dropout(0.2), "must be a penalty of its hidden means"),
+        (layers.TopK(3), "must be a penalty on the hidden means.*belongs to the model"),
         (KLDivergence(0.1, 0.1, momentum=0.9), "momentum=0.9.*Use momentum=None"),
         ("top", "Unknown sparsity: 'top'"),
     ],
 )
-def test_sparsities_that_are_no_penalty(sparsity, message):
+def test_sparsities_other_than_penalties_are_refused(sparsity, message):
     _refused(_dbn(), message, sparsity=sparsity)
 
 
 @pytest.mark.parametrize("rate", [-1, 0.0, float("nan"), np.float32(-1)])
-def test_learning_rates_that_lead_nowhere(rate):
+def test_learning_rates_must_be_positive(rate):
     _refused(_dbn(), "`learning_rate` must be a finite number > 0", learning_rate=rate)
 
 
-def test_one_callback_needs_no_list(rng):
-    watch = _Machines()
-    pretraining.boltzmann(_dbn(), _data(rng), 1, 16, callbacks=watch, verbose=0)
-    assert len(watch.machines) == 2
-
-
-def test_a_frozen_layer_is_not_overwritten():
+def test_frozen_layers_are_refused():
     model = _dbn()
     model.sparse_layers[0].trainable = False
     _refused(model, "level 0 with 'encode_1' frozen")

@@ -50,7 +50,7 @@ LATE: dict[tuple[str, str], str] = {}
 # them equal to.
 KERNELS = {
     "keras_sae.models.data_adapter": "Keras's own array adapter, in `test_data_adapter`",
-    "keras_sae.pretraining._adam": "`keras.optimizers.Adam`, in `test_pretraining`",
+    "keras_sae.pretraining.fused_adam": "`keras.optimizers.Adam`, in `test_fused_adam`",
 }
 ONLY_THE_TOP = {"cli", "__main__"}  # may import everything, and nothing imports them
 

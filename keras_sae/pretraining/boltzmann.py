@@ -181,9 +181,9 @@ def boltzmann(
 class RBMLayers:
     """The layers of a level that receive the weights of its RBM."""
 
-    code: SparseDense  # `W` and the hidden bias
-    output: keras.layers.Dense | TiedDense  # transpose of `W` and the visible bias
-    center: Centering | None  # mean of the data
+    code: keras.layers.Layer  # gets `W` and the hidden bias
+    output: keras.layers.Layer  # gets the transpose of `W` and the visible bias
+    center: Centering | None  # gets the mean of the data
     visible: str  # a key of `UNITS`
     hidden: str
 

@@ -109,9 +109,10 @@ def batches(x: LevelData, batch_size: int = 256) -> Iterator[np.ndarray]:
     if isinstance(x, np.ndarray):
         yield from (x[i : i + batch_size] for i in range(0, len(x), batch_size))
         return
+    stream: Any = x
     if isinstance(x, keras.utils.PyDataset):
-        x = (x[i] for i in range(len(x)))
-    for batch in x:
+        stream = map(stream.__getitem__, range(len(stream)))
+    for batch in stream:
         first = batch[0] if isinstance(batch, (tuple, list)) else batch
         yield validation.as_numpy(first)
 

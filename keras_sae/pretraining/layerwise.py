@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -128,9 +128,9 @@ class LevelTrainer:
             if initial.exists():
                 _load(initial, level_model)
             else:
-                _save(initial, level_model, keras.callbacks.History())
+                _save(initial, level_model, [], {})
             history = self._train(index, level_model)
-            _save(finished, level_model, history)
+            _save(finished, level_model, history.epoch, history.history)
         initial.unlink(missing_ok=True)
         self.histories.append(history)
 
@@ -152,8 +152,9 @@ class LevelTrainer:
             x,
             batch_size=self.batch_size if isinstance(x, np.ndarray) else None,
             epochs=self.epochs[index],
-            # Keras warns if it is asked to shuffle any other stream.
-            shuffle=isinstance(x, (np.ndarray, keras.utils.PyDataset)),
+            # Keras warns if it is asked to shuffle another stream.
+            shuffle=isinstance(x, (np.ndarray, keras.utils.PyDataset))
+            and not isinstance(x, data.DiskBatches),
             validation_data=self.validation_data,
             validation_batch_size=self.batch_size,
             callbacks=callbacks,
@@ -241,10 +242,12 @@ def _identify(x: Any) -> Any:
     return fingerprint(x) if isinstance(x, np.ndarray) else "stream"
 
 
-def _save(path: Path, model: keras.Model, history: keras.callbacks.History) -> None:
+def _save(
+    path: Path, model: keras.Model, epochs: list[int], logs: dict[str, list[float]]
+) -> None:
     """Write the weights and the history of a level to one file."""
-    logs = {name: [float(v) for v in vs] for name, vs in history.history.items()}
-    weights: Mapping[str, Any] = {
+    logs = {name: [float(value) for value in logs[name]] for name in logs}
+    weights: dict[str, Any] = {
         # NumPy's format has no bfloat16.
         f"weight-{i}": keras.ops.convert_to_numpy(
             keras.ops.cast(weight, "float32") if weight.dtype == "bfloat16" else weight
@@ -252,15 +255,15 @@ def _save(path: Path, model: keras.Model, history: keras.callbacks.History) -> N
         for i, weight in enumerate(model.weights)
     }
     with atomic_write(path) as temporary:
-        np.savez(temporary, history=json.dumps([history.epoch, logs]), **weights)
+        np.savez(temporary, history=json.dumps([epochs, logs]), **weights)
 
 
 def _load(path: Path, model: keras.Model) -> tuple[list[int], dict[str, list[float]]]:
     """Set the weights of a level from its file, and return its epochs and logs."""
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             weights = [saved[f"weight-{i}"] for i in range(len(model.weights))]
-            epoch, logs = json.loads(str(saved["history"]))
+            epochs, logs = json.loads(str(saved["history"]))
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"`directory` holds a file that cannot be read. Received: {str(path)!r} "
@@ -268,4 +271,4 @@ def _load(path: Path, model: keras.Model) -> tuple[list[int], dict[str, list[flo
         ) from error
     for weight, value in zip(model.weights, weights, strict=True):
         weight.assign(value)
-    return epoch, logs
+    return epochs, logs
