@@ -1,5 +1,6 @@
 """Greedy pretraining: equal to NumPy, in place, larger than memory, resumable."""
 
+import functools
 import itertools
 import json
 import signal
@@ -200,6 +201,7 @@ def test_steps_per_execution_changes_neither_weights_nor_logs(rng, method, monke
     used = []
     fit = keras.Model.fit
 
+    @functools.wraps(fit)
     def record(self, *args, **kwargs):
         used.append(self.steps_per_execution)
         return fit(self, *args, **kwargs)
