@@ -151,7 +151,6 @@ class ModelCase:
 
     make: Callable[..., keras.Model]
     compile: dict[str, Any] = field(default_factory=dict)
-    labels: bool = False  # whether it is trained on labels, not to rebuild
 
 
 def _shallow(sparsity: Any = None, **kwargs: Any) -> Callable[[], keras.Model]:
@@ -207,9 +206,6 @@ MODELS = {
     "variational-top-k": ModelCase(
         lambda: models.variational(SAMPLE, (7,), 3, sparsity=layers.TopK(2))
     ),
-    "classifier": ModelCase(
-        lambda: models.classifier(models.shallow(SAMPLE, 5, "l1"), 3), labels=True
-    ),
 }
 
 # Parts of a model that are no layers, but saved with it.
@@ -217,7 +213,7 @@ PARTS = {
     "GaussianLikelihood": lambda: models.GaussianLikelihood(0.25),
     "AuxK": lambda: layers.AuxK(k_aux=4, factor=0.5, dead_after=7),
     "BernoulliLikelihood": models.BernoulliLikelihood,
-    # A layer of images, which `SAMPLE` is none of: tests/test_families.py.
+    # A layer of images: tests/test_convolutional.py.
     "TiedConv2DTranspose": lambda: layers.TiedConv2DTranspose("source", 2, 3),
 }
 

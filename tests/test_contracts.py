@@ -221,16 +221,11 @@ def test_regularizer_scales_with_the_batch(regularizer, times):
 # Saving.
 
 
-def data_for(model) -> tuple:
-    """What a model is trained on: inputs alone, or inputs and labels."""
-    return (batch(),) if hasattr(model, "decoder") else (batch(), np.arange(6) % 3)
-
-
 def trained(case) -> keras.Model:
     """A compiled model after a step, so that no weight is at its initial value."""
     model = case.make()
     model.compile(keras.optimizers.Adam(0.01), jit_compile=False, **case.compile)
-    model.train_on_batch(*data_for(model))
+    model.train_on_batch(batch())
     return model
 
 
@@ -290,7 +285,7 @@ def test_keras_file_keeps_the_compilation(model, tmp_path):
         [to_numpy(v) for v in model.optimizer.variables],
         [to_numpy(v) for v in again.optimizer.variables],
     )
-    data = data_for(model)
+    data = [batch()]
     logs = [m.test_on_batch(*data, return_dict=True) for m in (model, again)]
     model.reset_metrics()
     assert logs[0].keys() == logs[1].keys()
@@ -303,7 +298,7 @@ def test_a_loaded_model_trains_on_tied(model, tmp_path):
     again = keras.saving.load_model(tmp_path / "model.keras")
     # Only the reloaded one is trained: the fixture is shared.
     before = weights_of(model)
-    again.train_on_batch(*data_for(model))
+    again.train_on_batch(batch())
     assert_same_tying(model, again)
     assert_same_weights(before, weights_of(model))
     assert not np.array_equal(first_kernel(again), first_kernel(model))

@@ -53,6 +53,7 @@ class ForwardPass:
         activations: One entry per sparse layer, in the order of the calls.
         code: The values of the model's code that metrics count.
         losses: Terms of the loss besides the data term, by name.
+        adds_losses: Whether layers add these terms to their losses.
     """
 
     model: keras.Model
@@ -62,6 +63,7 @@ class ForwardPass:
     activations: list[Activations] = field(default_factory=list)
     code: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
+    adds_losses: bool = True
 
 
 def current() -> ForwardPass | None:
@@ -99,10 +101,12 @@ def add_loss(
         batch_size: Number of samples. A replica that received an empty batch, whose
             mean is NaN, adds 0.
     """
+    forward_pass = current()
+    if forward_pass is not None and not forward_pass.adds_losses:
+        return
     if not isinstance(batch_size, int):
         value = ops.where(batch_size > 0, value, ops.zeros_like(value))
     layer.add_loss(value)
-    forward_pass = current()
     if forward_pass is not None:
         losses = forward_pass.losses
         losses[name] = losses[name] + value if name in losses else value

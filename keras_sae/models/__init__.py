@@ -1,7 +1,6 @@
 """Autoencoders by family: each factory returns an `Autoencoder`."""
 
 from keras_sae.models.autoencoder import Autoencoder as Autoencoder
-from keras_sae.models.classifier import Classifier as Classifier
 from keras_sae.models.classifier import classifier as classifier
 from keras_sae.models.convolutional import convolutional as convolutional
 from keras_sae.models.deep import deep as deep
@@ -18,7 +17,6 @@ from keras_sae.models.variational import variational as variational
 __all__ = [
     "Autoencoder",
     "BernoulliLikelihood",
-    "Classifier",
     "GaussianLikelihood",
     "Level",
     "VariationalAutoencoder",
