@@ -377,7 +377,7 @@ def test_an_activation_behind_a_convolution_has_no_centre_in_its_bias():
 def test_a_deep_model_s_scale_may_not_be_forgotten(x):
     model = models.stacked((D,), (5, 4), "l1", scaling=True)
     model.compile()
-    with pytest.raises(ValueError, match=r"`adapt` was forgotten"):
+    with pytest.raises(ValueError, match=r"Call `adapt\(\)` before"):
         model.fit(x, verbose=0)
 
 
@@ -538,7 +538,7 @@ def test_a_sparsity_of_the_decoder_is_the_innermost(factory, shape, sparsity):
 def test_a_batch_of_one_is_too_small_at_every_level(factory, shape):
     model = factory(shape, (4, 3), [layers.BatchTopK(2), None])
     model.compile("sgd")
-    with pytest.raises(ValueError, match="a batch needs at least 2"):
+    with pytest.raises(ValueError, match="a batch of at least 2"):
         model.fit(np.ones((4, *shape), "float32"), batch_size=1, verbose=0)
 
 

@@ -1,38 +1,47 @@
-"""Layers that bring the data to mean 0 and unit size, and back."""
+"""Layers that center and scale the data, and the centre of an array."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_sae.layers.sparsity import layer_state as state
+from keras_sae.layers.sparsity import layer_state
+from keras_sae.types import ArrayLike, Config, Shape, Tensor
 from keras_sae.utils.serialization import register
+from keras_sae.utils.validation import known_name
 
 
 @register
 class Centering(keras.layers.Layer):
-    """Subtracts the mean of all training samples seen so far.
+    """Subtract the running mean of the training samples.
 
     `y = x - mean`, where after `n` samples and a batch of `b` more
     `mean <- mean + (mean(batch) - mean) * b / (n + b)`
 
-    A ReLU unit whose weights point away from the data's mean is off for nearly
-    every sample and gets no gradient: on images, which are non-negative, that
-    is up to half of the units of a random encoder. About the mean, half of the
-    samples reach each unit. `adapt` sets the mean beforehand; without it the
-    mean settles within the first steps of a fit, and is fixed at inference. A
-    count that is infinite fixes it in training too, and so does `trainable = False`, as
-    in `keras.layers.BatchNormalization`, once the model is compiled again.
+    A ReLU unit whose weights point away from the mean of the data is inactive for
+    nearly every sample and gets no gradient. On images, which are non-negative, this
+    happens to up to half of the units of a new encoder. Around the mean, half of the
+    samples activate each unit.
+
+    `adapt` sets the mean in advance. Without it, the mean settles within the first
+    steps of `fit`. The mean is fixed at inference. It is also fixed in training if
+    `count` is infinite, or if `trainable` is False, as in
+    `keras.layers.BatchNormalization`.
 
     Args:
-        **kwargs: Those of `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         `(batch, ..., input_dim)`.
 
     Output shape:
         The same.
+
+    Attributes:
+        mean: float32 variable of shape `(input_dim,)`.
+        count: float32 variable, the number of rows that `mean` averages.
 
     Example:
 
@@ -44,32 +53,32 @@ class Centering(keras.layers.Layer):
     [2.0, 4.0]
     """
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the mean and the count of samples."""
-        self.mean = state("mean", (input_shape[-1],))
-        self.count = state("count")
+    def build(self, input_shape: Shape) -> None:
+        """Create the mean and the count."""
+        self.mean = layer_state("mean", (input_shape[-1],))
+        self.count = layer_state("count")
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns `inputs` less the mean; learns the mean when training."""
-        learns = training and self.trainable
-        mean = self._learn(inputs) if learns else ops.convert_to_tensor(self.mean)
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return `inputs` minus the mean, which is updated in training."""
+        mean = ops.convert_to_tensor(self.mean)
+        if training and self.trainable:
+            mean = self._update_mean(inputs)
         return inputs - ops.cast(mean, self.compute_dtype)
 
-    def _learn(self, inputs: Any) -> Any:
-        samples = tuple(range(len(inputs.shape) - 1))
+    def _update_mean(self, inputs: Tensor) -> Tensor:
+        axes = tuple(range(len(inputs.shape) - 1))
         x = ops.stop_gradient(ops.cast(inputs, "float32"))
-        batch = ops.cast(ops.size(x) // ops.shape(x)[-1], "float32")
-        seen = self.count + batch
-        # The last batch of an epoch may leave a replica without a sample.
-        here = ops.where(batch > 0, ops.mean(x, axis=samples), 0.0)
-        share = batch / ops.maximum(seen, 1.0)
-        mean = self.mean + (here - self.mean) * share
+        rows = ops.cast(ops.size(x) // ops.shape(x)[-1], "float32")
+        count = self.count + rows
+        # The last batch of an epoch may leave a replica without samples.
+        batch_mean = ops.where(rows > 0, ops.mean(x, axis=axes), 0.0)
+        mean = self.mean + (batch_mean - self.mean) * (rows / ops.maximum(count, 1.0))
         self.mean.assign(mean)
-        self.count.assign(seen)
+        self.count.assign(count)
         return mean
 
-    def adapt(self, x: Any) -> None:
-        """Sets the mean to that of `x`, as if it had been trained on it.
+    def adapt(self, x: ArrayLike) -> None:
+        """Set the mean to the mean of `x`, as training on `x` would.
 
         Args:
             x: Array of shape `(samples, ..., input_dim)`.
@@ -81,25 +90,25 @@ class Centering(keras.layers.Layer):
         self.mean.assign(rows.mean(axis=0, dtype="float64"))
         self.count.assign(len(rows))
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Returns `input_shape`."""
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return `input_shape`."""
         return input_shape
 
 
 @register
 class Scaling(keras.layers.Layer):
-    """Divides by the root mean square that it was adapted to, or multiplies by it.
+    """Divide by the root mean square of the data, or multiply by it.
 
-    `y = x / rms`, or `y = x * rms` with `inverse`
+    `y = x / rms`, or `y = x * rms` with `inverse=True`
 
-    The thresholds and weights of the published sparse autoencoders are for inputs
-    of unit mean square. A model made with `scaling=True` has this layer before its
-    encoder and the inverse behind its decoder, and its `adapt` sets both. One number
-    for all values keeps the directions of the data.
+    Published thresholds and penalty weights of sparse autoencoders are for inputs of
+    unit mean square. A model that is built with `scaling=True` has this layer in its
+    encoder and its inverse at the end of its decoder, and `adapt` of the model sets
+    both. One number for all values preserves the directions of the data.
 
     Args:
         inverse: Whether to multiply.
-        **kwargs: Those of `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         Any.
@@ -108,7 +117,8 @@ class Scaling(keras.layers.Layer):
         The same.
 
     Attributes:
-        rms: float32 variable, 0 before it was adapted, which leaves the data alone.
+        rms: float32 scalar variable. It is 0 before `adapt`, and the layer then
+            returns its inputs unchanged.
 
     Example:
 
@@ -124,8 +134,8 @@ class Scaling(keras.layers.Layer):
         super().__init__(**kwargs)
         self.inverse = inverse
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the root mean square."""
+    def build(self, input_shape: Shape) -> None:
+        """Create the root mean square."""
         del input_shape
         self.rms = self.add_weight(
             shape=(),
@@ -136,30 +146,93 @@ class Scaling(keras.layers.Layer):
             autocast=False,
         )
 
-    def call(self, inputs: Any) -> Any:
-        """Returns the scaled inputs."""
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the scaled inputs."""
         return inputs * ops.cast(self.factor(), self.compute_dtype)
 
-    def factor(self) -> Any:
-        """Returns what the inputs are multiplied by, a float32 scalar."""
+    def factor(self) -> Tensor:
+        """Return the factor of the inputs, a float32 scalar."""
         rms = ops.convert_to_tensor(self.rms)
         rms = ops.where(rms > 0, rms, 1.0)
         return rms if self.inverse else 1 / rms
 
-    def adapt(self, x: Any) -> None:
-        """Sets the root mean square to that of `x`.
+    def adapt(self, x: ArrayLike) -> None:
+        """Set the root mean square to that of `x`.
 
         Args:
-            x: Array of any shape, centred as the layer will see it.
+            x: Array of any shape, centered if the inputs of the layer are.
         """
         if not self.built:
             self.build(np.shape(x))
         self.rms.assign(np.sqrt(np.mean(np.square(x, dtype="float64"))))
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Returns `input_shape`."""
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return `input_shape`."""
         return input_shape
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
+    def get_config(self) -> Config:
+        """Return the constructor arguments."""
         return {**super().get_config(), "inverse": self.inverse}
+
+
+def adapt_layers(
+    encoder: Sequence[keras.layers.Layer],
+    decoder: Sequence[keras.layers.Layer],
+    samples: np.ndarray,
+    location: str = "mean",
+) -> np.ndarray:
+    """Set the means of `Centering` layers and the scales of `Scaling` layers.
+
+    Args:
+        encoder: Layers of an encoder.
+        decoder: Layers of its decoder, of which only the scales are set.
+        samples: float64 array of shape `(samples, ...)`.
+        location: `"mean"` or `"geometric_median"`.
+
+    Returns:
+        The centre of the scaled samples, a vector of one entry per value.
+
+    Raises:
+        ValueError: `location` is unknown, or samples to scale are all equal.
+    """
+    center = find_center(samples, location)
+    scaling = [x for x in (*encoder, *decoder) if isinstance(x, Scaling)]
+    if scaling and (samples == samples[0]).all():
+        raise ValueError(
+            "`x` must vary to have a scale. Received: samples that are all equal. "
+            "Adapt to the training data, or build the model with scaling=False."
+        )
+    centered = samples
+    for layer in encoder:
+        if isinstance(layer, Centering):
+            channels = layer.mean.shape[0]
+            mean = center.reshape(-1, channels).mean(axis=0)
+            centered = samples.reshape(-1, channels) - mean
+            layer.mean.assign(mean)
+            # Training continues to average a mean, and cannot average a median.
+            layer.count.assign(len(centered) if location == "mean" else np.inf)
+    for layer in scaling:
+        layer.adapt(centered)
+    return center / float(scaling[0].rms) if scaling else center
+
+
+def find_center(samples: np.ndarray, location: str = "mean") -> np.ndarray:
+    """Return the centre of samples, a vector of one entry per value.
+
+    Args:
+        samples: Array of shape `(samples, ...)`.
+        location: `"mean"`, or `"geometric_median"`: the point with the smallest sum of
+            distances to the samples, by Weiszfeld's algorithm.
+    """
+    known_name("location", location, ("mean", "geometric_median"))
+    rows = samples.reshape(len(samples), -1)
+    center = rows.mean(axis=0)
+    if location == "mean":
+        return center
+    for _ in range(100):
+        distance = np.linalg.norm(rows - center, axis=1)
+        weight = 1 / np.maximum(distance, 1e-12)
+        previous, center = center, (weight[:, None] * rows).sum(axis=0) / weight.sum()
+        if np.linalg.norm(center - previous) <= 1e-7 * np.linalg.norm(center):
+            break
+    return center

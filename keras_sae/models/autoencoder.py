@@ -1,5 +1,7 @@
 """The model that every family returns: encoder, decoder, losses and metrics."""
 
+import inspect
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -7,12 +9,13 @@ import numpy as np
 from keras import ops
 
 from keras_sae import metrics
+from keras_sae.export import write_artifact
 from keras_sae.export.signatures import Signature, autoencoder_signatures
-from keras_sae.layers import ActivityPenalty, Sampling, Sparsity, forward_pass, tying
+from keras_sae.layers import SparseDense, forward_pass, tying
 from keras_sae.layers.forward_pass import Activations, ForwardPass
-from keras_sae.layers.serialization import is_never_zero
-from keras_sae.models import _adapting, data_adapter, validation
-from keras_sae.models._checked import Checked
+from keras_sae.layers.normalization import adapt_layers
+from keras_sae.models import data_adapter, validation
+from keras_sae.models.building_blocks import output_bias
 from keras_sae.models.contractive import ContractivePenalty
 from keras_sae.models.levels import Level, flatten, levels_of
 from keras_sae.models.losses import (
@@ -20,6 +23,8 @@ from keras_sae.models.losses import (
     decode_sparsely,
     decodes_sparsely,
     expand_sample_weight,
+    loss_names,
+    make_activity_metric,
 )
 from keras_sae.types import (
     ArrayLike,
@@ -38,7 +43,7 @@ _DICTIONARY_STEP = 0.05
 
 
 @register
-class Autoencoder(Checked):
+class Autoencoder(keras.Model):
     """Encoder and decoder, trained together to reconstruct their input.
 
     `loss = reconstruction_loss + sparsity_loss + auxiliary_loss + weight decay`
@@ -100,14 +105,27 @@ class Autoencoder(Checked):
         self.explained_variance = metrics.ExplainedVariance(
             int(np.prod(self.sample_shape))
         )
-        self.activity = self._make_activity_metric()
-        self.loss_means = {
-            name: keras.metrics.Mean(name=name) for name in self._loss_names()
-        }
+        self.activity = make_activity_metric(self.sparse_layers)
+        names = loss_names(self._layers_in_order, self.sparse_layers, self.contractive)
+        self.loss_means = {name: keras.metrics.Mean(name=name) for name in names}
         self.build(encoder.input_shape)
 
     def build(self, input_shape: Shape) -> None:
         """Do nothing: encoder and decoder are built already."""
+
+    @property
+    def sparse_layers(self) -> list[SparseDense]:
+        """The layers whose output is a sparse code, outermost first."""
+        return [x for x in flatten(self.encoder) if isinstance(x, SparseDense)]
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample of the input."""
+        return tuple(self.encoder.input_shape[1:])
+
+    @property
+    def _layers_in_order(self) -> list[keras.layers.Layer]:
+        return [*flatten(self.encoder), *flatten(self.decoder)]
 
     @property
     def levels(self) -> list[Level]:
@@ -135,7 +153,99 @@ class Autoencoder(Checked):
             ValueError: `x` is not an array or has another shape, `location` is
                 unknown, or a model with scaling gets data without variation.
         """
-        _adapting.adapt(self, validation.as_samples(x, self.sample_shape), location)
+        samples = validation.as_samples(x, self.sample_shape).astype("float64")
+        center = adapt_layers(
+            flatten(self.encoder), flatten(self.decoder), samples, location
+        )
+        bias = output_bias(self.decoder)
+        if bias is not None:
+            bias.assign(center.reshape(-1, bias.shape[0]).mean(axis=0))
+
+    def fit(
+        self,
+        x: Data | None = None,
+        y: Tensor | None = None,
+        batch_size: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Train the model as `keras.Model.fit` does; the default target is `x`.
+
+        Args:
+            x: Array of shape `(samples, *input_shape)`, or batches of `x` or of
+                `(x, target)` in any form that Keras takes.
+            y: None, or a target of the shape of `x`, for example clean images.
+            batch_size: Samples per step, 32 if None.
+            *args: As for Keras.
+            **kwargs: As for Keras. `sample_weight` needs no `y`.
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: `x` or `y` is not finite, of integers, of a wrong shape, or
+                outside the range of the output activation; a batch is too small for
+                a sparsity; or `adapt` was not called although `scaling=True`.
+        """
+        x, y = validation.unwrap(x), validation.unwrap(y)
+        signature = inspect.signature(super().fit)
+        arguments = signature.bind(x, y, batch_size, *args, **kwargs).arguments
+        self.check_data(x, y, batch_size or 32)
+        validation.check_adapted(self.name, self._layers_in_order)
+        if arguments.get("validation_data") is not None:
+            x_val, y_val, _ = keras.utils.unpack_x_y_sample_weight(
+                arguments["validation_data"]
+            )
+            self.check_data(x_val, y_val)
+        data_adapter.build_optimizer(self)
+        return super().fit(**data_adapter.fit_arguments(arguments))
+
+    def train_on_batch(
+        self, x: Tensor, y: Tensor | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Train one step as `keras.Model.train_on_batch`, with the checks of `fit`."""
+        self.check_data(x, y, len(x))
+        validation.check_adapted(self.name, self._layers_in_order)
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def evaluate(
+        self,
+        x: Data | None = None,
+        y: Tensor | None = None,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        sample_weight: ArrayLike | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Return the logs as `keras.Model.evaluate` does, with the checks of `fit`."""
+        x, y = validation.unwrap(x), validation.unwrap(y)
+        # Keras passes this argument inside `fit`, which has checked the data.
+        if "_use_cached_eval_dataset" not in kwargs:
+            self.check_data(x, y)
+            validation.check_adapted(self.name, self._layers_in_order)
+            y = data_adapter.weighted_target(x, y, sample_weight)
+        return super().evaluate(
+            x, y, batch_size, verbose, sample_weight, *args, **kwargs
+        )
+
+    def predict(self, x: Data | None, *args: Any, **kwargs: Any) -> np.ndarray:
+        """Return the reconstructions of `x`, as `keras.Model.predict` does."""
+        x = validation.without_target(validation.unwrap(x))
+        validation.check_data(x, self.sample_shape)
+        return super().predict(x, *args, **kwargs)
+
+    def check_data(
+        self, x: Data | None, y: Tensor | None = None, batch_size: int | None = None
+    ) -> None:
+        """Raise the errors that `fit` would raise for this data, without training.
+
+        With `batch_size`, check that a batch is large enough for the sparsity, too.
+        """
+        bounds = validation.output_bounds(flatten(self.decoder))
+        validation.check_data(x, self.sample_shape, y, bounds)
+        if batch_size is not None:
+            validation.check_batch_size(flatten(self.encoder), batch_size, x)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return the reconstruction of `inputs`, and add every loss but the data loss.
@@ -313,32 +423,38 @@ class Autoencoder(Checked):
         outputs = self.decode(codes)
         return (outputs[1:] - outputs[:1]) / _DICTIONARY_STEP
 
-    def _make_activity_metric(self) -> keras.metrics.Metric:
-        """Return the metric that counts the active units of the code."""
-        code = self.sparse_layers[-1] if self.sparse_layers else None
-        # Every sparsity but a penalty sets units to zero.
-        soft = code is not None and isinstance(
-            code.sparsity, (ActivityPenalty, type(None))
-        )
-        if not soft or not is_never_zero(code.activation):
-            return metrics.L0()
-        low, high = code.activation_bounds
-        return metrics.ExpectedL0((low, high) if low < 0 else (0.0, 1.0))
+    def export(
+        self,
+        filepath: str | Path,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write an artifact for inference to `filepath`.
 
-    def _loss_names(self) -> list[str]:
-        """Return the names of the parts of the loss."""
-        layers = [*flatten(self.encoder), *flatten(self.decoder)]
-        names: set[str] = set()
-        if any(isinstance(x, Sparsity) and x.has_penalty for x in layers):
-            names.add("sparsity_loss")
-        if any(isinstance(x, Sampling) for x in layers):
-            names.add("kl_loss")
-        if self.contractive:
-            names.add("auxiliary_loss")
-        code = self.sparse_layers[-1] if self.sparse_layers else None
-        if code is not None and code.sparsity is not None:
-            names.update(code.sparsity.auxiliary_loss_names)
-        return ["reconstruction_loss", *sorted(names)]
+        A SavedModel has the signatures of `keras_sae.export.export_saved_model`, which
+        writes numbered versions for a server. Any other format is written by Keras and
+        has one function, `model(x)`.
+        """
+        if format != "tf_saved_model":
+            # Keras traces a copy, so that this model keeps no trace.
+            copy = type(self).from_config(self.get_config())
+            copy.set_weights(self.get_weights())
+            x = keras.Input(self.sample_shape, name="x")
+            model = keras.Model(x, copy(x), name=self.name)
+            model(ops.zeros((1, *self.sample_shape)))  # ONNX requires a call.
+            model.export(filepath, format, verbose, input_signature, **kwargs)
+            return
+        if input_signature is not None:
+            raise ValueError(
+                "`input_signature` is not accepted for a SavedModel, whose inputs are "
+                "float32 of the model's own shape. Received: "
+                f"input_signature={input_signature!r}. Leave it out."
+            )
+        path = write_artifact(self, filepath, **kwargs)
+        if verbose:
+            print(f"Saved artifact at {str(path)!r}.")
 
     def get_config(self) -> Config:
         """Return the configs of encoder and decoder, and the contractive weight."""

@@ -9,6 +9,8 @@ from keras import ops
 
 from keras_sae.layers import Centering, Scaling, SparseDense, TiedDense, get_sparsity
 from keras_sae.layers.serialization import activation_bounds as bounds
+from keras_sae.models.levels import flatten
+from keras_sae.models.validation import output_layer
 from keras_sae.utils import validation as checks
 
 Layers = list[keras.layers.Layer]
@@ -219,6 +221,25 @@ def start(
         else:
             rest = ops.convert_to_tensor(code.kernel)[:, rows.shape[0] :]
             code.kernel.assign(ops.concatenate([ops.transpose(rows), rest], axis=1))
+
+
+def output_bias(decoder: keras.Model) -> keras.Variable | None:
+    """Return the bias of a linear output layer, which can hold the data's centre.
+
+    Args:
+        decoder: Model whose bias has one entry per value, or per channel.
+
+    Returns:
+        The variable, or None if there is no such bias.
+    """
+    layers = [layer for layer in flatten(decoder) if not isinstance(layer, Scaling)]
+    output = output_layer(layers)
+    bias = getattr(output, "bias", None)
+    linear = getattr(output, "activation", None) is keras.activations.linear
+    shape = decoder.output_shape[1:]
+    if bias is None or not linear or bias.shape[0] not in (size(shape), shape[-1]):
+        return None
+    return bias
 
 
 def _mirror_name(n: int) -> str:

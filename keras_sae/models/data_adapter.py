@@ -48,6 +48,13 @@ def fit_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
         A dict of the same form.
     """
     x, y = arguments.get("x"), arguments.get("y")
+    if arguments.get("validation_data") is not None:
+        x_val, y_val, weight = keras.utils.unpack_x_y_sample_weight(
+            arguments["validation_data"]
+        )
+        if weight is not None:
+            y_val = weighted_target(x_val, y_val, weight)
+            arguments["validation_data"] = (x_val, y_val, weight)
     if is_dataset(x):
         # The default, True, makes Keras warn that it does not shuffle datasets.
         return {"shuffle": False, **arguments}

@@ -1,10 +1,21 @@
 """Decoding in a training step, and what auxiliary losses may use of it."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
-from keras_sae.layers import Scaling, UnitNormDense
+from keras_sae import metrics
+from keras_sae.layers import (
+    ActivityPenalty,
+    Sampling,
+    Scaling,
+    SparseDense,
+    Sparsity,
+    UnitNormDense,
+)
 from keras_sae.layers.forward_pass import Activations
+from keras_sae.layers.serialization import is_never_zero
 from keras_sae.models.data_adapter import replicas
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.types import Tensor
@@ -66,6 +77,42 @@ def expand_sample_weight(sample_weight: Tensor | None, target: Tensor) -> Tensor
     if sample_weight is None or tuple(sample_weight.shape[1:]) not in ((), (1,)):
         return sample_weight
     return ops.reshape(sample_weight, (-1, *(1,) * (len(target.shape) - 2)))
+
+
+def loss_names(
+    layers: Sequence[keras.layers.Layer],
+    sparse_layers: Sequence[SparseDense],
+    contractive: float,
+) -> list[str]:
+    """Return the names of the parts of a model's loss.
+
+    Args:
+        layers: Layers of encoder and decoder, with their sparsities.
+        sparse_layers: Sparse layers of the encoder, the code's last.
+        contractive: Weight of the contractive penalty.
+    """
+    names = {"auxiliary_loss"} if contractive else set()
+    for layer in layers:
+        if isinstance(layer, Sparsity) and layer.has_penalty:
+            names.add("sparsity_loss")
+        if isinstance(layer, Sampling):
+            names.add("kl_loss")
+    if sparse_layers and sparse_layers[-1].sparsity is not None:
+        names.update(sparse_layers[-1].sparsity.auxiliary_loss_names)
+    return ["reconstruction_loss", *sorted(names)]
+
+
+def make_activity_metric(sparse_layers: Sequence[SparseDense]) -> keras.metrics.Metric:
+    """Return the metric that counts the active units of the last sparse layer."""
+    if not sparse_layers:
+        return metrics.L0()
+    code = sparse_layers[-1]
+    # Every sparsity but a penalty sets units to zero.
+    is_soft = code.sparsity is None or isinstance(code.sparsity, ActivityPenalty)
+    if not is_soft or not is_never_zero(code.activation):
+        return metrics.L0()
+    low, high = code.activation_bounds
+    return metrics.ExpectedL0((low, high) if low < 0 else (0.0, 1.0))
 
 
 class AutoencoderStep:
