@@ -1,13 +1,15 @@
 """Baselines that need no gradient descent, to compare sparse autoencoders with."""
 
 import abc
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 
 from keras_sae.types import ArrayLike
 
 Self = TypeVar("Self", bound="Baseline")
+RowFunction: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 @runtime_checkable
@@ -21,9 +23,6 @@ class Codec(Protocol):
 class Baseline(abc.ABC):
     """Base class of the baselines.
 
-    A subclass implements `_fit`, `_encode` and `_decode` for samples that are flattened
-    to rows of shape `(samples, values per sample)`.
-
     Attributes:
         parameters: Number of learned values, 0 before `fit`.
     """
@@ -32,13 +31,15 @@ class Baseline(abc.ABC):
 
     def fit(self: Self, x: ArrayLike) -> Self:
         """Fit the baseline to `x`, shape `(samples, ...)`, and return it."""
-        self.sample_shape = np.shape(x)[1:]
-        self._fit(_rows(x))
+        x = np.asarray(x, "float32")
+        self.sample_shape = x.shape[1:]
+        self._encode, self._decode = self._fit(x.reshape(len(x), -1))
         return self
 
     def encode(self, x: ArrayLike) -> np.ndarray:
         """Return the codes of `x`, shape `(samples, units)`."""
-        return self._encode(_rows(x))
+        x = np.asarray(x, "float32")
+        return self._encode(x.reshape(len(x), -1))
 
     def decode(self, code: ArrayLike) -> np.ndarray:
         """Return the reconstructions of `code`, in the shape of the data."""
@@ -46,18 +47,8 @@ class Baseline(abc.ABC):
         return self._decode(code).reshape(len(code), *self.sample_shape)
 
     @abc.abstractmethod
-    def _fit(self, rows: np.ndarray) -> None: ...
-
-    @abc.abstractmethod
-    def _encode(self, rows: np.ndarray) -> np.ndarray: ...
-
-    @abc.abstractmethod
-    def _decode(self, code: np.ndarray) -> np.ndarray: ...
-
-
-def _rows(x: ArrayLike) -> np.ndarray:
-    x = np.asarray(x, "float32")
-    return x.reshape(len(x), -1)
+    def _fit(self, rows: np.ndarray) -> tuple[RowFunction, RowFunction]:
+        """Fit to flat samples, and return the functions that encode and decode them."""
 
 
 class Identity(Baseline):
@@ -74,14 +65,9 @@ class Identity(Baseline):
     (4, 4)
     """
 
-    def _fit(self, rows: np.ndarray) -> None:
-        pass
-
-    def _encode(self, rows: np.ndarray) -> np.ndarray:
-        return rows
-
-    def _decode(self, code: np.ndarray) -> np.ndarray:
-        return code
+    def _fit(self, rows: np.ndarray) -> tuple[RowFunction, RowFunction]:
+        del rows
+        return np.asarray, np.asarray
 
 
 class PCA(Baseline):
@@ -103,18 +89,12 @@ class PCA(Baseline):
     def __init__(self, units: int) -> None:
         self.units = units
 
-    def _fit(self, rows: np.ndarray) -> None:
+    def _fit(self, rows: np.ndarray) -> tuple[RowFunction, RowFunction]:
         from sklearn import decomposition
 
-        count = min(self.units, *rows.shape)
-        self.components = decomposition.PCA(count).fit(rows)
-        self.parameters = self.components.components_.size + rows.shape[1]
-
-    def _encode(self, rows: np.ndarray) -> np.ndarray:
-        return self.components.transform(rows)
-
-    def _decode(self, code: np.ndarray) -> np.ndarray:
-        return self.components.inverse_transform(code)
+        pca = decomposition.PCA(min(self.units, *rows.shape)).fit(rows)
+        self.parameters = pca.components_.size + rows.shape[1]
+        return pca.transform, pca.inverse_transform
 
 
 class RandomEncoder(Baseline):
@@ -142,21 +122,19 @@ class RandomEncoder(Baseline):
         self.units = units
         self.seed = seed
 
-    def _fit(self, rows: np.ndarray) -> None:
+    def _fit(self, rows: np.ndarray) -> tuple[RowFunction, RowFunction]:
         from sklearn.linear_model import Ridge
 
         rng = np.random.default_rng(self.seed)
-        size = rows.shape[1]
-        self.mean = rows.mean(axis=0)
-        self.kernel = rng.normal(size=(size, self.units)) / size**0.5
-        self.decoder = Ridge(alpha=1e-3).fit(self._encode(rows), rows)
-        self.parameters = self.decoder.coef_.size + size
+        mean, size = rows.mean(axis=0), rows.shape[1]
+        kernel = rng.normal(size=(size, self.units)) / size**0.5
 
-    def _encode(self, rows: np.ndarray) -> np.ndarray:
-        return np.maximum((rows - self.mean) @ self.kernel, 0)
+        def encode(rows: np.ndarray) -> np.ndarray:
+            return np.maximum((rows - mean) @ kernel, 0)
 
-    def _decode(self, code: np.ndarray) -> np.ndarray:
-        return self.decoder.predict(code)
+        decoder = Ridge(alpha=1e-3).fit(encode(rows), rows)
+        self.parameters = decoder.coef_.size + size
+        return encode, decoder.predict
 
 
 class DictionaryLearning(Baseline):
@@ -189,11 +167,11 @@ class DictionaryLearning(Baseline):
         self.units = units
         self.seed = seed
 
-    def _fit(self, rows: np.ndarray) -> None:
+    def _fit(self, rows: np.ndarray) -> tuple[RowFunction, RowFunction]:
         from sklearn import decomposition
 
-        self.mean = rows.mean(axis=0)
-        self.learner = decomposition.MiniBatchDictionaryLearning(
+        mean = rows.mean(axis=0)
+        learner = decomposition.MiniBatchDictionaryLearning(
             self.units,
             alpha=0.1,
             batch_size=64,
@@ -201,11 +179,9 @@ class DictionaryLearning(Baseline):
             transform_algorithm="omp",
             transform_n_nonzero_coefs=max(1, min(self.units // 4, rows.shape[1] // 10)),
             random_state=self.seed,
-        ).fit(rows - self.mean)
-        self.parameters = self.learner.components_.size + rows.shape[1]
-
-    def _encode(self, rows: np.ndarray) -> np.ndarray:
-        return self.learner.transform(rows - self.mean)
-
-    def _decode(self, code: np.ndarray) -> np.ndarray:
-        return code @ self.learner.components_ + self.mean
+        ).fit(rows - mean)
+        self.parameters = learner.components_.size + rows.shape[1]
+        return (
+            lambda rows: learner.transform(rows - mean),
+            lambda code: code @ learner.components_ + mean,
+        )

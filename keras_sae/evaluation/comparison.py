@@ -10,7 +10,6 @@ import numpy as np
 
 from keras_sae.evaluation.baselines import (
     PCA,
-    Baseline,
     DictionaryLearning,
     Identity,
     RandomEncoder,
@@ -123,13 +122,19 @@ def compare(
         rows.append({"model": name, "seed": seed, **result})
     if baselines:
         width = max(training.width for training in trainings)
-        unique_seeds = list(dict.fromkeys(training.seed for training in trainings))
-        for name, seed, baseline in _baselines(width, unique_seeds):
-            begin = time.perf_counter()
-            baseline.fit(train[0])
-            seconds = time.perf_counter() - begin
-            result = evaluate(baseline, *test, train=train)
-            rows.append({"model": name, "seed": seed, "seconds": seconds, **result})
+        for seed in dict.fromkeys(training.seed for training in trainings):
+            fixed = {"PCA": PCA(width), "raw pixels": Identity()}
+            random = {
+                "random encoder": RandomEncoder(width, seed),
+                "dictionary learning": DictionaryLearning(width, seed),
+            }
+            first = seed == trainings[0].seed
+            for name, baseline in (fixed | random if first else random).items():
+                begin = time.perf_counter()
+                baseline.fit(train[0])
+                seconds = time.perf_counter() - begin
+                result = evaluate(baseline, *test, train=train)
+                rows.append({"model": name, "seed": seed, "seconds": seconds, **result})
     return pd.DataFrame(rows)
 
 
@@ -141,18 +146,6 @@ def _arrays(name: str, pair: LabeledData) -> tuple[np.ndarray, np.ndarray | None
         )
     x, y = pair
     return np.asarray(x), None if y is None else np.asarray(y)
-
-
-def _baselines(width: int, seeds: list[int]) -> list[tuple[str, int, Baseline]]:
-    # The first two do not depend on the seed.
-    found: list[tuple[str, int, Baseline]] = [
-        ("PCA", seeds[0], PCA(width)),
-        ("raw pixels", seeds[0], Identity()),
-    ]
-    for seed in seeds:
-        found.append(("random encoder", seed, RandomEncoder(width, seed)))
-        found.append(("dictionary learning", seed, DictionaryLearning(width, seed)))
-    return found
 
 
 def sweep(

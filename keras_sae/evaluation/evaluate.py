@@ -87,13 +87,19 @@ def evaluate(
     error = float(np.mean((x - reconstruction) ** 2, dtype="float64"))
     explained = metrics.explained_variance(x, reconstruction)
     copied = copying(model, x, seed)
+    if isinstance(model, Autoencoder):  # the metric that it logs: `l0` or `expected_l0`
+        metric = type(model.activity).from_config(model.activity.get_config())
+        metric.update_state(codes)
+        activity = {metric.name: float(metric.result())}
+    else:
+        activity = {"l0": metrics.l0(codes)}
     result = {
         "reconstruction": error,
         "reconstruction_sum": error * x[0].size,
         "explained_variance": explained,
         "copying": copied,
         "copying_gap": explained - copied,
-        **_activity(model, codes),
+        **activity,
         "dead_fraction": metrics.dead_fraction(codes),
         "mean_activation": float(codes.mean(dtype="float64")),
         "hoyer": metrics.hoyer(codes) if codes.shape[1] > 1 else float("nan"),
@@ -159,18 +165,8 @@ def target_activation(model: Codec) -> float | None:
     if not isinstance(model, Autoencoder) or not model.sparse_layers:
         return None
     penalty = model.sparse_layers[-1].sparsity
-    if not isinstance(penalty, ActivityPenalty):
-        return None
-    if not isinstance(penalty.regularizer, KLDivergence):
-        return None
-    low, high = penalty.bounds
-    return low + (high - low) * penalty.regularizer.target
-
-
-def _activity(model: Codec, codes: np.ndarray) -> dict[str, float]:
-    """Return the `l0` or `expected_l0` that the model logs, of all codes at once."""
-    if not isinstance(model, Autoencoder):
-        return {"l0": metrics.l0(codes)}
-    metric = type(model.activity).from_config(model.activity.get_config())
-    metric.update_state(codes)
-    return {metric.name: float(metric.result())}
+    if isinstance(penalty, ActivityPenalty):
+        regularizer, (low, high) = penalty.regularizer, penalty.bounds
+        if isinstance(regularizer, KLDivergence):
+            return low + (high - low) * regularizer.target
+    return None

@@ -136,34 +136,34 @@ def plan_trainings(
 ) -> list[Training]:
     """Check the arguments of `keras_sae.evaluation.compare`, and plan its trainings.
 
-    Args:
-        builders: As in `compare`.
-        train: As in `compare`, with NumPy arrays.
-        test: As in `compare`, with NumPy arrays.
-        seeds: As in `compare`.
-        settings: `epochs`, `batch_size` and `fine_tuning` of `compare`.
-        optimizer: As in `compare`.
-        prepare: As in `compare`.
-        directory: As in `compare`.
-
-    Returns:
-        A `Training` per model and seed.
-
-    Raises:
-        ValueError: As in `compare`.
+    `train` and `test` are pairs of NumPy arrays. `settings` are `epochs`, `batch_size`
+    and `fine_tuning`. The folder is created after every check has passed.
     """
     if train[1] is not None and test[1] is not None:
         check_classes(train, test)
-    seeds = _integers(seeds)
+    try:
+        integers = [operator.index(seed) for seed in seeds]
+    except TypeError:
+        integers = []
+    if not integers:
+        raise ValueError(
+            "`seeds` must be a sequence of at least one integer, for example (0,) or "
+            f"range(3). Received: seeds={seeds!r}."
+        )
     for name, value in settings.items():
         if (name, value) != ("fine_tuning", 0):
             validation.positive_integer(name, value)
     for name in prepare:
         validation.known_name("name in `prepare`", name, builders)
-    folder = None
-    if directory is not None:
-        _check_stems(builders)
-        folder = io.output_folder(directory, "directory", _ADVICE)
+    folder = None if directory is None else Path(directory)
+    if folder is not None:
+        for name, other in itertools.combinations(builders, 2):
+            if file_stem(name, 0) == file_stem(other, 0):
+                raise ValueError(
+                    "Names of models must differ in letters or digits, because files "
+                    f"are named after them. Received: {name!r} and {other!r}, both "
+                    f"{file_stem(name, 0)!r}."
+                )
         settings = settings | {"train": fingerprint(train), "test": fingerprint(test)}
     trainings = []
     for name, builder in builders.items():
@@ -177,9 +177,13 @@ def plan_trainings(
         if folder is not None:
             own |= {"model": model_fingerprint(model), "prepared": name in prepare}
         width = int(model.encoder.output_shape[-1])
-        trainings += [Training(name, seed, width, build, own, folder) for seed in seeds]
+        trainings += [
+            Training(name, seed, width, build, own, folder) for seed in integers
+        ]
     for training in trainings:
         training.saved_metrics()
+    if folder is not None:
+        io.output_folder(folder, "directory", _ADVICE)
     return trainings
 
 
@@ -195,26 +199,3 @@ def _build(builder: Builder, optimizer: str) -> models.Autoencoder:
     if not model.compiled:
         model.compile(keras.optimizers.get(optimizer))
     return model
-
-
-def _integers(seeds: Iterable[int]) -> list[int]:
-    try:
-        found = [operator.index(seed) for seed in seeds]
-    except TypeError:
-        found = []
-    if not found:
-        raise ValueError(
-            "`seeds` must contain at least one integer, and only integers. Received: "
-            f"seeds={seeds!r}. For example (0,) or range(3)."
-        )
-    return found
-
-
-def _check_stems(names: Iterable[str]) -> None:
-    for name, other in itertools.combinations(names, 2):
-        if file_stem(name, 0) == file_stem(other, 0):
-            raise ValueError(
-                "Names of models must differ in letters or digits, because files are "
-                f"named after them. Received: {name!r} and {other!r}, both "
-                f"{file_stem(name, 0)!r}."
-            )

@@ -9,15 +9,7 @@ from keras_sae.utils.serialization import register
 
 
 def as_rows(name: str, array: ArrayLike) -> np.ndarray:
-    """Return `array` as float64 of shape `(samples, values per sample)`.
-
-    Args:
-        name: Name of the argument, for the error message.
-        array: An array or tensor of shape `(samples, ...)`.
-
-    Raises:
-        ValueError: `array` has no samples, or fewer than two axes.
-    """
+    """Return the argument `name` as float64 of shape `(samples, values per sample)`."""
     values = np.asarray(ops.convert_to_numpy(array), "float64")
     if values.ndim < 2 or values.shape[0] == 0:
         raise ValueError(
