@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -158,6 +160,40 @@ def test_interrupted_run_resumes(tmp_path, monkeypatch):
     assert _run(*command, tmp_path / "out").exit_code == 0
     record = json.loads((tmp_path / "out" / "shallow-seed0.json").read_text())
     assert len(record["history"]["loss"]) == 3
+
+
+_KILLED = """
+import os, signal, sys
+from matplotlib.figure import Figure
+from keras_sae import cli, datasets
+
+def savefig(self, path):
+    path.write_bytes(b"a part of the picture")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Figure.savefig = savefig
+load_data = datasets.load_data
+datasets.load_data = lambda name: tuple(
+    (x[:n], y[:n]) for (x, y), n in zip(load_data(name), (160, 60))
+)
+cli.main()
+"""
+
+
+@pytest.mark.slow
+def test_run_that_was_killed_while_it_drew_a_picture_resumes(tmp_path):
+    arguments = ["train", *SMALL, "--output", str(tmp_path / "out")]
+    killed = subprocess.run([sys.executable, "-c", _KILLED, *arguments])
+    assert killed.returncode == -9
+    model = tmp_path / "out" / "shallow-seed0.keras"
+    before = model.stat().st_mtime_ns
+    assert list(model.parent.glob(".unfinished-*"))
+    assert not list(model.parent.glob("*.png"))
+    result = _run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert model.stat().st_mtime_ns == before
+    assert len(list(model.parent.glob("*.png"))) == 4
+    assert not list(model.parent.glob(".unfinished-*"))
 
 
 def test_run_with_other_settings_is_not_overwritten(trained):

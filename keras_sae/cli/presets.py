@@ -25,9 +25,7 @@ class Preset:
 
     builders: Mapping[str, Callable[[], models.Autoencoder]]
     prepare: Mapping[str, Callable] = field(default_factory=dict)
-    sweeps: Mapping[str, Callable[[float], models.Autoencoder]] = field(
-        default_factory=dict
-    )
+    sweeps: Mapping[str, Callable] = field(default_factory=dict)
 
 
 def families(
