@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import keras
 import keras_tuner
+import numpy as np
 
 from keras_sae import layers, models, pretraining
 from keras_sae.layers.serialization import NAMES
@@ -15,7 +16,8 @@ from keras_sae.types import Shape, SparsityLike
 from keras_sae.utils import validation
 
 # A constant, a range `(low, high)`, a list of choices, or a function of `hp`.
-Range: TypeAlias = Any
+Function: TypeAlias = Callable[[keras_tuner.HyperParameters], Any]
+Range: TypeAlias = SparsityLike | float | tuple[Any, ...] | list[Any] | Function
 
 # The factory of each family, and the hyperparameters that not all families have.
 FAMILIES: dict[str, tuple[Callable[..., models.Autoencoder], tuple[str, ...]]] = {
@@ -137,7 +139,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         self,
         hp: keras_tuner.HyperParameters,
         model: models.Autoencoder,
-        x: Any,
+        x: np.ndarray,
         *args: Any,
         **kwargs: Any,
     ) -> keras.callbacks.History:
@@ -153,14 +155,14 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         Returns:
             A `keras.callbacks.History`.
         """
-        batch_size, epochs = self._draw_for_fit(hp)
+        batch_size, pretraining_epochs = self._draw_for_fit(hp)
         kwargs["batch_size"] = min(batch_size, len(x))
         # Hyperband resumes trials that were pretrained in an earlier round.
-        if epochs and not kwargs.get("initial_epoch"):
+        if pretraining_epochs and not kwargs.get("initial_epoch"):
             pretraining.greedy(
                 model,
                 x,
-                epochs,
+                pretraining_epochs,
                 batch_size=kwargs["batch_size"],
                 optimizer=keras.optimizers.Adam(hp.get("learning_rate")),
                 verbose=0,
@@ -195,7 +197,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
             # `hp.Choice` would turn False and True into 0 and 1.
             is_flag = isinstance(values[0], bool)
             return hp.Boolean(name) if is_flag else hp.Choice(name, values)
-        if isinstance(values, (bool, int, float, str)):
+        if isinstance(values, (int, float, str)):
             return hp.Fixed(name, values)
         return values
 
@@ -253,36 +255,26 @@ class _Hyperparameter:
             return values
         if not isinstance(values, (list, tuple)):
             return self.check(name, values)
-        if not values:
-            raise ValueError(
-                f"`{name}` must offer at least one value. Received: {name}={values!r}. "
-                "Leave it out to use its default."
-            )
         checked = [self.check(name, value) for value in values]
         if isinstance(values, list) or self.sampling is None:
-            if not all(isinstance(value, (bool, int, float, str)) for value in checked):
+            if not values or not all(isinstance(v, (int, float, str)) for v in checked):
                 raise ValueError(
                     f"`{name}` as a list must hold names or numbers. Received: "
                     f"{name}={values!r}. Choose between objects in a function of `hp`."
                 )
             choices = list(dict.fromkeys(checked))
             return choices if len(choices) > 1 else choices[0]
-        if len(values) != 2:
+        if len(values) != 2 or checked[0] > checked[1]:
             raise ValueError(
-                f"`{name}` must be a constant, a range (low, high), or a list of "
-                f"choices. Received: {name}={values!r}."
+                f"`{name}` must be a constant, a range (low, high) with low <= high, "
+                f"or a list of choices. Received: {name}={values!r}."
             )
-        low, high = checked
-        if low > high:
-            raise ValueError(
-                f"The range of `{name}` must start with its lowest value. Received: "
-                f"{name}={values!r}. Write ({values[1]!r}, {values[0]!r})."
-            )
-        if self.sampling == "log" and low == 0:
+        if self.sampling == "log" and checked[0] == 0:
             raise ValueError(
                 f"`{name}` is sampled on a log scale, so a range must start above 0. "
-                f"Received: {name}={values!r}. A list may contain 0: [0, {high!r}]."
+                f"Received: {name}={values!r}. A list may contain 0."
             )
+        low, high = checked
         return low if low == high else (low, high)
 
 
@@ -349,7 +341,7 @@ def _as_list(values: Range) -> list[Any]:
     return values if isinstance(values, list) else [values]
 
 
-def _is_function(value: Range) -> bool:
+def _is_function(value: Range) -> TypeGuard[Function]:
     """Whether `value` computes a value from `hp`. Layers are callable as well."""
     others = (type, keras.layers.Layer, keras.regularizers.Regularizer)
     return callable(value) and not isinstance(value, others)

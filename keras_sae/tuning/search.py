@@ -1,6 +1,7 @@
 """`search`: hyperparameter search with keras-tuner, in one process or in several."""
 
 import math
+import os
 import shutil
 import sys
 import tempfile
@@ -108,8 +109,14 @@ def search(
     x, held_out, y = _check_data(x, validation_data, labels)
     fit: dict[str, Any] = {"validation_data": held_out, "callbacks": list(callbacks)}
     if isinstance(tuner, keras_tuner.Tuner):
-        given = {"directory": directory, "labels": labels, "max_l0": max_l0}
-        _check_own_tuner(tuner, hypermodel, {**given, "workers": launches or None})
+        excluded = (directory, labels, max_l0, launches or None)
+        if tuner.hypermodel is not hypermodel or any(a is not None for a in excluded):
+            raise ValueError(
+                "`tuner` must be a name, or a tuner that was made for `hypermodel`, "
+                "which excludes `directory`, `labels`, `max_l0` and `workers`. "
+                f"Received: tuner={tuner!r} for {tuner.hypermodel!r}, directory="
+                f"{directory!r}, max_l0={max_l0!r}, workers={workers}."
+            )
         tuner.oracle.max_trials = max_trials
         # `check_outcome` raises instead, also for fewer failures.
         tuner.oracle.max_consecutive_failed_trials = sys.maxsize
@@ -122,15 +129,21 @@ def search(
             "directory=None. Pass a `directory` that all of them can reach."
         )
     name = validation.known_name("tuner", str(tuner), ORACLES)
-    model = hypermodel.build(keras_tuner.HyperParameters())
+    hp = keras_tuner.HyperParameters()
+    hypermodel.declare_hyperparameters(hp)
+    model = hypermodel.build(hp)
     goal = objectives.get(objective, model, math.prod(x.shape[1:]), max_l0)
     if goal.name == objectives.PROBE and labels is None:
         raise ValueError(
             f"The objective {objectives.PROBE!r} needs labels. Received: labels=None. "
             "Pass labels=(y, y_val)."
         )
+    space = [type(hypermodel).__name__, hp.get_config()["space"]]
+    if isinstance(model, Autoencoder):
+        # Settings that are equal in all trials are part of the model only.
+        space.append(model_fingerprint(model))
     settings = {
-        "space": _space_fingerprint(hypermodel),
+        "space": fingerprint(space),
         "data": fingerprint((x, held_out, y)),
         "tuner": name,
         "objective": str(goal),
@@ -167,10 +180,12 @@ def search(
             oracle.reload()
     else:
         processes.end_with_launcher()
-        if role != "worker":
+        if role == "worker":
+            processes.wait_for_chief()
+        else:
             oracle.resume()
         made.search(x, labels=y, **fit)
-        if role == "worker" or processes.is_launched():
+        if role == "worker" or processes.LAUNCHER in os.environ:
             sys.exit(0)
     check_outcome(made, max_failures)
     return made
@@ -209,32 +224,3 @@ def _check_data(
                 f"{[len(part) for part in y]}."
             )
     return x, held_out if len(held_out) > 1 else held_out[0], y
-
-
-def _check_own_tuner(
-    tuner: keras_tuner.Tuner,
-    hypermodel: keras_tuner.HyperModel,
-    arguments: dict[str, Any],
-) -> None:
-    if tuner.hypermodel is not hypermodel:
-        raise ValueError(
-            "`tuner` was made for another hypermodel. Received: "
-            f"{tuner.hypermodel!r} in the tuner. Make it with the `hypermodel` of "
-            "this call."
-        )
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(
-                f"`{name}` needs a tuner that is given by its name. Received: {name} "
-                "with a tuner of your own. Leave it out."
-            )
-
-
-def _space_fingerprint(hypermodel: keras_tuner.HyperModel) -> str:
-    hp = keras_tuner.HyperParameters()
-    hypermodel.declare_hyperparameters(hp)
-    model = hypermodel.build(hp)
-    space = [type(hypermodel).__name__, hp.get_config()["space"]]
-    # What is equal in all trials, such as the activations, is seen in the model only.
-    is_ours = isinstance(model, Autoencoder)
-    return fingerprint([*space, model_fingerprint(model) if is_ours else None])

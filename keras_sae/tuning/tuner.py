@@ -16,7 +16,6 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_sae import evaluation
-from keras_sae.models import Autoencoder
 from keras_sae.tuning import objectives
 from keras_sae.utils.io import atomic_write
 
@@ -211,51 +210,15 @@ class SearchTuner(keras_tuner.Tuner):
             oracle, hypermodel, directory=str(self.folder), project_name="trials"
         )
 
-    def run_trial(
-        self,
-        trial: Trial,
-        x: np.ndarray,
-        validation_data: np.ndarray | Arrays,
-        callbacks: list[keras.callbacks.Callback],
-        labels: Arrays | None = None,
-    ) -> dict[str, float]:
+    def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Train the model of a trial, and return the metrics of its last epoch."""
-        if self.seed is not None:
-            keras.utils.set_random_seed(self.seed)
-        keras.utils.clear_session()
-        hp = trial.hyperparameters
         try:
-            model = self._build(hp)
-            if "tuner/trial_id" in hp.values:
-                model.load_weights(self._weights_file(hp.values["tuner/trial_id"]))
-            epochs = {"epochs": hp.values.get("tuner/epochs", self.epochs)}
-            if "tuner/initial_epoch" in hp.values:
-                epochs["initial_epoch"] = hp.values["tuner/initial_epoch"]
-            results = self.hypermodel.fit(
-                hp,
-                model,
-                x,
-                validation_data=validation_data,
-                callbacks=copy.deepcopy(callbacks),
-                verbose=0,
-                **epochs,
-            )
-            model.save_weights(self._weights_file(trial.trial_id))
-            if isinstance(results, keras.callbacks.History):
-                logs = results.history.items()
-                results = {name: float(values[-1]) for name, values in logs}
-            if not isinstance(results, dict):
-                return results  # the score itself, from a user's own hypermodel
-            if labels is not None:
-                x_val = validation_data
-                x_val = x_val[0] if isinstance(x_val, tuple) else x_val
-                results[objectives.PROBE] = _probe_accuracy(model, (x, x_val), labels)
-            return _with_score(results, self.oracle.objective)
+            return self._train(trial, *args, **kwargs)
         except Exception as error:
             self.first_error = self.first_error or error
+            message = f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
             with atomic_write(failure_file(self.folder, trial.trial_id)) as path:
-                summary = f"{type(error).__name__}: {error}"
-                path.write_text(f"{summary}\n\n{traceback.format_exc()}")
+                path.write_text(message)
             raise
 
     def load_model(self, trial: Trial) -> keras.Model:
@@ -266,6 +229,60 @@ class SearchTuner(keras_tuner.Tuner):
 
     def save(self) -> None:
         """Do nothing: the oracle has the whole state and saves it."""
+
+    def _train(
+        self,
+        trial: Trial,
+        x: np.ndarray,
+        validation_data: np.ndarray | Arrays,
+        callbacks: list[keras.callbacks.Callback],
+        labels: Arrays | None = None,
+    ) -> dict[str, float]:
+        if self.seed is not None:
+            keras.utils.set_random_seed(self.seed)
+        keras.utils.clear_session()
+        hp = trial.hyperparameters
+        model = self._build(hp)
+        epochs = {"epochs": hp.values.get("tuner/epochs", self.epochs)}
+        if "tuner/trial_id" in hp.values:  # Hyperband resumes an earlier trial
+            model.load_weights(self._weights_file(hp.values["tuner/trial_id"]))
+            epochs["initial_epoch"] = hp.values["tuner/initial_epoch"]
+        metrics = self.hypermodel.fit(
+            hp,
+            model,
+            x,
+            validation_data=validation_data,
+            callbacks=copy.deepcopy(callbacks),
+            verbose=0,
+            **epochs,
+        )
+        model.save_weights(self._weights_file(trial.trial_id))
+        if isinstance(metrics, keras.callbacks.History):
+            logs = metrics.history.items()
+            metrics = {name: float(values[-1]) for name, values in logs}
+        if not isinstance(metrics, dict):
+            return metrics  # the score itself, from a user's own hypermodel
+        if labels is not None:
+            has_target = isinstance(validation_data, tuple)
+            x_val = validation_data[0] if has_target else validation_data
+            codes, codes_val = model.encode(x), model.encode(x_val)
+            probed = codes, labels[0], codes_val, labels[1]
+            # No classifier learns from codes that are zero throughout.
+            accuracy = evaluation.probe(*probed) if codes.any() else 0.0
+            metrics[objectives.PROBE] = accuracy
+        objective = self.oracle.objective
+        if not objective.has_value(metrics):
+            raise ValueError(
+                f"`objective` is not logged. Received: objective={objective.name!r}. "
+                f"Logged metrics: {', '.join(sorted(metrics))}."
+            )
+        score = objective.get_value(metrics)
+        if math.isnan(score):
+            raise ValueError(
+                f"The trial diverged: {objective.name} is NaN. Lower the upper end of "
+                "the range of `learning_rate`, or of the factor of the penalty."
+            )
+        return {**metrics, objective.name: score}
 
     def _build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         model = self.hypermodel.build(hp)
@@ -283,29 +300,3 @@ class SearchTuner(keras_tuner.Tuner):
 def failure_file(folder: Path, trial_id: str) -> Path:
     """Return the path of the message of a failed trial."""
     return folder / f"failure_{trial_id}.txt"
-
-
-def _probe_accuracy(model: Autoencoder, x: Arrays, labels: Arrays) -> float:
-    """Return the accuracy of a linear classifier on the codes, 0 for empty codes."""
-    codes, codes_val = (model.encode(samples) for samples in x)
-    if not codes.any():
-        return 0.0
-    return evaluation.probe(codes, labels[0], codes_val, labels[1])
-
-
-def _with_score(
-    metrics: dict[str, float], objective: keras_tuner.Objective
-) -> dict[str, float]:
-    """Return the metrics of a trial with the value of the objective among them."""
-    if not objective.has_value(metrics):
-        raise ValueError(
-            f"`objective` is not logged. Received: objective={objective.name!r}. "
-            f"Logged metrics: {', '.join(sorted(metrics))}."
-        )
-    score = objective.get_value(metrics)
-    if math.isnan(score):
-        raise ValueError(
-            f"The trial diverged: {objective.name} is NaN. Lower the upper end of the "
-            "range of `learning_rate`, or of the factor of the penalty."
-        )
-    return {**metrics, objective.name: score}

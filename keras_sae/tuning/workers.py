@@ -16,7 +16,7 @@ _NAME = "KERASTUNER_TUNER_ID"
 _ADDRESS = "KERASTUNER_ORACLE_IP"
 _PORT = "KERASTUNER_ORACLE_PORT"
 # Process id of the launcher, for the processes that it starts.
-_LAUNCHER = "KERAS_SAE_LAUNCHER"
+LAUNCHER = "KERAS_SAELAUNCHER"
 _LOOPBACK = "127.0.0.1"
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -55,12 +55,15 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
     """
     validation.positive_integer("workers", workers)
     threads = max(1, (os.cpu_count() or 1) // workers)
+    with socket.socket() as listener:
+        listener.bind((_LOOPBACK, 0))
+        free_port = listener.getsockname()[1]
     environment = {
         **dict.fromkeys(_THREADS, str(threads)),
         **os.environ,
         _ADDRESS: _LOOPBACK,
-        _PORT: str(_free_port()),
-        _LAUNCHER: str(os.getpid()),
+        _PORT: str(free_port),
+        LAUNCHER: str(os.getpid()),
         "no_grpc_proxy": "*",
     }
     names = [f"worker-{number}" for number in range(workers)]
@@ -102,12 +105,6 @@ def _start(
     )
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((_LOOPBACK, 0))
-        return listener.getsockname()[1]
-
-
 def role() -> str | None:
     """Return `"chief"` or `"worker"` by keras-tuner's variables, or None."""
     if _ADDRESS not in os.environ:
@@ -115,14 +112,9 @@ def role() -> str | None:
     return "chief" if "chief" in os.environ.get(_NAME, "") else "worker"
 
 
-def is_launched() -> bool:
-    """Whether `launch_workers` started this process."""
-    return _LAUNCHER in os.environ
-
-
 def end_with_launcher() -> None:
     """Have the kernel end this process when the one that launched it ends."""
-    launcher = os.environ.get(_LAUNCHER)
+    launcher = os.environ.get(LAUNCHER)
     if launcher is None or sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -130,6 +122,18 @@ def end_with_launcher() -> None:
         os.kill(int(launcher), 0)  # sends nothing
     except ProcessLookupError:
         sys.exit(1)  # the launcher ended before the kernel was told
+
+
+def wait_for_chief() -> None:
+    """Return when the chief listens; gRPC would retry at ever longer intervals."""
+    address = os.environ[_ADDRESS], int(os.environ[_PORT])
+    while True:
+        try:
+            socket.create_connection(address).close()
+        except OSError:
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
 
 
 def this_command() -> list[str]:
