@@ -1,11 +1,11 @@
-"""Which way imports run: the syntax trees are walked and held against the table."""
+"""Tests of the direction of imports, and of what an import does."""
 
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -21,38 +21,41 @@ FILES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 
-# Room by room, the rooms it may import. A new room needs a line here.
-GROUND = {"registration", "checks", "files", "atoms"}
-CODE = GROUND | {"regularizers", "layers"}
-FIGURES = GROUND | {"metrics"}
+# For each package, the packages that it may import. A new package needs a line here.
+BASE = {"types", "utils"}
+CORE = BASE | {"regularizers", "ops", "layers"}
 ALLOWED = {
-    "registration": set(),
-    "checks": set(),
-    "files": set(),  # whole files and folders: the standard library alone
-    "atoms": set(),  # what a unit adds: pictures, pages and callbacks draw it
-    "regularizers": GROUND,
-    "metrics": GROUND,
-    "layers": GROUND | {"regularizers"},
-    "models": CODE | FIGURES | {"datasets", "export"},
-    "pretraining": CODE | FIGURES | {"datasets", "models"},
-    "tuning": CODE | FIGURES | {"models", "pretraining", "evaluation"},
-    "export": GROUND,
-    "callbacks": CODE | FIGURES,
-    "evaluation": CODE | FIGURES | {"models", "callbacks"},
-    "wrappers": CODE | FIGURES | {"models"},
-    "datasets": set(),
-    "plots": {"evaluation", "metrics"},
-    "report": GROUND | {"evaluation", "metrics"},
+    "types": set(),
+    "utils": {"types"},
+    "regularizers": BASE,
+    "ops": BASE,
+    "metrics": BASE,
+    "datasets": BASE,
+    "export": BASE,
+    "layers": CORE,
+    "callbacks": CORE | {"metrics"},
+    "models": CORE | {"metrics", "export"},
+    "pretraining": CORE | {"models"},
+    "wrappers": CORE | {"metrics", "models"},
+    "evaluation": CORE | {"metrics", "models", "callbacks"},
+    "plots": BASE | {"models", "metrics", "evaluation"},
+    "report": BASE | {"models", "metrics", "evaluation", "plots"},
+    "tuning": CORE | {"metrics", "models", "pretraining", "evaluation"},
 }
-# Imported inside a function, against the table: the module, and why.
-LATE: dict[tuple[str, str], str] = {}
-# Kernels of TensorFlow outside its rooms, and the twin in `keras.ops` that a test holds
-# them equal to.
+# TensorFlow kernels outside of `datasets` and `export`, and what a test compares them
+# with.
 KERNELS = {
-    "keras_sae.models.data_adapter": "Keras's own array adapter, in `test_data_adapter`",
-    "keras_sae.pretraining.fused_adam": "`keras.optimizers.Adam`, in `test_fused_adam`",
+    "keras_sae.models.data_adapter": "Keras's array adapter, in `test_data_adapter`",
+    "keras_sae.pretraining.fused_adam": "`keras.optimizers.Adam`, in `test_greedy`",
 }
-ONLY_THE_TOP = {"cli", "__main__"}  # may import everything, and nothing imports them
+TOP = {"cli", "__main__"}  # may import everything, and nothing imports them
+# Packages that `keras_sae` imports on first use, and the heavy ones they may import.
+ON_FIRST_USE = {
+    "tuning": {"keras_tuner", "pandas"},
+    "wrappers": {"sklearn"},
+    "plots": {"matplotlib", "pandas", "bokeh", "PIL"},
+    "report": {"matplotlib", "pandas", "bokeh", "jinja2", "PIL"},
+}
 
 HEAVY = (
     "tensorflow_datasets",
@@ -67,57 +70,45 @@ HEAVY = (
     "rich",
 )
 
-every_file = pytest.mark.parametrize("module", FILES)
+TREES = {
+    module: ast.parse(path.read_text(encoding="utf-8"))
+    for module, path in FILES.items()
+}
 
 
-def tree_of(module: str) -> ast.Module:
-    return ast.parse(FILES[module].read_text(encoding="utf-8"))
-
-
-def imported(tree: ast.AST, package: str) -> Iterator[str]:
-    """Dotted names of what a tree imports, `from a import b` as `a.b`."""
+def imported(tree: ast.AST) -> set[str]:
+    """Return the dotted names that a tree imports, `from a import b` as `a.b`."""
+    names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:  # `from . import b`
-                above = package.split(".")
-                above = above[: len(above) - node.level + 1]
-                base = ".".join([*above, *([base] if base else [])])
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            assert not node.level, "imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
-def package_of(module: str) -> str:
-    is_package = FILES[module].name == "__init__.py"
-    return module if is_package else module.rpartition(".")[0]
-
-
-def imports_of(module: str) -> set[str]:
-    return set(imported(tree_of(module), package_of(module)))
-
-
-def module_for(name: str) -> str | None:
-    """The module of ours that an imported name is, or is in."""
-    while name.startswith("keras_sae"):
-        if name in FILES:
-            return name
-        name = name.rpartition(".")[0]
-    return None
+def top_packages(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
 
 
 def our_imports(module: str) -> set[str]:
-    """The modules of ours that a module imports, itself and `LATE` ones left out."""
-    found = {found for name in imports_of(module) if (found := module_for(name))}
-    return {x for x in found if x != module and (module, x) not in LATE}
+    """Return the modules of the package that a module imports, late ones included."""
+    found = set()
+    for name in imported(TREES[module]):
+        while name.startswith("keras_sae") and name not in FILES:
+            name = name.rpartition(".")[0]
+        if name.startswith("keras_sae"):
+            found.add(name)
+    return found - {module}
 
 
-def room(module: str) -> str:
+def package(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
-def top_level(tree: ast.Module) -> ast.Module:
-    """The tree without functions and without `if TYPE_CHECKING:`."""
+def at_import(module: str) -> set[str]:
+    """Return what a module imports when it is imported itself."""
 
     class Prune(ast.NodeTransformer):
         def visit_FunctionDef(self, node):
@@ -126,52 +117,59 @@ def top_level(tree: ast.Module) -> ast.Module:
         def visit_If(self, node):
             return None if "TYPE_CHECKING" in ast.unparse(node.test) else node
 
-    return Prune().visit(tree)
+    return imported(Prune().visit(ast.parse(ast.unparse(TREES[module]))))
 
 
-def test_there_are_files_to_walk():
+def test_all_modules_are_found():
     assert {"keras_sae", "keras_sae.layers.sparse_dense"} <= FILES.keys()
 
 
-@every_file
-def test_imports_run_up(module):
-    here = room(module)
-    if here in {"__init__", *ONLY_THE_TOP}:
-        return
-    assert here in ALLOWED, (
-        f"Give the new room {here!r} a line in tests/test_imports.py."
-    )
-    rooms = {room(found) for found in our_imports(module)} - {here}
-    assert rooms <= ALLOWED[here], f"{module} imports {rooms - ALLOWED[here]}"
+def test_packages_import_only_what_the_table_allows():
+    wrong = []
+    for module in FILES:
+        here = package(module)
+        if here in {"__init__", *TOP}:
+            continue
+        assert here in ALLOWED, f"{here!r} needs a line in tests/test_imports.py"
+        others = {package(other) for other in our_imports(module)} - {here}
+        wrong += [f"{module} imports {other}" for other in others - ALLOWED[here]]
+    assert not wrong
 
 
-def test_late_imports_are_late():
-    for module, other in LATE:
-        assert other in {module_for(name) for name in imports_of(module)}
-        found = imported(top_level(tree_of(module)), package_of(module))
-        assert other not in {module_for(name) for name in found}
-
-
-def test_the_table_itself_has_no_cycle():
+def test_the_table_has_no_circle():
     done: set[str] = set()
     while done != ALLOWED.keys():
-        ready = {name for name in ALLOWED.keys() - done if ALLOWED[name] <= done}
-        assert ready, f"a cycle among {ALLOWED.keys() - done}"
+        ready = {
+            name for name in ALLOWED.keys() - done if ALLOWED[name] <= done | {name}
+        }
+        assert ready, f"a circle in {ALLOWED.keys() - done}"
         done |= ready
 
 
-@every_file
-def test_nothing_imports_the_package_itself_or_its_top(module):
-    if room(module) == "__init__":
-        assert "cli" not in {room(found) for found in our_imports(module)}
-    elif room(module) not in ONLY_THE_TOP:
-        found = our_imports(module)
-        assert not {x for x in found if room(x) in {"__init__", *ONLY_THE_TOP}}
+def test_nothing_imports_the_command_line_or_the_whole_package():
+    for module in FILES:
+        others = {package(other) for other in our_imports(module)}
+        if package(module) == "__init__":
+            assert not others & TOP
+        elif package(module) not in TOP:
+            assert not others & {"__init__", *TOP}, module
 
 
-def test_no_cycle_between_modules():
+def test_no_package_imports_a_private_name_of_another():
+    wrong = []
+    for module in FILES:
+        for name in imported(TREES[module]):
+            if not name.startswith("keras_sae."):
+                continue
+            private = [x for x in name.split(".") if re.match("_[^_]", x)]
+            if private and name.split(".")[1] != package(module):
+                wrong.append(f"{module} imports {name}")
+    assert not wrong
+
+
+def test_modules_have_no_import_circle():
     graph = {
-        module: our_imports(module) - {"keras_sae", package_of(module)}
+        module: our_imports(module) - {"keras_sae", module.rpartition(".")[0]}
         for module in FILES
     }
     state: dict[str, str] = {}
@@ -188,58 +186,43 @@ def test_no_cycle_between_modules():
         visit(module, ())
 
 
-@every_file
-def test_heavy_packages_wait_until_they_are_used(module):
-    """Builders are imported by their loader only, `cli` by its command only."""
-    if module.endswith("_dataset_builder") or room(module) in ONLY_THE_TOP:
-        return
-    found = set(imported(top_level(tree_of(module)), package_of(module)))
-    tops = {name.partition(".")[0] for name in found}
-    heavy = tops & set(HEAVY)
-    # scikit-learn's images are the builders' own source.
-    if room(module) == "datasets" and module.count(".") > 2:
-        heavy -= {"sklearn"}
-    # A hypermodel is a keras-tuner class: the room itself waits until it is used.
-    if room(module) == "tuning":
-        heavy -= {"keras_tuner"}
-    # Its classes derive from scikit-learn's: the package is imported on first use.
-    if room(module) == "wrappers":
-        heavy -= {"sklearn"}
-    # These packages are imported on first use.
-    if room(module) in ("plots", "report"):
-        heavy -= {"matplotlib", "pandas", "bokeh", "jinja2", "PIL"}
-    assert not heavy
+def test_heavy_packages_are_imported_on_first_use():
+    for module in FILES:
+        if module.endswith("_dataset_builder") or package(module) in TOP:
+            continue
+        heavy = top_packages(at_import(module)) & set(HEAVY)
+        # The digits and the photographs come from scikit-learn.
+        if package(module) == "datasets" and module.count(".") > 2:
+            heavy -= {"sklearn"}
+        assert heavy <= ON_FIRST_USE.get(package(module), set()), module
 
 
-@every_file
-def test_tensorflow_in_datasets_export_and_kernels_only(module):
-    tops = {name.partition(".")[0] for name in imports_of(module)}
-    if room(module) not in {"datasets", "export"}:
-        assert "tensorflow" not in tops or module in KERNELS
-        assert not tops & {"jax", "torch"}
-    # A backend that is not the user's is not loaded for an import of ours.
-    found = set(imported(top_level(tree_of(module)), package_of(module)))
-    if not module.endswith("_dataset_builder"):
-        assert "tensorflow" not in {name.partition(".")[0] for name in found}
+def test_only_datasets_export_and_kernels_import_tensorflow():
+    for module in FILES:
+        packages = top_packages(imported(TREES[module]))
+        if package(module) not in {"datasets", "export"}:
+            assert "tensorflow" not in packages or module in KERNELS, module
+            assert not packages & {"jax", "torch"}, module
+        if not module.endswith("_dataset_builder"):
+            assert "tensorflow" not in top_packages(at_import(module)), module
 
 
-@every_file
-def test_no_lambda_layer_and_no_pickle(module):
-    tree = tree_of(module)
-    attributes = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-    names = {name.partition(".")[0] for name in imports_of(module)}
-    assert "Lambda" not in attributes | {
-        x.rpartition(".")[2] for x in imports_of(module)
-    }
-    assert not names & {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
+def test_no_lambda_layer_and_no_pickle():
+    for module, tree in TREES.items():
+        names = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+        names |= {name.rpartition(".")[2] for name in imported(tree)}
+        assert "Lambda" not in names, module
+        forbidden = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
+        assert not top_packages(imported(tree)) & forbidden, module
 
 
-@every_file
-def test_keras_is_used_through_its_public_names(module):
-    assert not {name for name in imports_of(module) if name.startswith("keras.src")}
+def test_only_public_names_of_keras_are_imported():
+    for module, tree in TREES.items():
+        private = {x for x in imported(tree) if x.startswith("keras.src")}
+        assert not private, module
 
 
-# What an import does, seen from a process of its own.
+# What an import does, observed in a process of its own.
 
 _SPY = """
 import collections.abc, json, logging, os, sys
@@ -293,12 +276,12 @@ def seen(tmp_path_factory):
     )
     assert result.returncode == 0, result.stderr
     (line,) = [x for x in result.stdout.splitlines() if x.startswith("SEEN")]
-    assert result.stdout.strip() == line, "an import prints nothing"
+    assert result.stdout.strip() == line, "the import printed something"
     return json.loads(line.removeprefix("SEEN"))
 
 
 def test_import_loads_nothing_heavy(seen):
-    """Beyond what `import keras` has loaded already."""
+    """Nothing beyond what `import keras` has loaded."""
     assert not set(HEAVY) & set(seen["modules"])
 
 
