@@ -46,7 +46,7 @@ ALLOWED = {
 # with.
 KERNELS = {
     "keras_sae.models.data_adapter": "Keras's array adapter, in `test_data_adapter`",
-    "keras_sae.pretraining.fused_adam": "`keras.optimizers.Adam`, in `test_greedy`",
+    "keras_sae.pretraining.fused_adam": "`keras.optimizers.Adam`, in `test_fused_adam`",
 }
 TOP = {"cli", "__main__"}  # may import everything, and nothing imports them
 # Packages that `keras_sae` imports on first use, and the heavy ones they may import.

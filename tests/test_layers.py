@@ -216,7 +216,9 @@ def test_an_unknown_sparsity_names_the_nearest(name, nearest):
 
 @pytest.mark.parametrize("sparsity", [3, L1, [L1(0.1)]])
 def test_a_thing_that_is_no_sparsity(sparsity):
-    with pytest.raises(ValueError, match="`sparsity` must be a `keras_sae.layers.Sparsity`"):
+    with pytest.raises(
+        ValueError, match="`sparsity` must be a `keras_sae.layers.Sparsity`"
+    ):
         layers.SparseDense(5, sparsity=sparsity)
 
 

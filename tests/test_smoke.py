@@ -71,7 +71,9 @@ def test_classifier_is_trained(model):
 def test_levels_are_pretrained():
     stack = models.stacked((4, 4, 1), (8, 4), "l1")
     assert len(pretraining.greedy(stack, X, 1, batch_size=16, verbose=0)) == 2
-    binary = models.stacked((4, 4, 1), (8, 4), activation="sigmoid")
+    binary = models.deep(
+        (4, 4, 1), (8, 4), activation="sigmoid", code_activation="linear"
+    )
     assert len(pretraining.boltzmann(binary, X, 1, batch_size=16, verbose=0)) == 2
 
 
@@ -98,7 +100,7 @@ def test_models_are_compared(model):
 
 def test_settings_are_searched(tmp_path):
     hypermodel = tuning.SparsityHyperModel("shallow", input_shape=(4, 4, 1), units=4)
-    tuner = tuning.search(hypermodel, X, X, 2, 1, directory=tmp_path, verbose=0)
+    tuner = tuning.search(hypermodel, X, X, 2, 1, directory=tmp_path)
     assert len(tuning.trials(tuner)) == 2
 
 
