@@ -28,11 +28,14 @@ def variational():
 
 @pytest.fixture
 def draw(tmp_path):
-    """Save a figure. Constrained layout warns if anything is clipped."""
+    """Save a figure, and check that nothing is clipped."""
 
     def drawn(figure):
         figure.savefig(tmp_path / "figure.png")
         assert not plt.get_fignums()
+        drawn_box, page = figure.get_tightbbox(), figure.bbox_inches
+        assert np.all(drawn_box.min >= page.min)
+        assert np.all(drawn_box.max <= page.max)
         return figure
 
     return drawn
@@ -68,20 +71,21 @@ def test_filters_are_rows_of_the_dictionary_on_their_own_scale(model, draw):
 
 def test_filters_of_several_models_are_drawn_in_blocks(model, variational, draw):
     figure = draw(plots.filters({"a": model, "b": variational}))
-    titles = [axes.get_title() for axes in figure.axes]
+    titles = [axes.get_title("left") for axes in figure.axes]
     assert titles == ["Filters of a", "Filters of b"]
     white = tiles(figure.axes[1])[0, 2:]
     assert (white == 1).all(), "places without a unit are empty"
 
 
 def test_reconstructions_are_below_their_inputs(model, draw):
-    figure = draw(plots.reconstructions({"L1": model}, X, count=3))
+    name = "stacked, greedy, with a Wide MM name"
+    figure = draw(plots.reconstructions({name: model}, X, count=3))
     expected = np.stack([X[:3], model.predict(X[:3], verbose=0)])[..., 0]
     low, high = X[:3].min(), X[:3].max()
     expected = np.clip((expected - low) / (high - low), 0, 1)
     np.testing.assert_allclose(tiles(figure.axes[0]), expected, atol=1e-5)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels == ["input", "L1"]
+    assert labels == ["input", name]
 
 
 @pytest.mark.parametrize("shape", [(7,), (64,), (4, 4), (4, 4, 3), (4, 4, 2)])

@@ -17,7 +17,8 @@ from keras_sae.utils.images import (
 
 # Percentiles of an image that are drawn black and white.
 _BLACK, _WHITE = 2, 98
-_TILE_INCHES, _TITLE_INCHES, _LABEL_INCHES = 0.6, 0.4, 1.1
+# Inches of a tile, a title, a letter of a row's name, and of the margin.
+_TILE_INCHES, _TITLE_INCHES, _LETTER_INCHES, _MARGIN = 0.6, 0.3, 0.08, 0.05
 # Pixels of a tile before matplotlib scales it down, so that its edges stay sharp.
 _TILE_PIXELS = 128
 
@@ -43,7 +44,7 @@ def filters(
 
     >>> from keras_sae import models, plots
     >>> figure = plots.filters(models.shallow((4, 4, 1), 8), count=4)
-    >>> figure.axes[0].get_title()
+    >>> figure.axes[0].get_title("left")
     'Filters of shallow'
     """
     named = model if isinstance(model, Mapping) else {model.name: model}
@@ -110,7 +111,7 @@ def samples(
 
     >>> from keras_sae import models, plots
     >>> model = models.variational((4, 4, 1), 8, latent_dim=2)
-    >>> plots.samples(model, count=6).axes[0].get_title()
+    >>> plots.samples(model, count=6).axes[0].get_title("left")
     'Samples from the prior'
     """
     if not isinstance(model, VariationalAutoencoder):
@@ -150,7 +151,7 @@ def latent_plane(
     >>> from keras_sae import models, plots
     >>> model = models.variational((4, 4, 1), 8, latent_dim=2)
     >>> figure = plots.latent_plane(model, np.ones((5, 4, 4, 1)), steps=3)
-    >>> figure.axes[0].get_title()
+    >>> figure.axes[0].get_title("left")
     'Latent plane: dimension 1 to the right, 0 upwards'
     """
     means = model.encode(np.asarray(x))
@@ -179,18 +180,25 @@ def _draw_sheets(
     blocks: Mapping[str, np.ndarray], columns: int, row_names: Sequence[str] = ()
 ) -> Figure:
     """Draw blocks of images in [0, 1], each as a sheet below its title."""
-    width, gap = columns * _TILE_INCHES, _TILE_PIXELS // 8
+    gap = _TILE_PIXELS // 8
     tiles = {title: enlarge(images, _TILE_PIXELS) for title, images in blocks.items()}
     sheets = [tile_sheet(images, columns, gap, 1.0) for images in tiles.values()]
-    heights = [width * len(s) / s.shape[1] + _TITLE_INCHES for s in sheets]
-    margin = _LABEL_INCHES if row_names else 0.1
-    figure = Figure(width + margin, sum(heights))
-    axes = figure.subplots(len(sheets), 1, squeeze=False, height_ratios=heights)
-    for ax, sheet, (title, images) in zip(
-        axes[:, 0], sheets, tiles.items(), strict=True
+    # The size of each sheet is known, so it is placed without matplotlib's layout.
+    left = _MARGIN + _LETTER_INCHES * max(map(len, row_names), default=0)
+    width = columns * _TILE_INCHES
+    heights = [width * len(sheet) / sheet.shape[1] for sheet in sheets]
+    right = left + max(width, _LETTER_INCHES * max(map(len, blocks)))
+    bottom = sum(heights) + _TITLE_INCHES * len(sheets) + _MARGIN
+    figure = Figure(right + _MARGIN, bottom)
+    figure.set_layout_engine("none")
+    for (title, images), sheet, height in zip(
+        tiles.items(), sheets, heights, strict=True
     ):
+        bottom -= _TITLE_INCHES + height
+        box = np.array([left, bottom, width, height])
+        ax = figure.add_axes(tuple(box / np.tile(figure.get_size_inches(), 2)))
         ax.imshow(sheet, cmap="gray", vmin=0.0, vmax=1.0)
-        ax.set_title(title, fontsize=9)
+        ax.set_title(title, fontsize=9, loc="left")
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0, labelsize=9)
         ax.set_xticks([])
