@@ -213,7 +213,7 @@ def adapt_layers(
             layer.count.assign(len(centered) if location == "mean" else np.inf)
     for layer in scaling:
         layer.adapt(centered)
-    return center / float(scaling[0].rms) if scaling else center
+    return center / np.sqrt(np.mean(centered**2)) if scaling else center
 
 
 def find_center(samples: np.ndarray, location: str = "mean") -> np.ndarray:

@@ -4,11 +4,11 @@ from keras_sae.models.autoencoder import Autoencoder as Autoencoder
 from keras_sae.models.classifier import classifier as classifier
 from keras_sae.models.convolutional import convolutional as convolutional
 from keras_sae.models.deep import deep as deep
+from keras_sae.models.deep import stacked as stacked
 from keras_sae.models.levels import Level as Level
 from keras_sae.models.likelihoods import BernoulliLikelihood as BernoulliLikelihood
 from keras_sae.models.likelihoods import GaussianLikelihood as GaussianLikelihood
 from keras_sae.models.shallow import shallow as shallow
-from keras_sae.models.stacked import stacked as stacked
 from keras_sae.models.variational import (
     VariationalAutoencoder as VariationalAutoencoder,
 )

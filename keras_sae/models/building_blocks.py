@@ -1,226 +1,271 @@
-"""How every family is put together: chains of layers, and two chains a model."""
+"""Parts of the factories: arguments, chains of layers, and mirrored decoders."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_sae.layers import Centering, Scaling, SparseDense, TiedDense, get_sparsity
-from keras_sae.layers.serialization import activation_bounds as bounds
+from keras_sae.layers import (
+    Centering,
+    Scaling,
+    SparseDense,
+    Sparsity,
+    TiedDense,
+    get_sparsity,
+)
+from keras_sae.layers.serialization import activation_bounds
 from keras_sae.models.levels import flatten
 from keras_sae.models.validation import output_layer
-from keras_sae.utils import validation as checks
+from keras_sae.types import ActivationLike, LayerLike, SparsityLike
+from keras_sae.utils.validation import positive_integer
 
 Layers = list[keras.layers.Layer]
 
-_LAYER_FOR = {
-    "corruption": "`keras_sae.layers.MaskingNoise(0.3)`",
-    "pooling": "`keras.layers.GlobalAveragePooling2D()`",
-}
 
-
-def chain(
-    input_shape: tuple[int, ...], layers: Sequence[keras.layers.Layer], name: str
-) -> keras.Model:
-    """Returns the model that applies `layers` one after the other."""
-    outputs = inputs = keras.Input(
-        input_shape, name="x" if name == "encoder" else "code"
-    )
-    for layer in layers:
-        outputs = layer(outputs)
-    return keras.Model(inputs, outputs, name=name)
-
-
-def known_shape(input_shape: Any) -> tuple[int, ...]:
-    """Returns `input_shape` as a tuple of positive integers, or raises."""
-    many = hasattr(input_shape, "__iter__")
-    shape = tuple(input_shape) if many else (input_shape,)
+def known_shape(input_shape: int | Sequence[int]) -> tuple[int, ...]:
+    """Return `input_shape` as a tuple of positive integers."""
+    shape: tuple[Any, ...] = (input_shape,)
+    if isinstance(input_shape, Iterable):
+        shape = tuple(input_shape)
     if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
         raise ValueError(
             "`input_shape` must hold the known, positive sizes of one sample, without "
-            f"the batch. Received: input_shape={input_shape!r}. For images of 28 by "
-            "28 it is (28, 28, 1)."
+            f"the batch. Received: input_shape={input_shape!r}. For images of 28x28 "
+            "pixels it is (28, 28, 1)."
         )
-    return tuple(checks.positive_integer("input_shape", n) for n in shape)
+    return tuple(positive_integer("input_shape", n) for n in shape)
 
 
-def size(input_shape: tuple[int, ...]) -> int:
-    """Returns the number of values in one sample."""
-    return int(np.prod(input_shape))
+def layer_units(units: int | Iterable[int], min_layers: int = 1) -> tuple[int, ...]:
+    """Return `units` as a tuple of positive integers, outermost first.
 
-
-def widths(units: Any, least: int = 1) -> tuple[int, ...]:
-    """Returns `units` as a tuple of positive integers, outermost first, or raises."""
-    if not hasattr(units, "__iter__"):
-        units = (checks.positive_integer("units", units),)
+    Args:
+        units: Width of each layer, or of the only one.
+        min_layers: Smallest number of layers.
+    """
+    if not isinstance(units, Iterable):
+        units = (positive_integer("units", units),)
     units = tuple(units)
-    if len(units) < least:
+    if len(units) < min_layers:
         raise ValueError(
             "`units` must hold the width of each layer, outermost first, at least "
-            f"{least} of them. Received: units={units!r}. A usual value is (128, 64)."
+            f"{min_layers} of them. Received: units={units!r}. A usual value is "
+            "(128, 64)."
         )
-    return tuple(checks.positive_integer(f"units[{i}]", n) for i, n in enumerate(units))
+    return tuple(positive_integer(f"units[{i}]", n) for i, n in enumerate(units))
 
 
-def sparsities(sparsity: Any, layers: int, everywhere: bool = False) -> list[Any]:
-    """Returns one sparsity a layer; a single one is the code's, or everyone's."""
+def layer_sparsities(
+    sparsity: SparsityLike | Sequence[SparsityLike], layers: int
+) -> list[Sparsity | None]:
+    """Return one sparsity per layer. A single one is the sparsity of the code."""
     if not isinstance(sparsity, (list, tuple)):
-        hidden = sparsity if everywhere else None
-        sparsity = [*[hidden] * (layers - 1), sparsity]
+        sparsity = [*[None] * (layers - 1), sparsity]
     if len(sparsity) != layers:
         raise ValueError(
-            "`sparsity` must be a single one, or have one entry a layer, None where a "
-            f"layer has none. Received: {len(sparsity)} entries for {layers} layers: "
+            "`sparsity` must be a single one, or have one entry per layer, None for a "
+            f"layer without. Received: {len(sparsity)} entries for {layers} layers: "
             f"sparsity={sparsity!r}."
         )
     return [get_sparsity(one) for one in sparsity]
 
 
-def corrupting(corruption: Any) -> Layers:
-    """Returns `[a layer that damages its input]`, or nothing for None."""
-    return [] if corruption is None else [copied("corruption", corruption)]
-
-
-def before(corruption: Any, centering: bool, scaling: bool, *shaping: Any) -> Layers:
-    """Returns what comes before an encoder's first kernel, `shaping` after damage."""
-    center = [Centering(name="center")] if centering else []
-    scale = [Scaling(name="scale")] if scaling else []
-    return [*corrupting(corruption), *shaping, *center, *scale]
-
-
-def unscaled(scaling: bool, activation: Any) -> Layers:
-    """Returns `[what brings a reconstruction to the size of the data]`, or nothing.
+def copy_layer(name: str, layer: LayerLike, example: str) -> keras.layers.Layer:
+    """Return a copy of a layer that a user passes, whose state belongs to one model.
 
     Args:
-        scaling: Whether it is wanted.
-        activation: Of the reconstruction, before that.
+        name: Name of the argument, and of the copy.
+        layer: A layer or its config.
+        example: What an error message shows.
     """
+    if isinstance(layer, dict):
+        layer = keras.saving.deserialize_keras_object(layer)
+    if not isinstance(layer, keras.layers.Layer):
+        raise ValueError(
+            f"`{name}` must be a layer or None. Received: {name}={layer!r}. For "
+            f"example {example}."
+        )
+    return type(layer).from_config({**layer.get_config(), "name": name})
+
+
+def chain(input_shape: tuple[int, ...], layers: Layers, name: str) -> keras.Model:
+    """Return the model that applies `layers` in order."""
+    inputs = keras.Input(input_shape, name="x" if name == "encoder" else "code")
+    outputs = inputs
+    for layer in layers:
+        outputs = layer(outputs)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def preprocessing(
+    corruption: LayerLike | None,
+    centering: bool,
+    scaling: bool,
+    flatten_input: bool = True,
+) -> Layers:
+    """Return the layers in front of the first kernel of an encoder."""
+    layers: Layers = []
+    if corruption is not None:
+        example = "`keras_sae.layers.MaskingNoise(0.3)`"
+        layers.append(copy_layer("corruption", corruption, example))
+    if flatten_input:
+        layers.append(keras.layers.Flatten(name="flatten"))
+    if centering:
+        layers.append(Centering(name="center"))
+    if scaling:
+        layers.append(Scaling(name="scale"))
+    return layers
+
+
+def rescaling(scaling: bool, output_activation: ActivationLike) -> Layers:
+    """Return the layer that scales a reconstruction to the data, if it is wanted."""
     if not scaling:
         return []
-    low, high = bounds(keras.activations.get(activation))
-    if np.isfinite([low, high]).all():
+    low, high = activation_bounds(keras.activations.get(output_activation))
+    if math.isfinite(low) and math.isfinite(high):
         raise ValueError(
-            "`scaling` brings a reconstruction to the size of the data, so it needs an "
-            f"output activation without bounds. Received: scaling=True with "
-            f"output_activation={activation!r}, whose values reach from {low:g} to "
+            "`scaling` must be False for a bounded `output_activation`, because it "
+            "multiplies the output by the scale of the data. Received: scaling=True, "
+            f"output_activation={output_activation!r} with values from {low:g} to "
             f"{high:g}. Use 'linear', or scaling=False."
         )
     return [Scaling(inverse=True, name="unscale")]
 
 
-def copied(argument: str, layer: Any) -> keras.layers.Layer:
-    """Returns a copy of a layer, named as the argument: its state is one model's."""
-    if isinstance(layer, dict):
-        layer = keras.saving.deserialize_keras_object(layer)
-    if not isinstance(layer, keras.layers.Layer):
-        raise ValueError(
-            f"`{argument}` must be a layer or None. Received: {argument}={layer!r}. "
-            f"For example {_LAYER_FOR[argument]}."
-        )
-    return type(layer).from_config({**layer.get_config(), "name": argument})
+def batch_norm(name: str, enabled: bool) -> Layers:
+    """Return the batch normalization of the layer `name`, if it is enabled."""
+    return [keras.layers.BatchNormalization(name=f"{name}_norm")] if enabled else []
 
 
-def codes(
-    units: Sequence[int], sparsity: Sequence[Any], activations: Any, **kwargs: Any
-) -> list[SparseDense]:
-    """Returns the layers of an encoder, named `encode_1`, `encode_2`, ..., `code`."""
-    names = [f"encode_{n}" for n in range(1, len(units))]
-    return [
-        SparseDense(width, activation, one, name=name, **kwargs)
-        for width, activation, one, name in zip(
-            units, activations, sparsity, [*names, "code"], strict=True
-        )
-    ]
+def batch_normalized(layers: Iterable[keras.layers.Layer], enabled: bool) -> Layers:
+    """Return the layers, each followed by a batch normalization if it is enabled."""
+    return [x for layer in layers for x in (layer, *batch_norm(layer.name, enabled))]
 
 
-def encoder(
-    shape: tuple[int, ...],
-    layers: Sequence[Any],
-    corruption: Any,
-    centering: bool,
-    scaling: bool = False,
-) -> keras.Model:
-    """Returns the model that flattens, centers and scales, and applies `layers`."""
-    flat = keras.layers.Flatten(name="flatten")
-    return chain(
-        shape, [*before(corruption, centering, scaling, flat), *layers], "encoder"
-    )
-
-
-def decoder(
-    shape: tuple[int, ...],
-    code: int,
-    outputs: Sequence[tuple[int, Any]],
-    tied: Sequence[Any] | None = None,
+def mirrored_decoder(
+    sample_shape: tuple[int, ...],
+    code_units: int,
+    outputs: Sequence[tuple[int, ActivationLike]],
+    tied: Sequence[keras.layers.Layer] = (),
     batch_normalization: bool = False,
-    dense: type[keras.layers.Dense] = keras.layers.Dense,
     scaling: bool = False,
+    layer_class: type[keras.layers.Dense] = keras.layers.Dense,
     **kwargs: Any,
-) -> keras.Model:
-    """Returns the mirror of an encoder, with layers `..., decode_2, output`.
+) -> tuple[keras.Model, Layers]:
+    """Return a decoder with the layers `..., decode_2, output`, and these layers.
 
     Args:
-        shape: Shape of one sample.
-        code: Width of the code.
-        outputs: Width and activation of each layer, outermost first: what the
-            layer of the encoder at its side takes in.
-        tied: Those layers of the encoder, if their kernels are used again.
-        batch_normalization: Whether to normalise between the layers.
-        dense: Class of the layers that are not tied.
-        scaling: Whether to scale the output back.
-        **kwargs: Of each of them.
+        sample_shape: Shape of one sample.
+        code_units: Width of the code.
+        outputs: Width and activation of each layer, outermost first.
+        tied: Layers of the encoder whose kernels the decoder uses, outermost first.
+        batch_normalization: Whether to normalize between the layers.
+        scaling: Whether to scale the output to the data.
+        layer_class: Class of the layers unless `tied`.
+        **kwargs: Arguments of these layers.
+
+    Returns:
+        The decoder, and its layers with a kernel, outermost first.
     """
     layers: Layers = []
     for n, (width, activation) in enumerate(outputs, start=1):
-        name = _mirror_name(n)
+        name = "output" if n == 1 else f"decode_{n}"
         if tied:
             layers.append(TiedDense(tied[n - 1], activation, name=name))
         else:
-            layers.append(dense(width, activation, name=name, **kwargs))
+            layers.append(layer_class(width, activation, name=name, **kwargs))
     output, *hidden = layers
-    inside_out = normalized(hidden[::-1], batch_normalization)
-    restore = keras.layers.Reshape(shape, name="reshape")
-    layers = [*inside_out, output, *unscaled(scaling, outputs[0][1]), restore]
-    return chain((code,), layers, "decoder")
+    all_layers = [
+        *batch_normalized(hidden[::-1], batch_normalization),
+        output,
+        *rescaling(scaling, outputs[0][1]),
+        keras.layers.Reshape(sample_shape, name="reshape"),
+    ]
+    return chain((code_units,), all_layers, "decoder"), layers
 
 
-def atoms_at_unit_norm(tied: bool) -> keras.constraints.Constraint:
-    """Returns the constraint of an atom: a decoder's row, or an encoder's column."""
-    return keras.constraints.UnitNorm(axis=0 if tied else 1)
+def dense_models(
+    sample_shape: tuple[int, ...],
+    units: Sequence[int],
+    sparsities: Sequence[Sparsity | None],
+    activations: Sequence[ActivationLike],
+    output_activation: ActivationLike = "linear",
+    *,
+    tied: bool = False,
+    corruption: LayerLike | None = None,
+    batch_normalization: bool = False,
+    unit_norm: bool = False,
+    tied_initialization: bool = False,
+    centering: bool = True,
+    scaling: bool = False,
+    decoder_options: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> tuple[keras.Model, keras.Model]:
+    """Return a dense encoder and the decoder that mirrors it.
+
+    Options are as for `keras_sae.models.shallow`, with one entry of `units`,
+    `sparsities` and `activations` per layer of the encoder, outermost first. Further
+    arguments go to every `SparseDense`, and `decoder_options` to `mirrored_decoder`.
+    """
+    if unit_norm and tied:
+        kwargs["kernel_constraint"] = keras.constraints.UnitNorm(axis=0)
+    names = [*(f"encode_{n}" for n in range(1, len(units))), "code"]
+    encoding = [
+        SparseDense(width, activation, sparsity, name=name, **kwargs)
+        for width, activation, sparsity, name in zip(
+            units, activations, sparsities, names, strict=True
+        )
+    ]
+    *hidden, code = encoding
+    layers = preprocessing(corruption, centering, scaling)
+    layers += [*batch_normalized(hidden, batch_normalization), code]
+    encoder = chain(sample_shape, layers, "encoder")
+    outputs = [(layer.units, layer.activation) for layer in hidden]
+    decoder, decoding = mirrored_decoder(
+        sample_shape,
+        code.units,
+        [(math.prod(sample_shape), output_activation), *outputs],
+        tied=encoding if tied else (),
+        batch_normalization=batch_normalization,
+        scaling=scaling,
+        **(decoder_options or {}),
+    )
+    initialize_kernels(encoding, decoding, tied_initialization and not tied)
+    return encoder, decoder
 
 
-def mirrors(decoder: keras.Model, count: int) -> Layers:
-    """Returns the layers of a decoder of `decoder`, outermost first."""
-    return [decoder.get_layer(_mirror_name(n)) for n in range(1, count + 1)]
-
-
-def start(
-    codes: Sequence[Any], mirrors: Sequence[Any], constraint: Any, transposed: bool
+def initialize_kernels(
+    encoding: Sequence[keras.layers.Layer],
+    decoding: Sequence[keras.layers.Layer],
+    tied_initialization: bool,
 ) -> None:
-    """Makes the weights of new layers what the options ask for.
+    """Apply the constraints of new kernels, and tie their initial values.
+
+    Keras applies a constraint only after an update.
 
     Args:
-        codes: Layers of the encoder.
-        mirrors: For each the layer of the decoder at its side.
-        constraint: None, or what the kernels of the mirrors are to meet: Keras
-            applies it only after an update.
-        transposed: Whether each layer of the encoder starts as the transpose of the
-            layer at its side; of a posterior's parameters, the means do.
+        encoding: Layers of the encoder.
+        decoding: For each the layer of the decoder that mirrors it.
+        tied_initialization: Whether each kernel of the encoder starts as the transpose
+            of the kernel that mirrors it. In the kernel of a posterior, the columns of
+            the means do.
     """
-    for code, mirror in zip(codes, mirrors, strict=True):
+    for layer, mirror in zip(encoding, decoding, strict=True):
+        is_tied = mirror.kernel is layer.kernel
+        constraint = (layer if is_tied else mirror).kernel_constraint
         if constraint is not None:
-            kernel = ops.convert_to_tensor(mirror.kernel)
-            mirror.kernel.assign(constraint(kernel))
-        if not transposed:
+            mirror.kernel.assign(constraint(ops.convert_to_tensor(mirror.kernel)))
+        if not tied_initialization:
             continue
-        rows = ops.copy(mirror.kernel)  # JAX gives a buffer away once alone
-        if getattr(code, "transposed_kernel", False):
-            code.kernel.assign(rows)
+        rows = ops.copy(mirror.kernel)  # JAX donates a buffer only once.
+        if isinstance(layer, SparseDense) and layer.transposed_kernel:
+            layer.kernel.assign(rows)
         else:
-            rest = ops.convert_to_tensor(code.kernel)[:, rows.shape[0] :]
-            code.kernel.assign(ops.concatenate([ops.transpose(rows), rest], axis=1))
+            rest = ops.convert_to_tensor(layer.kernel)[:, rows.shape[0] :]
+            layer.kernel.assign(ops.concatenate([ops.transpose(rows), rest], axis=1))
 
 
 def output_bias(decoder: keras.Model) -> keras.Variable | None:
@@ -237,20 +282,5 @@ def output_bias(decoder: keras.Model) -> keras.Variable | None:
     bias = getattr(output, "bias", None)
     linear = getattr(output, "activation", None) is keras.activations.linear
     shape = decoder.output_shape[1:]
-    if bias is None or not linear or bias.shape[0] not in (size(shape), shape[-1]):
-        return None
-    return bias
-
-
-def _mirror_name(n: int) -> str:
-    return "output" if n == 1 else f"decode_{n}"
-
-
-def normalized(layers: Sequence[Any], wanted: bool) -> Layers:
-    """Returns the layers, each followed by a batch normalisation if it is wanted."""
-    return [x for layer in layers for x in (layer, *norm(layer.name, wanted))]
-
-
-def norm(name: str, wanted: bool) -> Layers:
-    """Returns `[a batch normalisation]` for the layer `name`, or nothing."""
-    return [keras.layers.BatchNormalization(name=f"{name}_norm")] if wanted else []
+    widths = (int(np.prod(shape)), shape[-1])
+    return bias if bias is not None and linear and bias.shape[0] in widths else None

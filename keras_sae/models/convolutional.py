@@ -1,11 +1,13 @@
 """Convolutional autoencoders for images."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from keras_sae.layers import (
+    SparseDense,
     TiedConv2DTranspose,
     TiedDense,
     UnitNormDense,
@@ -106,22 +108,29 @@ def convolutional(
             "`input_shape` must be (height, width, channels). Received: "
             f"input_shape={input_shape!r}. For other data use `keras_sae.models.deep`."
         )
-    *filters, code_units = building_blocks.widths(units, least=2)
-    *penalties, sparsest = building_blocks.sparsities(sparsity, len(filters) + 1)
-    options = {
+    *filters, code_units = building_blocks.layer_units(units, min_layers=2)
+    *penalties, sparsest = building_blocks.layer_sparsities(sparsity, len(filters) + 1)
+    options: dict[str, Any] = {
         "kernel_initializer": kernel_initializer,
         "kernel_regularizer": kernel_regularizer,
     }
     # `input_shape` is channels last, whatever Keras is configured to.
     layout = {"padding": "same", "data_format": "channels_last"}
     kernel_size = validation.positive_integer("kernel_size", kernel_size)
-    norm = building_blocks.atoms_at_unit_norm(tied) if unit_norm and tied else None
-    [code] = building_blocks.codes(
-        [code_units], [sparsest], [code_activation], kernel_constraint=norm, **options
+    norm = keras.constraints.UnitNorm(axis=0) if unit_norm and tied else None
+    code = SparseDense(
+        code_units,
+        code_activation,
+        sparsest,
+        kernel_constraint=norm,
+        name="code",
+        **options,
     )
 
     down = []
-    layers = building_blocks.before(corruption, centering, scaling)
+    layers = building_blocks.preprocessing(
+        corruption, centering, scaling, flatten_input=False
+    )
     for n, (count, penalty) in enumerate(zip(filters, penalties, strict=True), start=1):
         convolution = keras.layers.Conv2D(
             count,
@@ -136,10 +145,11 @@ def convolutional(
         if penalty is not None:
             penalty_name = f"encode_{n}_penalty"
             layers.append(copy_for(penalty, convolution.activation, name=penalty_name))
-        layers += building_blocks.norm(f"encode_{n}", batch_normalization)
+        layers += building_blocks.batch_norm(f"encode_{n}", batch_normalization)
         layers.append(keras.layers.MaxPooling2D(2, **layout))
     pooling = pooling or keras.layers.Flatten(data_format="channels_last")
-    layers += [building_blocks.copied("pooling", pooling), code]
+    example = "`keras.layers.GlobalAveragePooling2D()`"
+    layers += [building_blocks.copy_layer("pooling", pooling, example), code]
     encoder = building_blocks.chain(shape, layers, "encoder")
 
     sizes = [shape[:2]]
@@ -147,7 +157,7 @@ def convolutional(
         height, width = sizes[-1]
         sizes.append((-(-height // 2), -(-width // 2)))
     bottom = (*sizes[-1], filters[-1])
-    flat_size, pooled_size = building_blocks.size(bottom), code.kernel.shape[0]
+    flat_size, pooled_size = math.prod(bottom), code.kernel.shape[0]
     if (tied or tied_initialization) and pooled_size != flat_size:
         argument = "tied" if tied else "tied_initialization"
         raise ValueError(
@@ -162,7 +172,7 @@ def convolutional(
     else:
         dense_class = UnitNormDense if unit_norm else keras.layers.Dense
         dense = dense_class(flat_size, activation, name=inner, **options)
-    layers = building_blocks.normalized([dense], batch_normalization)
+    layers = building_blocks.batch_normalized([dense], batch_normalization)
     layers.append(keras.layers.Reshape(bottom))
     for n in range(len(filters), 0, -1):
         outermost = n == 1
@@ -186,8 +196,10 @@ def convolutional(
             crop = ((0, height % 2), (0, width % 2))
             layers.append(keras.layers.Cropping2D(crop, data_format="channels_last"))
         if not outermost:
-            layers += building_blocks.norm(f"decode_{n}", batch_normalization)
-    layers += building_blocks.unscaled(scaling, output_activation)
+            layers += building_blocks.batch_norm(f"decode_{n}", batch_normalization)
+    layers += building_blocks.rescaling(scaling, output_activation)
     decoder = building_blocks.chain((code_units,), layers, "decoder")
-    building_blocks.start([code], [dense], norm, tied_initialization and not tied)
+    building_blocks.initialize_kernels(
+        [code], [dense], tied_initialization and not tied
+    )
     return Autoencoder(encoder, decoder, name=name)

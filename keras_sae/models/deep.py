@@ -1,5 +1,6 @@
-"""Several layers in, as many out: a deep sparse autoencoder."""
+"""Sparse autoencoders of several dense layers."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -7,84 +8,72 @@ import keras
 from keras_sae.layers import UnitNormDense
 from keras_sae.models import building_blocks
 from keras_sae.models.autoencoder import Autoencoder
+from keras_sae.types import (
+    ActivationLike,
+    InitializerLike,
+    RegularizerLike,
+    SparsityLike,
+)
 
 
 def deep(
-    input_shape: Any,
-    units: Any,
-    sparsity: Any = None,
+    input_shape: int | tuple[int, ...],
+    units: int | Iterable[int],
+    sparsity: SparsityLike | Sequence[SparsityLike] = None,
     *,
-    activation: Any = "relu",
-    code_activation: Any = "auto",
-    output_activation: Any = "linear",
+    activation: ActivationLike = "relu",
+    code_activation: ActivationLike = "auto",
     tied: bool = False,
-    corruption: Any = None,
-    contractive: float = 0.0,
-    batch_normalization: bool = False,
     unit_norm: bool = False,
-    tied_initialization: bool = False,
-    centering: bool = True,
-    scaling: bool = False,
-    kernel_initializer: Any = "glorot_uniform",
-    kernel_regularizer: Any = None,
+    kernel_initializer: InitializerLike = "glorot_uniform",
+    kernel_regularizer: RegularizerLike = None,
+    contractive: float = 0.0,
     name: str = "deep",
+    **kwargs: Any,
 ) -> Autoencoder:
-    """Makes an autoencoder of any depth whose decoder mirrors its encoder.
+    """Create an autoencoder of any depth whose decoder mirrors its encoder.
 
     `h_l = sparsity_l(f_l(h_{l-1} W_l + b_l))` for `l = 1 ... L`, `h_0 = x - mean`;
-    `r_{l-1} = f_{l-1}(r_l W'_l + c_l)` from `r_L = h_L` down to `r_0`
+    `r_{l-1} = f_{l-1}(r_l W'_l + c_l)` from `r_L = h_L` to `r_0`
 
-    with the output activation as `f_0`. A penalty that depends on the scale of the
-    code (L1) can be lowered for nothing by scaling a layer down and the next one
-    up. `kernel_regularizer` closes that, and so does `unit_norm` where no
-    `batch_normalization` undoes it.
+    where `f_0` is the output activation. A smaller layer and a larger next one lower a
+    penalty that depends on the scale of the code (L1) at no cost.
+    `kernel_regularizer` prevents this, and so does `unit_norm` without
+    `batch_normalization`.
 
     Args:
-        input_shape: Shape of one sample without the batch, e.g. `(28, 28, 1)`;
-            anything but a vector is flattened and restored.
-        units: Width of each layer of the encoder, outermost first; the last is the
+        input_shape: As for `keras_sae.models.shallow`.
+        units: Width of each layer of the encoder, outermost first. The last is the
             code's. `(1000, 500, 250, 30)` makes eight layers in all.
-        sparsity: As in `keras_sae.models.shallow`, and then of the code alone; or
-            a list or tuple with one entry a layer, outermost first, None where a
-            layer has none.
-        activation: Of every layer but code and output, on both sides; `"auto"` is
-            what each layer's sparsity needs.
-        code_activation: Of the code; `"auto"` is what its sparsity needs.
-        output_activation: Of the reconstruction.
-        tied: Whether each layer of the decoder uses the transposed kernel of the
-            layer at its side.
-        corruption: None, or a layer that damages the input while training, such as
-            `keras_sae.layers.MaskingNoise(0.3)`; the target stays the clean input.
-        contractive: Weight of the penalty `mean_i(|dh_i / dx_i|_F^2)` on the
-            Jacobian of the code, exact through all layers and logged in
-            `auxiliary_loss`. Its cost a sample is `units[0]^2` times the code's
-            width.
-        batch_normalization: Whether to normalise the output of every layer but
-            code and output.
-        unit_norm: Whether the atoms of every layer, the rows of each `W'`, are kept
-            at norm 1. Their gradient is taken along the sphere
-            (`keras_sae.layers.UnitNormDense`) unless `tied`.
-        tied_initialization: Whether each layer of the encoder starts as the transpose of
-            the decoder's at its side. `tied` ones are that anyway.
-        centering: Whether the encoder subtracts the data's mean; published
-            settings want False.
-        scaling: Whether the model works on data of unit mean square, as in
-            `keras_sae.models.shallow`; call the model's `adapt` before `fit`.
-        kernel_initializer: Of every kernel.
-        kernel_regularizer: Of every kernel (weight decay).
+        sparsity: As for `keras_sae.models.shallow`, for the code. Or a list or tuple of
+            one entry per layer, outermost first, None for a layer without.
+        activation: Activation of every layer but code and output, on both sides.
+            `"auto"` is the one that the sparsity of each layer needs.
+        code_activation: Activation of the code.
+        tied: Whether each layer of the decoder uses the transposed kernel of the layer
+            that it mirrors.
+        unit_norm: Whether the dictionary of every layer, the rows of each `W'`, has
+            unit norm (`keras_sae.layers.UnitNormDense` unless `tied`).
+        kernel_initializer: Initializer of every kernel.
+        kernel_regularizer: Regularizer of every kernel (weight decay).
+        contractive: As for `keras_sae.models.shallow`, for the Jacobian through all
+            layers. The cost per sample is `units[0]^2` times the width of the code.
         name: Name of the model.
+        **kwargs: `batch_normalization=True` normalizes the outputs of all layers but
+            code and output. `output_activation`, `corruption`, `tied_initialization`
+            (False by default), `centering`, `scaling` and further arguments are as for
+            `keras_sae.models.shallow`.
 
     Returns:
         A `keras_sae.models.Autoencoder`.
 
     Raises:
-        ValueError: `units` is empty or holds anything but positive integers,
-            `sparsity` has another number of entries, or the Jacobian that
-            `contractive` asks for is unknown.
+        ValueError: `units` is empty or not of positive integers, `sparsity` has another
+            number of entries, or the Jacobian of a layer is not known to `contractive`.
 
     Reference:
-        Hinton & Salakhutdinov, "Reducing the dimensionality of data with neural
-        networks", Science 2006.
+        - [Hinton & Salakhutdinov, Reducing the dimensionality of data with neural
+          networks, 2006](https://www.cs.toronto.edu/~hinton/absps/science.pdf)
 
     Example:
 
@@ -97,34 +86,84 @@ def deep(
     >>> [layer.activation.__name__ for layer in model.sparse_layers]
     ['relu', 'sigmoid']
     """
-    shape, units = (
-        building_blocks.known_shape(input_shape),
-        building_blocks.widths(units),
-    )
-    norm = building_blocks.atoms_at_unit_norm(tied) if unit_norm else None
-    codes = building_blocks.codes(
+    sample_shape = building_blocks.known_shape(input_shape)
+    units = building_blocks.layer_units(units)
+    options: dict[str, Any] = {
+        "kernel_initializer": kernel_initializer,
+        "kernel_regularizer": kernel_regularizer,
+    }
+    layer_class = UnitNormDense if unit_norm else keras.layers.Dense
+    encoder, decoder = building_blocks.dense_models(
+        sample_shape,
         units,
-        building_blocks.sparsities(sparsity, len(units)),
+        building_blocks.layer_sparsities(sparsity, len(units)),
         [*[activation] * (len(units) - 1), code_activation],
-        kernel_constraint=norm if tied else None,
-        kernel_initializer=kernel_initializer,
-        kernel_regularizer=kernel_regularizer,
+        tied=tied,
+        unit_norm=unit_norm,
+        decoder_options={"layer_class": layer_class, **options},
+        **options,
+        **kwargs,
     )
-    *outer, code = codes
-    layers = [*building_blocks.normalized(outer, batch_normalization), code]
-    encoder = building_blocks.encoder(shape, layers, corruption, centering, scaling)
-    hidden = [(layer.units, layer.activation) for layer in outer]
-    decoder = building_blocks.decoder(
-        shape,
-        code.units,
-        [(building_blocks.size(shape), output_activation), *hidden],
-        tied=codes if tied else None,
-        batch_normalization=batch_normalization,
-        dense=UnitNormDense if unit_norm else keras.layers.Dense,
-        scaling=scaling,
-        kernel_initializer=kernel_initializer,
-        kernel_regularizer=kernel_regularizer,
-    )
-    mirrors = building_blocks.mirrors(decoder, len(codes))
-    building_blocks.start(codes, mirrors, norm, tied_initialization and not tied)
     return Autoencoder(encoder, decoder, contractive=contractive, name=name)
+
+
+def stacked(
+    input_shape: int | tuple[int, ...],
+    units: int | Iterable[int],
+    sparsity: SparsityLike | Sequence[SparsityLike] = None,
+    *,
+    activation: ActivationLike = "auto",
+    tied: bool = False,
+    name: str = "stacked",
+    **kwargs: Any,
+) -> Autoencoder:
+    """Create a stack of sparse autoencoders, each on the code of the one before it.
+
+    `h_l = sparsity(f_l(h_{l-1} W_l + b_l))` for `l = 1 ... L`, decoded in reverse
+
+    It is `keras_sae.models.deep` with a sparsity at every level. `model.levels` are the
+    levels, which `keras_sae.pretraining` trains before `fit` trains the whole model.
+
+    Args:
+        input_shape: As for `keras_sae.models.shallow`.
+        units: Width of each level, outermost first.
+        sparsity: As for `keras_sae.models.shallow`, for every level. Or a list or tuple
+            of one entry per level, None for a level without.
+        activation: Activation of every level but code and output. `"auto"` is the one
+            that the sparsity of each level needs.
+        tied: Whether the decoder of each level uses the transposed kernel.
+        name: Name of the model.
+        **kwargs: Further arguments of `keras_sae.models.deep`.
+
+    Returns:
+        A `keras_sae.models.Autoencoder`.
+
+    Raises:
+        ValueError: As for `keras_sae.models.deep`.
+
+    Reference:
+        - [Bengio et al., Greedy layer-wise training of deep networks,
+          2007](https://proceedings.neurips.cc/paper/2006/hash/5da713a690c067105aeb2fae32403405-Abstract.html)
+        - [UFLDL, Stacked autoencoders](http://ufldl.stanford.edu/wiki/index.php/Stacked_Autoencoders)
+
+    Example:
+
+    >>> from keras_sae import models
+    >>> model = models.stacked((8, 8, 1), units=(32, 16), sparsity="kl")
+    >>> [layer.activation.__name__ for layer in model.sparse_layers]
+    ['sigmoid', 'sigmoid']
+    >>> [layer.name for layer in model.levels[0].encode]
+    ['flatten', 'center', 'encode_1']
+    """
+    units = building_blocks.layer_units(units)
+    if not isinstance(sparsity, (list, tuple)):
+        sparsity = [sparsity] * len(units)
+    return deep(
+        input_shape,
+        units,
+        sparsity,
+        activation=activation,
+        tied=tied,
+        name=name,
+        **kwargs,
+    )

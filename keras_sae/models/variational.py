@@ -1,5 +1,6 @@
 """A code that is a Gaussian, and the model that trains it."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -296,11 +297,9 @@ def variational(
     >>> "kl_loss" in model.fit(x, verbose=0).history, model.elbo(x) < 0
     (True, True)
     """
-    shape, units = (
-        building_blocks.known_shape(input_shape),
-        building_blocks.widths(units),
-    )
-    size = building_blocks.size(shape)
+    shape = building_blocks.known_shape(input_shape)
+    units = building_blocks.layer_units(units)
+    size = math.prod(shape)
     latent_dim = checks.positive_integer("latent_dim", latent_dim)
     likelihood = likelihoods.get(likelihood)
     if output_activation == "auto":
@@ -315,8 +314,9 @@ def variational(
         keras.layers.Dense(width, activation, name=f"encode_{n}", **options)
         for n, width in enumerate(units, start=1)
     ]
-    layers = building_blocks.normalized(hidden, batch_normalization)
-    below = building_blocks.encoder(shape, layers, corruption, centering, scaling)
+    layers = building_blocks.preprocessing(corruption, centering, scaling)
+    layers += building_blocks.batch_normalized(hidden, batch_normalization)
+    below = building_blocks.chain(shape, layers, "encoder")
     sparsity = get_sparsity(sparsity)
     plain = sparsity is None and code_activation == "auto"
     if plain:
@@ -332,17 +332,17 @@ def variational(
     code = Sampling(factor, free_bits, name="code")(parameters)
     encoder = keras.Model(below.input, code, name="encoder")
     outputs = [(size, output_activation), *((width, activation) for width in units)]
-    decoder = building_blocks.decoder(
+    decoder, mirrors = building_blocks.mirrored_decoder(
         shape,
         latent_dim,
         outputs,
         batch_normalization=batch_normalization,
-        dense=UnitNormDense if unit_norm else keras.layers.Dense,
+        layer_class=UnitNormDense if unit_norm else keras.layers.Dense,
         scaling=scaling,
         **options,
     )
-    mirrors = building_blocks.mirrors(decoder, len(outputs))
-    building_blocks.start([*hidden, innermost], mirrors, None, tied_initialization)
+    encoding = [*hidden, innermost]
+    building_blocks.initialize_kernels(encoding, mirrors, tied_initialization)
     return VariationalAutoencoder(
         encoder, decoder, likelihood, contractive=contractive, name=name
     )
