@@ -493,7 +493,7 @@ def test_bad_widths(factory, shape, width):
 @factories
 @pytest.mark.parametrize("entries", [["l1"], ["l1", None, "l1"], []])
 def test_wrong_numbers_of_sparsities(factory, shape, entries):
-    message = rf"`sparsity`.*one entry a layer.*{len(entries)} entries for 2 layers"
+    message = rf"`sparsity`.*one entry per layer.*{len(entries)} entries for 2 layers"
     with pytest.raises(ValueError, match=message):
         factory(shape, (5, 4), entries)
 
