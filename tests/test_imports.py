@@ -33,7 +33,7 @@ ALLOWED = {
     "datasets": BASE,
     "export": BASE,
     "layers": CORE,
-    "callbacks": CORE | {"metrics"},
+    "callbacks": CORE | {"metrics", "models"},
     "models": CORE | {"metrics", "export"},
     "pretraining": CORE | {"models"},
     "wrappers": CORE | {"metrics", "models"},

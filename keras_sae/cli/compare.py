@@ -147,7 +147,7 @@ class Run:
         table["active"] = l0_or_expected_l0(table)
         save_table(table, self.folder / "sweep.csv", self.folder / "sweep.json")
         with atomic_write(self.folder / "pareto.png") as path:
-            plots.pareto(table, x="active").savefig(path)
+            plots.pareto(table).savefig(path)
 
     def write_report(self) -> None:
         """Write `report.html` about the models of the first seed."""
