@@ -57,7 +57,10 @@ def driver():
 
     options = webdriver.ChromeOptions()
     options.binary_location = _BROWSER
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
+    # Root needs `no-sandbox`. The page needs no network, and neither does the browser.
+    flags = "headless=new no-sandbox disable-gpu disable-dev-shm-usage no-first-run "
+    flags += "disable-background-networking disable-component-update disable-sync"
+    for flag in flags.split():
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(_DRIVER))
