@@ -1,7 +1,6 @@
-"""Layers that damage their input while training, and only then.
+"""Layers that corrupt their input in training, for denoising autoencoders.
 
-`keras.layers.GaussianNoise` is the third of them. `keras.layers.Dropout` is not:
-it scales up what it keeps, so that the clean input at inference is another one.
+`keras.layers.GaussianNoise` is another one.
 """
 
 import math
@@ -11,53 +10,55 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_sae.types import Config, Shape, Tensor
 from keras_sae.utils.serialization import register
 
 
 class _Corruption(keras.layers.Layer):
-    """What the two have in common: a rate, a seed, and the input at inference."""
+    """Base class: a rate and a random seed. The input is unchanged at inference."""
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
             raise ValueError(
-                "`rate` is the fraction of the values that is destroyed, so it must "
-                f"lie in [0, 1). Received: rate={rate!r}. A usual value is 0.3."
+                "`rate`, the fraction of corrupted values, must lie in [0, 1). "
+                f"Received: rate={rate!r}. A usual value is 0.3."
             )
         self.rate: float = float(rate)
         self.seed: int | None = seed
         self.seed_generator: Any = keras.random.SeedGenerator(seed)
         self.supports_masking = True
 
-    def _uniform(self, inputs: Any) -> Any:
-        """Numbers in [0, 1), one a value, in float32 under any policy."""
+    def _uniform(self, inputs: Tensor) -> Tensor:
+        """Return one float32 number in [0, 1) per value of the inputs."""
         shape = ops.shape(inputs)
         return keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Returns `input_shape`."""
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return `input_shape`."""
         return input_shape
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
+    def get_config(self) -> Config:
+        """Return the constructor arguments."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
 
 @register
 class MaskingNoise(_Corruption):
-    """Sets a random part of the values to zero while training.
+    """Set random values to zero in training.
 
-    `y = x * m`, with `m_ij = 0` at the probability `rate`, else 1
+    `y = x * m`, with `m_ij = 0` with probability `rate`, else 1
 
-    What is kept stays as it is, unlike in `keras.layers.Dropout`. So a clean input
-    is stronger by `1 / (1 - rate)` than what a model with this layer was trained
-    on: it rebuilds damaged inputs best, and clean ones worse than a plain model.
-    Where the clean ones matter, take `keras.layers.Dropout`, which makes up for it.
+    Unlike `keras.layers.Dropout`, the layer does not scale up the other values. A clean
+    input is therefore larger by a factor of `1 / (1 - rate)` than the inputs in
+    training. A model with this layer reconstructs corrupted inputs best, and clean ones
+    less well than a model without it. Use `keras.layers.Dropout` if clean inputs
+    matter.
 
     Args:
         rate: Probability that a value is set to zero, in [0, 1).
-        seed: None, or an integer that makes the masks repeatable.
-        **kwargs: Those of `keras.layers.Layer`.
+        seed: None, or an integer for reproducible masks.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         `(batch, ...)`.
@@ -66,11 +67,11 @@ class MaskingNoise(_Corruption):
         The same.
 
     Raises:
-        ValueError: `rate` is outside [0, 1).
+        ValueError: `rate` is not in [0, 1).
 
     Reference:
-        Vincent et al., "Extracting and composing robust features with denoising
-        autoencoders", ICML 2008.
+        - [Vincent et al., Extracting and composing robust features with denoising
+          autoencoders, 2008](https://dl.acm.org/doi/10.1145/1390156.1390294)
 
     Example:
 
@@ -81,8 +82,8 @@ class MaskingNoise(_Corruption):
     [0.0, 3.0]
     """
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns `inputs`, masked when training."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return `inputs`, masked in training."""
         if not training or self.rate == 0:
             return inputs
         kept = self._uniform(inputs) >= self.rate
@@ -91,16 +92,16 @@ class MaskingNoise(_Corruption):
 
 @register
 class SaltAndPepperNoise(_Corruption):
-    """Sets a random part of the values to the least or the greatest value.
+    """Set random values to the lowest or the highest value in training.
 
-    `y_ij = low` or `high`, at the probability `rate / 2` each, else `x_ij`
+    `y_ij = low` or `high`, with probability `rate / 2` each, else `x_ij`
 
     Args:
-        rate: Probability that a value is destroyed, in [0, 1).
-        low: Least value of the data (pepper).
-        high: Greatest value of the data (salt).
-        seed: None, or an integer that makes the noise repeatable.
-        **kwargs: Those of `keras.layers.Layer`.
+        rate: Probability that a value is replaced, in [0, 1).
+        low: Lowest value of the data (pepper).
+        high: Highest value of the data (salt).
+        seed: None, or an integer for reproducible noise.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         `(batch, ...)`.
@@ -109,10 +110,11 @@ class SaltAndPepperNoise(_Corruption):
         The same.
 
     Raises:
-        ValueError: `rate` is outside [0, 1), or `low` is not below `high`, both finite.
+        ValueError: `rate` is not in [0, 1), or not `low < high`, both finite.
 
     Reference:
-        Vincent et al., "Stacked denoising autoencoders", JMLR 2010.
+        - [Vincent et al., Stacked denoising autoencoders,
+          2010](https://jmlr.org/papers/v11/vincent10a.html)
 
     Example:
 
@@ -133,16 +135,17 @@ class SaltAndPepperNoise(_Corruption):
         **kwargs: Any,
     ) -> None:
         super().__init__(rate, seed, **kwargs)
-        real = all(isinstance(x, numbers.Real) for x in (low, high))
-        if not (real and -math.inf < low < high < math.inf):
+        is_real = all(isinstance(x, numbers.Real) for x in (low, high))
+        if not (is_real and -math.inf < low < high < math.inf):
             raise ValueError(
-                "`low` must be less than `high`: the least and the greatest value of "
-                f"the data, both finite. Received: low={low!r}, high={high!r}."
+                "`low` must be less than `high`, and both must be finite. Received: "
+                f"low={low!r}, high={high!r}. Use the lowest and highest value of the "
+                "data."
             )
         self.low, self.high = float(low), float(high)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns `inputs`, with salt and pepper when training."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return `inputs`, with salt and pepper in training."""
         if not training or self.rate == 0:
             return inputs
         draw = self._uniform(inputs)
@@ -150,6 +153,6 @@ class SaltAndPepperNoise(_Corruption):
         noise = self.low + (self.high - self.low) * salt
         return ops.where(draw < self.rate, ops.cast(noise, inputs.dtype), inputs)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
+    def get_config(self) -> Config:
+        """Return the constructor arguments."""
         return {**super().get_config(), "low": self.low, "high": self.high}

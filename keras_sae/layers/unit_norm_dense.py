@@ -1,4 +1,4 @@
-"""The decoder of a sparse code: a dense layer whose kernel is a dictionary."""
+"""A dense decoder whose kernel is a dictionary of unit-norm rows."""
 
 from typing import Any
 
@@ -7,27 +7,28 @@ from keras import ops
 
 from keras_sae.ops import sparse_code
 from keras_sae.ops.sparse_code import SparseCode
+from keras_sae.types import ActivationLike, Shape, Tensor
 from keras_sae.utils.serialization import register
 
 
 @register
 class UnitNormDense(keras.layers.Dense):
-    """Dense layer whose kernel's rows, the atoms, stay at unit norm.
+    """Dense layer whose kernel has rows of unit norm, the features of a dictionary.
 
     `r = activation(h A + c)`, `|A_j| = 1`
 
-    A gradient is taken along the sphere: `dA_j <- dA_j - (dA_j . A_j) A_j`. The part
-    along the atom would be undone by the norm, but not before an optimizer with
-    moments has remembered it.
+    Gradients are projected on the sphere: `dA_j <- dA_j - (dA_j . A_j) A_j`. The
+    constraint would undo the part along `A_j` in any case, but an optimizer with
+    moments would accumulate it.
 
-    `keras_sae.models.shallow` decodes with this layer behind a hard sparsity, and
-    `deep` with `unit_norm=True`. Behind a hard sparsity the model hands over the
-    entries of the code that are on, and no product is made with the rest.
+    `keras_sae.models.shallow` decodes with this layer if it has a sparsity other than a
+    penalty, and `deep` with `unit_norm=True`. For a k-sparse code, the layer multiplies
+    only the active units.
 
     Args:
         units: Width of the output.
-        activation: As in `keras.layers.Dense`.
-        **kwargs: Those of `keras.layers.Dense`. `kernel_constraint` is set to
+        activation: As for `keras.layers.Dense`.
+        **kwargs: Arguments of `keras.layers.Dense`. `kernel_constraint` is always
             `keras.constraints.UnitNorm(axis=1)`.
 
     Input shape:
@@ -37,7 +38,8 @@ class UnitNormDense(keras.layers.Dense):
         `(batch, ..., units)`.
 
     Reference:
-        Bricken et al., "Towards Monosemanticity", 2023.
+        - [Bricken et al., Towards monosemanticity,
+          2023](https://transformer-circuits.pub/2023/monosemantic-features)
 
     Example:
 
@@ -50,47 +52,46 @@ class UnitNormDense(keras.layers.Dense):
     True
     """
 
-    def __init__(self, units: int, activation: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self, units: int, activation: ActivationLike = None, **kwargs: Any
+    ) -> None:
         kwargs["kernel_constraint"] = keras.constraints.UnitNorm(axis=1)
         super().__init__(units, activation, **kwargs)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the atoms, at unit norm, and the bias."""
+    def build(self, input_shape: Shape) -> None:
+        """Create the dictionary, with rows of unit norm, and the bias."""
         super().build(input_shape)
         # Keras applies a constraint only after an update.
         self.kernel.assign(self.kernel_constraint(ops.convert_to_tensor(self.kernel)))
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the outputs."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return the outputs."""
         del training
-        atoms = along_sphere(ops.cast(self.kernel, self.compute_dtype))
-        return self._finish(ops.matmul(inputs, atoms))
+        return self._add_bias(ops.matmul(inputs, self._dictionary()))
 
-    def decode(self, code: SparseCode) -> Any:
+    def decode(self, code: SparseCode) -> Tensor:
         """Return the outputs for a sparse code."""
-        atoms = along_sphere(ops.cast(self.kernel, self.compute_dtype))
-        return self._finish(sparse_code.decode(code, atoms))
+        return self._add_bias(sparse_code.decode(code, self._dictionary()))
 
-    def _finish(self, x: Any) -> Any:
+    def _dictionary(self) -> Tensor:
+        return project_gradient(ops.cast(self.kernel, self.compute_dtype))
+
+    def _add_bias(self, x: Tensor) -> Tensor:
         if self.bias is not None:
             x = ops.add(x, ops.cast(self.bias, self.compute_dtype))
         return x if self.activation is None else self.activation(x)
 
 
-def along_sphere(atoms: Any) -> Any:
-    """Returns `atoms`, whose gradient loses its part along each of them.
-
-    Args:
-        atoms: Rows of unit norm.
-    """
+def project_gradient(rows: Tensor) -> Tensor:
+    """Return `rows` of unit norm, with gradients projected on the sphere."""
 
     @ops.custom_gradient
-    def project(atoms: Any) -> tuple[Any, Any]:
-        def gradient(*args: Any, upstream: Any = None) -> Any:
-            by_atoms = args[-1] if upstream is None else upstream
-            along = ops.sum(by_atoms * atoms, axis=1, keepdims=True)
-            return by_atoms - along * atoms
+    def project(rows: Tensor) -> tuple[Tensor, Any]:
+        def gradient(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
+            by_rows = args[-1] if upstream is None else upstream
+            along = ops.sum(by_rows * rows, axis=1, keepdims=True)
+            return by_rows - along * rows
 
-        return atoms, gradient
+        return rows, gradient
 
-    return project(ops.convert_to_tensor(atoms))
+    return project(ops.convert_to_tensor(rows))

@@ -91,7 +91,9 @@ def copy_layer(name: str, layer: LayerLike, example: str) -> keras.layers.Layer:
     return type(layer).from_config({**layer.get_config(), "name": name})
 
 
-def chain(input_shape: tuple[int, ...], layers: Layers, name: str) -> keras.Model:
+def chain(
+    input_shape: tuple[int, ...], layers: Sequence[keras.layers.Layer], name: str
+) -> keras.Model:
     """Return the model that applies `layers` in order."""
     inputs = keras.Input(input_shape, name="x" if name == "encoder" else "code")
     outputs = inputs

@@ -1,28 +1,27 @@
-"""An autoencoder taken apart into its levels, outermost first."""
+"""Levels of a deep autoencoder, outermost first."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 
 from keras_sae.layers import SparseDense, TiedDense
 
-_DENSE = (SparseDense, TiedDense, keras.layers.Dense)
+Layers = list[keras.layers.Layer]
 
 
 @dataclass(frozen=True)
 class Level:
-    """One level of a deep autoencoder: a layer, its mirror, and what is around them.
+    """A level of a deep autoencoder: a layer and its mirror, with what is around them.
 
     `code_l = encode(code_{l-1})`, `code_{l-1} ~ decode(code_l)`,
 
-    where the code below the first level is the input itself.
+    where the code below the first level is the input.
 
     Args:
-        encode: Layers to apply in order to the code of the level below, for this
-            level's code. The first level's begin with what flattens the input.
-        decode: Layers to apply in order to this level's code, to rebuild the code
-            of the level below. The first level's end with what restores the shape.
+        encode: Layers that compute the code of this level from the code below, in
+            order. Those of the first level begin with what flattens the input.
+        decode: Layers that reconstruct the code below from the code of this level, in
+            order. Those of the first level end with what restores the shape.
 
     Example:
 
@@ -36,73 +35,63 @@ class Level:
     decode: tuple[keras.layers.Layer, ...]
 
 
-def flatten(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a model and of the layers in it, in the order they were added."""
-    found = []
+def flatten(model: keras.Model) -> Layers:
+    """Return the layers of a model, of models in it, and the sparsities of layers."""
+    layers: Layers = []
     for layer in model.layers:
-        found += flatten(layer) if hasattr(layer, "layers") else [layer]
+        layers += flatten(layer) if isinstance(layer, keras.Model) else [layer]
         if isinstance(layer, SparseDense) and layer.sparsity is not None:
-            found += layer.sparsity._flatten_layers()  # one may hold another
-    return found
+            layers += layer.sparsity._flatten_layers()
+    return layers
 
 
-def levels_of(model: Any) -> list[Level]:
-    """Returns the levels of an `Autoencoder`, or raises if it has no such structure."""
-    encode, decode = _blocks(model.encoder), _blocks(model.decoder)[::-1]
-    if not _mirrored(encode, decode):
+def levels_of(model: keras.Model) -> list[Level]:
+    """Return the levels of a `keras_sae.models.Autoencoder`.
+
+    Raises:
+        ValueError: Encoder and decoder are not dense, or do not mirror each other.
+    """
+    encode, decode = _split(model.encoder), _split(model.decoder)[::-1]
+    up, down = ([_widths(layers) for layers in side] for side in (encode, decode))
+    if None in up or up != [widths and widths[::-1] for widths in down]:
         raise ValueError(
-            "`levels` are those of an encoder and a decoder that are dense and mirror "
-            f"each other, layer by layer. Received: model={model.name!r} with kernels "
-            f"{_shapes(encode)} and, from the outside in, {_shapes(decode)}. Build the "
-            "model with `keras_sae.models.stacked`, `deep` or `shallow`."
+            "`levels` needs a dense encoder and a dense decoder that mirrors it, layer "
+            f"by layer. Received: model={model.name!r} with widths {up} and, from the "
+            f"outside in, {down}. Build the model with `keras_sae.models.stacked`, "
+            "`deep` or `shallow`."
         )
     return [Level(tuple(a), tuple(b)) for a, b in zip(encode, decode, strict=True)]
 
 
-def _blocks(model: keras.Model) -> list[list[keras.layers.Layer]]:
-    """The layers in groups of one kernel, and what follows it; the first leads too."""
-    blocks: list[list[keras.layers.Layer]] = [[]]
+def _split(model: keras.Model) -> list[Layers]:
+    """Split a model's layers before each kernel but the first."""
+    parts: list[Layers] = [[]]
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        if _has_kernel(layer) and any(map(_has_kernel, blocks[-1])):
-            blocks.append([])
-        blocks[-1].append(layer)
-    return blocks
+        if _kernel_layers([layer]) and _kernel_layers(parts[-1]):
+            parts.append([])
+        parts[-1].append(layer)
+    return parts
 
 
-def _has_kernel(layer: keras.layers.Layer) -> bool:
-    # A model as a layer counts for what is in it: several corruptions are one, too.
-    return hasattr(layer, "kernel") or any(map(_has_kernel, _inside(layer)))
+def _kernel_layers(layers: Layers) -> Layers:
+    found: Layers = []
+    for layer in layers:
+        if isinstance(layer, keras.Model):
+            found += _kernel_layers(layer.layers)
+        elif hasattr(layer, "kernel"):
+            found.append(layer)
+    return found
 
 
-def _inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    return getattr(layer, "layers", [])
-
-
-def _mirrored(encode: list[list], decode: list[list]) -> bool:
-    if len(encode) != len(decode):
-        return False
-    for up, down in zip(encode, decode, strict=True):
-        here, there = (_kernel_layer(block) for block in (up, down))
-        if not isinstance(here, _DENSE) or not isinstance(there, _DENSE):
-            return False
-        if _ends(here) != _ends(there)[::-1]:
-            return False
-    return True
-
-
-def _kernel_layer(block: list[keras.layers.Layer]) -> Any:
-    return next(filter(_has_kernel, block), None)
-
-
-def _ends(layer: Any) -> tuple[int, ...]:
-    """Width of the input and of the output of a dense layer."""
-    shape = tuple(layer.kernel.shape)
-    turned = isinstance(layer, TiedDense) or getattr(layer, "transposed_kernel", False)
-    return shape[::-1] if turned else shape
-
-
-def _shapes(blocks: list[list]) -> list[Any]:
-    kernels = [getattr(_kernel_layer(block), "kernel", None) for block in blocks]
-    return [None if kernel is None else tuple(kernel.shape) for kernel in kernels]
+def _widths(layers: Layers) -> tuple[int, int] | None:
+    """Return the input and output width of the dense layer among these, if any."""
+    layer = next(iter(_kernel_layers(layers)), None)
+    if not isinstance(layer, (SparseDense, TiedDense, keras.layers.Dense)):
+        return None
+    rows, columns = layer.kernel.shape
+    is_transposed = isinstance(layer, TiedDense) or (
+        isinstance(layer, SparseDense) and layer.transposed_kernel
+    )
+    return (columns, rows) if is_transposed else (rows, columns)
