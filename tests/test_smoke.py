@@ -121,3 +121,16 @@ def test_transformer_follows_scikit_learn():
     rows = X.reshape(len(X), -1)
     transformer = wrappers.SparseAutoencoder(units=4, epochs=1)
     assert transformer.fit_transform(rows).shape == (32, 4)
+
+
+@tensorflow_only
+def test_command_line_trains(tmp_path):
+    from typer.testing import CliRunner
+
+    from keras_sae.cli.app import app
+
+    output = str(tmp_path / "run")
+    command = ["train", "--dataset", "digits", "--epochs", "1", "--output", output]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run" / "table.csv").exists()
