@@ -1,4 +1,4 @@
-"""What every test stands on: seeds, a closed network, dataset folders, no display."""
+"""Fixtures of every test: random seeds, no network, dataset folders, no display."""
 
 import os
 import socket
@@ -8,17 +8,60 @@ import keras
 import numpy as np
 import pytest
 
-# The warnings of other packages that no change of ours avoids, as narrow as they go.
+# Warnings of other packages that no change of ours avoids, as narrow as possible.
 _THIRD_PARTY_WARNINGS = [
-    # Keras 3.15 hands its variables to NumPy 2.
+    # Keras 3.15 passes its variables to NumPy 2.
     "ignore:__array__ implementation doesn't accept a copy keyword"
     r":DeprecationWarning:keras\.src\.backend\.",
-    # keras-tuner 1.4.8 asks for its thread by names that Python 3.10 deprecated.
+    # keras-tuner 1.4.8 uses names of threads that Python 3.10 deprecated.
     r"ignore:currentThread\(\) is deprecated:DeprecationWarning:keras_tuner\.",
     r"ignore:getName\(\) is deprecated:DeprecationWarning:keras_tuner\.",
 ]
 
 _LOOPBACK = ("127.", "::1", "localhost")
+
+# On JAX and PyTorch only what depends on the backend runs: numerics, layers, models,
+# training and saving.
+_BACKEND_FREE = (
+    "test_cli.py",
+    "test_datasets.py",
+    "test_docs.py",
+    "test_docstrings.py",
+    "test_images.py",
+    "test_imports.py",
+    "test_notebooks.py",
+    "test_plots.py",
+    "test_progress.py",
+    "test_readme.py",
+    "test_report.py",
+    "test_report_browser.py",
+    "test_serving.py",
+    "test_serving_clients.py",
+    "test_site.py",
+    "test_superposition.py",
+    "test_tensorboard.py",
+    "test_tuning_cli.py",
+    "test_tuning_workers.py",
+)
+collect_ignore = [] if keras.backend.backend() == "tensorflow" else [*_BACKEND_FREE]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fail-on-skip",
+        action="store_true",
+        help="fail if a test is skipped, but for those of the TensorFlow model server",
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not session.config.getoption("--fail-on-skip"):
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    others = [x for x in skipped if "model_server" not in str(x.longrepr)]
+    if others and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_configure(config: pytest.Config) -> None:
