@@ -1,52 +1,56 @@
-"""Soft sparsity: penalties that are pure functions of a code.
+"""Activity regularizers that make a code sparse.
 
-Keras divides the value of an activity regularizer by the batch size, so each of
-these returns `batch * penalty`; what reaches the loss is the penalty itself,
-the same for a batch and for that batch repeated.
+Keras divides the value of an activity regularizer by the batch size. Each regularizer
+here therefore returns `batch * penalty`, and the loss contains the penalty itself. It
+does not change if the batch is repeated.
 """
-
-from typing import Any
 
 import keras
 from keras import ops
 
-from keras_sae.utils import validation as checks
+from keras_sae.types import Config, Tensor
+from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
 
-# Below this the series of u - log(1 + u) is exact in float32, where the
-# difference itself has already lost half of its digits.
+# Below this size of u, the series of u - log(1 + u) is exact in float32. The difference
+# itself has lost half of its digits there.
 _SERIES_BELOW = 0.1
-# Means are kept this far from 0 and 1; 1 minus it is exact in float32.
+
+# Means are clipped to this distance from 0 and 1. One minus it is exact in float32.
 _EPSILON = 2.0**-23
 
 
 @register
 class L1(keras.regularizers.Regularizer):
-    """L1 activity penalty: the sum of a code's magnitudes, mean over the batch.
+    """L1 activity penalty: the sum of the magnitudes of a code, averaged over a batch.
 
     `penalty = factor * mean_i(sum_j |h_ij|)`
 
-    The sum runs over everything but the batch axis and is taken in float32
-    under any dtype policy. With units that have no upper bound (ReLU, linear)
-    it can be lowered for nothing by scaling the encoder down and the decoder
-    up: keep the decoder's atoms at unit norm, as `keras_sae.models.shallow` does.
+    It pushes small activations to exactly zero, so a ReLU code becomes sparse. The sum
+    runs over all axes but the first, in float32 under any dtype policy.
+
+    The penalty also shrinks if the encoder is scaled down and the decoder is scaled up.
+    With units that have no upper bound, keep the rows of the decoder at unit norm, as
+    `keras_sae.models.shallow` does.
 
     Args:
-        factor: Weight of the penalty, in units of the reconstruction loss for
-            one unit of activation in one sample. Finite, >= 0.
+        factor: Weight of the penalty, a finite number >= 0. In units of the
+            reconstruction loss per unit of activation and sample.
 
     Call arguments:
         x: Code of shape `(batch, ...)`.
 
     Returns:
-        Scalar float32 tensor, `batch * penalty` (Keras divides it by `batch`).
+        Scalar float32 tensor, `batch * penalty`.
 
     Raises:
         ValueError: `factor` is negative or not finite.
 
-    Reference:
-        Ng, CS294A lecture notes "Sparse autoencoder", 2011; Keras's
-        `keras.regularizers.L1` has the same sum.
+    References:
+        `keras.regularizers.L1` has the same sum as an activity regularizer.
+        [Ng, "Sparse autoencoder", CS294A lecture notes, 2011](
+        https://web.stanford.edu/class/cs294a/sparseAutoencoder_2011new.pdf) introduces
+        sparsity penalties.
 
     Example:
 
@@ -57,62 +61,61 @@ class L1(keras.regularizers.Regularizer):
     1.5
     """
 
-    # What `SparseDense` takes for `activation="auto"`.
+    # Activation of the layer for `SparseDense(activation="auto")`.
     activation = "relu"
-    # Whether shrinking the code lowers the penalty, so that atoms need a norm.
-    scale_dependent = True
 
     def __init__(self, factor: float = 1e-4) -> None:
-        self.factor = checks.finite_factor("factor", factor)
+        self.factor = validation.finite_factor("factor", factor)
 
-    def __call__(self, x: Any) -> Any:
-        """Returns `batch * penalty` of the code `x`."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return `batch * penalty` of the code `x`."""
         return self.factor * ops.sum(ops.abs(ops.cast(x, "float32")))
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
+    def get_config(self) -> Config:
+        """Return the constructor's arguments."""
         return {"factor": self.factor}
 
 
 @register
 class KLDivergence(keras.regularizers.Regularizer):
-    """KL activity penalty: keeps each unit's mean activation near a small target.
+    """KL activity penalty: keep the mean activation of each unit near a small target.
 
-    `penalty = factor * sum_j KL(rho, r_j)`, with
-    `KL(rho, r) = rho log(rho / r) + (1 - rho) log((1 - rho) / (1 - r))`,
+    `penalty = factor * sum_j KL(rho, r_j)`, where
+    `KL(rho, r) = rho log(rho / r) + (1 - rho) log((1 - rho) / (1 - r))`
 
-    where `rho = target` and `r_j = mean_i(h_ij)` is the mean of unit `j` over
-    the batch. It needs activations in (0, 1), so a sigmoid. Where a mean lies
-    outside [0, 1] the divergence does not exist and the value is NaN;
-    `SparseDense` refuses such an activation beforehand, and rescales one with
-    values in (-1, 1) such as tanh.
+    with `rho = target` and `r_j = mean_i(h_ij)`, the mean of unit `j` over the batch.
+    Each unit is then active for a small share of the samples, and no unit is dead.
 
-    The divergence is convex, so a small batch over-estimates it: take batches
-    with `batch * target >= 5`, or `momentum`.
+    It needs activations in (0, 1), such as those of a sigmoid. If a mean is outside
+    [0, 1], the divergence is undefined and the value is NaN. `SparseDense` refuses
+    activations without bounds, and rescales values in (-1, 1), such as those of a tanh.
+
+    The divergence is convex, so a small batch overestimates it. Use batches with
+    `batch * target >= 5`, or `momentum`.
 
     Args:
-        target: The mean activation aimed at, in (0, 1).
-        factor: Weight of the penalty, in units of the reconstruction loss for
-            one nat of one unit. Finite, >= 0. `from_ufldl` and `from_matlab`
-            convert published settings.
-        momentum: None, or a number in (0, 1): `r` becomes a running mean over
-            batches, `r <- momentum * r + (1 - momentum) * mean`, whose gradient
-            flows through the present batch as if it were that batch's mean. A
-            regularizer can hold no such state: `SparseDense` does, and other
-            layers get an error.
+        target: Target of the mean activation, in (0, 1).
+        factor: Weight of the penalty, a finite number >= 0. In units of the
+            reconstruction loss per nat and unit. `from_ufldl` and `from_matlab` convert
+            published settings.
+        momentum: None, or a number in (0, 1) that makes `r` a running mean over
+            batches: `r <- momentum * r + (1 - momentum) * mean`. Its gradient is that
+            of the mean of the current batch. Only `SparseDense` can keep this state;
+            other layers raise an error.
 
     Call arguments:
         x: Code of shape `(batch, ...)`, values in (0, 1).
 
     Returns:
-        Scalar float32 tensor, `batch * penalty` (Keras divides it by `batch`).
+        Scalar float32 tensor, `batch * penalty`.
 
     Raises:
-        ValueError: `target` or `momentum` is outside (0, 1); `factor` is
-            negative or not finite; `momentum` outside a `SparseDense`.
+        ValueError: `target` or `momentum` is not in (0, 1), `factor` is negative or not
+            finite, or `momentum` is used outside a `SparseDense`.
 
-    Reference:
-        Ng, CS294A lecture notes "Sparse autoencoder", 2011.
+    References:
+        [Ng, "Sparse autoencoder", CS294A lecture notes, 2011](
+        https://web.stanford.edu/class/cs294a/sparseAutoencoder_2011new.pdf).
 
     Example:
 
@@ -123,8 +126,8 @@ class KLDivergence(keras.regularizers.Regularizer):
     0.0
     """
 
+    # Activation of the layer for `SparseDense(activation="auto")`.
     activation = "sigmoid"
-    scale_dependent = False
 
     def __init__(
         self,
@@ -132,31 +135,34 @@ class KLDivergence(keras.regularizers.Regularizer):
         factor: float = 1e-3,
         momentum: float | None = None,
     ) -> None:
-        self.target = checks.fraction("target", target)
-        self.factor = checks.finite_factor("factor", factor)
-        self.momentum = (
-            None if momentum is None else checks.fraction("momentum", momentum)
-        )
+        self.target = validation.fraction("target", target)
+        self.factor = validation.finite_factor("factor", factor)
+        self.momentum = momentum
+        if momentum is not None:
+            self.momentum = validation.fraction("momentum", momentum)
 
     @classmethod
     def from_ufldl(cls, rho: float, beta: float, input_dim: int) -> "KLDivergence":
-        """The settings of CS294A / UFLDL, in the units of Keras's `"mse"`.
+        """Convert the settings of CS294A and UFLDL to the units of Keras's `"mse"`.
 
-        UFLDL's data term is half the squared error summed over the `D` inputs,
-        `D / 2` times `"mse"`: `factor = beta / (D / 2)`. Its weight decay
-        `lambda / 2 * sum(W^2)` is, by the same division,
-        `keras.regularizers.L2(lambda / D)`.
+        The data loss of UFLDL is half the squared error, summed over the `D` inputs:
+        `D / 2` times `"mse"`. Hence `factor = beta / (D / 2)`. Its weight decay
+        `lambda / 2 * sum(W^2)` becomes `keras.regularizers.L2(lambda / D)`.
 
         Args:
-            rho: Target mean activation.
+            rho: Target of the mean activation, in (0, 1).
             beta: UFLDL's weight of the sparsity penalty.
-            input_dim: Number of inputs `D`, e.g. 784.
+            input_dim: Number of inputs `D`, for example 784.
 
         Returns:
             A `KLDivergence`.
 
         Raises:
-            ValueError: An argument is outside its range.
+            ValueError: An argument is out of range.
+
+        References:
+            [Ng, "Sparse autoencoder", CS294A lecture notes, 2011](
+            https://web.stanford.edu/class/cs294a/sparseAutoencoder_2011new.pdf).
 
         Example:
 
@@ -164,10 +170,9 @@ class KLDivergence(keras.regularizers.Regularizer):
         >>> round(KLDivergence.from_ufldl(0.1, 3.0, 784).factor, 5)
         0.00765
         """
-        dimension = checks.positive_integer("input_dim", input_dim)
-        return cls(
-            target=rho, factor=checks.finite_factor("beta", beta) * 2 / dimension
-        )
+        dimension = validation.positive_integer("input_dim", input_dim)
+        weight = validation.finite_factor("beta", beta)
+        return cls(target=rho, factor=weight * 2 / dimension)
 
     @classmethod
     def from_matlab(
@@ -176,10 +181,10 @@ class KLDivergence(keras.regularizers.Regularizer):
         sparsity_regularization: float,
         input_dim: int,
     ) -> "KLDivergence":
-        """The settings of MATLAB's `trainAutoencoder`, in the units of `"mse"`.
+        """Convert the settings of MATLAB's `trainAutoencoder` to the units of `"mse"`.
 
-        MATLAB's `msesparse` sums the squared error over the `D` inputs, `D`
-        times `"mse"`: `factor = SparsityRegularization / D`. Its
+        MATLAB's `msesparse` sums the squared error over the `D` inputs: `D` times
+        `"mse"`. Hence `factor = SparsityRegularization / D`. Its
         `L2WeightRegularization` `l` becomes `keras.regularizers.L2(l / (2 * D))`.
 
         Args:
@@ -191,7 +196,11 @@ class KLDivergence(keras.regularizers.Regularizer):
             A `KLDivergence`.
 
         Raises:
-            ValueError: An argument is outside its range.
+            ValueError: An argument is out of range.
+
+        References:
+            [MATLAB documentation of `trainAutoencoder`](
+            https://www.mathworks.com/help/deeplearning/ref/trainautoencoder.html).
 
         Example:
 
@@ -199,48 +208,48 @@ class KLDivergence(keras.regularizers.Regularizer):
         >>> KLDivergence.from_matlab(0.05, 1.0, 100).factor
         0.01
         """
-        weight = checks.finite_factor(
+        weight = validation.finite_factor(
             "sparsity_regularization", sparsity_regularization
         )
-        dimension = checks.positive_integer("input_dim", input_dim)
+        dimension = validation.positive_integer("input_dim", input_dim)
         return cls(target=sparsity_proportion, factor=weight / dimension)
 
-    def __call__(self, x: Any) -> Any:
-        """Returns `batch * penalty` of the code `x`."""
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return `batch * penalty` of the code `x`."""
         if self.momentum is not None:
             raise ValueError(
-                "`momentum` needs a running mean, which a regularizer on a plain "
-                f"layer cannot hold. Received: momentum={self.momentum}. Use "
-                "`keras_sae.layers.SparseDense(units, sparsity=...)`, or "
-                "`momentum=None`."
+                "`momentum` needs a running mean, which only a "
+                "`keras_sae.layers.SparseDense` can keep. Received: "
+                f"momentum={self.momentum}. Use "
+                "`keras_sae.layers.SparseDense(units, sparsity=...)`, or momentum=None."
             )
         x = ops.cast(x, "float32")
         batch = ops.cast(ops.shape(x)[0], "float32")
         return batch * self.penalty(ops.mean(x, axis=0))
 
-    def penalty(self, mean: Any) -> Any:
-        """Returns the penalty of the mean activations, one a unit.
+    def penalty(self, mean: Tensor) -> Tensor:
+        """Return the penalty of the mean activations.
 
-        With `d = r - rho` the two logarithms cancel to first order in `d`, and
-        float32 is left with noise near the target. Written with
-        `g(u) = u - log(1 + u)` the divergence is `rho * g(d / rho) +
-        (1 - rho) * g(-d / (1 - rho))`: two terms that are never negative.
+        Near the target, the two logarithms of the divergence cancel and leave only
+        rounding errors in float32. With `g(u) = u - log(1 + u)` and `d = r - rho`, the
+        divergence is `rho * g(d / rho) + (1 - rho) * g(-d / (1 - rho))`, a sum of two
+        terms that are never negative.
 
         Args:
-            mean: float32 tensor of any shape, mean activations in [0, 1].
+            mean: float32 tensor of any shape, one mean activation in [0, 1] per unit.
 
         Returns:
-            Scalar float32 tensor. NaN where a mean is outside [0, 1].
+            Scalar float32 tensor, NaN if a mean is outside [0, 1].
         """
         rho = self.target
         inside = ops.logical_and(mean >= 0, mean <= 1)
         r = ops.clip(mean, _EPSILON, 1 - _EPSILON)
-        on = rho * _excess(r / rho, (r - rho) / rho)
-        off = (1 - rho) * _excess((1 - r) / (1 - rho), (rho - r) / (1 - rho))
+        on = rho * _minus_log(r / rho, (r - rho) / rho)
+        off = (1 - rho) * _minus_log((1 - r) / (1 - rho), (rho - r) / (1 - rho))
         return self.factor * ops.sum(ops.where(inside, on + off, float("nan")))
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
+    def get_config(self) -> Config:
+        """Return the constructor's arguments."""
         return {
             "target": self.target,
             "factor": self.factor,
@@ -248,13 +257,13 @@ class KLDivergence(keras.regularizers.Regularizer):
         }
 
 
-def _excess(ratio: Any, u: Any) -> Any:
-    """`u - log(ratio)` for `ratio = 1 + u`, exact near `u = 0` and `u = -1` alike."""
+def _minus_log(ratio: Tensor, u: Tensor) -> Tensor:
+    """Return `u - log(ratio)` for `ratio = 1 + u`, exact near `u = 0` and `u = -1`."""
     near = ops.abs(u) < _SERIES_BELOW
     small = ops.where(near, u, 0.0)
     series = 0.0
     for n in range(9, 1, -1):  # Horner: u^2/2 - u^3/3 + u^4/4 - ...
         series = (1 - 2 * (n % 2)) / n + small * series
-    # The branch not taken gets an argument whose gradient is finite.
+    # Both branches are differentiated, so each gets an argument with a finite gradient.
     far = u - ops.log(ops.where(near, 1.0, ratio))
     return ops.where(near, small * small * series, far)
