@@ -1,4 +1,4 @@
-"""A stochastic code: the Gaussian posterior of a variational autoencoder."""
+"""The stochastic code of a variational autoencoder."""
 
 from typing import Any
 
@@ -6,50 +6,54 @@ import keras
 from keras import ops
 
 from keras_sae.layers import forward_pass
-from keras_sae.utils import validation as checks
+from keras_sae.types import Config, Shape, Tensor
 from keras_sae.utils.serialization import register
+from keras_sae.utils.validation import finite_factor
 
-# exp(-20) and exp(10): a variance beyond them is a number gone astray.
+# Variances of exp(-20) and exp(10) are far outside of any useful posterior.
 _LOG_VARIANCE = (-20.0, 10.0)
 
 
 @register
 class Sampling(keras.layers.Layer):
-    """Draws a code from a Gaussian, and adds its divergence from the prior.
+    """Sample a code from a Gaussian posterior and add its divergence from the prior.
 
     `z = mean + exp(log_variance / 2) * epsilon`, `epsilon ~ Normal(0, 1)`;
     `loss += coefficient * factor * mean_i(KL_i)`, with
-    `KL_i = 1/2 sum_j(mean_ij^2 + variance_ij - 1 - log(variance_ij))`,
+    `KL_i = 1/2 sum_j(mean_ij^2 + variance_ij - 1 - log(variance_ij))`
 
-    the divergence of the posterior from a standard normal prior, in nats. At
-    inference the code is the mean. `log_variance` is clipped to [-20, 10], its
-    gradient is not; the noise and the divergence are computed in float32 under
-    any policy. `coefficient` is a variable, 1 at first, that callbacks set.
+    The Kullback-Leibler divergence is that of the posterior from a standard normal
+    prior, in nats. It keeps the codes of all samples together, so that a code drawn
+    from the prior can be decoded. At inference the code is the mean.
+
+    `log_variance` is clipped to [-20, 10], but its gradient is not. Noise and
+    divergence are computed in float32 under any dtype policy.
 
     Args:
-        factor: Weight of the divergence, in units of the reconstruction loss for
-            one nat in one sample: `beta / D` beside Keras's `"mse"`, which is a
-            mean over the `D` values of a sample.
-        free_bits: Nats a latent unit that cost nothing more:
-            `sum_j max(free_bits, mean_i(KL_ij))` stands in for the divergence.
-        seed: None, or an integer that makes the draws repeatable.
-        **kwargs: Those of `keras.layers.Layer`.
+        factor: Weight of the divergence: reconstruction loss per nat. With Keras's
+            `"mse"`, a mean over the `D` values of a sample, it is `beta / D`.
+        free_bits: Nats per latent unit that are not penalized. The divergence becomes
+            `sum_j max(free_bits, mean_i(KL_ij))`.
+        seed: Random seed of the noise, or None.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Attributes:
+        coefficient: float32 variable that multiplies the divergence, 1 at first.
+            Callbacks set it.
 
     Input shape:
-        `(batch, ..., 2 * latent_dim)`: the means, then the logarithms of the
-        variances.
+        `(batch, ..., 2 * latent_dim)`: the means, then the log variances.
 
     Output shape:
         `(batch, ..., latent_dim)`.
 
     Raises:
-        ValueError: `factor` or `free_bits` is negative or not finite, or the
-            inputs have an odd width.
+        ValueError: `factor` or `free_bits` is negative or not finite, or the inputs
+            have an odd width.
 
     Reference:
-        Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014; for the
-        free bits Kingma et al., "Improved Variational Inference with Inverse
-        Autoregressive Flow", NeurIPS 2016.
+        - [Kingma & Welling, 2014](https://arxiv.org/abs/1312.6114)
+        - [Kingma et al., 2016](https://arxiv.org/abs/1606.04934), for the free bits
 
     Example:
 
@@ -69,18 +73,18 @@ class Sampling(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.factor = checks.finite_factor("factor", factor)
-        self.free_bits = checks.finite_factor("free_bits", free_bits)
+        self.factor = finite_factor("factor", factor)
+        self.free_bits = finite_factor("free_bits", free_bits)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the scale, and checks the width of the inputs."""
+    def build(self, input_shape: Shape) -> None:
+        """Create the coefficient, and check the width of the inputs."""
         if input_shape[-1] is None or input_shape[-1] % 2:
             raise ValueError(
-                "`Sampling` takes means and logarithms of variances side by side, so "
-                "the last axis of its inputs must be even. Received: "
-                f"input_shape={tuple(input_shape)}. For a code of m units make it 2 m."
+                "The last dimension of the inputs of `Sampling` must be even: the "
+                "means, then the log variances. Received: "
+                f"input_shape={tuple(input_shape)}. A code of m units needs 2 * m."
             )
         self.coefficient = self.add_weight(
             shape=(),
@@ -99,8 +103,22 @@ class Sampling(keras.layers.Layer):
         """
         self.coefficient.assign(fraction)
 
-    def split(self, inputs: Any) -> tuple[Any, Any]:
-        """Returns `(mean, log_variance)`, both float32.
+    @property
+    def mean_input(self) -> Tensor:
+        """Symbolic input of which the first `latent_dim` values are the means.
+
+        It is the first input of a `Concatenate` layer in front of this layer if that
+        consists of the means, and the whole input otherwise.
+        """
+        source = self.input._keras_history.operation
+        if isinstance(source, keras.layers.Concatenate):
+            first = source.input[0]
+            if 2 * first.shape[-1] == self.input.shape[-1]:
+                return first
+        return self.input
+
+    def split(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the means and the log variances, in float32.
 
         Args:
             inputs: Tensor of shape `(batch, ..., 2 * latent_dim)`.
@@ -109,15 +127,20 @@ class Sampling(keras.layers.Layer):
             Two tensors of shape `(batch, ..., latent_dim)`.
         """
         mean, raw = ops.split(ops.cast(inputs, "float32"), 2, axis=-1)
-        # A clip alone has no gradient outside, and what went astray stays there.
+        # A clip alone has no gradient outside of its range, so no value would return.
         return mean, raw + ops.stop_gradient(ops.clip(raw, *_LOG_VARIANCE) - raw)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the code; adds the divergence to the loss."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return the code, and add the divergence to the loss."""
         mean, log_variance = self.split(inputs)
-        divergence = self.factor * self._divergence(mean, log_variance)
+        excess = ops.expm1(log_variance) - log_variance
+        per_unit = ops.mean((ops.square(mean) + excess) / 2, axis=0)
+        divergence = ops.sum(ops.maximum(per_unit, self.free_bits))
         forward_pass.add_loss(
-            self, "kl_loss", self.coefficient * divergence, ops.shape(inputs)[0]
+            self,
+            "kl_loss",
+            self.coefficient * (self.factor * divergence),
+            ops.shape(inputs)[0],
         )
         if training:
             noise = keras.random.normal(
@@ -126,17 +149,12 @@ class Sampling(keras.layers.Layer):
             mean = mean + ops.exp(log_variance / 2) * noise
         return ops.cast(mean, self.compute_dtype)
 
-    def _divergence(self, mean: Any, log_variance: Any) -> Any:
-        excess = ops.expm1(log_variance) - log_variance
-        units = (ops.square(mean) + excess) / 2
-        return ops.sum(ops.maximum(ops.mean(units, axis=0), self.free_bits))
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Returns `input_shape` with half its last entry."""
+    def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return `input_shape` with half its last entry."""
         return (*input_shape[:-1], input_shape[-1] // 2)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
+    def get_config(self) -> Config:
+        """Return the arguments of the constructor."""
         return {
             **super().get_config(),
             "factor": self.factor,

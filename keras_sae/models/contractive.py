@@ -101,7 +101,7 @@ class ContractivePenalty:
 
     def __init__(self, encoder: keras.Model) -> None:
         self._units = int(encoder.output_shape[-1])
-        self._steps, self._scalings = _chain(encoder, self._units)
+        self._steps, self._scalings = _chain(encoder)
         # One pass computes every tensor, so that a corruption is drawn once.
         tensors = [(below, above) for _, below, above in self._steps]
         self._model = keras.Model(encoder.inputs[0], [encoder.outputs[0], tensors])
@@ -159,7 +159,7 @@ def _derivative_and_kernel(layer: Any, x: Tensor, h: Tensor) -> tuple[Tensor, Te
     return _DERIVATIVES[layer.activation](ops.cast(h, "float32"), z), kernel
 
 
-def _chain(encoder: keras.Model, units: int) -> tuple[list[_Step], list[Scaling]]:
+def _chain(encoder: keras.Model) -> tuple[list[_Step], list[Scaling]]:
     """Return the dense layers of an encoder in order, and its scaling layers."""
     steps: list[_Step] = []
     scalings: list[Scaling] = []
@@ -167,12 +167,8 @@ def _chain(encoder: keras.Model, units: int) -> tuple[list[_Step], list[Scaling]
     tensor = encoder.outputs[0]
     layer, inputs = _source(tensor)
     if isinstance(layer, Sampling):
-        # Follow the mean of the posterior, which comes before the log variance.
-        tensor = inputs[0]
+        tensor = layer.mean_input
         layer, inputs = _source(tensor)
-        if isinstance(layer, keras.layers.Concatenate) and inputs[0].shape[-1] == units:
-            tensor = inputs[0]
-            layer, inputs = _source(tensor)
     while inputs:
         if type(layer) in _DENSE:
             for other in in_front:

@@ -1,31 +1,68 @@
-"""How likely data are under a reconstruction: the two usual assumptions."""
+"""Likelihoods of the data given a reconstruction."""
 
+import abc
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
-from keras_sae.layers import serialization as sparsity
-from keras_sae.utils import validation as checks
+from keras_sae.types import ArrayLike, Config
 from keras_sae.utils.serialization import register
+from keras_sae.utils.validation import finite_factor, known_name
 
-# Probabilities are kept this far from 0 and 1, as Keras's cross-entropy keeps them.
+# Keras's cross-entropy keeps probabilities this far from 0 and 1.
 _EPSILON = 1e-7
 
 
+class Likelihood(abc.ABC):
+    """Base class of the likelihoods of a variational autoencoder.
+
+    Attributes:
+        loss: Keras loss that is the negative log-likelihood but for a factor and a
+            constant.
+        output_activation: Recommended activation of the reconstruction.
+        bounds: Lowest and highest value that a reconstruction can have.
+        scale: Loss per nat, times the number `D` of values per sample.
+    """
+
+    loss: ClassVar[str]
+    output_activation: ClassVar[str]
+    bounds: ClassVar[tuple[float, float]]
+    scale: float
+
+    @abc.abstractmethod
+    def log_likelihood(self, x: ArrayLike, reconstruction: ArrayLike) -> np.ndarray:
+        """Return `log p(x | r)` in nats per sample, in float64.
+
+        Args:
+            x: Data of shape `(samples, ...)`.
+            reconstruction: Reconstructions of the same shape.
+        """
+
+    def get_config(self) -> Config:
+        """Return the arguments of the constructor."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: Config) -> "Likelihood":
+        """Create the likelihood of a config."""
+        return cls(**config)
+
+
 @register
-class GaussianLikelihood:
-    """Values that scatter about the reconstruction with one known variance.
+class GaussianLikelihood(Likelihood):
+    """Independent Gaussian noise of a known variance around the reconstruction.
 
     `log p(x | r) = -sum_d (x_d - r_d)^2 / (2 variance) - D/2 log(2 pi variance)`
 
-    Keras's `"mse"` is `2 * variance / D` times the first term: with a variance of
-    1/2 the loss `mse + KL / D` is the negative ELBO divided by `D`, but for a
-    constant.
+    With a variance of 1/2, `mse + KL / D` is the negative evidence lower bound divided
+    by `D`, but for a constant. For other variances the KL term has the factor
+    `2 * variance`.
 
     Args:
-        variance: Variance of each value about its reconstruction, positive.
+        variance: Variance of each value. The mean squared error of a good
+            reconstruction is a usual choice.
 
     Raises:
         ValueError: `variance` is not positive and finite.
@@ -46,47 +83,32 @@ class GaussianLikelihood:
     bounds = (-math.inf, math.inf)
 
     def __init__(self, variance: float = 0.5) -> None:
-        self.variance = checks.finite_factor("variance", variance)
+        self.variance = finite_factor("variance", variance)
         if variance == 0:
             raise ValueError(
                 "`variance` must be positive. Received: variance=0. A usual value is "
-                "the squared error a value that a good reconstruction has."
+                "the mean squared error of a good reconstruction."
             )
+        self.scale = 2 * self.variance
 
-    @property
-    def scale(self) -> float:
-        """What a nat is worth in the loss, times `D`."""
-        return 2 * self.variance
-
-    def log_likelihood(self, x: Any, reconstruction: Any) -> np.ndarray:
-        """Returns `log p(x | r)` in nats, one a sample, in float64.
-
-        Args:
-            x: Data of shape `(samples, ...)`.
-            reconstruction: The same shape.
-        """
-        x, r = _rows(x), _rows(reconstruction)
+    def log_likelihood(self, x: ArrayLike, reconstruction: ArrayLike) -> np.ndarray:
+        """Return `log p(x | r)` in nats per sample."""
+        x, r = _flat(x), _flat(reconstruction)
         constant = x.shape[1] / 2 * math.log(2 * math.pi * self.variance)
         return -((x - r) ** 2).sum(axis=1) / (2 * self.variance) - constant
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
+    def get_config(self) -> Config:
+        """Return the arguments of the constructor."""
         return {"variance": self.variance}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "GaussianLikelihood":
-        """Makes the likelihood that `get_config` describes."""
-        return cls(**config)
 
 
 @register
-class BernoulliLikelihood:
-    """Values that are 0 or 1, at the probability that the reconstruction gives.
+class BernoulliLikelihood(Likelihood):
+    """Independent binary values; the reconstruction is the probability of a 1.
 
     `log p(x | r) = sum_d x_d log(r_d) + (1 - x_d) log(1 - r_d)`
 
-    Keras's `"binary_crossentropy"` is its negative, divided by `D`. For values
-    between 0 and 1 it is a score, not a likelihood: no density belongs to it.
+    For data between 0 and 1 it is a score and not the logarithm of a density.
 
     Example:
 
@@ -104,56 +126,34 @@ class BernoulliLikelihood:
     bounds = (0.0, 1.0)
     scale = 1.0
 
-    def log_likelihood(self, x: Any, reconstruction: Any) -> np.ndarray:
-        """Returns `log p(x | r)` in nats, one a sample, in float64.
-
-        Args:
-            x: Data of shape `(samples, ...)`, values in [0, 1].
-            reconstruction: The same shape.
-        """
-        x, r = _rows(x), np.clip(_rows(reconstruction), _EPSILON, 1 - _EPSILON)
+    def log_likelihood(self, x: ArrayLike, reconstruction: ArrayLike) -> np.ndarray:
+        """Return `log p(x | r)` in nats per sample."""
+        x, r = _flat(x), np.clip(_flat(reconstruction), _EPSILON, 1 - _EPSILON)
         return (x * np.log(r) + (1 - x) * np.log1p(-r)).sum(axis=1)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns an empty dict: there is nothing to set."""
-        return {}
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "BernoulliLikelihood":
-        """Makes the likelihood that `get_config` describes."""
-        return cls(**config)
+_NAMES = {"gaussian": GaussianLikelihood, "bernoulli": BernoulliLikelihood}
 
 
-NAMES = {"gaussian": GaussianLikelihood, "bernoulli": BernoulliLikelihood}
+def get_likelihood(identifier: str | Config | Likelihood) -> Likelihood:
+    """Return the likelihood for an object, a name or a config.
 
-
-def get(identifier: Any) -> Any:
-    """Returns the likelihood that an object, a name or a config stands for."""
+    Args:
+        identifier: A `Likelihood`, `"gaussian"`, `"bernoulli"`, or a config.
+    """
+    likelihood: Any = identifier
     if isinstance(identifier, str):
-        return NAMES[checks.known_name("likelihood", identifier, NAMES)]()
-    if isinstance(identifier, dict):
-        return keras.saving.deserialize_keras_object(identifier)
-    if hasattr(identifier, "log_likelihood") and not isinstance(identifier, type):
-        return identifier
-    raise ValueError(
-        "`likelihood` must be `keras_sae.models.GaussianLikelihood(variance)`, "
-        "`keras_sae.models.BernoulliLikelihood()`, or the name of one. "
-        f"Received: likelihood={identifier!r}."
-    )
-
-
-def check_range(likelihood: Any, activation: Any) -> None:
-    """Raises if an output activation leaves what the likelihood can be given."""
-    low, high = sparsity.activation_bounds(keras.activations.get(activation))
-    if low < likelihood.bounds[0] or high > likelihood.bounds[1]:
+        likelihood = _NAMES[known_name("likelihood", identifier, _NAMES)]()
+    elif isinstance(identifier, dict):
+        likelihood = keras.saving.deserialize_keras_object(identifier)
+    if not isinstance(likelihood, Likelihood):
         raise ValueError(
-            f"`output_activation` must give values in {likelihood.bounds} for a "
-            f"{type(likelihood).__name__}. Received: output_activation={activation!r}, "
-            f"whose values reach from {low:g} to {high:g}. Use "
-            f"{likelihood.output_activation!r} or 'auto'."
+            "`likelihood` must be a `GaussianLikelihood`, a `BernoulliLikelihood`, or "
+            f"a name among {', '.join(_NAMES)}. Received: likelihood={identifier!r}."
         )
+    return likelihood
 
 
-def _rows(values: Any) -> np.ndarray:
+def _flat(values: ArrayLike) -> np.ndarray:
     values = np.asarray(values, "float64")
     return values.reshape(len(values), -1)

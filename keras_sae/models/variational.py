@@ -1,6 +1,7 @@
-"""A code that is a Gaussian, and the model that trains it."""
+"""Variational autoencoders."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,28 +17,43 @@ from keras_sae.layers import (
     get_sparsity,
 )
 from keras_sae.layers.forward_pass import Activations, ForwardPass
-from keras_sae.models import _graph, building_blocks, likelihoods, validation
+from keras_sae.layers.serialization import activation_bounds
+from keras_sae.models import building_blocks, validation
 from keras_sae.models.autoencoder import Autoencoder
-from keras_sae.types import Tensor
-from keras_sae.utils import validation as checks
+from keras_sae.models.likelihoods import Likelihood, get_likelihood
+from keras_sae.types import (
+    ActivationLike,
+    Config,
+    Data,
+    InitializerLike,
+    LayerLike,
+    LossLike,
+    OptimizerLike,
+    RegularizerLike,
+    SparsityLike,
+    Tensor,
+)
 from keras_sae.utils.serialization import register
+from keras_sae.utils.validation import finite_factor, positive_integer
 
 
 @register
 class VariationalAutoencoder(Autoencoder):
     """Autoencoder whose encoder ends in `keras_sae.layers.Sampling`.
 
-    `loss = reconstruction_loss + kl_loss`; `encode` gives the posterior's mean
+    `loss = reconstruction_loss + kl_loss`
 
-    `keras_sae.models.variational` makes it.
+    It learns a distribution over codes, so it can create new samples and bound the
+    likelihood of data. `encode` returns the mean of the posterior. Create it with
+    `keras_sae.models.variational`.
 
     Args:
-        encoder: Model from `(batch, *input_shape)` to `(batch, latent_dim)`, with a
+        encoder: Model from `(batch, *input_shape)` to `(batch, latent_dim)` with a
             `Sampling` layer.
         decoder: Model from `(batch, latent_dim)` to `(batch, *input_shape)`.
-        likelihood: `GaussianLikelihood(variance)`, `BernoulliLikelihood()`, or the
-            name of one.
-        **kwargs: Those of `keras_sae.models.Autoencoder`.
+        likelihood: `GaussianLikelihood(variance)`, `BernoulliLikelihood()`,
+            `"gaussian"` or `"bernoulli"`.
+        **kwargs: Arguments of `keras_sae.models.Autoencoder`.
 
     Raises:
         ValueError: The encoder has no `Sampling` layer, or the likelihood is unknown.
@@ -54,28 +70,23 @@ class VariationalAutoencoder(Autoencoder):
         self,
         encoder: keras.Model,
         decoder: keras.Model,
-        likelihood: Any = "gaussian",
+        likelihood: str | Config | Likelihood = "gaussian",
         **kwargs: Any,
     ) -> None:
         super().__init__(encoder, decoder, **kwargs)
-        self.likelihood = likelihoods.get(likelihood)
-        if not any(isinstance(layer, Sampling) for layer in encoder.layers):
-            raise ValueError(
-                "`encoder` must have a `keras_sae.layers.Sampling` layer. Received: "
-                f"layers {[layer.name for layer in encoder.layers]}. "
-                "`keras_sae.models.variational` makes such an encoder."
-            )
+        self.likelihood = get_likelihood(likelihood)
+        self._sampling()
 
     def compile(
-        self, optimizer: Any = "adam", loss: Any = "auto", **kwargs: Any
+        self, optimizer: OptimizerLike = "adam", loss: LossLike = "auto", **kwargs: Any
     ) -> None:
-        """Configures training as in Keras; the loss is the likelihood's by default.
+        """Configure training as `keras.Model.compile` does.
 
         Args:
-            optimizer: As in Keras.
-            loss: Data term; `"auto"` is `"mse"` for a Gaussian likelihood, and
-                `"binary_crossentropy"` for a Bernoulli.
-            **kwargs: As in Keras.
+            optimizer: As for Keras.
+            loss: Data term. `"auto"` is `"mse"` for a Gaussian likelihood and
+                `"binary_crossentropy"` for a Bernoulli likelihood.
+            **kwargs: As for Keras.
         """
         if isinstance(loss, str) and loss == "auto":
             loss = self.likelihood.loss
@@ -86,65 +97,67 @@ class VariationalAutoencoder(Autoencoder):
 
         The decoder gets the code with its noise, so not the entries of the mean.
         """
-        mean = self._mean_layer()
-        found = [x for x in step.activations if x.layer is mean]
+        mean = self._sampling().mean_input
+        if mean.shape[-1] != self.decoder.input_shape[-1]:
+            return None
+        layer = mean._keras_history.operation
+        found = [x for x in step.activations if x.layer is layer]
         return replace(found[0], sparse_code=None) if found else None
 
-    def _mean_layer(self) -> Any:
-        """The layer whose output is the mean, where that is a layer's alone."""
-        mean = _graph.mean(self._sampling().input)
-        return None if mean is None else _graph.made_by(mean)[0]
+    def _sampling(self) -> Sampling:
+        layers = [x for x in self.encoder.layers if isinstance(x, Sampling)]
+        if len(layers) != 1:
+            raise ValueError(
+                "`encoder` must have one `keras_sae.layers.Sampling` layer. Received: "
+                f"layers {[layer.name for layer in self.encoder.layers]}. Create the "
+                "model with `keras_sae.models.variational`."
+            )
+        return layers[0]
 
-    def posterior(self, x: Any, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the parameters of the code's distribution.
+    def posterior(
+        self, x: Data, batch_size: int = 256
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the parameters of the posterior of the codes.
 
         Args:
-            x: Array of shape `(samples, *input_shape)`.
-            batch_size: Samples at a time.
+            x: Array of shape `(samples, *input_shape)`, or a dataset of batches.
+            batch_size: Number of samples per batch.
 
         Returns:
-            `(mean, log_variance)`, each of shape `(samples, latent_dim)`.
+            Means and log variances, each of shape `(samples, latent_dim)`.
         """
         x = validation.without_target(x)
         validation.check_data(x, self.sample_shape)
-        parameters, layer = self.posterior_layers()
+        layer = self._sampling()
+        parameters = keras.Model(self.encoder.input, layer.input)
         both = parameters.predict(x, batch_size=batch_size, verbose=0)
         mean, log_variance = (ops.convert_to_numpy(v) for v in layer.split(both))
         return mean, log_variance
 
-    def posterior_layers(self) -> tuple[keras.Model, Sampling]:
-        """Returns the model up to the parameters, and the layer that splits them."""
-        layer = self._sampling()
-        return keras.Model(self.encoder.input, layer.input), layer
-
-    def _sampling(self) -> Sampling:
-        [layer] = [x for x in self.encoder.layers if isinstance(x, Sampling)]
-        return layer
-
     def elbo(
-        self, x: Any, samples: int = 1, batch_size: int = 256, seed: int = 0
+        self, x: Data, samples: int = 1, batch_size: int = 256, seed: int = 0
     ) -> float:
-        """Returns the evidence lower bound of `x` in nats a sample.
+        """Return the evidence lower bound of `x` in nats per sample.
 
         `E_q[log p(x | z)] - KL(q(z | x) | p(z))`, mean over `x`
 
-        The divergence is the closed form, the expectation a mean over draws of `z`.
-        Neither `beta` nor free bits enter: it is the bound itself.
+        The divergence is exact, and the expectation is a mean over random codes.
+        `beta` and free bits play no role.
 
         Args:
             x: Array of shape `(samples, *input_shape)`.
-            samples: Draws of the code for each sample.
-            batch_size: Samples at a time.
-            seed: Makes the draws.
+            samples: Number of random codes per sample.
+            batch_size: Number of samples per batch.
+            seed: Random seed of the codes.
 
         Returns:
-            A float: a lower bound of `mean(log p(x))`.
+            A lower bound of `mean(log p(x))`.
 
         Raises:
-            ValueError: `x` is no array of that shape, or leaves the range of the
-                output.
+            ValueError: `x` is not an array of this shape, or it has values outside of
+                the bounds of the output.
         """
-        checks.positive_integer("samples", samples)
+        positive_integer("samples", samples)
         x = validation.as_samples(x, self.sample_shape)
         self.check_data(x)
         mean, log_variance = (
@@ -154,24 +167,24 @@ class VariationalAutoencoder(Autoencoder):
         rows = np.repeat(np.arange(len(mean)), samples)
         noise = np.random.default_rng(seed).standard_normal((len(rows), mean.shape[1]))
         codes = mean[rows] + np.exp(log_variance[rows] / 2) * noise
-        fit = 0.0
+        total = 0.0
         for begin in range(0, len(rows), batch_size):
             part = slice(begin, begin + batch_size)
-            rebuilt = ops.convert_to_numpy(self.decoder(codes[part], training=False))
-            fit += self.likelihood.log_likelihood(x[rows[part]], rebuilt).sum()
-        return float(fit / len(rows) - divergence.mean())
+            outputs = ops.convert_to_numpy(self.decoder(codes[part], training=False))
+            total += self.likelihood.log_likelihood(x[rows[part]], outputs).sum()
+        return float(total / len(rows) - divergence.mean())
 
     def sample(self, n: int, seed: int | None = None) -> np.ndarray:
-        """Returns reconstructions of codes drawn from the prior.
+        """Return reconstructions of random codes from the prior.
 
         Args:
             n: Number of samples.
-            seed: Makes the draws; None is another one each time.
+            seed: Random seed, or None.
 
         Returns:
             NumPy array of shape `(n, *input_shape)`.
         """
-        shape = (checks.positive_integer("n", n), self.decoder.input_shape[-1])
+        shape = (positive_integer("n", n), self.decoder.input_shape[-1])
         return self.decode(np.random.default_rng(seed).normal(size=shape))
 
     def serving_signatures(self, top_k: int) -> dict[str, Signature]:
@@ -183,7 +196,8 @@ class VariationalAutoencoder(Autoencoder):
         Args:
             top_k: Number of units that `top_features` returns.
         """
-        posterior, layer = self.posterior_layers()
+        layer = self._sampling()
+        posterior = keras.Model(self.encoder.input, layer.input)
 
         def encode(x: Tensor) -> Outputs:
             mean, log_variance = layer.split(posterior(x, training=False))
@@ -199,93 +213,87 @@ class VariationalAutoencoder(Autoencoder):
             "sample": Signature(sample, (), "seed", "int32", samples=False),
         }
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the configs of encoder, decoder and likelihood."""
+    def get_config(self) -> Config:
+        """Return the configs of encoder, decoder and likelihood."""
         likelihood = keras.saving.serialize_keras_object(self.likelihood)
         return {**super().get_config(), "likelihood": likelihood}
 
 
 def variational(
-    input_shape: Any,
-    units: Any,
+    input_shape: Sequence[int],
+    units: int | Sequence[int],
     latent_dim: int,
     beta: float = 1.0,
     *,
-    sparsity: Any = None,
-    likelihood: Any = "gaussian",
+    sparsity: SparsityLike = None,
+    likelihood: str | Config | Likelihood = "gaussian",
     free_bits: float = 0.0,
-    activation: Any = "relu",
-    code_activation: Any = "auto",
-    output_activation: Any = "auto",
-    corruption: Any = None,
+    activation: ActivationLike = "relu",
+    code_activation: ActivationLike = "auto",
+    output_activation: ActivationLike = "auto",
+    corruption: LayerLike | None = None,
     contractive: float = 0.0,
     unit_norm: bool = False,
     tied_initialization: bool = False,
     centering: bool = False,
     scaling: bool = False,
     batch_normalization: bool = False,
-    kernel_initializer: Any = "glorot_uniform",
-    kernel_regularizer: Any = None,
+    kernel_initializer: InitializerLike = "glorot_uniform",
+    kernel_regularizer: RegularizerLike = None,
     name: str = "variational",
 ) -> VariationalAutoencoder:
-    """Makes a variational autoencoder, its decoder the mirror of its encoder.
+    """Create a dense variational autoencoder, with a decoder that mirrors the encoder.
 
     `loss = mse + beta * KL / D`, with
     `KL = mean_i(1/2 sum_j(mean_ij^2 + variance_ij - 1 - log(variance_ij)))`
 
-    and `D` the values of a sample, because Keras's `"mse"` is a mean over them too;
-    the second term is logged as `kl_loss`. A Gaussian likelihood of another
-    variance than 1/2 weighs it by `2 * variance`; a Bernoulli has its cross-entropy
-    in place of `mse`. At `beta=1` the loss is the negative ELBO divided by `D`, but
-    for a factor and a constant.
+    `D` is the number of values per sample, because Keras's `"mse"` is a mean over them.
+    At `beta=1` the loss is the negative evidence lower bound divided by `D`, but for a
+    factor and a constant. A Gaussian likelihood multiplies the KL term by
+    `2 * variance`. A Bernoulli likelihood replaces `mse` by the cross-entropy.
 
-    A `sparsity` is that of the posterior's mean, which is the code at inference; while
-    training the reconstruction is made of it with its noise. `sparsity_loss` and `l0`
-    are of the mean then, and so is what a sparsity decodes beside it: the prefixes of a
-    `Matryoshka`, the gates of a `Gated`, the dead units of an `AuxK`.
+    A `sparsity` applies to the mean of the posterior, which is the code at inference.
+    During training the decoder gets the mean with its noise. `sparsity_loss`, `l0` and
+    auxiliary losses are those of the mean.
 
     Args:
         input_shape: Shape of one sample without the batch, e.g. `(28, 28, 1)`.
-        units: Width of each hidden layer of the encoder, outermost first.
-        latent_dim: Width of the code.
+        units: Number of units of each hidden layer of the encoder, outermost first.
+        latent_dim: Number of units of the code.
         beta: Weight of the divergence from the prior.
-        sparsity: As in `keras_sae.models.shallow`, of the posterior's mean.
-        likelihood: `GaussianLikelihood(variance)`, `BernoulliLikelihood()`, or
-            `"gaussian"` (variance 1/2), `"bernoulli"`.
-        free_bits: Nats a latent unit that cost nothing more.
-        activation: Of every hidden layer, on both sides.
-        code_activation: Of the posterior's mean; `"auto"` is what its sparsity needs,
-            and linear without one.
-        output_activation: Of the reconstruction; `"auto"` is the likelihood's.
-        corruption: None, or a layer that damages the input while training.
+        sparsity: Sparsity of the mean, as in `keras_sae.models.shallow`.
+        likelihood: `GaussianLikelihood(variance)`, `BernoulliLikelihood()`,
+            `"gaussian"` with a variance of 1/2, or `"bernoulli"`.
+        free_bits: Nats per latent unit that are not penalized.
+        activation: Activation of the hidden layers of encoder and decoder.
+        code_activation: Activation of the mean. `"auto"` is the one that the sparsity
+            recommends, and linear without a sparsity.
+        output_activation: Activation of the reconstruction. `"auto"` is the one that
+            the likelihood recommends.
+        corruption: As for `keras_sae.models.shallow`.
         contractive: Weight of the penalty `mean_i(|dm_i / dx_i|_F^2)` on the Jacobian
-            of the posterior's mean, exact through all layers and logged in
-            `auxiliary_loss`.
-        unit_norm: Whether the atoms of every layer are kept at norm 1, as in
-            `keras_sae.models.deep`.
-        tied_initialization: Whether each layer of the encoder, the means' included,
-            starts as the transpose of the decoder's at its side.
-        centering: Whether the encoder subtracts the data's mean.
-        scaling: Whether the model works on data of unit mean square, as in
-            `keras_sae.models.shallow`; call the model's `adapt` before `fit`.
-        batch_normalization: Whether to normalise the output of the hidden layers.
-        kernel_initializer: Of every kernel.
-        kernel_regularizer: Of every kernel (weight decay).
+            of the mean.
+        unit_norm: Whether the kernels of the decoder have rows of unit norm.
+        tied_initialization: As for `keras_sae.models.shallow`, for every layer.
+        centering: As for `keras_sae.models.shallow`.
+        scaling: As for `keras_sae.models.shallow`.
+        batch_normalization: Whether to normalize the outputs of the hidden layers.
+        kernel_initializer: Initializer of every kernel.
+        kernel_regularizer: Regularizer of every kernel.
         name: Name of the model.
 
     Returns:
-        A `keras_sae.models.VariationalAutoencoder`: an `Autoencoder` with
+        A `keras_sae.models.VariationalAutoencoder`: an `Autoencoder` with the methods
         `posterior`, `elbo` and `sample`.
 
     Raises:
-        ValueError: An argument is out of its range, the output activation gives
-            values that the likelihood does not have, `scaling` meets an output
-            activation with bounds, or the Jacobian that `contractive` asks for is
-            unknown.
+        ValueError: An argument is out of range, the output activation has values that
+            the likelihood cannot have, `scaling` is combined with a bounded output
+            activation, or `contractive` with `batch_normalization` or a hard sparsity.
 
     Reference:
-        Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014; Higgins et
-        al., "beta-VAE", ICLR 2017.
+        - [Kingma & Welling, 2014](https://arxiv.org/abs/1312.6114)
+        - [Higgins et al., 2017](https://openreview.net/forum?id=Sy2fzU9gl)
 
     Example:
 
@@ -298,18 +306,23 @@ def variational(
     (True, True)
     """
     shape = building_blocks.known_shape(input_shape)
-    units = building_blocks.layer_units(units)
-    size = math.prod(shape)
-    latent_dim = checks.positive_integer("latent_dim", latent_dim)
-    likelihood = likelihoods.get(likelihood)
+    units, size = building_blocks.layer_units(units), math.prod(shape)
+    latent_dim = positive_integer("latent_dim", latent_dim)
+    likelihood = get_likelihood(likelihood)
     if output_activation == "auto":
         output_activation = likelihood.output_activation
-    likelihoods.check_range(likelihood, output_activation)
-    options = {
+    low, high = activation_bounds(keras.activations.get(output_activation))
+    if low < likelihood.bounds[0] or high > likelihood.bounds[1]:
+        raise ValueError(
+            f"`output_activation` must have values in {likelihood.bounds} for a "
+            f"`{type(likelihood).__name__}`. Received: output_activation="
+            f"{output_activation!r}, with values from {low:g} to {high:g}. Use "
+            f"{likelihood.output_activation!r} or 'auto'."
+        )
+    options: dict[str, Any] = {
         "kernel_initializer": kernel_initializer,
         "kernel_regularizer": kernel_regularizer,
     }
-    factor = checks.finite_factor("beta", beta) * likelihood.scale / size
     hidden = [
         keras.layers.Dense(width, activation, name=f"encode_{n}", **options)
         for n, width in enumerate(units, start=1)
@@ -318,17 +331,18 @@ def variational(
     layers += building_blocks.batch_normalized(hidden, batch_normalization)
     below = building_blocks.chain(shape, layers, "encoder")
     sparsity = get_sparsity(sparsity)
-    plain = sparsity is None and code_activation == "auto"
-    if plain:
-        innermost = keras.layers.Dense(2 * latent_dim, name="posterior", **options)
-        parameters = innermost(below.output)
+    mean: keras.layers.Layer
+    if sparsity is None and code_activation == "auto":
+        mean = keras.layers.Dense(2 * latent_dim, name="posterior", **options)
+        parameters = mean(below.output)
     else:
-        innermost = SparseDense(
+        mean = SparseDense(
             latent_dim, code_activation, sparsity, name="mean", **options
         )
         log_variance = keras.layers.Dense(latent_dim, name="log_variance", **options)
-        both = [innermost(below.output), log_variance(below.output)]
+        both = [mean(below.output), log_variance(below.output)]
         parameters = keras.layers.Concatenate(name="posterior")(both)
+    factor = finite_factor("beta", beta) * likelihood.scale / size
     code = Sampling(factor, free_bits, name="code")(parameters)
     encoder = keras.Model(below.input, code, name="encoder")
     outputs = [(size, output_activation), *((width, activation) for width in units)]
@@ -341,7 +355,7 @@ def variational(
         scaling=scaling,
         **options,
     )
-    encoding = [*hidden, innermost]
+    encoding = [*hidden, mean]
     building_blocks.initialize_kernels(encoding, mirrors, tied_initialization)
     return VariationalAutoencoder(
         encoder, decoder, likelihood, contractive=contractive, name=name
