@@ -340,7 +340,7 @@ def test_dictionaries_start_transposed_and_stay_at_unit_norm(x, sparsity):
 
 
 def test_scaling_excludes_a_bounded_likelihood():
-    with pytest.raises(ValueError, match=r"`scaling`.*'sigmoid', whose values"):
+    with pytest.raises(ValueError, match=r"`scaling`.*'sigmoid' with values"):
         make(likelihood="bernoulli", scaling=True)
 
 
