@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_sae.layers import SparseDense
+from keras_sae.models import Autoencoder
 from keras_sae.types import ArrayLike, Logs
 from keras_sae.utils import validation
 
@@ -93,20 +94,18 @@ class DeadUnits(keras.callbacks.Callback):
 
     def _code_layer(self) -> SparseDense:
         """Return the innermost sparse layer of an autoencoder, or the only one."""
-        # `_flatten_layers` has no particular order.
-        layers = getattr(self.model, "sparse_layers", None) or [
-            layer
-            for layer in self.model._flatten_layers()
-            if isinstance(layer, SparseDense)
-        ]
-        is_autoencoder = hasattr(self.model, "sparse_layers")
-        if not layers or (len(layers) > 1 and not is_autoencoder):
+        if isinstance(self.model, Autoencoder):
+            layers = self.model.sparse_layers[-1:]
+        else:
+            sublayers = self.model._flatten_layers()
+            layers = [x for x in sublayers if isinstance(x, SparseDense)]
+        if len(layers) != 1:
             raise ValueError(
                 "`DeadUnits` needs an autoencoder with a "
                 "`keras_sae.layers.SparseDense`, or another model with exactly one. "
                 f"Received: model={self.model.name!r} with {len(layers)} of them."
             )
-        return layers[-1]
+        return layers[0]
 
     def _output_layer(self) -> keras.layers.Layer:
         """Return the layer whose kernel is the dictionary of the code."""
@@ -116,9 +115,8 @@ class DeadUnits(keras.callbacks.Callback):
         if not is_shallow or not isinstance(outputs[0], keras.layers.Dense):
             raise ValueError(
                 "`resample` needs a shallow model whose decoder is one dense layer "
-                f"with its own kernel. Received: model={self.model.name!r} with "
-                f"{len(outputs)} kernels in its decoder, or a tied one. Use "
-                "DeadUnits(resample=None), which only reports."
+                f"with its own kernel. Received: model={self.model.name!r}, which is "
+                "deep, tied or no autoencoder. DeadUnits(resample=None) only reports."
             )
         return outputs[0]
 

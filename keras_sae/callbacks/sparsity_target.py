@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sae.layers import Sparsity
+from keras_sae.layers import JumpReLU, Sparsity
 from keras_sae.types import Logs
 from keras_sae.utils import validation
 
@@ -104,7 +104,7 @@ class SparsityTarget(keras.callbacks.Callback):
                 "'kl', 'jump_relu' or 'gated'. A `TopK(k)` sets its L0 by k."
             )
         for layer in layers:
-            own = getattr(layer, "target_l0", None)
+            own = layer.target_l0 if isinstance(layer, JumpReLU) else None
             if own is not None:
                 raise ValueError(
                     "`SparsityTarget` cannot adjust a layer with its own `target_l0`. "

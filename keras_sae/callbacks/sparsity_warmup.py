@@ -67,5 +67,5 @@ class SparsityWarmup(keras.callbacks.Callback):
             layer
             for layer in layers
             if isinstance(layer, Sampling)
-            or (isinstance(layer, Sparsity) and layer.supports_warmup)
+            or (isinstance(layer, Sparsity) and (layer.has_penalty or layer.anneals))
         ]

@@ -62,7 +62,7 @@ class ActivityPenalty(Sparsity):
     def build(self, input_shape: Shape) -> None:
         """Create the coefficient and, for a KL divergence with momentum, the mean."""
         super().build(input_shape)
-        self.running_mean: keras.Variable | None = None
+        self.running_mean: keras.Variable = None
         if isinstance(self.regularizer, KLDivergence) and self.regularizer.momentum:
             target = self.regularizer.target
             self.running_mean = layer_state("running_mean", input_shape[1:], target)

@@ -2,7 +2,6 @@
 
 import math
 
-import keras
 from keras import ops
 
 from keras_sae.layers.sparsity import Step
@@ -123,18 +122,3 @@ class AuxK:
     def from_config(cls, config: Config) -> "AuxK":
         """Create an instance from its config."""
         return cls(**config)
-
-
-def get(identifier: AuxK | Config | str | None) -> AuxK | None:
-    """Return the auxiliary loss of an object, a config, None or `"auto"`."""
-    if isinstance(identifier, dict):
-        identifier = keras.saving.deserialize_keras_object(identifier)
-    if identifier == "auto":
-        # Measured in benchmarks/recovery.py.
-        return AuxK(k_aux=1, dead_after=50)
-    if identifier is None or isinstance(identifier, AuxK):
-        return identifier
-    raise ValueError(
-        "`auxiliary` must be a `keras_sae.layers.AuxK`, 'auto' or None. Received: "
-        f"auxiliary={identifier!r}."
-    )

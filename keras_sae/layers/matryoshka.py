@@ -78,6 +78,7 @@ class Matryoshka(Sparsity):
         self.activation = self.sparsity.activation
         self.min_batch_size = self.sparsity.min_batch_size
         self.scale_dependent = self.sparsity.scale_dependent
+        self.selects = self.sparsity.selects
         self.widths = None
         if widths is not None:
             self.widths = tuple(
@@ -92,7 +93,7 @@ class Matryoshka(Sparsity):
     def build(self, input_shape: Shape) -> None:
         """Check the widths against the width of the code."""
         super().build(input_shape)
-        units = input_shape[-1]
+        units = int(input_shape[-1] or 0)
         if self.widths is not None and self.widths[-1] > units:
             raise ValueError(
                 "`widths` must not exceed `units`, because they are prefixes of the "
@@ -112,11 +113,6 @@ class Matryoshka(Sparsity):
     ) -> SparseCode | None:
         """Return the entries that the inner sparsity selects."""
         return self.sparsity.select(pre_activations, training)
-
-    @property
-    def selects(self) -> bool:
-        """Whether the inner sparsity implements `select`."""
-        return self.sparsity.selects
 
     def per_unit_state(self) -> list[tuple[keras.Variable, float]]:
         """Return the state of the inner sparsity."""

@@ -13,7 +13,7 @@ from keras_sae.layers.matryoshka import Matryoshka
 from keras_sae.layers.sparsity import Sparsity
 from keras_sae.layers.top_k import BatchTopK, TopK
 from keras_sae.regularizers import L1, KLDivergence
-from keras_sae.types import Activation, ActivationLike, InitializerLike, SparsityLike
+from keras_sae.types import Activation, InitializerLike, SparsityLike
 from keras_sae.utils import validation
 
 NAMES: dict[str, type] = {
@@ -143,18 +143,6 @@ def is_never_zero(activation: Activation) -> bool:
     low = activation(keras.ops.convert_to_tensor([[-4.0, -5.0]], "float32"))
     zero = (keras.ops.convert_to_numpy(low) == 0).all()
     return bool(np.isfinite(activation_bounds(activation)).all() and not zero)
-
-
-def get_activation(identifier: ActivationLike, sparsity: Sparsity | None) -> Activation:
-    """Return the activation; `"auto"` is the one that `sparsity` recommends, or ReLU.
-
-    Args:
-        identifier: An activation as for `keras.layers.Dense`, or `"auto"`.
-        sparsity: A sparsity or None.
-    """
-    if isinstance(identifier, str) and identifier == "auto":
-        identifier = "relu" if sparsity is None else sparsity.activation
-    return keras.activations.get(identifier)
 
 
 def get_bias_initializer(

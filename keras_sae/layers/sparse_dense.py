@@ -96,7 +96,9 @@ class SparseDense(keras.layers.Layer):
         super().__init__(**kwargs)
         self.units = validation.positive_integer("units", units)
         sparsity = serialization.get(sparsity)
-        self.activation = serialization.get_activation(activation, sparsity)
+        if isinstance(activation, str) and activation == "auto":
+            activation = "relu" if sparsity is None else sparsity.activation
+        self.activation = keras.activations.get(activation)
         self.bias_initializer = serialization.get_bias_initializer(
             bias_initializer, sparsity, self.activation
         )
@@ -141,7 +143,7 @@ class SparseDense(keras.layers.Layer):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return the code of `inputs`."""
         activations = self._sparse_activations(inputs, training)
-        if activations is not None:
+        if activations is not None and activations.sparse_code is not None:
             code = activations.code
             active = activations.sparse_code.is_active(self.units)
         else:
@@ -226,11 +228,6 @@ class SparseDense(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return `input_shape` with `units` as its last entry."""
         return (*input_shape[:-1], self.units)
-
-    @property
-    def activation_bounds(self) -> tuple[float, float]:
-        """Least and greatest value of the activation, or infinity."""
-        return serialization.activation_bounds(self.activation)
 
     def get_config(self) -> Config:
         """Return the constructor's arguments."""

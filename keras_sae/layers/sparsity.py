@@ -32,12 +32,8 @@ class Step(Protocol):
     def top_pre_activations(self, units: Tensor, k: int) -> SparseCode | None:
         """Return the `k` largest pre-activations per sample among some units.
 
-        Args:
-            units: Booleans of shape `(units,)`.
-            k: Number of entries per sample.
-
-        Returns:
-            A `SparseCode`, or None if the code was computed densely.
+        `units` are booleans of shape `(units,)`. The result is None if the code was
+        computed densely.
         """
 
     def decode(self, code: Tensor | SparseCode) -> Tensor:
@@ -73,6 +69,10 @@ class Sparsity(keras.layers.Layer):
         has_penalty: Whether `call` adds a penalty by `add_penalty`.
         coefficient: float32 variable that multiplies the penalty, 1 at first. Callbacks
             set it. None if `has_penalty` is False.
+        persistent: Whether the sparsity stays when the coefficient is set to 0, so that
+            only a negative coefficient can undo it.
+        selects: Whether `select` is implemented.
+        anneals: Whether `set_progress` changes anything besides the coefficient.
 
     Input shape:
         `(batch, ..., units)`.
@@ -101,10 +101,10 @@ class Sparsity(keras.layers.Layer):
     auxiliary_loss_names: tuple[str, ...] = ()
     scale_dependent: bool = True
     has_penalty: bool = False
-    coefficient: keras.Variable | None = None
-    # Whether the sparsity stays when the coefficient is set to 0, so that only a
-    # negative coefficient can undo it.
+    coefficient: keras.Variable = None
     persistent: bool = False
+    selects: bool = False
+    anneals: bool = False
 
     def build(self, input_shape: Shape) -> None:
         """Create the coefficient of the penalty."""
@@ -153,16 +153,6 @@ class Sparsity(keras.layers.Layer):
         """
         del step
         return {}
-
-    @property
-    def selects(self) -> bool:
-        """Whether `select` is implemented."""
-        return type(self).select is not Sparsity.select
-
-    @property
-    def supports_warmup(self) -> bool:
-        """Whether `set_progress` changes anything."""
-        return self.has_penalty
 
     def set_progress(self, fraction: float) -> None:
         """Set the strength of the sparsity during a warm-up.

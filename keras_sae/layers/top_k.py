@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.layers import aux_k
+from keras_sae.layers.aux_k import AuxK
 from keras_sae.layers.sparsity import Sparsity, Step, layer_state
 from keras_sae.ops import top_k
 from keras_sae.ops.sparse_code import SparseCode
@@ -17,12 +17,14 @@ from keras_sae.utils.serialization import register
 class KSparsity(Sparsity):
     """Base class of `TopK` and `BatchTopK`: `k`, its annealing, and dead units."""
 
+    selects = True
+
     def __init__(
         self,
         k: int = 32,
         *,
         initial_k: int | None = None,
-        auxiliary: aux_k.AuxK | Config | str | None = "auto",
+        auxiliary: AuxK | Config | str | None = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -36,9 +38,19 @@ class KSparsity(Sparsity):
                     "4 * k."
                 )
         self.initial_k = initial_k
+        self.anneals = initial_k is not None
         self.max_k = initial_k or self.k
-        self.auxiliary = aux_k.get(auxiliary)
-        if self.auxiliary is not None:
+        if isinstance(auxiliary, dict):
+            auxiliary = keras.saving.deserialize_keras_object(auxiliary)
+        elif auxiliary == "auto":
+            auxiliary = AuxK(k_aux=1, dead_after=50)  # see benchmarks/recovery.py
+        if not isinstance(auxiliary, (AuxK, type(None))):
+            raise ValueError(
+                "`auxiliary` must be a `keras_sae.layers.AuxK`, 'auto' or None. "
+                f"Received: auxiliary={auxiliary!r}."
+            )
+        self.auxiliary = auxiliary
+        if auxiliary is not None:
             self.auxiliary_loss_names = ("auxiliary_loss",)
 
     def build(self, input_shape: Shape) -> None:
@@ -60,11 +72,6 @@ class KSparsity(Sparsity):
                 dtype="float32",
                 autocast=False,
             )
-
-    @property
-    def supports_warmup(self) -> bool:
-        """Whether `k` is annealed."""
-        return self.initial_k is not None
 
     def set_progress(self, fraction: float) -> None:
         """Set the current `k`: `initial_k` at a fraction of 0, `k` at 1."""
@@ -212,7 +219,7 @@ class BatchTopK(KSparsity):
         *,
         momentum: float = 0.99,
         initial_k: int | None = None,
-        auxiliary: aux_k.AuxK | Config | str | None = "auto",
+        auxiliary: AuxK | Config | str | None = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(k, initial_k=initial_k, auxiliary=auxiliary, **kwargs)

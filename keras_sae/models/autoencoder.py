@@ -272,13 +272,14 @@ class Autoencoder(keras.Model):
                 reconstruction = decode_sparsely(self.decoder, sparse_code)
             else:
                 reconstruction = self.decoder(code, training=training)
-            sparsity = None if activations is None else activations.layer.sparsity
-            if sparsity is not None and (training or step.in_step):
+            if activations is not None and (training or step.in_step):
                 target = inputs if step.target is None else step.target
                 decoded = AutoencoderStep(
                     self, activations, target, step.sample_weight, reconstruction
                 )
-                for name, loss in sparsity.auxiliary_losses(decoded).items():
+                sparsity = activations.layer.sparsity
+                losses = {} if sparsity is None else sparsity.auxiliary_losses(decoded)
+                for name, loss in losses.items():
                     forward_pass.add_loss(self, name, loss, batch_size)
         if activations is not None:  # the mean of a variational code, without its noise
             code = activations.code if sparse_code is None else sparse_code.values

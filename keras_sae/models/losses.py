@@ -15,7 +15,7 @@ from keras_sae.layers import (
     UnitNormDense,
 )
 from keras_sae.layers.forward_pass import Activations
-from keras_sae.layers.serialization import is_never_zero
+from keras_sae.layers.serialization import activation_bounds, is_never_zero
 from keras_sae.models.data_adapter import replicas
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.types import Tensor
@@ -111,7 +111,7 @@ def make_activity_metric(sparse_layers: Sequence[SparseDense]) -> keras.metrics.
     is_soft = code.sparsity is None or isinstance(code.sparsity, ActivityPenalty)
     if not is_soft or not is_never_zero(code.activation):
         return metrics.L0()
-    low, high = code.activation_bounds
+    low, high = activation_bounds(code.activation)
     return metrics.ExpectedL0((low, high) if low < 0 else (0.0, 1.0))
 
 
