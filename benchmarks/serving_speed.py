@@ -1,12 +1,12 @@
-"""Latency and throughput of a served model, beside Keras and the bare products.
+"""Measure a served model against Keras and against its two matrix products.
 
     python benchmarks/serving_speed.py [--rounds 100]
 
-784-1024-784 (ReLU, L1, centring: the defaults), signature `reconstruct`. The C++
-program of `tests/serving`, which loads models as TensorFlow Serving does, runs the
-artifact and a graph of the two matrix products alone, request by request in turn.
-`predict` and `predict_on_batch` take turns in this process. Results are kept in
-`results/serving_speed.json` and rendered into `docs/serving_speed.md`.
+The model is 784-1024-784 with the default options (ReLU, L1, centering), and the
+signature is `reconstruct`. The C++ program of `tests/serving` loads models as
+TensorFlow Serving does. It alternates between the artifact and a graph of the two
+matrix products, request by request. `predict` and `predict_on_batch` alternate in this
+process. The results go to `results/serving_speed.json` and `docs/serving_speed.md`.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from serving.messages import write_requests
 from keras_sae import models
 
 UNITS, DIMENSION, BATCHES = 1024, 784, (1, 64, 1024)
-# Longest time of the artifact, in times of the bare products.
+# Largest ratio of the times of the artifact and of the matrix products, per batch size.
 TARGETS = {1: 1.5, 1024: 1.1}
 PAGE = Path(__file__).parents[1] / "docs" / "serving_speed.md"
 OURS, BARE = "artifact, C++", "matrix products, C++"
@@ -42,7 +42,7 @@ def batch(samples: int) -> np.ndarray:
 
 
 def write_products(path: Path) -> None:
-    """A SavedModel of `x W V`, of the same widths, and nothing else."""
+    """Write a SavedModel of `x W V` with the same widths."""
     rng, graph = np.random.default_rng(0), tf.Module()
     graph.encoder = tf.Variable(rng.random((DIMENSION, UNITS), "float32"))
     graph.decoder = tf.Variable(rng.random((UNITS, DIMENSION), "float32"))
@@ -56,7 +56,7 @@ def write_products(path: Path) -> None:
 
 
 def served(model: models.Autoencoder, rounds: int) -> dict[str, dict[int, list]]:
-    """Seconds of every request in the C++ program, both models in turn."""
+    """Return the seconds per request in the C++ program, by side and batch size."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         requests = write_requests(
@@ -74,12 +74,12 @@ def served(model: models.Autoencoder, rounds: int) -> dict[str, dict[int, list]]
     for line in done.stdout.splitlines():
         side, request, taken = line.split()
         seconds[(OURS, BARE)[int(side)]][BATCHES[int(request)]].append(float(taken))
-    # The first runs optimise the graphs and allocate.
+    # The first runs optimize the graphs and allocate memory.
     return {side: {n: s[2:] for n, s in of.items()} for side, of in seconds.items()}
 
 
 def in_python(model: models.Autoencoder, rounds: int) -> dict[str, dict[int, list]]:
-    """Seconds of Keras's two ways to predict, all batches in turn."""
+    """Return the seconds per call of `predict` and of `predict_on_batch`."""
 
     def predict(x: np.ndarray) -> Callable[[], np.ndarray]:
         return lambda: model.predict(x, batch_size=len(x), verbose=0)
@@ -94,7 +94,7 @@ def in_python(model: models.Autoencoder, rounds: int) -> dict[str, dict[int, lis
 
 
 def ratios(seconds: dict[str, dict[int, list]]) -> dict[int, float]:
-    """Median over the rounds of ours against the products, round by round."""
+    """Return the median ratio of artifact and products over the rounds."""
     return {
         n: statistics.median(
             ours / bare
@@ -108,18 +108,21 @@ def page(result: dict) -> str:
     lines = [
         "# Speed of a served model",
         "",
-        f"{DIMENSION}-{UNITS}-{DIMENSION} (ReLU, centring), signature `reconstruct`,",
-        f"{result['machine']['cores']} core(s). Medians of {result['rounds']} rounds,",
-        "in which the two in C++ took turns, and the two of Keras. Made by",
-        "`benchmarks/serving_speed.py` from `benchmarks/results/serving_speed.json`.",
+        f"The model is {DIMENSION}-{UNITS}-{DIMENSION} (ReLU, centering), and the "
+        "signature is `reconstruct`.",
+        f"The machine has {result['machine']['cores']} core(s). Times are medians of "
+        f"{result['rounds']} rounds.",
+        "The two C++ programs alternate, and so do the two methods of Keras.",
+        "`benchmarks/serving_speed.py` writes this page from",
+        "`benchmarks/results/serving_speed.json`.",
         "",
-        "| batch | side | ms a request | samples a second |",
+        "| batch size | program | ms per request | samples per second |",
         "|---|---|---|---|",
     ]
     for n in BATCHES:
         for side, value in medians_of(result["seconds"], n).items():
             lines.append(f"| {n} | {side} | {1e3 * value:.3f} | {n / value:,.0f} |")
-    lines += ["", "| batch | artifact / matrix products | to reach | reached |"]
+    lines += ["", "| batch size | artifact / matrix products | limit | within |"]
     lines += ["|---|---|---|---|"]
     for n, ratio in result["ratios"].items():
         target = TARGETS.get(n)

@@ -333,12 +333,13 @@ def test_invalid_options_are_refused(options, message, tmp_path):
         lambda: None,
         lambda: "model.keras",
         lambda: keras.Sequential([keras.layers.Dense(2)]),
+        keras.Model,
         lambda: keras.Model(two := [keras.Input((2,)), keras.Input((2,))], two),
     ],
-    ids=["none", "path", "not built", "two inputs"],
+    ids=["none", "path", "not built", "no functional model", "two inputs"],
 )
-def test_what_is_no_built_model_with_one_input_is_refused(make, tmp_path):
-    with pytest.raises(ValueError, match="a built Keras model with one input"):
+def test_a_model_without_signatures_is_refused(make, tmp_path):
+    with pytest.raises(ValueError, match="a functional or sequential Keras model"):
         export.export_saved_model(make(), tmp_path / "sae")
     assert not (tmp_path / "sae").exists()
 

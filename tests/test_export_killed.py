@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers import tensorflow_only
 from serving import artifacts
 
@@ -15,6 +16,7 @@ POINTS = 6
 
 
 @tensorflow_only
+@pytest.mark.slow
 def test_a_killed_export_leaves_a_complete_version_or_none(tmp_path):
     script = Path(__file__).parent / "serving" / "killed.py"
     paths = os.pathsep.join(filter(None, sys.path))

@@ -8,8 +8,9 @@ from helpers import tensorflow_only
 from serving import artifacts, messages
 from serving.build import build_loader, compiler
 
-# Other backends export the same files through TensorFlow.
-pytestmark = tensorflow_only
+# Other backends export the same files through TensorFlow. Compiling the loader is slow,
+# and `test_artifact_answers_as_keras` asks the same artifacts in Python.
+pytestmark = [tensorflow_only, pytest.mark.slow]
 
 FAMILIES = list(artifacts.FAMILIES)
 BATCHES = (1, 64, 0)

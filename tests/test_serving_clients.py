@@ -144,7 +144,7 @@ def test_guide_lists_the_signatures_of_the_artifact(guide):
     import tensorflow as tf
 
     artifact = tf.saved_model.load(str(guide["folder"] / guide["version"]))
-    table = GUIDE.split("## What it answers")[1].split("A variational")[0]
+    table = GUIDE.split("## Signatures")[1].split("Some models")[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     assert set(re.findall(r"`(\w+)`", "".join(rows))) == set(artifact.signatures)
     metadata = (guide["folder"] / guide["version"]) / "assets.extra" / "metadata.json"

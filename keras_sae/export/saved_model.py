@@ -60,8 +60,9 @@ def export_saved_model(
     separate process with the TensorFlow backend writes the artifact.
 
     Args:
-        model: A model of `keras_sae.models`, or any built Keras model with one input.
-            A class of your own may define `serving_signatures(top_k)`, a dict of
+        model: A model of `keras_sae.models`, or any functional or sequential Keras
+            model with one input. A class of your own may define
+            `serving_signatures(top_k)`, which returns a dict of
             `keras_sae.export.signatures.Signature`s.
         path: Folder of the versions. Its last part is the name of the model.
         version: Positive integer; None for the next free one.

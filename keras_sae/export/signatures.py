@@ -52,7 +52,8 @@ def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
 
     Args:
         model: A model with a method `serving_signatures`, a classifier of
-            `keras_sae.models.classifier`, or any Keras model with one input.
+            `keras_sae.models.classifier`, or any functional or sequential Keras model
+            with one input.
         top_k: Number of units that `top_features` returns.
 
     Returns:
@@ -61,7 +62,7 @@ def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
         the keys of its output if that is a dict.
 
     Raises:
-        ValueError: `model` is not a built Keras model with one input.
+        ValueError: `model` is something else.
 
     Example:
 
@@ -73,18 +74,13 @@ def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
     """
     if isinstance(model, Servable):
         return model.serving_signatures(top_k)
-    layers = {layer.name: layer for layer in getattr(model, "layers", [])}  # XXX
-    if "encoder" in layers and "head" in layers:
-        return _classifier_signatures(model, layers["encoder"], top_k)
-    if (
-        not isinstance(model, keras.Model)
-        or not model.built
-        or len(model.inputs or ()) != 1
-    ):
+    built = isinstance(model, keras.Model) and model.built
+    inputs = getattr(model, "inputs", None) if built else None
+    if inputs is None or len(inputs) != 1:
         raise ValueError(
-            "`model` must be a built Keras model with one input. Received: "
-            f"model={model!r}. Give a `keras.Sequential` a `keras.Input` to build it. "
-            "For a model with several inputs use its own method `export`."
+            "`model` must be a functional or sequential Keras model with one input. "
+            f"Received: model={model!r}. Start a `keras.Sequential` with a "
+            "`keras.Input`, or define `serving_signatures` in a class of your own."
         )
     layers = {layer.name: layer for layer in model.layers}
     encoder = layers.get("encoder")
@@ -98,8 +94,7 @@ def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         return {f"output_{n}": output for n, output in enumerate(outputs)}
 
-    [given] = model.inputs
-    shape, dtype = tuple(given.shape[1:]), keras.backend.standardize_dtype(given.dtype)
+    shape, dtype = tuple(inputs[0].shape[1:]), inputs[0].dtype
     return {"serving_default": Signature(serve, shape, dtype=dtype)}
 
 
