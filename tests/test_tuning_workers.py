@@ -96,9 +96,9 @@ def test_a_killed_worker_is_restarted_a_limited_number_of_times(tmp_path):
 def test_a_process_ends_with_its_launcher(tmp_path):
     child = "import os, time\n"
     child += "from keras_sae.tuning.workers import end_with_launcher\n"
-    child += "end_with_launcher(); print(os.getpid(), flush=True); time.sleep(60)"
+    child += "end_with_launcher(); print(os.getpid(), flush=True); time.sleep(3600)"
     program = "import os, subprocess, sys, time\n"
-    program += "os.environ['KERAS_SAE_LAUNCHER'] = str(os.getpid())\n"
+    program += f"os.environ[{workers.LAUNCHER!r}] = str(os.getpid())\n"
     program += f"subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
