@@ -65,7 +65,7 @@ class L1(keras.regularizers.Regularizer):
     activation = "relu"
 
     def __init__(self, factor: float = 1e-4) -> None:
-        self.factor = validation.finite_factor("factor", factor)
+        self.factor = validation.non_negative("factor", factor)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return `batch * penalty` of the code `x`."""
@@ -136,7 +136,7 @@ class KLDivergence(keras.regularizers.Regularizer):
         momentum: float | None = None,
     ) -> None:
         self.target = validation.fraction("target", target)
-        self.factor = validation.finite_factor("factor", factor)
+        self.factor = validation.non_negative("factor", factor)
         self.momentum = momentum
         if momentum is not None:
             self.momentum = validation.fraction("momentum", momentum)
@@ -171,7 +171,7 @@ class KLDivergence(keras.regularizers.Regularizer):
         0.00765
         """
         dimension = validation.positive_integer("input_dim", input_dim)
-        weight = validation.finite_factor("beta", beta)
+        weight = validation.non_negative("beta", beta)
         return cls(target=rho, factor=weight * 2 / dimension)
 
     @classmethod
@@ -208,7 +208,7 @@ class KLDivergence(keras.regularizers.Regularizer):
         >>> KLDivergence.from_matlab(0.05, 1.0, 100).factor
         0.01
         """
-        weight = validation.finite_factor(
+        weight = validation.non_negative(
             "sparsity_regularization", sparsity_regularization
         )
         dimension = validation.positive_integer("input_dim", input_dim)

@@ -65,7 +65,7 @@ class AuxK:
         if k_aux is not None:
             k_aux = validation.positive_integer("k_aux", k_aux)
         self.k_aux = k_aux
-        self.factor = validation.finite_factor("factor", factor)
+        self.factor = validation.non_negative("factor", factor)
         self.dead_after = validation.positive_integer("dead_after", dead_after)
 
     def loss(self, step: Step) -> Tensor:

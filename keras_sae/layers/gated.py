@@ -58,7 +58,7 @@ class Gated(Sparsity):
 
     def __init__(self, factor: float = 1e-3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.factor = validation.finite_factor("factor", factor)
+        self.factor = validation.non_negative("factor", factor)
 
     def build(self, input_shape: Shape) -> None:
         """Create gain and bias of the magnitude, and the coefficient."""

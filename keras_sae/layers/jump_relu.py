@@ -75,7 +75,7 @@ class JumpReLU(Sparsity):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.factor = validation.finite_factor("factor", factor)
+        self.factor = validation.non_negative("factor", factor)
         self.target_l0 = target_l0
         if target_l0 is not None:
             self.target_l0 = validation.positive_number("target_l0", target_l0)

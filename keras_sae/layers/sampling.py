@@ -8,7 +8,7 @@ from keras import ops
 from keras_sae.layers import forward_pass
 from keras_sae.types import Config, Shape, Tensor
 from keras_sae.utils.serialization import register
-from keras_sae.utils.validation import finite_factor
+from keras_sae.utils.validation import non_negative
 
 # Variances of exp(-20) and exp(10) are far outside of any useful posterior.
 _LOG_VARIANCE = (-20.0, 10.0)
@@ -73,8 +73,8 @@ class Sampling(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.factor = finite_factor("factor", factor)
-        self.free_bits = finite_factor("free_bits", free_bits)
+        self.factor = non_negative("factor", factor)
+        self.free_bits = non_negative("free_bits", free_bits)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 

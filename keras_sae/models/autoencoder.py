@@ -36,7 +36,7 @@ from keras_sae.types import (
     Tensor,
 )
 from keras_sae.utils.serialization import register
-from keras_sae.utils.validation import finite_factor
+from keras_sae.utils.validation import non_negative
 
 # Small beside the range of a sigmoid, large beside float32's rounding.
 _DICTIONARY_STEP = 0.05
@@ -97,7 +97,7 @@ class Autoencoder(keras.Model):
                 f"Received: encoder {encoder.input_shape} -> {encoder.output_shape}, "
                 f"decoder {decoder.input_shape} -> {decoder.output_shape}."
             )
-        self.contractive = finite_factor("contractive", contractive)
+        self.contractive = non_negative("contractive", contractive)
         self._contraction = ContractivePenalty(encoder) if self.contractive else None
         self.encoder = encoder
         self.decoder = decoder

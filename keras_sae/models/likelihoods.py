@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_sae.types import ArrayLike, Config
 from keras_sae.utils.serialization import register
-from keras_sae.utils.validation import finite_factor, known_name
+from keras_sae.utils.validation import non_negative, known_name
 
 # Keras's cross-entropy keeps probabilities this far from 0 and 1.
 _EPSILON = 1e-7
@@ -83,7 +83,7 @@ class GaussianLikelihood(Likelihood):
     bounds = (-math.inf, math.inf)
 
     def __init__(self, variance: float = 0.5) -> None:
-        self.variance = finite_factor("variance", variance)
+        self.variance = non_negative("variance", variance)
         if variance == 0:
             raise ValueError(
                 "`variance` must be positive. Received: variance=0. A usual value is "

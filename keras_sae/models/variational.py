@@ -34,7 +34,7 @@ from keras_sae.types import (
     Tensor,
 )
 from keras_sae.utils.serialization import register
-from keras_sae.utils.validation import finite_factor, positive_integer
+from keras_sae.utils.validation import non_negative, positive_integer
 
 
 @register
@@ -342,7 +342,7 @@ def variational(
         log_variance = keras.layers.Dense(latent_dim, name="log_variance", **options)
         both = [mean(below.output), log_variance(below.output)]
         parameters = keras.layers.Concatenate(name="posterior")(both)
-    factor = finite_factor("beta", beta) * likelihood.scale / size
+    factor = non_negative("beta", beta) * likelihood.scale / size
     code = Sampling(factor, free_bits, name="code")(parameters)
     encoder = keras.Model(below.input, code, name="encoder")
     outputs = [(size, output_activation), *((width, activation) for width in units)]

@@ -108,7 +108,7 @@ class RBM(keras.Model):
         self.visible = validation.known_name("kind of units", visible, UNITS)
         self.hidden = validation.known_name("kind of units", hidden, UNITS)
         self.cd_steps = validation.positive_integer("cd_steps", cd_steps)
-        self.weight_decay = validation.finite_factor("weight_decay", weight_decay)
+        self.weight_decay = validation.non_negative("weight_decay", weight_decay)
         self.sparsity = keras.regularizers.get(sparsity)
         self.kernel_initializer = keras.initializers.get(
             kernel_initializer or keras.initializers.RandomNormal(stddev=0.1)

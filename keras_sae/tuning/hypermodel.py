@@ -290,7 +290,7 @@ def _hyperparameters(size: int) -> dict[str, _Hyperparameter]:
     return {
         "model": new("shallow", _check_family, sampling=None),
         "sparsity": new(["l1", "kl", "top_k"], _check_sparsity, sampling=None),
-        "factor": new((0.01 / size, 10.0 / size), check.finite_factor),
+        "factor": new((0.01 / size, 10.0 / size), check.non_negative),
         "target": new((0.01, 0.2), check.fraction),
         "fraction": new((0.01, 0.2), check.fraction),
         "k": new(active_units, check.positive_integer),

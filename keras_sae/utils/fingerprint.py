@@ -42,37 +42,8 @@ def fingerprint(value: Any) -> str:
     False
     """
     digest = hashlib.sha256()
-    _update(digest, value)
-    return digest.hexdigest()[:16]
-
-
-def model_fingerprint(model: keras.Model) -> str:
-    """Return the fingerprint of a model: its class, its layers and how it is compiled.
-
-    Args:
-        model: A `keras_sae.models.Autoencoder`.
-    """
-    # The graphs of encoder and decoder hold names that differ between builds.
-    config = {
-        key: value
-        for key, value in model.get_config().items()
-        if key not in ("encoder", "decoder")
-    }
-    layers = [
-        keras.saving.serialize_keras_object(layer)
-        for part in (model.encoder, model.decoder)
-        for layer in part._flatten_layers(include_self=False)
-        if not isinstance(layer, keras.Model)
-    ]
-    compile_config = model.get_compile_config() if model.compiled else None
-    return fingerprint([type(model).__name__, config, layers, compile_config])
-
-
-def _update(digest: Any, value: Any) -> None:
     if isinstance(value, (tuple, list)):
-        digest.update(f"[{len(value)}".encode())
-        for entry in value:
-            _update(digest, entry)
+        digest.update(f"[{','.join(map(fingerprint, value))}]".encode())
     elif isinstance(value, np.ndarray) and value.dtype.kind not in "OSU":
         digest.update(f"{value.shape}{value.dtype}".encode())
         rows = np.atleast_1d(value)
@@ -84,3 +55,19 @@ def _update(digest: Any, value: Any) -> None:
         value = value.tolist() if isinstance(value, np.ndarray) else value
         text = json.dumps(without_names(value), sort_keys=True, default=str)
         digest.update(text.encode())
+    return digest.hexdigest()[:16]
+
+
+def model_fingerprint(model: keras.Model) -> str:
+    """Return the fingerprint of an autoencoder: its class, layers and compilation."""
+    # The graphs of encoder and decoder hold names that differ between builds.
+    graphs = ("encoder", "decoder")
+    config = {k: v for k, v in model.get_config().items() if k not in graphs}
+    layers = [
+        keras.saving.serialize_keras_object(layer)
+        for part in (model.encoder, model.decoder)
+        for layer in part._flatten_layers(include_self=False)
+        if not isinstance(layer, keras.Model)
+    ]
+    compile_config = model.get_compile_config() if model.compiled else None
+    return fingerprint([type(model).__name__, config, layers, compile_config])

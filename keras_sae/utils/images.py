@@ -46,7 +46,12 @@ def as_images(x: ArrayLike, max_side: int | None = None) -> np.ndarray:
     images = images if images.ndim == 4 else images[..., None]
     if max_side is not None:
         limit = max_side * _STRIP_LENGTH if images.shape[1] == 1 else max_side
-        images = _averaged(_averaged(images, 1, limit), 2, limit)
+        for axis in (1, 2):
+            length = images.shape[axis]
+            starts = np.linspace(0, length, min(length, limit), endpoint=False)
+            parts = np.array_split(images, starts.astype(int)[1:], axis=axis)
+            means = [part.mean(axis=axis, keepdims=True) for part in parts]
+            images = np.concatenate(means, axis=axis)
     return images
 
 
@@ -142,14 +147,3 @@ def tile_sheet(
         sheet[*divmod(index, columns), :height, :width] = image
     pixels = sheet.swapaxes(1, 2).reshape(rows * (height + gap), -1, channels)
     return pixels[: len(pixels) - gap, : pixels.shape[1] - gap]
-
-
-def _averaged(images: np.ndarray, axis: int, limit: int) -> np.ndarray:
-    """Average neighbors along an axis until at most `limit` are left."""
-    length = images.shape[axis]
-    if length <= limit:
-        return images
-    starts = np.linspace(0, length, limit, endpoint=False).astype(int)
-    counts = np.diff([*starts, length])
-    shape = [-1 if i == axis else 1 for i in range(images.ndim)]
-    return np.add.reduceat(images, starts, axis=axis) / counts.reshape(shape)

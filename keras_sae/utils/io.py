@@ -1,7 +1,6 @@
 """Atomic writes, and directories that remember which run they belong to."""
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -28,14 +27,11 @@ def atomic_write(path: PathLike) -> Iterator[Path]:
 
     Example:
 
-    >>> import pathlib, tempfile
+    >>> import pathlib
     >>> from keras_sae.utils.io import atomic_write
-    >>> folder = pathlib.Path(tempfile.mkdtemp())
-    >>> with atomic_write(folder / "a.txt") as path:
+    >>> with atomic_write("a.txt") as path:
     ...     _ = path.write_text("done")
-    ...     [p.name for p in folder.glob("a.txt")]
-    []
-    >>> (folder / "a.txt").read_text()
+    >>> pathlib.Path("a.txt").read_text()
     'done'
     """
     path = Path(path)
@@ -47,8 +43,9 @@ def atomic_write(path: PathLike) -> Iterator[Path]:
 
 def write_json(path: PathLike, value: Any) -> None:
     """Write `value` as JSON, atomically; NaN and infinity become null."""
+    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(_finite(value), indent=1) + "\n")
+        temporary.write_text(json.dumps(finite, indent=1) + "\n")
 
 
 def output_folder(
@@ -63,17 +60,13 @@ def output_folder(
         argument: Name of the caller's argument, for the error message.
         advice: How to fix the problem, for the error message.
 
-    Returns:
-        The path of the folder.
-
     Raises:
         ValueError: `path` cannot be created or written, or is a file.
 
     Example:
 
-    >>> import tempfile
     >>> from keras_sae.utils.io import output_folder
-    >>> output_folder(tempfile.mkdtemp() + "/new").is_dir()
+    >>> output_folder("new").is_dir()
     True
     """
     folder = Path(path)
@@ -125,7 +118,6 @@ class RunDirectory:
 
     Attributes:
         path: The `pathlib.Path` of the directory.
-        is_new: Whether this call has written the settings.
 
     Raises:
         ValueError: The directory cannot be written, holds other files, or belongs to
@@ -133,13 +125,9 @@ class RunDirectory:
 
     Example:
 
-    >>> import tempfile
     >>> from keras_sae.utils.io import RunDirectory
-    >>> folder = tempfile.mkdtemp() + "/run"
-    >>> RunDirectory(folder, {"seed": 0}).is_new
+    >>> RunDirectory("run", {"seed": 0}).path.is_dir()
     True
-    >>> RunDirectory(folder, {"seed": 0}).is_new
-    False
     """
 
     def __init__(
@@ -153,27 +141,17 @@ class RunDirectory:
     ) -> None:
         self.path = output_folder(path, argument, advice)
         written = self.path / file
-        self.is_new = not written.exists()
-        if not self.is_new:
+        if written.exists():
             changes = describe_changes(json.loads(written.read_text()), settings)
             if changes:
                 raise ValueError(
                     f"`{argument}` belongs to a run with other settings. Received: "
                     f"{str(path)!r}, where {changes}. {advice}"
                 )
-            return
-        if any(not entry.name.startswith(UNFINISHED) for entry in self.path.iterdir()):
+        elif all(entry.name.startswith(UNFINISHED) for entry in self.path.iterdir()):
+            write_json(written, dict(settings))
+        else:
             raise ValueError(
                 f"`{argument}` holds files of something else. Received: {str(path)!r}. "
                 f"Expected an empty or a new folder. {advice}"
             )
-        write_json(written, dict(settings))
-
-
-def _finite(value: Any) -> Any:
-    """Return a JSON-like value with NaN and infinity replaced by None."""
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Checks of arguments, whose errors name the argument, its value and a way out."""
+"""Checks of arguments. Their errors name the argument and the value received."""
 
 import difflib
 import math
@@ -9,19 +9,13 @@ from typing import TypeGuard
 import numpy as np
 
 
-def non_negative(name: str, value: object, advice: str = "") -> float:
+def non_negative(name: str, value: object) -> float:
     """Return `value` as a float if it is a finite number of at least 0."""
     if not _is_finite(value) or value < 0:
         raise ValueError(
-            f"`{name}` must be a finite number >= 0. Received: "
-            f"{name}={value!r}.{advice}"
+            f"`{name}` must be a finite number >= 0. Received: {name}={value!r}."
         )
     return float(value)
-
-
-def finite_factor(name: str, value: object) -> float:
-    """Return the weight of a penalty as a float if it is finite and at least 0."""
-    return non_negative(name, value, " Use 0 to turn the penalty off.")
 
 
 def positive_number(name: str, value: object) -> float:
