@@ -80,3 +80,9 @@ def assert_same_weights(before: list[np.ndarray], after: list[np.ndarray]) -> No
     assert len(before) == len(after)
     for one, other in zip(before, after, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def uniform_data(model, samples: int = 8) -> np.ndarray:
+    """Samples in [0, 1) of the shape that a model takes, the same on every call."""
+    rng = np.random.default_rng(0)
+    return rng.uniform(size=(samples, *model.sample_shape)).astype("float32")

@@ -5,11 +5,9 @@ import numpy as np
 import pytest
 from helpers import (
     BACKEND,
-    assert_same_weights,
     kl_penalty,
     l1_penalty,
     to_numpy,
-    weights_of,
 )
 
 from keras_sae import layers, models
@@ -328,23 +326,6 @@ def test_a_loop_of_ones_own_finds_every_term_of_the_loss(x, sparsity, compiled):
     assert len(twin.losses) <= count
 
 
-@pytest.mark.parametrize("location", ["mean", "geometric_median"])
-def test_fit_goes_on_from_what_adapt_has_set(rng, location):
-    """The mean of more data is their mean; of a median nothing can go on."""
-    x = rng.normal(size=(64, 3)).astype("float32") ** 2
-    model = models.shallow((3,), 4)
-    model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
-    model.adapt(x, location)
-    before = to_numpy(model.encoder.get_layer("center").mean)
-    model.fit(x + 1, epochs=1, batch_size=16, verbose=0)
-    after = to_numpy(model.encoder.get_layer("center").mean)
-    expected = x.mean(axis=0) + 0.5 if location == "mean" else before
-    np.testing.assert_allclose(after, expected, rtol=1e-5)
-    again = keras.models.clone_model(model)
-    again.set_weights(model.get_weights())
-    np.testing.assert_allclose(again.encode(x), model.encode(x), rtol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("sparsity", "activation", "name"),
     [
@@ -362,16 +343,6 @@ def test_a_code_that_is_chosen_is_counted(x, sparsity, activation, name):
     assert {"l0", "expected_l0"} & logs.keys() == {name}
     if isinstance(sparsity, layers.TopK):
         assert logs["l0"] == 2
-
-
-def test_adapt_wants_an_array_that_varies(x):
-    model = make(output_activation="linear", scaling=True)
-    before = weights_of(model)
-    with pytest.raises(ValueError, match=r"must be one array.*Received"):
-        model.adapt(tf_dataset(x))
-    with pytest.raises(ValueError, match="must vary"):
-        model.adapt(np.ones_like(x))
-    assert_same_weights(before, weights_of(model))
 
 
 # A table of pandas is looked at as an array is.
@@ -395,36 +366,4 @@ def test_parts_that_do_not_fit():
 # Bad data.
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (6, None), (6, -1), (2.5,), "66"])
-def test_bad_input_shapes(shape):
-    with pytest.raises(ValueError, match=r"`input_shape`.*Received") as error:
-        models.shallow(shape, UNITS)
-    assert f"input_shape={shape!r}" in str(error.value)
-
-
 # The shallow model.
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_atoms_have_unit_norm_under_l1(x, tied):
-    model = make("l1", keras.optimizers.Adam(0.01), tied=tied)
-
-    def norms():
-        return np.linalg.norm(
-            model.decode(np.eye(UNITS)) - model.decode(np.zeros((1, UNITS))),
-            axis=(1, 2),
-        )
-
-    np.testing.assert_allclose(norms(), 1, rtol=1e-4)
-    model.fit(x, batch_size=BATCH, epochs=2, verbose=0)
-    np.testing.assert_allclose(norms(), 1, rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["none", "kl"])
-def test_atoms_are_free_where_the_scale_does_not_matter(name):
-    kernel = to_numpy(make(name).decoder.get_layer("output").kernel)
-    assert np.ptp(np.linalg.norm(kernel, axis=1)) > 1e-2
-
-
-def test_an_input_shape_may_be_a_number():
-    assert models.shallow(12, UNITS).sample_shape == (12,)
