@@ -25,9 +25,9 @@ class Signature:
         dtype: Data type of the input.
         samples: Whether the input holds samples of the training data. Such a
             signature gets variants for images.
-        ranked: Values that the integer outputs index, as a function of the same input.
-            The order of equal values depends on the backend, so a check of the
-            artifact compares these values in place of the indices.
+        ranked: Output that the integer outputs index, as `SIGNATURE/OUTPUT`. The order
+            of equal values depends on the backend, so a check of the artifact compares
+            these values in place of the indices.
     """
 
     function: Callable[[Tensor], Outputs]
@@ -35,7 +35,7 @@ class Signature:
     input: str = "x"
     dtype: str = "float32"
     samples: bool = True
-    ranked: Callable[[Tensor], Tensor] | None = None
+    ranked: str | None = None
 
 
 @runtime_checkable
@@ -106,12 +106,9 @@ def _classifier_signatures(
         label = ops.argmax(probabilities, axis=-1)
         return {"probabilities": probabilities, "label": label}
 
-    def ranked(x: Tensor) -> Tensor:
-        return model(x, training=False)
-
     shape = tuple(encoder.input_shape[1:])
     return {
-        "classify": Signature(classify, shape, ranked=ranked),
+        "classify": Signature(classify, shape, ranked="classify/probabilities"),
         **encoder_signatures(encoder, top_k),
     }
 
@@ -161,16 +158,16 @@ def encoder_signatures(encoder: keras.Model, top_k: int) -> dict[str, Signature]
     """
     shape, units = tuple(encoder.input_shape[1:]), encoder.output_shape[-1]
 
-    def code(x: Tensor) -> Tensor:
-        return encoder(x, training=False)
+    def encode(x: Tensor) -> Outputs:
+        return {"code": encoder(x, training=False)}
 
     def top_features(x: Tensor) -> Outputs:
-        values, indices = ops.top_k(code(x), min(top_k, units))
+        values, indices = ops.top_k(encode(x)["code"], min(top_k, units))
         return {"indices": indices, "values": values}
 
     return {
-        "encode": Signature(lambda x: {"code": code(x)}, shape),
-        "top_features": Signature(top_features, shape, ranked=code),
+        "encode": Signature(encode, shape),
+        "top_features": Signature(top_features, shape, ranked="encode/code"),
     }
 
 
@@ -243,13 +240,14 @@ def _png(signature: Signature) -> Signature:
 
     shape = signature.shape
 
-    def decode(file: Tensor) -> Tensor:
-        # A file with an image of another size is an error.
-        return tf.ensure_shape(tf.io.decode_png(file, channels=shape[-1]), shape)
-
     def function(files: Tensor) -> Outputs:
-        spec = tf.TensorSpec(shape, tf.uint8)
-        return signature.function(tf.map_fn(decode, files, fn_output_signature=spec))
+        images = tf.map_fn(
+            # A file with an image of another size is an error.
+            lambda f: tf.ensure_shape(tf.io.decode_png(f, channels=shape[-1]), shape),
+            files,
+            fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+        )
+        return signature.function(images)
 
     return replace(
         signature, function=function, shape=(), input="image_bytes", dtype="string"

@@ -207,9 +207,12 @@ class VariationalAutoencoder(Autoencoder):
             codes = standard_normal(seed, self.decoder.input_shape[-1])
             return {"sample": self.decoder(codes, training=False)}
 
+        signatures = super().serving_signatures(top_k)
+        top_features = replace(signatures["top_features"], ranked="encode/mean")
         return {
-            **super().serving_signatures(top_k),
+            **signatures,
             "encode": Signature(encode, self.sample_shape),
+            "top_features": top_features,
             "sample": Signature(sample, (), "seed", "int32", samples=False),
         }
 
