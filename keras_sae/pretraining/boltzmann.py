@@ -115,7 +115,8 @@ def boltzmann(
 
     Example:
 
-    >>>     >>> from keras_sae import models, pretraining
+    >>> import numpy as np
+    >>> from keras_sae import models, pretraining
     >>> model = models.deep(
     ...     (6,), (5, 3), activation="sigmoid", code_activation="linear",
     ...     output_activation="sigmoid",
