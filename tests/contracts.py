@@ -1,7 +1,7 @@
-"""The table of the public classes: one line here and every contract holds it.
+"""The table of public classes: one line per class, for all contract suites.
 
-`test_contracts.py` runs the suites over these cases and fails for a public
-class that has none.
+`test_contracts.py` runs the suites over these cases. It fails for a public class that
+has none.
 """
 
 import inspect
@@ -22,27 +22,24 @@ from keras_sae.regularizers import L1, KLDivergence
 
 SAMPLE = (12,)
 
-# Top modules that are no part of what a user types, and why.
+# Modules that are no part of the public API, and why.
 NOT_PUBLIC = {
-    "atoms": "re-exported by evaluation",
-    "checks": "messages of errors, for the package's own use",
-    "registration": "the package's own decorator",
-    "cli": "typed in a shell; its options are tested there",
-    "files": "how files are written whole, for the package's own use",
+    "cli": "used from a shell; tested in test_cli.py",
+    "ops": "used by layers; `SparseCode` is described for authors of a sparsity",
+    "types": "names of types, without code",
+    "utils": "used by the package itself",
 }
 
 
 @dataclass
 class LayerCase:
-    """A layer, how it is made, and what it must hold once built on `SAMPLE`."""
+    """A layer, and the weights and losses that it has once built on `SAMPLE`."""
 
-    make: Callable[..., keras.layers.Layer]  # takes Keras's own `dtype=`
+    make: Callable[..., keras.layers.Layer]  # takes Keras's `dtype=` and `name=`
     trainable: int
     non_trainable: int
     losses: int = 0
     seeds: int = 0
-    low: float = -1.0  # inputs are uniform between
-    high: float = 1.0
 
 
 def _tied(**kwargs: Any) -> keras.layers.Layer:
@@ -61,8 +58,8 @@ def _penalty(regularizer: Any, bounds: tuple[float, float]) -> Callable[..., Any
     return lambda **kwargs: layers.ActivityPenalty(regularizer, bounds, **kwargs)
 
 
-# `SparseDense` has kernel and bias, and counts silent steps; a penalty has its
-# scale, a running mean one variable more; a tied layer shares a kernel.
+# `SparseDense` has a kernel, a bias and `steps_since_active`. A penalty has its
+# coefficient, and one more variable for a running mean. A tied layer shares a kernel.
 LAYERS = {
     "SparseDense": LayerCase(_sparse(), 2, 1),
     "SparseDense-no-bias": LayerCase(_sparse(use_bias=False), 1, 1),
@@ -80,8 +77,8 @@ LAYERS = {
     "ActivityPenalty-kl": LayerCase(
         _penalty(KLDivergence(0.1), (-1.0, 1.0)), 0, 1, losses=1
     ),
-    # A selection has no variables, but for a `k` that moves, and the threshold of a
-    # batch with the count of its steps.
+    # A selection has no variables, except an annealed `k`, or the threshold of
+    # `BatchTopK` with the number of its updates.
     "TopK": LayerCase(lambda **kw: layers.TopK(3, **kw), 0, 0),
     "TopK-annealed": LayerCase(lambda **kw: layers.TopK(3, initial_k=6, **kw), 0, 1),
     "BatchTopK": LayerCase(lambda **kw: layers.BatchTopK(3, **kw), 0, 2),
@@ -147,7 +144,7 @@ METRICS = {
 
 @dataclass
 class ModelCase:
-    """A model of `SAMPLE` inputs that are in [0, 1], and its custom settings."""
+    """A model of inputs of shape `SAMPLE` in [0, 1], and arguments of `compile`."""
 
     make: Callable[..., keras.Model]
     compile: dict[str, Any] = field(default_factory=dict)
@@ -208,12 +205,12 @@ MODELS = {
     ),
 }
 
-# Parts of a model that are no layers, but saved with it.
+# Other classes that are saved with a model.
 PARTS = {
     "GaussianLikelihood": lambda: models.GaussianLikelihood(0.25),
     "AuxK": lambda: layers.AuxK(k_aux=4, factor=0.5, dead_after=7),
     "BernoulliLikelihood": models.BernoulliLikelihood,
-    # A layer of images: tests/test_convolutional.py.
+    # Needs images: its behaviour is tested in test_convolutional.py.
     "TiedConv2DTranspose": lambda: layers.TiedConv2DTranspose("source", 2, 3),
 }
 
@@ -222,41 +219,40 @@ CALLBACKS: dict[str, Callable[[], keras.callbacks.Callback]] = {
     "SparsityTarget": lambda: callbacks.SparsityTarget(l0=2.5),
     "DeadUnits": lambda: callbacks.DeadUnits(),
     "TensorBoard": lambda: callbacks.TensorBoard(tempfile.mkdtemp(), batch(samples=8)),
-    "DeadUnits-revive": lambda: callbacks.DeadUnits(resample=batch(samples=8)),
+    "DeadUnits-resample": lambda: callbacks.DeadUnits(resample=batch(samples=8)),
 }
 
 # Public classes without a case, and why.
-_BASELINE = "no Keras object: a closed-form model for comparison"
+_BASELINE = "a closed-form model for comparison, no Keras object"
 EXEMPT = {
     "keras_sae.evaluation.DictionaryLearning": _BASELINE,
     "keras_sae.evaluation.PCA": _BASELINE,
     "keras_sae.evaluation.RandomEncoder": _BASELINE,
     "keras_sae.evaluation.Identity": _BASELINE,
     "keras_sae.datasets.Superposition": "data, no Keras object",
-    "keras_sae.layers.Sparsity": "the base class of the sparsities",
-    "keras_sae.wrappers.SparseAutoencoder": "scikit-learn's own checks hold it",
-    "keras_sae.models.Level": "a view of a model's own layers, never saved",
+    "keras_sae.layers.Sparsity": "the base class; its contract is in test_sparsity.py",
+    "keras_sae.wrappers.SparseAutoencoder": "tested by scikit-learn's own checks",
+    "keras_sae.models.Level": "a view of a model's layers, never saved",
     "keras_sae.tuning.FailedTrialsError": "an exception",
-    "keras_sae.tuning.ReconstructionUnderL0": "keras-tuner's: a rule, never saved",
-    "keras_sae.tuning.SparsityHyperModel": "keras-tuner's: a space, never saved",
+    "keras_sae.tuning.ReconstructionUnderL0": "an objective, never saved",
+    "keras_sae.tuning.SparsityHyperModel": "a search space, never saved",
     "keras_sae.tuning.ConstraintError": "an exception",
 }
 
 
 def each(table: dict[str, Any]) -> pytest.MarkDecorator:
-    """Runs a test over a table, the argument's name being `case`."""
+    """Parametrize a test over a table, by the argument `case`."""
     return pytest.mark.parametrize("case", table.values(), ids=table)
 
 
-def batch(case: LayerCase | None = None, samples: int = 6) -> np.ndarray:
-    """Inputs for a case: uniform in its range, else in [0, 1]."""
-    low, high = (case.low, case.high) if case else (0.0, 1.0)
+def batch(low: float = 0.0, samples: int = 6) -> np.ndarray:
+    """Return uniform inputs between `low` and 1."""
     rng = np.random.default_rng(0)
-    return rng.uniform(low, high, size=(samples, *SAMPLE)).astype("float32")
+    return rng.uniform(low, 1.0, size=(samples, *SAMPLE)).astype("float32")
 
 
 def public_modules() -> list[str]:
-    """The modules a user imports: `keras_sae.<name>`."""
+    """Return the modules that a user imports, `keras_sae.<name>`."""
     names = [module.name for module in pkgutil.iter_modules(keras_sae.__path__)]
     return [
         f"keras_sae.{name}"
@@ -266,21 +262,23 @@ def public_modules() -> list[str]:
 
 
 def public_objects() -> Iterator[tuple[str, Any]]:
-    """Every public function and class: what a public module defines or re-exports."""
+    """Yield every public function and class, with its full name.
+
+    A package lists its public names in `__all__`. A module without `__all__` is public
+    in all that it defines itself.
+    """
     for module_name in public_modules():
         module = import_module(module_name)
         listed = getattr(module, "__all__", None)
-        # What is listed may be imported only when it is asked for.
-        names = listed or vars(module)
-        for name, value in sorted((name, getattr(module, name)) for name in names):
+        for name in sorted(listed or vars(module)):
+            value = getattr(module, name)
             if not (inspect.isclass(value) or inspect.isfunction(value)):
                 continue
-            # What a module takes from a private one is that module's own.
-            places = (module_name, "keras_sae._") if listed is None else "keras_sae"
-            ours = value.__module__.startswith(places)
-            if ours and (name in listed if listed else not name.startswith("_")):
+            own = value.__module__.startswith("keras_sae" if listed else module_name)
+            if own and (listed or not name.startswith("_")):
                 yield f"{module_name}.{name}", value
 
 
 def public_classes() -> dict[str, type]:
+    """Return the public classes by their full names."""
     return {name: x for name, x in public_objects() if inspect.isclass(x)}

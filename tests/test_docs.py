@@ -1,4 +1,4 @@
-"""The documentation of every public name, held against its real signature."""
+"""Tests of the docstrings of all public names against their real signatures."""
 
 import ast
 import inspect
@@ -24,9 +24,9 @@ every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUN
 
 
 def sections(thing) -> dict[str, str]:
-    """The docstring's parts by their headings; what comes first is `""`."""
+    """Return the sections of a docstring by heading; the text before them is `""`."""
     parts, heading = {"": ""}, ""
-    for line in inspect.cleandoc(vars_doc(thing)).splitlines():
+    for line in inspect.cleandoc(own_docstring(thing)).splitlines():
         match = re.fullmatch(r"([A-Z][A-Za-z ]*):", line)
         if match:
             heading = match[1]
@@ -36,8 +36,8 @@ def sections(thing) -> dict[str, str]:
     return parts
 
 
-def vars_doc(thing) -> str:
-    """The docstring of the thing itself, none that it inherits."""
+def own_docstring(thing) -> str:
+    """Return the docstring of an object itself, not one that it inherits."""
     doc = vars(thing).get("__doc__") if inspect.isclass(thing) else thing.__doc__
     return doc or ""
 
@@ -48,7 +48,7 @@ def documented_arguments(thing) -> list[str]:
 
 
 def real_arguments(thing) -> tuple[list[str], set[str]]:
-    """Names in their order, and those that stand for any number (`**kwargs`)."""
+    """Return the names in order, and those of `*args` and `**kwargs`."""
     function = thing.__init__ if inspect.isclass(thing) else thing
     parameters = inspect.signature(function).parameters.values()
     names = [p.name for p in parameters if p.name not in ("self", "cls")]
@@ -57,29 +57,25 @@ def real_arguments(thing) -> tuple[list[str], set[str]]:
 
 
 def own_constructor(cls: type) -> bool:
-    """Whether the constructor is ours, and not that of Keras or of `object`."""
+    """Return whether the constructor is ours, not that of Keras or of `object`."""
     owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
     return owner.__module__.startswith("keras_sae")
 
 
 def may_raise(function) -> bool:
-    """Whether the body has a `raise`, or a check that raises."""
+    """Return whether the body has a `raise`, or calls `utils.validation`."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError):  # an `__init__` of `object`
         return False
     return any(
         isinstance(node, ast.Raise)
-        or (isinstance(node, ast.Attribute) and name_of(node.value) == "checks")
+        or (isinstance(node, ast.Attribute) and ast.unparse(node.value) == "validation")
         for node in ast.walk(tree)
     )
 
 
-def name_of(node) -> str | None:
-    return node.id if isinstance(node, ast.Name) else None
-
-
-def test_there_is_something_to_hold():
+def test_public_names_are_found():
     assert len(OBJECTS) > 15
     assert "keras_sae.layers.SparseDense" in OBJECTS
     assert "keras_sae.layers.get_sparsity" in OBJECTS
@@ -88,14 +84,14 @@ def test_there_is_something_to_hold():
 
 @every_object
 def test_first_line_is_a_sentence(thing):
-    first = inspect.cleandoc(vars_doc(thing)).split("\n")[0]
+    first = inspect.cleandoc(own_docstring(thing)).split("\n")[0]
     assert len(first) > 15, first
     assert first[0].isupper() or first[0] in "`0123456789"
     assert first.endswith((".", "`")), first
 
 
 @every_object
-def test_arguments_are_the_real_ones(thing):
+def test_documented_arguments_are_those_of_the_signature(thing):
     if inspect.isclass(thing) and not own_constructor(thing):
         assert set(documented_arguments(thing)) <= {"kwargs"}
         return
@@ -105,7 +101,7 @@ def test_arguments_are_the_real_ones(thing):
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_documented_arguments_of_methods_are_the_real_ones(method):
+def test_documented_arguments_of_methods_are_those_of_the_signature(method):
     documented = documented_arguments(method)
     real, any_number = real_arguments(method)
     if documented:
@@ -114,15 +110,15 @@ def test_documented_arguments_of_methods_are_the_real_ones(method):
 
 
 @every_object
-def test_has_an_example_that_is_executed(thing):
-    """test_docstrings.py runs it."""
+def test_has_an_example(thing):
+    """`test_docstrings.py` runs it."""
     example = sections(thing).get("Example", "")
     assert ">>> " in example
     assert "+SKIP" not in example
 
 
 @every_function
-def test_says_what_it_returns(function):
+def test_return_value_is_documented(function):
     returns = inspect.signature(function).return_annotation
     if returns is None or "Iterator[None]" in str(returns):
         return
@@ -130,23 +126,23 @@ def test_says_what_it_returns(function):
 
 
 @every_object
-def test_says_what_it_raises(thing):
+def test_errors_are_documented(thing):
     body = vars(thing).get("__init__") if inspect.isclass(thing) else thing
     if may_raise(body):
         assert "Error:" in sections(thing).get("Raises", "")
 
 
 @every_object
-def test_layers_say_their_shapes(thing):
+def test_shapes_of_layers_are_documented(thing):
     is_layer = inspect.isclass(thing) and issubclass(thing, keras.layers.Layer)
     if is_layer and not issubclass(thing, keras.Model):
         assert {"Input shape", "Output shape"} <= sections(thing).keys()
 
 
 @every_object
-def test_arguments_are_described(thing):
-    """No empty entry, and no text that was to be written later."""
-    text = vars_doc(thing)
+def test_every_argument_is_described(thing):
+    """Find empty entries, and text that was to be written later."""
+    text = own_docstring(thing)
     assert not re.search(r"TODO|FIXME|coming soon", text)
     entries = textwrap.dedent(sections(thing).get("Args", ""))
     for entry in re.split(r"\n(?=\S)", entries.strip()):
