@@ -13,18 +13,18 @@ _BLOCK = re.compile(r'^```python(?: title="([^"]*)")?\n(.*?)^```$', re.DOTALL | 
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
-    """Title (or "") and text of each block of Python, in their order."""
+    """Return the title, or "", and the text of each block of Python, in order."""
     return _BLOCK.findall(page.read_text())
 
 
 def run(
     page: Path, folder: Path, wanted: Callable[[str], bool] = lambda title: True
 ) -> dict:
-    """The names that a page's blocks leave, run one after another in `folder`.
+    """Run the blocks of a page one after another, and return the names they define.
 
     Args:
         page: The file.
-        folder: Where what the blocks write is swept up.
+        folder: Working directory of the blocks, for the files that they write.
         wanted: Whether to run a block of this title.
     """
     names: dict = {}

@@ -1,33 +1,41 @@
-"""How mkdocstrings reads the package: examples are sections, factories are functions."""
+"""Extension of griffe, the parser that mkdocstrings uses for the API pages."""
 
 import re
 from typing import Any
 
 import griffe
 
-_HEADING = re.compile(r"^Example:\n\n(?=>>> )", re.MULTILINE)
+_EXAMPLE = re.compile(r"^Example:\n\n(?=>>> )", re.MULTILINE)
+# Methods for authors of a sparsity. They are shown for the base class only.
+_FOR_AUTHORS = {
+    "select",
+    "auxiliary_losses",
+    "supports_warmup",
+    "set_progress",
+    "per_unit_state",
+}
 
 
 class Reading(griffe.Extension):
-    """Fits the package's habits to what griffe, the reader of mkdocstrings, expects."""
+    """Adapt the docstrings of the package to Google's style, as griffe parses it."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
-        """Indents what follows `Example:`, up to the end of the docstring.
+        """Indent the section `Example:` up to the end of the docstring.
 
-        Doctest and Keras's own pages take examples without indentation; in Google's
-        style a section is indented.
+        Doctest and keras.io take examples without indentation. In Google's style a
+        section is indented.
         """
         del kwargs
         if obj.docstring is None:
             return
-        parts = _HEADING.split(obj.docstring.value, maxsplit=1)
+        parts = _EXAMPLE.split(obj.docstring.value, maxsplit=1)
         if len(parts) == 2:
             text, example = parts
             lines = [f"    {line}".rstrip() for line in example.splitlines()]
             obj.docstring.value = "\n".join([text + "Examples:", *lines])
 
     def on_function(self, *, func: griffe.Function, **kwargs: Any) -> None:
-        """Leaves out types that say nothing: `Any`, and `{}` for no more arguments."""
+        """Leave out the type `Any`, and the default `{}` of `**kwargs`."""
         del kwargs
         for parameter in func.parameters:
             if str(parameter.annotation) == "Any":
@@ -35,21 +43,31 @@ class Reading(griffe.Extension):
             if parameter.kind is griffe.ParameterKind.var_keyword:
                 parameter.default = None
 
-    def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
-        """Lets a function hide the file of its name, as an import does.
+    def on_class(self, *, cls: griffe.Class, **kwargs: Any) -> None:
+        """Hide the methods for authors in the sparsities that the package has."""
+        del kwargs
+        if {str(base) for base in cls.bases} & {"Sparsity", "KSparsity"}:
+            cls.bases = []  # shows no inherited members
+            for name in _FOR_AUTHORS & cls.members.keys():
+                cls.del_member(name)
 
-        `keras_sae.models.shallow` is the function for Python, but the file
-        `models/shallow.py` for one who reads the folder.
+    def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
+        """Let a function hide the module of its name, as an import does.
+
+        In Python, `keras_sae.models.deep` is the function. In the folder it is the
+        file `models/deep.py`.
         """
         del kwargs
-        for room in list(pkg.modules.values()):
-            for name, file in list(room.modules.items()):
-                if name in (room.exports or ()) and name in file.members:
-                    self._read(file)
-                    room.members[name] = griffe.Alias(name, file[name], parent=room)
+        for package in list(pkg.modules.values()):
+            for name, module in list(package.modules.items()):
+                if name in (package.exports or ()) and name in module.members:
+                    self._visit(module)
+                    package.members[name] = griffe.Alias(
+                        name, module[name], parent=package
+                    )
 
-    def _read(self, module: griffe.Module) -> None:
-        """What griffe does after this, but not for a file that it no longer finds."""
+    def _visit(self, module: griffe.Module) -> None:
+        """Do what griffe would do later, but not for a module that it cannot find."""
         for member in module.members.values():
             if not member.is_alias:
                 self.on_object(obj=member)
