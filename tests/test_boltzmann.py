@@ -173,15 +173,6 @@ def test_samples_have_the_mean_and_variance_of_the_units(name):
     np.testing.assert_allclose(first.var(axis=0), variance, atol=0.03)
 
 
-def test_each_step_draws_new_samples(rng):
-    rbm = RBM(4)
-    _set(rbm, rng, 6)
-    rbm.compile(keras.optimizers.SGD(0.0), loss=None)
-    history = rbm.fit(_data(rng), batch_size=32, epochs=4, verbose=0).history
-    assert len(set(history["reconstruction_error"])) == 4
-    assert len(set(np.round(history["free_energy"], 5))) == 1
-
-
 # Learning.
 
 
@@ -207,13 +198,8 @@ def test_exact_likelihood_of_bars_and_stripes_increases():
     patterns = _bars_and_stripes()
     x, epochs = np.tile(patterns, (64, 1)).astype("float32"), 25
     recorder = _Recorder()
-    model = models.shallow(
-        (3, 3, 1),
-        16,
-        activation="sigmoid",
-        output_activation="sigmoid",
-        centering=False,
-    )
+    sigmoids = {"activation": "sigmoid", "output_activation": "sigmoid"}
+    model = models.shallow((3, 3, 1), 16, **sigmoids, centering=False)
     pretraining.boltzmann(
         model,
         x.reshape(-1, 3, 3, 1),
@@ -239,21 +225,6 @@ def test_exact_likelihood_of_bars_and_stripes_increases():
     assert (end - start) / (optimum - start) >= 0.8
 
 
-def test_gaussian_rbm_learns_mean_and_direction(rng):
-    direction = np.array([0.6, -0.8, 0.0])
-    sides = rng.choice([-1.0, 1.0], size=(512, 1))
-    x = (3 + 2 * sides * direction + 0.5 * rng.standard_normal((512, 3))).astype(
-        "float32"
-    )
-    rbm = RBM(4, "linear", "sigmoid", weight_decay=0.0)
-    rbm.build((None, 3))
-    rbm.compile(ScheduledMomentum(0.02, steps=100), loss=None)
-    history = rbm.fit(x, batch_size=32, epochs=20, verbose=0).history
-    noise = ((x - 3 - 2 * sides * direction) ** 2).sum(axis=1).mean()
-    assert history["reconstruction_error"][0] > 10 * noise
-    assert history["reconstruction_error"][-1] < 2 * noise
-
-
 def test_sparsity_target_lowers_the_means(rng):
     x = _data(rng, 64)
 
@@ -265,47 +236,16 @@ def test_sparsity_target_lowers_the_means(rng):
     assert mean(KLDivergence(0.05, 2.0)) < 0.15 < mean(None)
 
 
-def test_sparsity_acts_on_binary_units_only(rng):
+def test_sparsity_by_name_acts_on_binary_units_only(rng):
     """The means of Gaussian units leave (0, 1), where a KL divergence is NaN."""
-    recorder, target = _Recorder(), KLDivergence(0.05, 2.0)
+    recorder = _Recorder()
     histories = pretraining.boltzmann(
-        _dbn(), _data(rng), 2, 16, sparsity=target, callbacks=[recorder], verbose=0
+        _dbn(), _data(rng), 1, 16, sparsity="kl", callbacks=recorder, verbose=0
     )
-    assert [rbm.sparsity for rbm in recorder.rbms] == [target, None]
+    first, second = (rbm.sparsity for rbm in recorder.rbms)
+    assert isinstance(first, KLDivergence)
+    assert second is None
     assert all(np.isfinite(h.history["loss"]).all() for h in histories)
-
-
-@pytest.mark.parametrize("name", ["kl", "l1"])
-def test_sparsity_names_mean_the_same_as_in_models(rng, name):
-    x, found = _data(rng), []
-    for sparsity in (name, layers.get_sparsity(name).regularizer):
-        keras.utils.set_random_seed(0)
-        model = _dbn((8,), code_activation="sigmoid")
-        pretraining.boltzmann(model, x, 2, 16, sparsity=sparsity, verbose=0)
-        found.append(model.encode(x))
-    np.testing.assert_array_equal(*found)
-
-
-@pytest.mark.parametrize("form", ["tf.data", "PyDataset"])
-def test_labels_of_a_stream_are_ignored(rng, form):
-    import tensorflow as tf
-
-    x, labels = _data(rng, 32), np.arange(32)
-
-    class Batches(keras.utils.PyDataset):
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, i):
-            part = slice(16 * i, 16 * i + 16)
-            return x[part], labels[part]
-
-    data = tf.data.Dataset.from_tensor_slices((x, labels)).batch(16)
-    stream = data if form == "tf.data" else Batches()
-    histories = pretraining.boltzmann(
-        _dbn(), stream, 1, 16, validation_data=stream, verbose=0
-    )
-    assert all(np.isfinite(h.history["val_free_energy"]).all() for h in histories)
 
 
 # The unrolled model.
@@ -335,87 +275,67 @@ def test_rbms_become_encoder_and_decoder(rng, tied, centering):
         np.testing.assert_allclose(to_numpy(layer.mean), expected, atol=1e-5)
 
 
-def test_rbms_start_from_their_own_weights(rng):
-    x, recorder = _data(rng, 64, 6), _Recorder()
+@pytest.mark.parametrize(
+    ("initializer", "deviation"), [(None, 0.1), (keras.initializers.Zeros(), 0.0)]
+)
+def test_rbms_start_from_their_own_weights(rng, initializer, deviation):
+    x, recorder = _data(rng), _Recorder()
     model = _dbn((400,), code_activation="sigmoid")
-    pretraining.boltzmann(model, x, 1, 32, callbacks=[recorder], verbose=0)
+    options = {"kernel_initializer": initializer, "callbacks": recorder, "verbose": 0}
+    pretraining.boltzmann(model, x, 1, 32, **options)
     W, a, b = recorder.initial[0]
-    assert W.std() == pytest.approx(0.1, rel=0.1)
+    assert W.std() == pytest.approx(deviation, rel=0.1)
     assert not a.any()
     assert not b.any()
-    recorder = _Recorder()
-    zeros = keras.initializers.Zeros()
-    pretraining.boltzmann(
-        model, x, 1, 32, kernel_initializer=zeros, callbacks=[recorder], verbose=0
-    )
-    assert not recorder.initial[0][0].any()
 
 
 def test_default_learning_rate_depends_on_the_units(rng):
     x = _data(rng)
 
-    def rates(model, **kwargs):
+    def rates(model, learning_rate=None):
         recorder = _Recorder()
-        pretraining.boltzmann(model, x, 1, 8, callbacks=[recorder], verbose=0, **kwargs)
-        found = [rbm.optimizer for rbm in recorder.rbms]
-        assert {optimizer.steps for optimizer in found} == {5 * 4}
-        return [
-            round(float(to_numpy(optimizer.learning_rate)), 6) for optimizer in found
-        ]
+        options = {"learning_rate": learning_rate, "callbacks": recorder, "verbose": 0}
+        pretraining.boltzmann(model, x, 1, 8, **options)
+        optimizers = [rbm.optimizer for rbm in recorder.rbms]
+        assert {optimizer.steps for optimizer in optimizers} == {5 * 4}
+        return [round(float(to_numpy(one.learning_rate)), 6) for one in optimizers]
 
-    assert rates(_dbn()) == [0.1, 0.001]
     turned = _dbn(output_activation="linear", code_activation="sigmoid")
     assert rates(turned) == [0.001, 0.1]
-    assert rates(_dbn(), learning_rate=0.02) == [0.02, 0.02]
-    assert rates(_dbn(), learning_rate=[0.03, None]) == [0.03, 0.001]
+    assert rates(_dbn(), [0.03, None]) == [0.03, 0.001]
 
 
-def test_validation_data_are_logged_per_level(rng):
-    x = _data(rng)
-    histories = pretraining.boltzmann(
-        _dbn(), x, [2, 3], 16, validation_data=x[:8], verbose=0
-    )
-    names = {"loss", "free_energy", "reconstruction_error"}
-    for history, epochs in zip(histories, [2, 3], strict=True):
-        assert set(history.history) == names | {f"val_{name}" for name in names}
-        assert history.epoch == list(range(epochs))
+def test_labeled_streams_of_images_resume(rng, tmp_path):
+    import tensorflow as tf
 
-
-def test_streams_of_images_resume(rng, tmp_path):
-    x = _data(rng, 32).reshape(-1, 3, 2, 1)
-
-    class Batches(keras.utils.PyDataset):
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, i):
-            return (x[16 * i : 16 * i + 16],)
-
+    x = _data(rng).reshape(-1, 3, 2, 1)
+    stream = tf.data.Dataset.from_tensor_slices((x, np.arange(len(x)))).batch(16)
     settings = {
         "activation": "sigmoid",
         "code_activation": "linear",
         "output_activation": "sigmoid",
     }
+    options = {"directory": tmp_path / "run", "validation_data": stream, "verbose": 0}
     model = models.deep((3, 2, 1), (5, 3), **settings)
-    folder = tmp_path / "run"
-    histories = pretraining.boltzmann(
-        model, Batches(), 2, 16, directory=folder, verbose=0
-    )
-    again = models.deep((3, 2, 1), (5, 3), **settings)
-    recorder = _Recorder()
-    found = pretraining.boltzmann(
-        again, Batches(), 2, 16, directory=folder, callbacks=[recorder], verbose=0
+    histories = pretraining.boltzmann(model, stream, [1, 2], 16, **options)
+    names = {"loss", "free_energy", "reconstruction_error"}
+    for history, epochs in zip(histories, [1, 2], strict=True):
+        assert set(history.history) == names | {f"val_{name}" for name in names}
+        assert history.epoch == list(range(epochs))
+        assert np.isfinite(history.history["val_free_energy"]).all()
+    again, recorder = models.deep((3, 2, 1), (5, 3), **settings), _Recorder()
+    loaded = pretraining.boltzmann(
+        again, stream, [1, 2], 16, callbacks=recorder, **options
     )
     assert recorder.rbms == []
-    assert [h.history for h in found] == [h.history for h in histories]
+    assert [h.history for h in loaded] == [h.history for h in histories]
     np.testing.assert_allclose(again.encode(x), model.encode(x), atol=1e-6)
     with pytest.raises(ValueError, match="cd_steps was 1 and is now 2"):
-        pretraining.boltzmann(again, Batches(), 2, 16, 2, directory=folder, verbose=0)
+        pretraining.boltzmann(again, stream, [1, 2], 16, 2, **options)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
-def test_rbms_compute_in_float32_under_any_policy(rng, policy):
-    keras.config.set_dtype_policy(policy)
+def test_rbms_compute_in_float32_under_any_policy(rng):
+    keras.config.set_dtype_policy("bfloat16")
     x, recorder, model = _data(rng), _Recorder(), _dbn()
     pretraining.boltzmann(model, x, 1, 16, callbacks=[recorder], verbose=0)
     assert all(rbm.compute_dtype == "float32" for rbm in recorder.rbms)
@@ -467,20 +387,21 @@ def test_data_outside_the_unit_interval_are_refused_for_binary_units():
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("argument", "value"),
     [
-        {"cd_steps": 0},
-        {"cd_steps": 1.5},
-        {"momentum": 1.0},
-        {"initial_momentum": -0.1},
-        {"momentum_epochs": 0},
-        {"weight_decay": -1.0},
-        {"weight_decay": float("nan")},
+        ("cd_steps", 0),
+        ("cd_steps", 1.5),
+        ("momentum", 1.0),
+        ("initial_momentum", -0.1),
+        ("momentum_epochs", 0),
+        ("weight_decay", -1.0),
+        ("weight_decay", float("nan")),
+        ("learning_rate", 0.0),
+        ("learning_rate", np.float32(-1)),
     ],
-    ids=str,
 )
-def test_arguments_out_of_range_are_refused(bad):
-    _refused(_dbn(), next(iter(bad)), **bad)
+def test_arguments_out_of_range_are_refused(argument, value):
+    _refused(_dbn(), f"`{argument}`.*Received", **{argument: value})
 
 
 def test_corruption_and_penalties_of_the_model_are_accepted(rng):
@@ -500,11 +421,6 @@ def test_corruption_and_penalties_of_the_model_are_accepted(rng):
 )
 def test_sparsities_other_than_penalties_are_refused(sparsity, message):
     _refused(_dbn(), message, sparsity=sparsity)
-
-
-@pytest.mark.parametrize("rate", [-1, 0.0, float("nan"), np.float32(-1)])
-def test_learning_rates_must_be_positive(rate):
-    _refused(_dbn(), "`learning_rate` must be a finite number > 0", learning_rate=rate)
 
 
 def test_frozen_layers_are_refused():

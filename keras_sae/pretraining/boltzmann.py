@@ -215,8 +215,8 @@ def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
             raise ValueError(
                 "An RBM is one dense layer with a bias, and its transpose. Received: "
                 f"level {index} with {[type(x).__name__ for x in found]}. Build the "
-                "model without batch normalization and scaling, with biases and with "
-                "a penalty as its sparsity, or use `keras_sae.pretraining.greedy`."
+                "model with biases and a penalty as its sparsity, without batch "
+                "normalization and scaling, or use `keras_sae.pretraining.greedy`."
             )
     [code], [output] = dense, decode
     for layer in (code, output):

@@ -47,17 +47,13 @@ def open_data(
 ) -> LevelData:
     """Check `x` and return it as an array or as batches that can be read repeatedly.
 
+    Only the first batch of a stream is checked. A `numpy.memmap` becomes batches.
+
     Args:
         model: The model to pretrain.
-        x: Array of shape `(samples, *input_shape)`, a stream of batches, or a
-            `numpy.memmap`, which is read batch by batch.
+        x: As in `keras_sae.pretraining.greedy`.
         batch_size: Samples per step, for arrays.
-        argument: Name of the caller's argument. Data other than `x` are validation
-            data: they are never shuffled and may be smaller than a batch.
-
-    Raises:
-        ValueError: `x` is empty, not finite, infinite in length, has the wrong shape,
-            or can be read only once. Of a stream only the first batch is checked.
+        argument: Name of the caller's argument; only `"x"` is shuffled.
     """
     if isinstance(x, tuple):
         raise ValueError(
@@ -126,8 +122,7 @@ def encode(
         encoder: Encoder of one level.
         x: What `open_data` or an earlier call returned.
         batch_size: Samples per batch of the codes of a stream.
-        folder: Folder for the file with the codes of a stream; the default is the
-            system's folder for temporary files. The file has no name, so the system
+        folder: Folder for the codes of a stream. Their file has no name, so the system
             deletes it even if the process is killed.
     """
     shape = tuple(encoder.output_shape[1:])

@@ -13,14 +13,10 @@ from keras_sae.utils.serialization import register
 class FusedAdam(keras.optimizers.Adam):
     """`keras.optimizers.Adam`, updated by one operation per weight on TensorFlow.
 
-    Keras writes the update as a dozen operations, each of which reads all weights:
-
-    `m <- m + (1 - beta_1) (g - m)`, `v <- v + (1 - beta_2) (g^2 - v)`,
-    `w <- w - rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)`
-
-    Arguments and variables are those of `keras.optimizers.Adam`, and weights differ
-    by rounding only. Keras's own update is used on other backends, with `amsgrad`
-    and for sparse gradients.
+    Keras writes the update as a dozen operations, each of which reads all weights.
+    Arguments, variables and results are the same; weights differ by rounding only.
+    Keras's own update is used on other backends, with `amsgrad` and for sparse
+    gradients.
 
     Reference:
         Kingma & Ba, [Adam: A method for stochastic optimization](

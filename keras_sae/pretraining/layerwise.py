@@ -24,13 +24,12 @@ class LevelTrainer:
     """Train the levels of an autoencoder in turn, each on the codes of the one below.
 
     The caller makes a Keras model per level, passes it to `fit`, and then calls
-    `encode_data`. The arguments are those of `keras_sae.pretraining.greedy`.
+    `encode_data`. Arguments are those of `keras_sae.pretraining.greedy`.
 
     Attributes:
-        levels: The layers of each level, outermost first.
-        chains: Encoder and decoder of each level, made of these layers.
-        x: Data of the next level.
-        validation_data: Validation data of the next level, or None.
+        levels: Layers of each level, outermost first.
+        chains: Encoder and decoder of each level, made of its layers.
+        x: Data of the next level; `validation_data` likewise.
         histories: Histories of the levels trained so far.
     """
 
@@ -65,27 +64,19 @@ class LevelTrainer:
             self.chains.append((encoder, decoder))
             shape = code_shape
         self.x = data.open_data(model, x, self.batch_size)
-        self.validation_data: Any = None
-        if isinstance(validation_data, tuple):
-            first = data.open_data(
-                model, validation_data[0], self.batch_size, "validation_data"
-            )
-            model.check_data(first, validation_data[1])
-            self.validation_data = (first, *validation_data[1:])
-        elif validation_data is not None:
-            self.validation_data = data.open_data(
-                model, validation_data, self.batch_size, "validation_data"
-            )
+        self.validation_data: Any = validation_data
+        if validation_data is not None:
+            pair = isinstance(validation_data, tuple)
+            parts: Any = validation_data if pair else (validation_data,)
+            first = data.open_data(model, parts[0], self.batch_size, "validation_data")
+            if len(parts) > 1:
+                model.check_data(first, parts[1])
+            self.validation_data = (first, *parts[1:]) if pair else first
 
     def resume_from(self, directory: PathLike | None, settings: Config) -> None:
         """Keep finished levels in `directory`, and load those of an earlier call.
 
-        Args:
-            directory: A new directory or one of an earlier call, or None.
-            settings: What determines the result besides model, data and epochs.
-
-        Raises:
-            ValueError: The directory belongs to a run with other settings.
+        `settings` determine the result, besides model, data, epochs and batch size.
         """
         if directory is None:
             return
@@ -105,14 +96,7 @@ class LevelTrainer:
         self.directory = RunDirectory(directory, settings).path
 
     def fit(self, level_model: keras.Model) -> None:
-        """Train the next level, or load it if an earlier call has finished it.
-
-        Args:
-            level_model: Built and compiled model that holds the level's weights.
-
-        Raises:
-            ValueError: The level diverged, or its file cannot be read.
-        """
+        """Train the next level, or load it if an earlier call has finished it."""
         index = len(self.histories)
         if self.directory is None:
             self.histories.append(self._train(index, level_model))
@@ -173,21 +157,17 @@ class LevelTrainer:
         trained = len(self.histories)
         if trained == len(self.levels):
             return
+        arguments = self.batch_size, self.directory
         encoder = self.chains[trained - 1][0]
-        self.x = data.encode(encoder, self.x, self.batch_size, self.directory)
-        held = self.validation_data
-        if held is not None:
-            held = held[0] if isinstance(held, tuple) else held
-            held = data.encode(encoder, held, self.batch_size, self.directory)
-        self.validation_data = held
+        self.x = data.encode(encoder, self.x, *arguments)
+        x = self.validation_data
+        if x is not None:
+            x = x[0] if isinstance(x, tuple) else x
+            self.validation_data = data.encode(encoder, x, *arguments)
 
 
 def trainable_levels(model: Autoencoder) -> list[Level]:
-    """Return the levels of a model, outermost first.
-
-    Raises:
-        ValueError: The model is no autoencoder with levels, or all of it is frozen.
-    """
+    """Return the levels of a model, outermost first, or raise if it has none."""
     try:
         levels = model.levels
     except (AttributeError, ValueError) as error:

@@ -16,16 +16,9 @@ from keras_sae.utils.serialization import register
 
 @dataclass(frozen=True)
 class Units:
-    """Units of one kind, `p(s | z) = exp(s z - log_partition(z) - base(s))`.
+    """Units with input `z`, `p(s | z) = exp(s z - log_partition(z) - base(s))`."""
 
-    Attributes:
-        mean: Mean of the units, given their input `z`.
-        sample: Sample of the units, given their input and a random seed.
-        log_partition: Function whose derivative is `mean`.
-        base: Energy of a value that no parameter changes.
-    """
-
-    mean: Callable[[Tensor], Tensor]
+    mean: Callable[[Tensor], Tensor]  # the derivative of `log_partition`
     sample: Callable[[Tensor, keras.random.SeedGenerator], Tensor]
     log_partition: Callable[[Tensor], Tensor]
     base: Callable[[Tensor], Tensor]
@@ -238,9 +231,16 @@ class ScheduledMomentum(keras.optimizers.Optimizer):
     ) -> None:
         if isinstance(learning_rate, numbers.Real):
             validation.positive_number("learning_rate", learning_rate)
+        for value in (initial_momentum, momentum):
+            if not isinstance(value, numbers.Real) or not 0 <= value < 1:
+                raise ValueError(
+                    "`momentum` and `initial_momentum` must be at least 0 and below 1. "
+                    f"Received: momentum={momentum!r}, "
+                    f"initial_momentum={initial_momentum!r}."
+                )
         super().__init__(learning_rate=learning_rate, **kwargs)
-        self.initial_momentum = _momentum("initial_momentum", initial_momentum)
-        self.momentum = _momentum("momentum", momentum)
+        self.initial_momentum = initial_momentum
+        self.momentum = momentum
         self.steps = steps
 
     def build(self, variables: list[keras.Variable]) -> None:
@@ -270,12 +270,3 @@ class ScheduledMomentum(keras.optimizers.Optimizer):
             "momentum": self.momentum,
             "steps": self.steps,
         }
-
-
-def _momentum(argument: str, value: float) -> float:
-    if not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
-        raise ValueError(
-            f"`{argument}` must be at least 0 and below 1. Received: {argument}="
-            f"{value!r}."
-        )
-    return float(value)
