@@ -1,18 +1,17 @@
-"""Seconds of layer-wise pretraining, 784-1000-500-250-30, ours and by hand.
+"""Measure layer-wise pretraining of 784-1000-500-250-30 against loops by hand.
 
     python benchmarks/pretraining_speed.py [--samples 60000] [--epochs 3] [--rounds 5]
     python benchmarks/pretraining_speed.py --small
     python benchmarks/pretraining_speed.py --epochs 10 --backends jax --kinds greedy
     python benchmarks/pretraining_speed.py --backends tensorflow --at-once 32
 
-Greedy pretraining against the same loop written in plain Keras and in PyTorch, there
-with Adam as it comes and with its one kernel for all weights (`fused=True`); and
-a Boltzmann machine of 784 x 1000 units by CD-1 against scikit-learn's. Every run
-starts from new weights, and building and compiling count. A Keras backend is chosen
-once a process, so this script starts itself once for TensorFlow and once for JAX;
-in each of the two all sides take turns. `--at-once` is `steps_per_execution` of ours
-and of plain Keras alike. A run leaves the results of other backends,
-other numbers of epochs and other kinds as they are.
+Greedy pretraining is compared with the same loop in plain Keras and in PyTorch, where
+Adam runs as it comes and as one kernel for all weights (`fused=True`). An RBM of 784
+by 1000 units, trained by CD-1, is compared with scikit-learn's. Every run starts from
+new weights and includes building and compiling. The script starts itself once per
+Keras backend; within a process all sides take turns. `--at-once` sets
+`steps_per_execution` of keras_sae and of plain Keras. A run keeps the recorded results
+of other backends, numbers of epochs and kinds.
 """
 
 import argparse
@@ -35,7 +34,7 @@ def data(samples: int) -> np.ndarray:
 
 
 def activations(level: int) -> tuple[str, str]:
-    """Of the code and of the reconstruction of a level: all ReLU but the two ends."""
+    """Return the activations of a level's code and output: ReLU except at the ends."""
     code = "linear" if level == len(SIZES) - 1 else "relu"
     return code, "relu" if level else "linear"
 
@@ -57,8 +56,8 @@ def keras_sides(x: np.ndarray, epochs: int, at_once: int) -> dict:
         for level, units in enumerate(SIZES):
             below, above = keras.Input((code.shape[1],)), activations(level)
             hidden = keras.layers.Dense(units, above[0])(below)
-            rebuilt = keras.layers.Dense(code.shape[1], above[1])(hidden)
-            model = keras.Model(below, rebuilt)
+            output = keras.layers.Dense(code.shape[1], above[1])(hidden)
+            model = keras.Model(below, output)
             model.compile("adam", "mse", steps_per_execution=at_once)
             model.fit(code, code, batch_size=BATCH, epochs=epochs, verbose=0)
             if level + 1 < len(SIZES):
@@ -78,20 +77,20 @@ def torch_side(x: np.ndarray, epochs: int, **adam):
     def train(code, level: int, units: int):
         up = torch.nn.Linear(code.shape[1], units)
         down = torch.nn.Linear(units, code.shape[1])
-        hidden, output = (functions[name] for name in activations(level))
+        encode, decode = (functions[name] for name in activations(level))
         parameters = [*up.parameters(), *down.parameters()]
         optimizer = torch.optim.Adam(parameters, **adam)
         for _ in range(epochs):
             order = torch.randperm(len(code))
             for begin in range(0, len(code), BATCH):
                 batch = code[order[begin : begin + BATCH]]
-                rebuilt = output(down(hidden(up(batch))))
-                loss = torch.nn.functional.mse_loss(rebuilt, batch)
+                output = decode(down(encode(up(batch))))
+                loss = torch.nn.functional.mse_loss(output, batch)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
         with torch.no_grad():
-            return hidden(up(code))
+            return encode(up(code))
 
     def by_hand() -> None:
         code = rows
@@ -101,7 +100,7 @@ def torch_side(x: np.ndarray, epochs: int, **adam):
     return by_hand
 
 
-def machine_sides(x: np.ndarray, epochs: int, at_once: int) -> dict:
+def rbm_sides(x: np.ndarray, epochs: int, at_once: int) -> dict:
     from sklearn.neural_network import BernoulliRBM
 
     from keras_sae import models, pretraining
@@ -132,7 +131,7 @@ def one_process(
     sides = keras_sides(x, epochs, at_once)
     sides["greedy, PyTorch"] = torch_side(x, epochs)
     sides["greedy, PyTorch with fused Adam"] = torch_side(x, epochs, fused=True)
-    sides |= machine_sides(x, epochs, at_once)
+    sides |= rbm_sides(x, epochs, at_once)
     wanted = {name: side for name, side in sides.items() if kind(name) in kinds}
     return in_turn(wanted, rounds)
 
@@ -144,12 +143,14 @@ def kind(side: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=60_000)
-    parser.add_argument("--epochs", type=int, default=3, help="of every level")
+    parser.add_argument("--epochs", type=int, default=3, help="per level")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--at-once", type=int, default=1, help="steps an execution")
+    parser.add_argument("--at-once", type=int, default=1, help="steps per execution")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--small", action="store_true", help=f"{SMALL}, not recorded")
+    parser.add_argument(
+        "--small", action="store_true", help=f"use {SMALL} and record nothing"
+    )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.small:
@@ -183,7 +184,7 @@ def main() -> None:
 
 
 def inside(backend: str, settings: dict[str, int], kinds: list[str]) -> dict[str, list]:
-    """Seconds of all sides, in a process whose Keras backend is `backend`."""
+    """Return the seconds of all sides, measured in a process with this backend."""
     command = [sys.executable, __file__, "--inside", "--kinds", *kinds]
     for name, value in settings.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
@@ -198,7 +199,7 @@ def inside(backend: str, settings: dict[str, int], kinds: list[str]) -> dict[str
 
 
 def ratios(seconds: dict[str, float]) -> dict[str, float]:
-    """Ours against the others, of one process; below 1 is faster."""
+    """Return the time of keras_sae divided by that of each other side."""
     return {
         f"{kind(name)}: ours /{name.split(',')[1]}": seconds[f"{kind(name)}, keras_sae"]
         / value
@@ -208,7 +209,7 @@ def ratios(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def table(result: dict) -> str:
-    """The result as Markdown."""
+    """Return the result as Markdown."""
     lines = ["| backend | side | s |", "|---|---|---|"]
     for backend, seconds in result["seconds"].items():
         for name, value in medians(seconds).items():
