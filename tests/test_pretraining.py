@@ -385,6 +385,7 @@ def _run(script, *arguments):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is that of Linux")
 def test_data_and_codes_may_be_larger_than_memory():
     done = _run(_LARGE_DATA)
@@ -423,6 +424,7 @@ print(all(np.isfinite(w).all() for w in trained(pretraining.boltzmann, two)))
 """
 
 
+@pytest.mark.slow
 @tensorflow_only
 def test_replicas_train_the_same_levels_as_one_device():
     done = _run(_REPLICAS)
