@@ -27,8 +27,11 @@ NAMES: dict[str, type] = {
     "matryoshka": Matryoshka,
 }
 
-# Large enough that every bounded activation has reached its bounds in float32.
-_PROBE = np.concatenate([-np.logspace(6, -3, 200), [0.0], np.logspace(-3, 6, 200)])
+# Large enough that every bounded activation has reached its bounds in float32, and fine
+# enough near zero for the minimum of SiLU.
+_PROBE = np.concatenate(
+    [-np.logspace(6, 1, 100), np.linspace(-10, 10, 4001), np.logspace(1, 6, 100)]
+)
 
 
 def get(identifier: SparsityLike) -> Sparsity | None:
@@ -125,8 +128,9 @@ def activation_bounds(activation: Activation) -> tuple[float, float]:
     """
     probe = keras.ops.convert_to_tensor(_PROBE[None, :], "float32")
     values = keras.ops.convert_to_numpy(activation(probe))
-    # Softsign is 1e-6 short of its bound at the end of the probe.
-    low, high = round(float(values.min()), 4), round(float(values.max()), 4)
+    # Round outwards: softsign is 1e-6 short of its bound at the end of the probe.
+    low = math.floor(float(values.min()) * 1e4) / 1e4
+    high = math.ceil(float(values.max()) * 1e4) / 1e4
     limit = 1e3  # beyond this the probe, not the activation, is the bound
     return (low if low > -limit else -np.inf, high if high < limit else np.inf)
 
