@@ -89,19 +89,11 @@ class Autoencoder(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if tuple(encoder.output_shape[1:]) != tuple(decoder.input_shape[1:]) or tuple(
-            decoder.output_shape[1:]
-        ) != tuple(encoder.input_shape[1:]):
-            raise ValueError(
-                "`decoder` must map the encoder's output back to its input. "
-                f"Received: encoder {encoder.input_shape} -> {encoder.output_shape}, "
-                f"decoder {decoder.input_shape} -> {decoder.output_shape}."
-            )
+        validation.check_parts(encoder, decoder)
         self.contractive = non_negative("contractive", contractive)
         self._contraction = ContractivePenalty(encoder) if self.contractive else None
         self.encoder = encoder
         self.decoder = decoder
-        validation.check_sparsities(flatten(encoder), self.sparse_layers)
         self.explained_variance = metrics.ExplainedVariance(
             int(np.prod(self.sample_shape))
         )
@@ -154,9 +146,8 @@ class Autoencoder(keras.Model):
                 unknown, or a model with scaling gets data without variation.
         """
         samples = validation.as_samples(x, self.sample_shape).astype("float64")
-        center = adapt_layers(
-            flatten(self.encoder), flatten(self.decoder), samples, location
-        )
+        parts = flatten(self.encoder), flatten(self.decoder)
+        center = adapt_layers(*parts, samples, location)
         bias = output_bias(self.decoder)
         if bias is not None:
             bias.assign(center.reshape(-1, bias.shape[0]).mean(axis=0))
@@ -193,10 +184,8 @@ class Autoencoder(keras.Model):
         self.check_data(x, y, batch_size or 32)
         validation.check_adapted(self.name, self._layers_in_order)
         if arguments.get("validation_data") is not None:
-            x_val, y_val, _ = keras.utils.unpack_x_y_sample_weight(
-                arguments["validation_data"]
-            )
-            self.check_data(x_val, y_val)
+            data = arguments["validation_data"]
+            self.check_data(*keras.utils.unpack_x_y_sample_weight(data)[:2])
         data_adapter.build_optimizer(self)
         return super().fit(**data_adapter.fit_arguments(arguments))
 

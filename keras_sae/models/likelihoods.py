@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_sae.types import ArrayLike, Config
 from keras_sae.utils.serialization import register
-from keras_sae.utils.validation import non_negative, known_name
+from keras_sae.utils.validation import known_name, non_negative
 
 # Keras's cross-entropy keeps probabilities this far from 0 and 1.
 _EPSILON = 1e-7

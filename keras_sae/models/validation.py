@@ -5,7 +5,7 @@ JAX, data of a wrong shape also costs the model its weights, because Keras moves
 into the compiled step.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeGuard
 
 import keras
@@ -15,6 +15,7 @@ from keras import ops
 from keras_sae.layers import Scaling, SparseDense, Sparsity
 from keras_sae.layers.noise import MaskingNoise, SaltAndPepperNoise
 from keras_sae.layers.serialization import activation_bounds
+from keras_sae.models.levels import flatten
 from keras_sae.types import Data, Shape, Tensor
 
 _UNBOUNDED = (-np.inf, np.inf)
@@ -226,16 +227,31 @@ def check_batch_size(
             )
 
 
-def check_sparsities(
-    layers: Iterable[keras.layers.Layer], sparse_layers: Sequence[SparseDense]
-) -> None:
-    """Check that only the innermost sparsity requires the decoder.
+def check_parts(encoder: keras.Model, decoder: keras.Model) -> None:
+    """Check that a decoder fits an encoder and its sparsities.
 
-    Args:
-        layers: Layers of an encoder, with the sparsities in them.
-        sparse_layers: The `SparseDense` layers among them, the code's last.
+    Raises:
+        ValueError: The shapes do not match, or a sparsity that requires the decoder is
+            not the one of the innermost layer.
     """
-    innermost = sparse_layers[-1].sparsity if sparse_layers else None
+    shapes = [
+        tuple(shape[1:])
+        for shape in (
+            encoder.input_shape,
+            encoder.output_shape,
+            decoder.input_shape,
+            decoder.output_shape,
+        )
+    ]
+    if shapes[:2] != shapes[:1:-1]:
+        raise ValueError(
+            "`decoder` must map the encoder's output back to its input. "
+            f"Received: encoder {encoder.input_shape} -> {encoder.output_shape}, "
+            f"decoder {decoder.input_shape} -> {decoder.output_shape}."
+        )
+    layers = flatten(encoder)
+    sparsities = [layer.sparsity for layer in layers if isinstance(layer, SparseDense)]
+    innermost = sparsities[-1] if sparsities else None
     allowed = [] if innermost is None else innermost._flatten_layers()
     for layer in layers:
         if not isinstance(layer, Sparsity) or not layer.requires_decoder:
