@@ -28,11 +28,8 @@ class Gated(Sparsity):
         factor: Weight of the penalty.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Input shape:
-        `(batch, ..., units)`, pre-activations.
-
-    Output shape:
-        The same.
+    Input and output shape:
+        `(batch, ..., units)`, pre-activations and code.
 
     Raises:
         ValueError: `factor` is negative or not finite.

@@ -36,11 +36,8 @@ class JumpReLU(Sparsity):
         bandwidth: Width of the rectangle, in units of the pre-activations.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Input shape:
-        `(batch, ..., units)`, pre-activations.
-
-    Output shape:
-        The same.
+    Input and output shape:
+        `(batch, ..., units)`, pre-activations and code.
 
     Attributes:
         threshold: float32 variable of shape `(units,)`, never negative.
@@ -103,9 +100,11 @@ class JumpReLU(Sparsity):
         active = z > threshold
         inside = ops.cast(ops.abs(z - threshold) < self.bandwidth / 2, "float32")
         window = ops.stop_gradient(inside / self.bandwidth)
-        slope = ops.stop_gradient(threshold) * window
-        code = ops.where(active, z, 0.0) - _zero_with_gradient(slope * threshold)
-        step = ops.cast(active, "float32") - _zero_with_gradient(window * threshold)
+        # The differences below are 0 and have the gradient of their first term.
+        jump = ops.stop_gradient(threshold) * window * threshold
+        code = ops.where(active, z, 0.0) - (jump - ops.stop_gradient(jump))
+        edge = window * threshold
+        step = ops.cast(active, "float32") - (edge - ops.stop_gradient(edge))
         l0 = ops.mean(ops.sum(step, axis=-1))
         if self.target_l0 is not None:
             l0 = ops.square(l0 / self.target_l0 - 1)
@@ -125,8 +124,3 @@ class JumpReLU(Sparsity):
             "threshold": self.initial_threshold,
             "bandwidth": self.bandwidth,
         }
-
-
-def _zero_with_gradient(value: Tensor) -> Tensor:
-    """Return zero, with the gradient of `value`."""
-    return value - ops.stop_gradient(value)

@@ -5,7 +5,6 @@ from typing import Any
 from keras import ops
 
 from keras_sae.layers.sparsity import Sparsity
-from keras_sae.ops import top_k
 from keras_sae.types import Config, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
@@ -25,11 +24,8 @@ class LifetimeSparsity(Sparsity):
         fraction: Share of the samples for which a unit is active, between 0 and 1.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Input shape:
+    Input and output shape:
         `(batch, ..., units)`. Every position before the last axis is a sample.
-
-    Output shape:
-        The same.
 
     Raises:
         ValueError: `fraction` is not between 0 and 1.
@@ -57,7 +53,7 @@ class LifetimeSparsity(Sparsity):
         """Return `inputs`, during training only the strongest samples of each unit."""
         if not training:
             return inputs
-        code = top_k.merge_leading_axes(inputs)
+        code = ops.reshape(inputs, (-1, inputs.shape[-1]))
         samples = ops.shape(code)[0]
         # A small margin, so that 0.3 of 50 samples are 15 in float32 as well.
         share = ops.cast(samples, "float32") * self.fraction - 1e-4

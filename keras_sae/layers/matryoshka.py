@@ -31,11 +31,8 @@ class Matryoshka(Sparsity):
             A quarter and a half of the code if None.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Input shape:
+    Input and output shape:
         `(batch, ..., units)`.
-
-    Output shape:
-        The same.
 
     Raises:
         ValueError: `widths` is empty, does not increase, or exceeds the code, or

@@ -117,11 +117,8 @@ class TopK(KSparsity):
             comes from this layer.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Input shape:
+    Input and output shape:
         `(batch, ..., units)`.
-
-    Output shape:
-        The same.
 
     Raises:
         ValueError: `k` is not a positive integer, or exceeds the number of units.
@@ -153,7 +150,7 @@ class TopK(KSparsity):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return `inputs` with all but the largest values of each sample zeroed."""
         del training
-        code = top_k.merge_leading_axes(inputs)
+        code = ops.reshape(inputs, (-1, inputs.shape[-1]))
         values, indices = ops.top_k(code, self.max_k)
         if self.current_k is not None:
             k = ops.cast(ops.convert_to_tensor(self.current_k), "int32")
@@ -185,11 +182,8 @@ class BatchTopK(KSparsity):
         auxiliary: As for `TopK`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Input shape:
+    Input and output shape:
         `(batch, ..., units)`.
-
-    Output shape:
-        The same.
 
     Attributes:
         threshold: float32 variable, 0 before the first training step.
@@ -248,7 +242,7 @@ class BatchTopK(KSparsity):
         if not (training and self.trainable):
             active = ops.cast(inputs, "float32") > self.threshold
             return ops.where(active, inputs, ops.zeros_like(inputs))
-        code = top_k.merge_leading_axes(inputs)
+        code = ops.reshape(inputs, (-1, inputs.shape[-1]))
         code = ops.stop_gradient(ops.cast(code, "float32"))
         k: int | Tensor = self.k
         if self.current_k is not None:

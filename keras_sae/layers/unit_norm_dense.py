@@ -67,14 +67,13 @@ class UnitNormDense(keras.layers.Dense):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return the outputs."""
         del training
-        return self._add_bias(ops.matmul(inputs, self._dictionary()))
+        kernel = project_gradient(ops.cast(self.kernel, self.compute_dtype))
+        return self._add_bias(ops.matmul(inputs, kernel))
 
     def decode(self, code: SparseCode) -> Tensor:
         """Return the outputs for a sparse code."""
-        return self._add_bias(sparse_code.decode(code, self._dictionary()))
-
-    def _dictionary(self) -> Tensor:
-        return project_gradient(ops.cast(self.kernel, self.compute_dtype))
+        kernel = project_gradient(ops.cast(self.kernel, self.compute_dtype))
+        return self._add_bias(sparse_code.decode(code, kernel))
 
     def _add_bias(self, x: Tensor) -> Tensor:
         if self.bias is not None:

@@ -52,14 +52,10 @@ class SparseCode:
         """
         return (self.indices,) if self.rows is None else (self.indices, self.rows)
 
-    def with_values(self, values: Tensor) -> SparseCode:
-        """Return a code with other values at the same positions."""
-        return SparseCode(values, *self.positions)
-
     def mask(self, keep: Tensor) -> SparseCode:
         """Return the code with all units zeroed where `keep`, `(units,)`, is False."""
         kept = ops.where(ops.take(keep, self.indices), self.values, 0)
-        return self.with_values(kept)
+        return SparseCode(kept, *self.positions)
 
     def empty(self) -> SparseCode:
         """Return the code of a single sample in which no unit is active."""
@@ -131,8 +127,9 @@ def encode(
 
     values = pre_activations.values
     trainable = values != 0 if trainable is None else trainable
-    values = select(x, kernel, bias, values, trainable, *pre_activations.positions)
-    return pre_activations.with_values(activation(values))
+    positions = pre_activations.positions
+    values = select(x, kernel, bias, values, trainable, *positions)
+    return SparseCode(activation(values), *positions)
 
 
 def decode(code: SparseCode, kernel: Tensor) -> Tensor:
@@ -178,7 +175,8 @@ def kernel_gradient(code: SparseCode, x: Tensor, units: int) -> Tensor:
 def _kernel_gradient_in_a_loop(code: SparseCode, x: Tensor, units: int) -> Tensor:
     def add(j: Tensor, total: Tensor) -> Tensor:
         values, indices, rows = _column(code, j)
-        part = ops.cast(values[:, None] * _take_rows(x, rows), total.dtype)
+        samples = x if rows is None else ops.take(x, rows, axis=0)
+        part = ops.cast(values[:, None] * samples, total.dtype)
         return ops.scatter_update(total, indices[:, None], part, reduction="add")
 
     total = ops.zeros((units, x.shape[1]), dtype="float32")
@@ -195,10 +193,6 @@ def _column(code: SparseCode, j: Tensor) -> tuple[Tensor, Tensor, Tensor | None]
     """Return values, units and samples of the `j`-th entry of each row."""
     rows = None if code.rows is None else ops.take(code.rows, j, axis=1)
     return ops.take(code.values, j, axis=1), ops.take(code.indices, j, axis=1), rows
-
-
-def _take_rows(x: Tensor, rows: Tensor | None) -> Tensor:
-    return x if rows is None else ops.take(x, rows, axis=0)
 
 
 def _combine_rows(code: SparseCode, kernel: Tensor) -> Tensor:
@@ -227,7 +221,8 @@ def _inner_products(code: SparseCode, x: Tensor, kernel: Tensor) -> Tensor:
 
     def put(j: Tensor, total: Tensor) -> Tensor:
         _, indices, rows = _column(code, j)
-        products = _take_rows(x, rows) * ops.take(kernel, indices, axis=0)
+        samples = x if rows is None else ops.take(x, rows, axis=0)
+        products = samples * ops.take(kernel, indices, axis=0)
         sums = ops.sum(ops.cast(products, "float32"), axis=-1)
         return ops.slice_update(total, (j, 0), sums[None])
 

@@ -12,11 +12,6 @@ _CANDIDATES, _NARROW = 4, 16
 _HALVINGS = 48
 
 
-def merge_leading_axes(code: Tensor) -> Tensor:
-    """Return `code` as a matrix of shape `(samples, units)`."""
-    return ops.reshape(code, (-1, code.shape[-1]))
-
-
 def scatter(values: Tensor, indices: Tensor, units: int) -> Tensor:
     """Return a dense code of shape `(samples, units)` with these entries.
 
@@ -63,7 +58,7 @@ def batch_top_k(code: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
             columns_ = ops.reshape(ops.cast(columns, "int32"), (-1,))
             return ops.take(columns_, flat), flat // candidates.shape[-1]
 
-        overflow = _candidates_overflow(candidates, threshold)
+        overflow = _may_overflow(candidates, threshold)
         indices, rows = ops.cond(overflow, select_from_all, select_from_candidates)
     indices, rows = (ops.reshape(v, (-1, k)) for v in (indices, rows))
     values = ops.take(ops.reshape(code, (-1,)), rows * units + indices)
@@ -82,7 +77,7 @@ def batch_threshold(code: Tensor, n: int | Tensor, k: int) -> Tensor:
         return _bisect(code, n)
     candidates = ops.top_k(code, _CANDIDATES * k)[0]
     threshold = _bisect(candidates, n)
-    overflow = _candidates_overflow(candidates, threshold)
+    overflow = _may_overflow(candidates, threshold)
     return ops.cond(overflow, lambda: _bisect(code, n), lambda: threshold)
 
 
@@ -90,7 +85,7 @@ def _is_narrow(units: int, k: int) -> bool:
     return units < _NARROW * _CANDIDATES * k
 
 
-def _candidates_overflow(candidates: Tensor, threshold: Tensor) -> Tensor:
+def _may_overflow(candidates: Tensor, threshold: Tensor) -> Tensor:
     """Return whether a sample may hold more selected entries than its candidates.
 
     If the smallest candidate of a sample is selected, the next value may be as well.
