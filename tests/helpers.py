@@ -1,4 +1,4 @@
-"""What several test files need: the three backends seen as one, and references."""
+"""Helpers of several test files: backends as NumPy, and reference formulas."""
 
 import keras
 import numpy as np
@@ -12,19 +12,26 @@ tensorflow_only = pytest.mark.skipif(
 
 
 def matrix(layer) -> np.ndarray:
-    """`W` of a `SparseDense`, of shape `(input_dim, units)`."""
+    """Return the kernel of a `SparseDense` with shape `(input_dim, units)`."""
     kernel = to_numpy(layer.kernel)
     return kernel.T if layer.transposed_kernel else kernel
 
 
+def shallow_weights(model) -> list[np.ndarray]:
+    """Return W and b of the encoder, and W and b of the decoder."""
+    code, output = model.encoder.get_layer("code"), model.decoder.get_layer("output")
+    others = (code.bias, output.kernel, output.bias)
+    return [matrix(code), *(to_numpy(variable) for variable in others)]
+
+
 def to_numpy(tensor) -> np.ndarray:
-    """Any tensor as float64, by way of float32: NumPy has no bfloat16."""
+    """Return a tensor as float64, through float32 because NumPy has no bfloat16."""
     tensor = keras.ops.cast(tensor, "float32")
     return keras.ops.convert_to_numpy(tensor).astype("float64")
 
 
 def gradient(function, x: np.ndarray) -> np.ndarray:
-    """The gradient of a scalar function of one array, whatever the backend."""
+    """Return the gradient of a scalar function of one array on any backend."""
     if BACKEND == "jax":
         import jax
 
@@ -43,18 +50,26 @@ def gradient(function, x: np.ndarray) -> np.ndarray:
 
 
 def total(losses) -> float:
-    """The sum of a layer's or model's losses."""
+    """Return the sum of the losses of a layer or model."""
     return float(sum(to_numpy(loss) for loss in losses))
 
 
+def top_k(code: np.ndarray, k: int) -> np.ndarray:
+    """Return `code` with all but the `k` largest values of each row set to 0."""
+    kept = np.zeros_like(code)
+    largest = np.argsort(-code, axis=1)[:, :k]
+    np.put_along_axis(kept, largest, np.take_along_axis(code, largest, 1), 1)
+    return kept
+
+
 def l1_penalty(code: np.ndarray, factor: float = 1.0) -> float:
-    """`factor * mean_i sum_j |h_ij|` in float64."""
+    """Return `factor * mean_i sum_j |h_ij|` in float64."""
     code = np.asarray(code, "float64").reshape(len(code), -1)
     return float(factor * np.abs(code).sum(axis=1).mean())
 
 
 def kl_penalty(mean: np.ndarray, target: float, factor: float = 1.0) -> float:
-    """`factor * sum_j KL(target || mean_j)` in float64."""
+    """Return `factor * sum_j KL(target || mean_j)` in float64."""
     r = np.asarray(mean, "float64")
     on = target * np.log(target / r)
     off = (1 - target) * np.log((1 - target) / (1 - r))
@@ -62,7 +77,7 @@ def kl_penalty(mean: np.ndarray, target: float, factor: float = 1.0) -> float:
 
 
 def kl_slope(mean: np.ndarray, target: float) -> np.ndarray:
-    """The derivative of `kl_penalty` by each mean, in float64."""
+    """Return the derivative of `kl_penalty` with respect to each mean in float64."""
     r = np.asarray(mean, "float64")
     return (1 - target) / (1 - r) - target / r
 
@@ -72,7 +87,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def weights_of(model) -> list[np.ndarray]:
-    """A copy of every weight, to see whether something was trained."""
+    """Return a copy of every weight."""
     return [np.array(to_numpy(weight)) for weight in model.weights]
 
 

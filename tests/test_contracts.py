@@ -347,7 +347,7 @@ def test_weights_can_be_saved_alone(model, request, tmp_path):
 
 @each({name: x for name, x in LAYERS.items() if not name.startswith("TiedDense")})
 def test_layer_survives_a_keras_file(case, tmp_path):
-    """Inside a plain Keras model; test_layers.py tests `TiedDense`."""
+    """Inside a plain Keras model; test_tied.py tests `TiedDense`."""
     model = keras.Sequential([keras.Input(SAMPLE), case.make(name="tested")])
     x = batch(-1)
     model.save(tmp_path / "model.keras")

@@ -1,4 +1,4 @@
-"""Tests of the contract of `layers.Sparsity`, with a user's own class."""
+"""Tests of `layers.Sparsity` with a user's own class, and of every sparsity."""
 
 import inspect
 from pathlib import Path
@@ -10,7 +10,15 @@ from helpers import BACKEND, tensorflow_only, to_numpy
 from keras import ops
 
 import keras_sae
-from keras_sae import callbacks, export, layers, models, regularizers
+from keras_sae import (
+    callbacks,
+    datasets,
+    export,
+    layers,
+    metrics,
+    models,
+    regularizers,
+)
 from keras_sae.layers import aux_k
 
 PACKAGE = Path(keras_sae.__file__).parent
@@ -150,3 +158,43 @@ def test_few_frames_lie_between_fit_and_a_loss_term(x, monkeypatch):
         model.fit(x, verbose=0)
     # `_decode_dead_units` is called by the function that computes the term.
     assert depths == {"L1": 6, "AuxK": 7}, BACKEND
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "firing_probability", "bound"),
+    [
+        # One sample in eleven has more than three features, so not all are needed.
+        (layers.TopK(3), 0.15, 0.95),
+        # Three features per sample on average, which is what BatchTopK assumes.
+        (layers.BatchTopK(3), 0.25, 0.99),
+        (layers.Gated(0.1), 0.15, 0.99),
+        (layers.JumpReLU(1e-2, bandwidth=0.2, threshold=0.1), 0.15, 0.93),
+        (layers.Matryoshka(layers.BatchTopK(2), widths=(6, 12)), 0.15, 0.93),
+    ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "call") else None,
+)
+def test_known_features_are_recovered(sparsity, firing_probability, bound):
+    task = datasets.superposition(12, 12, firing_probability)
+    model = models.shallow((12,), 12, sparsity)
+    model.compile(keras.optimizers.Adam(0.02))
+    model.fit(task.dataset(512 * 150, batch_size=512), verbose=0)
+    # A random dictionary scores 0.6 here.
+    assert metrics.recovery_score(task.features, model.dictionary()) > bound
+
+
+@tensorflow_only
+@pytest.mark.parametrize(
+    "sparsities",
+    [
+        [layers.TopK(3, auxiliary=layers.AuxK(dead_after=1))],
+        [layers.Matryoshka(layers.BatchTopK(3))],
+        [layers.JumpReLU(), layers.LifetimeSparsity(0.1), layers.Gated()],
+    ],
+    ids=["top_k", "matryoshka", "others"],
+)
+def test_training_steps_compile_with_xla(sparsities, rng):
+    x = rng.normal(size=(96, 12)).astype("float32")
+    model = models.deep((12,), [24] * len(sparsities), sparsities, activation="auto")
+    model.compile(keras.optimizers.Adam(0.01), jit_compile=True)
+    loss = model.fit(x, batch_size=32, epochs=3, verbose=0).history["loss"]
+    assert loss[-1] < loss[0]
