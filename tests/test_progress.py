@@ -31,6 +31,7 @@ def test_bars_count_trainings_and_their_epochs(bars):
         (first,) = callbacks("L1")
         assert _visible(bars) == [("preparing L1", 0, 2)]
         first.on_train_begin({})
+        first.on_epoch_begin(1, {})
         first.on_epoch_end(1, {})
         assert _visible(bars) == [("training L1", 0, 2), ("L1", 2, 3)]
         first.on_train_end({})

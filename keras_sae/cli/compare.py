@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,7 @@ from keras_sae import datasets, evaluation, models
 from keras_sae.cli import app, presets
 from keras_sae.cli.progress import progress_bars
 from keras_sae.cli.tables import CAPTION, print_table, save_table
+from keras_sae.datasets.loading import Arrays
 from keras_sae.evaluation.comparison import l0_or_expected_l0
 from keras_sae.evaluation.evaluate import target_activation
 from keras_sae.evaluation.training import file_stem
@@ -44,52 +45,44 @@ def compare(
 ) -> None:
     """Train each model family, and compare the models with baselines."""
     positive_number("learning_rate", learning_rate)
-
-    def families(shape: tuple[int, ...]) -> presets.Preset:
-        return presets.families(
-            shape, units, epochs, l1, kl, target, learning_rate, batch_size
-        )
-
+    data = datasets.load_data(dataset)
+    shape = data[0][0].shape[1:]
+    settings = units, epochs, l1, kl, target, learning_rate, batch_size
+    preset = presets.families(shape, *settings)
     seeds = range(seed, seed + 3) if full else (seed,)
-    run = Run(context, families, dataset, epochs, batch_size, seeds, output)
+    run = Run(context, output, data, preset, epochs, batch_size, seeds)
     run.train()
     if full:
         run.sweep()
     if report:
-        run.write_report()
+        run.write_report(dataset)
 
 
 class Run:
     """Models to train on one dataset, and the folder that holds the results.
 
-    All options are checked before the folder is created. Pictures and the report show
-    the models of the first seed.
+    Models and data are checked before the folder is created. Pictures and the report
+    show the models of the first seed.
     """
 
     def __init__(
         self,
         context: typer.Context,
-        make_preset: Callable[[tuple[int, ...]], presets.Preset],
-        dataset: str,
+        output: str,
+        data: tuple[Arrays, Arrays],
+        preset: presets.Preset,
         epochs: int,
         batch_size: int,
         seeds: Sequence[int],
-        output: str,
     ) -> None:
-        self.dataset, self.epochs = dataset, epochs
-        self.batch_size, self.seeds = batch_size, seeds
-        self.data = datasets.load_data(dataset)
-        x = self.data[0][0]
-        self.preset = make_preset(x.shape[1:])
-        for build in self.preset.builders.values():
-            build().check_data(x, batch_size=batch_size)
+        self.data, self.preset = data, preset
+        self.epochs, self.batch_size, self.seeds = epochs, batch_size, seeds
+        for build in preset.builders.values():
+            build().check_data(data[0][0], batch_size=batch_size)
         self.folder = app.open_run(output, context)
 
     def train(self) -> None:
-        """Train and evaluate every model; save and print the table, and draw pictures.
-
-        Finished models are read from the folder. An interrupted one is trained again.
-        """
+        """Train the models that are not finished; print their table, and draw them."""
         trainings = len(self.preset.builders) * len(self.seeds)
         with progress_bars(trainings, self.epochs) as callbacks:
             table = evaluation.compare(
@@ -121,7 +114,7 @@ class Run:
         return trained, histories
 
     def sweep(self) -> None:
-        """Train each penalty of the preset with all `FACTORS`, and draw the front."""
+        """Train each penalty of the preset with all `FACTORS`, and plot the results."""
         import pandas as pd
 
         from keras_sae import plots
@@ -131,7 +124,7 @@ class Run:
         trainings = len(self.preset.sweeps) * len(FACTORS)
         with progress_bars(trainings, self.epochs) as callbacks:
             for name, build in self.preset.sweeps.items():
-                stem = file_stem(name, self.seeds[0])
+                folder = self.folder / "sweep" / file_stem(name, self.seeds[0])
                 part = evaluation.sweep(
                     build,
                     FACTORS,
@@ -139,7 +132,7 @@ class Run:
                     self.epochs,
                     seeds=self.seeds[:1],
                     batch_size=self.batch_size,
-                    directory=self.folder / "sweep" / stem,
+                    directory=folder,
                     callbacks=callbacks,
                 )
                 parts.append(part.assign(model=name))
@@ -149,7 +142,7 @@ class Run:
         with atomic_write(self.folder / "pareto.png") as path:
             plots.pareto(table).savefig(path)
 
-    def write_report(self) -> None:
+    def write_report(self, dataset: str) -> None:
         """Write `report.html` about the models of the first seed."""
         import pandas as pd
 
@@ -163,7 +156,7 @@ class Run:
             self.folder / "report.html",
             history=histories,
             table=pd.read_csv(self.folder / "table.csv"),
-            title=f"Sparse autoencoders on {self.dataset}",
+            title=f"Sparse autoencoders on {dataset}",
         )
         typer.echo(f"Report, to open in a browser: {path}")
 
@@ -174,10 +167,7 @@ def draw_pictures(
     x: np.ndarray,
     folder: Path,
 ) -> None:
-    """Draw filters, reconstructions, activations and learning curves as PNG files.
-
-    The first variational model also gives samples and a latent plane.
-    """
+    """Draw models, codes and learning curves, and samples of a variational model."""
     from keras_sae import plots
 
     codes = {name: model.encode(x) for name, model in trained.items()}

@@ -36,8 +36,8 @@ trial first. sparsity: kind and settings. LR: learning rate. error: mean squared
 per value. EV: explained variance. L0: active units per sample (~: sum of activations, \
 for kl). probe: accuracy of a linear classifier on the code. score: the objective. \
 trials.csv has all settings."""
-# Over several seeds, these are printed with their standard deviation. The others make
-# room for it.
+# Over several seeds, these are printed with their standard deviation. Others are left
+# out to make room for it.
 _WITH_DEVIATION = ("reconstruction", "probe_accuracy")
 _WITHOUT_DEVIATION = ("parameters", "seconds")
 
@@ -48,24 +48,15 @@ def print_table(table: "pd.DataFrame", caption: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    several_seeds = any(
-        f"{name}_std" in table and table[f"{name}_std"].notna().any()
-        for name in _WITH_DEVIATION
-    )
-    printed = Table(
-        caption=caption,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    shown = []
-    for name, (heading, _) in COLUMNS.items():
-        if name in table and not (several_seeds and name in _WITHOUT_DEVIATION):
-            shown.append(name)
-            printed.add_column(
-                heading, justify="left" if name == "model" else "right", no_wrap=True
-            )
+    deviations = table.filter([f"{name}_std" for name in _WITH_DEVIATION])
+    hidden = _WITHOUT_DEVIATION if deviations.notna().any(axis=None) else ()
+    printed = Table(caption=caption, caption_justify="left", box=box.SIMPLE_HEAD)
+    printed.pad_edge, printed.collapse_padding = False, True
+    shown = [name for name in COLUMNS if name in table and name not in hidden]
+    for name in shown:
+        printed.add_column(COLUMNS[name][0], justify="right", no_wrap=True)
+        if name == "model":
+            printed.columns[-1].justify = "left"
     for row in table.to_dict("records"):
         printed.add_row(*(_cell(name, row, COLUMNS[name][1]) for name in shown))
     Console().print(printed)

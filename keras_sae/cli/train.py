@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from keras_sae import layers, models, regularizers
+from keras_sae import datasets, layers, models, regularizers
 from keras_sae.cli import app, presets
 from keras_sae.cli.compare import Run
 from keras_sae.cli.export import export_model
@@ -69,19 +69,18 @@ def train(
             f"Received: --units {units!r}. For example --units 128,64."
         ) from error
     config = {"factor": factor} | ({} if target is None else {"target": target})
-
-    def one_model(shape: tuple[int, ...]) -> presets.Preset:
-        width = widths[0] if len(widths) == 1 else widths
-        penalty = PENALTIES[sparsity](**config)
-        build = presets.builder(
-            learning_rate, factory, shape, width, penalty, tied=tied
-        )
-        return presets.Preset({family: build})
-
-    run = Run(context, one_model, dataset, epochs, batch_size, (seed,), output)
+    data = datasets.load_data(dataset)
+    settings = (
+        data[0][0].shape[1:],
+        widths[0] if len(widths) == 1 else widths,
+        PENALTIES[sparsity](**config),
+    )
+    build = presets.builder(learning_rate, factory, *settings, tied=tied)
+    preset = presets.Preset({family: build})
+    run = Run(context, output, data, preset, epochs, batch_size, (seed,))
     run.train()
     if report:
-        run.write_report()
+        run.write_report(dataset)
     if export_to is not None:
         saved = run.folder / f"{file_stem(family, seed)}.keras"
         export_model(saved, export_to, dataset=dataset)

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -14,8 +14,6 @@ from keras_sae.utils.io import atomic_write, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Split: TypeAlias = tuple[np.ndarray, np.ndarray | None]
 
 # Metrics of the best model on the screen.
 PRINTED = "reconstruction", "explained_variance", "l0", "expected_l0", "probe_accuracy"
@@ -57,18 +55,18 @@ def tune(
     )
     # Other processes of the search may be writing when a worker gets here.
     folder = app.open_run(output, context, clean=role() is None)
-    train, validation = split_validation(x, y, seed)
+    train, validation = split_validation(len(x), seed)
     try:
         finished = tuning.search(
             hypermodel,
-            train[0],
-            validation[0],
+            x[train],
+            x[validation],
             trials,
             epochs,
             tuner=tuner,
             objective=objective,
             max_l0=max_l0,
-            labels=None if y is None else (train[1], validation[1]),
+            labels=None if y is None else (y[train], y[validation]),
             directory=folder / "search",
             seed=seed,
             workers=workers,
@@ -78,8 +76,9 @@ def tune(
         raise ValueError(str(error)) from error
     direction = finished.oracle.objective.direction
     table = save_trials(tuning.trials(finished), folder, direction == "min")
-    best = tuning.best_model(finished, train[0], folder / "best.keras", verbose=0)
-    metrics = evaluation.evaluate(best, *test, train=train)
+    best = tuning.best_model(finished, x[train], folder / "best.keras", verbose=0)
+    labeled = x[train], None if y is None else y[train]
+    metrics = evaluation.evaluate(best, *test, train=labeled)
     (trial,) = finished.oracle.get_best_trials(1)
     record = {"settings": trial.hyperparameters.values, "metrics": metrics}
     write_json(folder / "best.json", record)
@@ -104,15 +103,11 @@ def split_names(names: str) -> str | list[str]:
     return parts[0] if len(parts) == 1 else parts
 
 
-def split_validation(
-    x: np.ndarray, y: np.ndarray | None, seed: int
-) -> tuple[Split, Split]:
-    """Return `((x, y), (x_val, y_val))`: a fifth of the data is for validation."""
-    order = np.random.default_rng(seed).permutation(len(x))
-    validation, train = (np.sort(part) for part in np.split(order, [len(x) // 5]))
-    if y is None:
-        return (x[train], None), (x[validation], None)
-    return (x[train], y[train]), (x[validation], y[validation])
+def split_validation(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return indices of training and of validation data, a fifth of all samples."""
+    order = np.random.default_rng(seed).permutation(samples)
+    validation, train = np.split(order, [samples // 5])
+    return np.sort(train), np.sort(validation)
 
 
 def save_trials(

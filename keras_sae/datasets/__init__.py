@@ -5,16 +5,7 @@ images shipped with scikit-learn, so they need no network. They are prepared on 
 use and cached like any other TFDS dataset.
 """
 
-from keras_sae.datasets.loading import load as load
-from keras_sae.datasets.loading import load_data as load_data
-from keras_sae.datasets.superposition import Superposition as Superposition
-from keras_sae.datasets.superposition import superposition as superposition
-from keras_sae.datasets.superposition import zipf as zipf
+from keras_sae.datasets.loading import load, load_data
+from keras_sae.datasets.superposition import Superposition, superposition, zipf
 
-__all__ = [
-    "Superposition",
-    "load",
-    "load_data",
-    "superposition",
-    "zipf",
-]
+__all__ = ["Superposition", "load", "load_data", "superposition", "zipf"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_sae.types import PathLike
 from keras_sae.utils.validation import positive_integer
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Arrays = tuple[np.ndarray, np.ndarray | None]
 
 def load_data(
     name: str,
-    data_dir: str | os.PathLike[str] | None = None,
+    data_dir: PathLike | None = None,
     *,
     download: bool = False,
     **builder_kwargs: Any,
@@ -53,7 +54,7 @@ def load_data(
 
     The two embedded datasets need no network. They are prepared on first use in
     `data_dir`, or else in the folder that the environment variable `TFDS_DATA_DIR`
-    names, or else, also if that folder cannot be written, in `~/tensorflow_datasets`.
+    names, or else in `~/tensorflow_datasets`.
 
     Args:
         name: `"digits"`, `"natural_patches"`, or a name in TFDS.
@@ -98,7 +99,7 @@ def load(
     batch_size: int,
     shuffle: bool | None = None,
     as_supervised: bool = False,
-    data_dir: str | os.PathLike[str] | None = None,
+    data_dir: PathLike | None = None,
     *,
     seed: int | None = None,
     download: bool = False,
@@ -107,8 +108,8 @@ def load(
     """Load a split as a batched `tf.data.Dataset`, ready for `fit`.
 
     The split is read once and cached in memory as it is stored. Each epoch shuffles all
-    of it anew, and converts it to float32 batch by batch. The last batch may be
-    smaller. `load_data` describes the datasets and the values of `x`.
+    of it, and converts it to float32 batch by batch. The last batch may be smaller.
+    `load_data` describes the datasets and the values of `x`.
 
     Args:
         name: `"digits"`, `"natural_patches"`, or a name in TFDS.
@@ -171,10 +172,7 @@ def load(
 
 
 def _prepared_builder(
-    name: str,
-    data_dir: str | os.PathLike[str] | None,
-    download: bool,
-    builder_kwargs: dict[str, Any],
+    name: str, data_dir: PathLike | None, download: bool, builder_kwargs: dict[str, Any]
 ) -> "DatasetBuilder":
     """Return the TFDS builder of a dataset that is ready to be read."""
     if not isinstance(name, str):
@@ -229,9 +227,8 @@ def _tfds_builder(
         ) from None
     except (AssertionError, ValueError) as error:
         raise ValueError(
-            f"TFDS cannot open the dataset `name`. Expected {EMBEDDED} or "
-            "'dataset[/config][:version]' of TFDS. "
-            f"Received: name={name!r}, with {builder_kwargs}."
+            f"TFDS cannot open the dataset. Expected {EMBEDDED} or a `name` like "
+            f"'mnist:3.0.1'. Received: name={name!r}, with {builder_kwargs}."
         ) from error
     if _is_prepared(builder):
         return builder
@@ -240,11 +237,10 @@ def _tfds_builder(
         options = f", builder_kwargs={builder_kwargs!r}" if builder_kwargs else ""
         raise ValueError(
             f"The dataset {name!r} is not prepared: {builder.data_dir} does not exist. "
-            "Pass `download=True`, or on a machine with a network run\n"
+            "Pass `download=True`, or with a network run\n"
             '    python -c "import tensorflow_datasets as tfds; '
             f'tfds.load({name!r}, data_dir={root!r}{options})"\n'
-            "If it is prepared elsewhere, pass that folder as `data_dir` or set "
-            "TFDS_DATA_DIR."
+            "If it is prepared elsewhere, pass that folder as `data_dir`."
         )
     # Without a network, TFDS would retry for minutes.
     for url in list(builder.url_infos)[:1]:
@@ -272,8 +268,7 @@ def _prepare(builder: "DatasetBuilder") -> None:
     """Prepare a dataset in a temporary folder, which TFDS renames when it is complete.
 
     TFDS draws the name of that folder from Python's global generator. With equal seeds,
-    two processes would write to the same folder, so the generator gets a new seed for
-    this time. Afterwards it has its old state, whether or not data were prepared.
+    two processes would write to one folder, so the generator has a new seed meanwhile.
     """
     state = random.getstate()
     random.seed()
@@ -288,8 +283,8 @@ def _prepare(builder: "DatasetBuilder") -> None:
         random.setstate(state)
 
 
-def _image_key(info: "DatasetInfo") -> str:
-    """Return the feature that holds the image: the supervised input if it is one."""
+def _keys(info: "DatasetInfo") -> tuple[str, str | None]:
+    """Return the names of the image and of the label, None without class labels."""
     import tensorflow_datasets as tfds
 
     features = info.features
@@ -300,29 +295,22 @@ def _image_key(info: "DatasetInfo") -> str:
             f"The dataset {info.name!r} has no images. Expected a feature of "
             f"`tfds.features.Image`. Received: {features}."
         )
-    preferred = (*(info.supervised_keys or ()), "image")
-    key = next((key for key in preferred if key in images), images[0])
-    if None in features[key].shape:
+    supervised: tuple = info.supervised_keys or ()
+    image = next((key for key in (*supervised, "image") if key in images), images[0])
+    if None in features[image].shape:
         raise ValueError(
             f"The images of {info.name!r} differ in size: their shape is "
-            f"{features[key].shape}. Expected one height and width. Resize them with "
+            f"{features[image].shape}. Expected one height and width. Resize them with "
             "`tf.image.resize` and pass arrays to the model."
         )
-    return key
-
-
-def _label_key(info: "DatasetInfo") -> str | None:
-    """Return the supervised target if it is one integer per sample."""
-    _, *targets = info.supervised_keys or (None,)
-    if not targets or not isinstance(targets[0], str):
-        return None
-    feature = info.features[targets[0]]
-    is_integer = np.issubdtype(feature.np_dtype, np.integer)
-    return targets[0] if is_integer and feature.shape == () else None
+    label = supervised[1] if len(supervised) > 1 else None
+    if not isinstance(label, str) or features[label].shape != ():
+        return image, None
+    return image, label if np.issubdtype(features[label].np_dtype, np.integer) else None
 
 
 def _arrays(builder: "DatasetBuilder", split: str) -> Arrays:
-    labelled = _label_key(builder.info) is not None
+    labelled = _keys(builder.info)[1] is not None
     batches = _batches(_read(builder, split, labelled), _READING_BATCH)
     if not labelled:
         return np.concatenate(list(batches.as_numpy_iterator())), None
@@ -336,7 +324,7 @@ def _read(
     """Return the examples of a split in a fixed order: image, or image and label."""
     import tensorflow_datasets as tfds
 
-    image, label = _image_key(builder.info), _label_key(builder.info)
+    image, label = _keys(builder.info)
     if as_supervised and label is None:
         raise ValueError(
             f"`as_supervised` needs class labels, and the dataset {builder.name!r} has "
@@ -360,7 +348,5 @@ def _batches(examples: "tf.data.Dataset", batch_size: int) -> "tf.data.Dataset":
             x /= image.dtype.max
         return (x, tf.cast(label[0], tf.int64)) if label else x
 
-    batches = examples.batch(batch_size)
-    return batches.map(convert, num_parallel_calls=tf.data.AUTOTUNE).prefetch(
-        tf.data.AUTOTUNE
-    )
+    batches = examples.batch(batch_size).map(convert, tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE)

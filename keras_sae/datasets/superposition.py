@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from keras_sae.utils.validation import positive_integer
+from keras_sae.utils.validation import non_negative, positive_integer
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,13 +21,12 @@ class Superposition:
     feature `j` fires and 0 otherwise, and `n_j` is standard normal.
 
     Args:
-        features: Features `f_j`, unit vectors, of shape `(num_features, dimension)`.
-        probabilities: Firing probability per feature, of shape `(num_features,)`.
+        features: Unit vectors `f_j`, shape `(num_features, dimension)`.
+        probabilities: Firing probability per feature, shape `(num_features,)`.
         magnitude: Mean of `a_j` of a firing feature.
         magnitude_std: Standard deviation of `a_j` of a firing feature.
         group_size: Size of the groups of neighbouring features that fire together.
-        correlation: Correlation of the normal variables that decide which features of
-            a group fire.
+        correlation: Correlation of firing within a group, as in `superposition`.
 
     Example:
 
@@ -71,9 +70,7 @@ class Superposition:
     def dataset(
         self, samples: int, batch_size: int = 1024, seed: int = 0
     ) -> "tf.data.Dataset":
-        """Return batches of data, which are drawn in the graph when they are needed.
-
-        Every epoch draws the same data.
+        """Return batches of data, drawn in the graph, the same in every epoch.
 
         Args:
             samples: Number of samples per epoch. A last incomplete batch is left out.
@@ -96,8 +93,7 @@ class Superposition:
                 f"samples={samples}, batch_size={batch_size}."
             )
         batches = tf.data.Dataset.range(steps).map(
-            lambda step: self._draw(batch_size, (seed, step))[0],
-            num_parallel_calls=tf.data.AUTOTUNE,
+            lambda step: self._draw(batch_size, (seed, step))[0], tf.data.AUTOTUNE
         )
         return batches.prefetch(tf.data.AUTOTUNE)
 
@@ -137,9 +133,9 @@ def superposition(
 ) -> Superposition:
     """Return synthetic data with known features, possibly more than dimensions.
 
-    Real data do not tell which features a sparse autoencoder should find. Here they
-    are known: `metrics.recovery_score(task.features, model.dictionary())` compares them
-    with the learned ones.
+    Real data do not tell which features a sparse autoencoder should find. Here
+    `metrics.recovery_score(task.features, model.dictionary())` compares the known
+    features with the learned ones.
 
     Args:
         num_features: Number of features.
@@ -195,14 +191,8 @@ def superposition(
     if len(bad):
         raise ValueError(
             "Each row of `features` must be finite and not all zero. Received: "
-            f"features[{bad[0]}]={directions[bad[0]]!r}, and {len(bad) - 1} more such "
-            "rows. Remove them, and lower `num_features`."
+            f"features[{bad[0]}]={directions[bad[0]]!r}, and {len(bad) - 1} more."
         )
-    for name, value in {"magnitude": magnitude, "magnitude_std": magnitude_std}.items():
-        if not (np.isfinite(value) and value >= 0):
-            raise ValueError(
-                f"`{name}` must be a finite number >= 0. Received: {name}={value!r}."
-            )
     if not 0 <= correlation < 1:
         raise ValueError(
             "`correlation` must be at least 0 and below 1. Received: "
@@ -223,8 +213,8 @@ def superposition(
     return Superposition(
         features=(directions / norms).astype("float32"),
         probabilities=np.broadcast_to(probabilities, num_features).copy(),
-        magnitude=float(magnitude),
-        magnitude_std=float(magnitude_std),
+        magnitude=non_negative("magnitude", magnitude),
+        magnitude_std=non_negative("magnitude_std", magnitude_std),
         group_size=positive_integer("group_size", group_size),
         correlation=float(correlation),
     )

@@ -2,13 +2,13 @@
 
 import abc
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from keras_sae.types import ArrayLike
 
-Self = TypeVar("Self", bound="Baseline")
 RowFunction: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
@@ -21,15 +21,11 @@ class Codec(Protocol):
 
 
 class Baseline(abc.ABC):
-    """Base class of the baselines.
+    """Base class of the baselines."""
 
-    Attributes:
-        parameters: Number of learned values, 0 before `fit`.
-    """
+    parameters = 0  # number of learned values
 
-    parameters: int = 0
-
-    def fit(self: Self, x: ArrayLike) -> Self:
+    def fit(self, x: ArrayLike) -> Self:
         """Fit the baseline to `x`, shape `(samples, ...)`, and return it."""
         x = np.asarray(x, "float32")
         self.sample_shape = x.shape[1:]
@@ -58,11 +54,9 @@ class Identity(Baseline):
 
     Example:
 
-    >>> import numpy as np
-    >>> from keras_sae.evaluation import Identity
-    >>> x = np.ones((4, 2, 2, 1))
-    >>> Identity().fit(x).encode(x).shape
-    (4, 4)
+    >>> from keras_sae import evaluation
+    >>> evaluation.Identity().fit([[0, 1], [2, 3]]).encode([[4, 5]]).tolist()
+    [[4.0, 5.0]]
     """
 
     def _fit(self, rows: np.ndarray) -> tuple[RowFunction, RowFunction]:
@@ -70,24 +64,22 @@ class Identity(Baseline):
         return np.asarray, np.asarray
 
 
+@dataclass
 class PCA(Baseline):
     """Principal component analysis: the best linear code of its width, not sparse.
 
     Args:
-        units: Number of components. It is reduced to the number of samples or of values
-            per sample if one of these is smaller.
+        units: Number of components, at most the number of samples or of values per
+            sample. A greater number is reduced to it.
 
     Example:
 
-    >>> import numpy as np
-    >>> from keras_sae.evaluation import PCA
-    >>> x = np.random.default_rng(0).random((20, 3, 3, 1))
-    >>> PCA(4).fit(x).encode(x).shape
-    (20, 4)
+    >>> from keras_sae import evaluation
+    >>> evaluation.PCA(units=1).fit([[0, 1], [2, 3]]).encode([[4, 5]]).round(2)
+    array([[4.24]], dtype=float32)
     """
 
-    def __init__(self, units: int) -> None:
-        self.units = units
+    units: int
 
     def _fit(self, rows: np.ndarray) -> tuple[RowFunction, RowFunction]:
         from sklearn import decomposition
@@ -97,13 +89,15 @@ class PCA(Baseline):
         return pca.transform, pca.inverse_transform
 
 
+@dataclass
 class RandomEncoder(Baseline):
     """Random ReLU units with the best linear decoder.
 
-    `h = relu((x - mean) W)`, with `W` standard normal over the square root of the
-    number of values per sample; the decoder is a ridge regression on the training codes
+    `h = relu((x - mean) W)`, where `W` is standard normal, divided by the square root
+    of the number of values per sample
 
-    Its metrics show what the width of a code alone achieves, without learned features.
+    The decoder is a ridge regression on the training codes. The metrics show what the
+    width of a code achieves without learned features.
 
     Args:
         units: Width of the code.
@@ -112,15 +106,14 @@ class RandomEncoder(Baseline):
     Example:
 
     >>> import numpy as np
-    >>> from keras_sae.evaluation import RandomEncoder
+    >>> from keras_sae import evaluation
     >>> x = np.random.default_rng(0).random((20, 3, 3, 1))
-    >>> RandomEncoder(4).fit(x).encode(x).shape
+    >>> evaluation.RandomEncoder(units=4).fit(x).encode(x).shape
     (20, 4)
     """
 
-    def __init__(self, units: int, seed: int = 0) -> None:
-        self.units = units
-        self.seed = seed
+    units: int
+    seed: int = 0
 
     def _fit(self, rows: np.ndarray) -> tuple[RowFunction, RowFunction]:
         from sklearn.linear_model import Ridge
@@ -137,13 +130,14 @@ class RandomEncoder(Baseline):
         return encode, decoder.predict
 
 
+@dataclass
 class DictionaryLearning(Baseline):
     """Sparse coding without an encoder: each code is found by a search.
 
     This is scikit-learn's `MiniBatchDictionaryLearning` on centered data. Orthogonal
-    matching pursuit chooses the active units of each code. Their number is a tenth of
-    the values per sample, and at most a quarter of the units. It often reconstructs
-    better than an autoencoder of the same sparsity, but encoding is much slower.
+    matching pursuit chooses the active units of each code: a tenth of the number of
+    values per sample, and at most a quarter of the units. It often reconstructs better
+    than an autoencoder of the same sparsity, but encoding is much slower.
 
     Args:
         units: Size of the dictionary.
@@ -156,16 +150,14 @@ class DictionaryLearning(Baseline):
     Example:
 
     >>> import numpy as np
-    >>> from keras_sae.evaluation import DictionaryLearning
+    >>> from keras_sae import evaluation
     >>> x = np.random.default_rng(0).random((40, 4, 4, 1))
-    >>> codes = DictionaryLearning(8).fit(x).encode(x)
-    >>> codes.shape, int((codes != 0).sum(axis=1).max())
-    ((40, 8), 1)
+    >>> evaluation.DictionaryLearning(units=8).fit(x).encode(x).shape
+    (40, 8)
     """
 
-    def __init__(self, units: int, seed: int = 0) -> None:
-        self.units = units
-        self.seed = seed
+    units: int
+    seed: int = 0
 
     def _fit(self, rows: np.ndarray) -> tuple[RowFunction, RowFunction]:
         from sklearn import decomposition

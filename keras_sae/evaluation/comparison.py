@@ -45,10 +45,8 @@ def compare(
     The table has a row per model and random seed. Its metrics are those of
     `keras_sae.evaluation.evaluate` on the test data; probes are fitted to the training
     data. `fine_tuned_accuracy` is the accuracy of the encoder after supervised training
-    with a softmax layer, and `seconds` the time of training.
-
-    The baselines are PCA, the raw data, a random encoder, and dictionary learning. They
-    are as wide as the widest code among the models.
+    with a softmax layer, and `seconds` the time of training. The baselines are PCA, the
+    raw data, a random encoder and dictionary learning, as wide as the widest code.
 
     Args:
         builders: Dict of names and functions without arguments that return a new model.
@@ -65,8 +63,7 @@ def compare(
         fine_tuning: Number of epochs for `fine_tuned_accuracy`; 0 leaves it out.
         directory: None, or a folder. Each finished training saves `NAME-seed0.keras`
             and `NAME-seed0.json` (settings, metrics and history) in it. A later call
-            with the same settings reads them instead of training again, so that an
-            interrupted comparison resumes; a training in progress starts again.
+            with the same settings reads them, so an interrupted comparison resumes.
         callbacks: None, or a function that receives the name of a training and returns
             the Keras callbacks of its `fit`, for example a progress bar.
         baselines: Whether to add the baselines.
@@ -76,9 +73,9 @@ def compare(
         `keras_sae.evaluation.summarize` averages it over the seeds.
 
     Raises:
-        ValueError: An argument is invalid, the data do not fit a model, the labels do
-            not fit the data, or `directory` holds a training with other settings,
-            models or data. All of this is checked before the first training.
+        ValueError: An argument is invalid, data, labels and models do not fit, or
+            `directory` holds a training with other settings. All of this is checked
+            before the first training.
 
     Example:
 
@@ -122,19 +119,18 @@ def compare(
         rows.append({"model": name, "seed": seed, **result})
     if baselines:
         width = max(training.width for training in trainings)
+        first = trainings[0].seed
+        fitted = [("PCA", first, PCA(width)), ("raw pixels", first, Identity())]
         for seed in dict.fromkeys(training.seed for training in trainings):
-            fixed = {"PCA": PCA(width), "raw pixels": Identity()}
-            random = {
-                "random encoder": RandomEncoder(width, seed),
-                "dictionary learning": DictionaryLearning(width, seed),
-            }
-            first = seed == trainings[0].seed
-            for name, baseline in (fixed | random if first else random).items():
-                begin = time.perf_counter()
-                baseline.fit(train[0])
-                seconds = time.perf_counter() - begin
-                result = evaluate(baseline, *test, train=train)
-                rows.append({"model": name, "seed": seed, "seconds": seconds, **result})
+            learner = DictionaryLearning(width, seed)
+            fitted.append(("random encoder", seed, RandomEncoder(width, seed)))
+            fitted.append(("dictionary learning", seed, learner))
+        for name, seed, baseline in fitted:
+            begin = time.perf_counter()
+            baseline.fit(train[0])
+            seconds = time.perf_counter() - begin
+            result = evaluate(baseline, *test, train=train)
+            rows.append({"model": name, "seed": seed, "seconds": seconds, **result})
     return pd.DataFrame(rows)
 
 

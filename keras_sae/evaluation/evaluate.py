@@ -27,9 +27,8 @@ def evaluate(
 
     - `reconstruction`: squared error per value; `reconstruction_sum`: per sample.
     - `explained_variance`: `keras_sae.metrics.explained_variance`.
-    - `copying`: explained variance on noise without structure, see
-      `keras_sae.evaluation.copying`. The identity scores 1. A model that has learned
-      only the structure of the data scores about 0.
+    - `copying`: `keras_sae.evaluation.copying`, the explained variance on noise. The
+      identity scores 1, and a model that has learned only structure about 0.
     - `copying_gap`: `explained_variance - copying`.
     - `l0`: mean number of non-zero units per sample. Codes that are bounded and never
       exactly zero have `expected_l0` instead, the mean sum of activations per sample.
@@ -58,8 +57,7 @@ def evaluate(
         class, is NaN.
 
     Raises:
-        ValueError: `model` has no `encode` or `decode`, `x` does not fit it, or `y`
-            does not fit `x`.
+        ValueError: `model` has no `encode` or `decode`, or `x` or `y` does not fit.
 
     Example:
 
@@ -77,9 +75,8 @@ def evaluate(
         )
     if np.asarray(x).ndim == 0:
         raise ValueError(
-            f"`x` must be an array of shape (samples, ...). Received: x={x!r}. "
-            "`numpy.concatenate(list(dataset.as_numpy_iterator()))` makes an array of "
-            "a dataset without labels."
+            f"`x` must be an array of shape (samples, ...). Received: x={x!r}. Convert "
+            "a dataset by numpy.concatenate(list(dataset.as_numpy_iterator()))."
         )
     x = np.asarray(x)
     codes = model.encode(x)
@@ -116,8 +113,7 @@ def evaluate(
     if isinstance(model, VariationalAutoencoder):
         result["elbo"] = float(model.elbo(x))
     if y is not None and train is None:
-        alive = bool(codes.any())
-        accuracy = two_fold_probe(codes, y, seed) if alive else float("nan")
+        accuracy = two_fold_probe(codes, y, seed) if codes.any() else float("nan")
         result["probe_accuracy"] = accuracy
     elif y is not None and train is not None and train[1] is not None:
         result |= subset_probes(model.encode(train[0]), train[1], codes, y, seed)
@@ -129,9 +125,8 @@ def copying(model: Codec, x: ArrayLike, seed: int = 0) -> float:
 
     `z_ij ~ Normal(mean_j(x), variance_j(x))`, drawn independently for each value
 
-    Such noise has no structure to learn. A model that reconstructs it well copies its
-    input, as the identity does, and its reconstruction error says little about its
-    features.
+    Such noise has no structure. A model that reconstructs it well copies its input, as
+    the identity does, and its reconstruction error says little about its features.
 
     Args:
         model: As in `evaluate`.

@@ -5,7 +5,7 @@ import numpy as np
 from keras_sae import models
 from keras_sae.types import ArrayLike, LabeledData
 
-# `subset_probes` fits to so few labels too.
+# Numbers of labels that `subset_probes` fits to besides all of them.
 _LABEL_COUNTS = (100, 1000)
 
 
@@ -54,7 +54,6 @@ def probe(
 
     train, labels = _labeled_codes("train", codes_train, y_train)
     test, expected = _labeled_codes("test", codes_test, y_test)
-    _check_several_classes(labels)
     for name, codes in {"codes_train": train, "codes_test": test}.items():
         if not codes.any():
             raise ValueError(
@@ -62,24 +61,18 @@ def probe(
                 f"{codes.shape[1]} dead units. Lower the factor of the penalty, or "
                 "train for more epochs."
             )
-    classifier = make_pipeline(
-        StandardScaler(), LogisticRegression(max_iter=max_iter, tol=1e-3)
-    )
-    return float(classifier.fit(train, labels).score(test, expected))
+    regression = LogisticRegression(max_iter=max_iter, tol=1e-3)
+    classifier = make_pipeline(StandardScaler(), regression).fit(train, labels)
+    return float(classifier.score(test, expected))
 
 
 def two_fold_probe(codes: ArrayLike, y: ArrayLike, seed: int = 0) -> float:
-    """Return the accuracy of `probe` in two-fold cross-validation.
-
-    Each half of the samples is tested by a classifier that is fitted to the other half.
-    The halves have the class frequencies of `y`.
-    """
+    """Return the accuracy of `probe` in stratified two-fold cross-validation."""
     from sklearn.model_selection import train_test_split
 
     codes, y = _labeled_codes("test", codes, y)
-    a, b, y_a, y_b = train_test_split(
-        codes, y, test_size=0.5, stratify=y, random_state=seed
-    )
+    split = {"test_size": 0.5, "stratify": y, "random_state": seed}
+    a, b, y_a, y_b = train_test_split(codes, y, **split)
     return (probe(a, y_a, b, y_b) + probe(b, y_b, a, y_a)) / 2
 
 
@@ -99,24 +92,19 @@ def subset_probes(
     from sklearn.model_selection import train_test_split
 
     y_train = np.asarray(y_train)
-    subsets = {"probe_accuracy": np.arange(len(y_train))}
+    every = np.arange(len(y_train))
+    subsets = {"probe_accuracy": every}
     counts = np.unique(y_train, return_counts=True)[1]
     for size in _LABEL_COUNTS:
         # The split needs at least one sample per class on both sides.
         if len(counts) <= size <= len(y_train) - len(counts) and counts.min() >= 2:
-            subsets[f"probe_accuracy_{size}"], _ = train_test_split(
-                np.arange(len(y_train)),
-                train_size=size,
-                stratify=y_train,
-                random_state=seed,
-            )
-    result = {}
+            split = {"train_size": size, "stratify": y_train, "random_state": seed}
+            subsets[f"probe_accuracy_{size}"], _ = train_test_split(every, **split)
+    result = dict.fromkeys(subsets, float("nan"))
     for name, rows in subsets.items():
         codes, labels = codes_train[rows], y_train[rows]
-        fits = codes.any() and codes_test.any() and len(np.unique(labels)) > 1
-        result[name] = (
-            probe(codes, labels, codes_test, y_test) if fits else float("nan")
-        )
+        if codes.any() and codes_test.any() and len(np.unique(labels)) > 1:
+            result[name] = probe(codes, labels, codes_test, y_test)
     return result
 
 
@@ -129,8 +117,7 @@ def fine_tuned_accuracy(
 ) -> float:
     """Return the test accuracy of the encoder after supervised fine-tuning.
 
-    A copy of the encoder and a softmax layer on top of it are trained together. The
-    model itself does not change.
+    A copy of the encoder is trained with a softmax layer on top of it.
     """
     check_classes(train, test)
     classes, labels = np.unique(np.asarray(train[1]), return_inverse=True)
@@ -148,17 +135,10 @@ def fine_tuned_accuracy(
 
 
 def check_classes(train: LabeledData, test: LabeledData) -> None:
-    """Check that a classifier can be trained on `train` and tested on `test`.
-
-    Raises:
-        ValueError: The labels differ in number from the samples or are not class
-            labels, `train` has a single class, or `test` has a class that `train` does
-            not have.
-    """
+    """Check that a classifier can be trained on `train` and tested on `test`."""
     y_train, y_test = np.asarray(train[1]), np.asarray(test[1])
     _check_labels("train", y_train, np.shape(train[0])[0])
     _check_labels("test", y_test, np.shape(test[0])[0])
-    _check_several_classes(y_train)
     unknown = np.setdiff1d(y_test, y_train)
     if len(unknown):
         raise ValueError(
@@ -192,17 +172,14 @@ def _check_labels(name: str, y: np.ndarray, samples: int) -> None:
             "them to integers, e.g. y.astype(int)."
         )
     try:
-        np.unique(y)
+        classes = np.unique(y)
     except TypeError as error:  # for example None and numbers, which have no order
         kinds = ", ".join(sorted({type(label).__name__ for label in y.tolist()}))
         raise ValueError(
             f"`y_{name}` must contain labels of one type. Received: {kinds}. Remove "
             "the samples without a label."
         ) from error
-
-
-def _check_several_classes(y: np.ndarray) -> None:
-    if len(np.unique(y)) < 2:
+    if name == "train" and len(classes) < 2:
         raise ValueError(
             "`y_train` must have at least two classes. "
             f"Received: {len(y)} labels, all of them {y[0]!r}."

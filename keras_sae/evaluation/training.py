@@ -30,11 +30,7 @@ _ADVICE = "Choose another directory, or delete it."
 
 
 def file_stem(name: str, seed: int) -> str:
-    """Return the name, without suffix, of the files that one training saves.
-
-    >>> file_stem("no penalty", 0)
-    'no-penalty-seed0'
-    """
+    """Return the file name of a training without suffix: "no-penalty-seed0"."""
     stem = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
     return f"{stem}-seed{seed}"
 
@@ -42,9 +38,6 @@ def file_stem(name: str, seed: int) -> str:
 @dataclass(frozen=True)
 class Training:
     """One training of a comparison: a model and a random seed.
-
-    A finished training saves `NAME-seed0.keras` and then `NAME-seed0.json`, which holds
-    its settings, metrics and history.
 
     Args:
         name: Name of the model.
@@ -63,11 +56,7 @@ class Training:
     directory: Path | None
 
     def saved_metrics(self) -> dict[str, float] | None:
-        """Return the metrics that an earlier call has saved, or None.
-
-        Raises:
-            ValueError: The earlier call had other settings.
-        """
+        """Return the metrics that an earlier call with the same settings has saved."""
         if self.directory is None:
             return None
         path = self.directory / f"{file_stem(self.name, self.seed)}.json"
@@ -91,7 +80,7 @@ class Training:
         callbacks: list[keras.callbacks.Callback],
     ) -> dict[str, float]:
         """Train, evaluate and save the model, and return its metrics."""
-        epochs, batch_size = self.settings["epochs"], self.settings["batch_size"]
+        batch_size = self.settings["batch_size"]
         keras.utils.set_random_seed(self.seed)
         model = self.build()
         begin = time.perf_counter()
@@ -99,13 +88,8 @@ class Training:
             prepare(model, np.asarray(train[0]))
         if model.sparse_layers:
             callbacks = [DeadUnits(), *callbacks]
-        history = model.fit(
-            train[0],
-            epochs=epochs,
-            batch_size=batch_size,
-            callbacks=callbacks,
-            verbose=0,
-        )
+        options = {"epochs": self.settings["epochs"], "batch_size": batch_size}
+        history = model.fit(train[0], **options, callbacks=callbacks, verbose=0)
         seconds = time.perf_counter() - begin
         result = evaluate(model, *test, train=train)
         fine_tuning = self.settings["fine_tuning"]
@@ -136,8 +120,8 @@ def plan_trainings(
 ) -> list[Training]:
     """Check the arguments of `keras_sae.evaluation.compare`, and plan its trainings.
 
-    `train` and `test` are pairs of NumPy arrays. `settings` are `epochs`, `batch_size`
-    and `fine_tuning`. The folder is created after every check has passed.
+    `settings` are `epochs`, `batch_size` and `fine_tuning`. The folder is created after
+    every check has passed.
     """
     if train[1] is not None and test[1] is not None:
         check_classes(train, test)
@@ -147,8 +131,8 @@ def plan_trainings(
         integers = []
     if not integers:
         raise ValueError(
-            "`seeds` must be a sequence of at least one integer, for example (0,) or "
-            f"range(3). Received: seeds={seeds!r}."
+            "`seeds` must be a sequence of at least one integer, such as range(3). "
+            f"Received: seeds={seeds!r}."
         )
     for name, value in settings.items():
         if (name, value) != ("fine_tuning", 0):
@@ -160,8 +144,8 @@ def plan_trainings(
         for name, other in itertools.combinations(builders, 2):
             if file_stem(name, 0) == file_stem(other, 0):
                 raise ValueError(
-                    "Names of models must differ in letters or digits, because files "
-                    f"are named after them. Received: {name!r} and {other!r}, both "
+                    "Names of models must differ in letters or digits, which files are "
+                    f"named after. Received: {name!r} and {other!r}, both "
                     f"{file_stem(name, 0)!r}."
                 )
         settings = settings | {"train": fingerprint(train), "test": fingerprint(test)}
@@ -177,11 +161,9 @@ def plan_trainings(
         if folder is not None:
             own |= {"model": model_fingerprint(model), "prepared": name in prepare}
         width = int(model.encoder.output_shape[-1])
-        trainings += [
-            Training(name, seed, width, build, own, folder) for seed in integers
-        ]
-    for training in trainings:
-        training.saved_metrics()
+        for seed in integers:
+            trainings.append(Training(name, seed, width, build, own, folder))
+            trainings[-1].saved_metrics()  # raises if its settings were others
     if folder is not None:
         io.output_folder(folder, "directory", _ADVICE)
     return trainings

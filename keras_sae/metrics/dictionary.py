@@ -1,7 +1,6 @@
-"""Metrics of how well a learned dictionary matches known features.
+"""Metrics of how well a dictionary matches the known features of synthetic data.
 
-They are for synthetic data, such as `keras_sae.datasets.superposition`, whose features
-are known.
+`keras_sae.datasets.superposition` makes such data.
 """
 
 import numpy as np
@@ -16,8 +15,7 @@ def matching(
 
     Args:
         features: The true features, shape `(num_features, dimension)`.
-        dictionary: What each unit adds to a reconstruction, shape
-            `(units, dimension)`.
+        dictionary: The learned features, shape `(units, dimension)`.
 
     Returns:
         Indices of the features and of the matched units, both of shape
@@ -50,9 +48,8 @@ def recovery_score(features: ArrayLike, dictionary: ArrayLike) -> float:
 
     Args:
         features: The true features, shape `(num_features, dimension)`.
-        dictionary: What each unit adds to a reconstruction, shape
-            `(units, dimension)`. If one side has more rows, the rows without a partner
-            are left out.
+        dictionary: The learned features, shape `(units, dimension)`. If one side has
+            more rows, the rows without a partner are left out.
 
     Returns:
         A float in `[0, 1]`.
@@ -79,13 +76,11 @@ def uniqueness(features: ArrayLike, dictionary: ArrayLike) -> float:
 
     `|{nearest(unit)}| / units`
 
-    A value below 1 means that several units share one nearest feature: the feature was
-    split.
+    Below 1, several units share one nearest feature: the feature was split.
 
     Args:
         features: The true features, shape `(num_features, dimension)`.
-        dictionary: What each unit adds to a reconstruction, shape
-            `(units, dimension)`.
+        dictionary: The learned features, shape `(units, dimension)`.
 
     Returns:
         A float in `(0, 1]`.
@@ -111,8 +106,7 @@ def f1(
     `2 tp / (2 tp + fp + fn)`, where unit and feature are on if they exceed 0
 
     Args:
-        activations: Activations of the true features, shape
-            `(samples, num_features)`.
+        activations: Those of the true features, shape `(samples, num_features)`.
         codes: Shape `(samples, units)`.
         pairs: Indices of features and units, as `matching` returns them.
 

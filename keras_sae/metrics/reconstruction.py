@@ -15,8 +15,7 @@ def explained_variance(x: ArrayLike, reconstruction: ArrayLike) -> float:
     `1 - sum_i |x_i - r_i|^2 / sum_i |x_i - mean(x)|^2`
 
     It is 1 for a perfect reconstruction, 0 for the mean of the data, and negative for
-    anything worse than the mean. Both sums run over the whole set. A mean of the ratio
-    over batches has another value.
+    anything worse than the mean. The mean of this ratio over batches differs from it.
 
     Args:
         x: Data of shape `(samples, ...)`.
@@ -34,7 +33,8 @@ def explained_variance(x: ArrayLike, reconstruction: ArrayLike) -> float:
     >>> metrics.explained_variance([[0.0], [2.0]], [[0.0], [1.0]])
     0.5
     """
-    x, reconstruction = _same_shape(x, reconstruction)
+    reconstruction = as_rows("reconstruction", reconstruction, np.shape(x))
+    x = as_rows("x", x)
     total = ((x - x.mean(axis=0)) ** 2).sum()
     error = ((x - reconstruction) ** 2).sum()
     return float(1 - error / total) if total > 0 else float("nan")
@@ -68,33 +68,20 @@ def shrinkage(x: ArrayLike, reconstruction: ArrayLike) -> float:
     >>> metrics.shrinkage([[3.0, 4.0]], [[1.5, 2.0]])
     0.5
     """
-    x, reconstruction = _same_shape(x, reconstruction)
-    lengths = [np.linalg.norm(v, axis=1).sum() for v in (reconstruction, x)]
+    rows = as_rows("reconstruction", reconstruction, np.shape(x)), as_rows("x", x)
+    lengths = [np.linalg.norm(v, axis=1).sum() for v in rows]
     return float(1 - lengths[0] / lengths[1])
-
-
-def _same_shape(
-    x: ArrayLike, reconstruction: ArrayLike
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as `(samples, values per sample)` if their shapes agree."""
-    rows = as_rows("x", x), as_rows("reconstruction", reconstruction)
-    if np.shape(x) != np.shape(reconstruction):
-        raise ValueError(
-            "`reconstruction` must have the shape of `x`. Received: "
-            f"reconstruction.shape={np.shape(reconstruction)}, x.shape={np.shape(x)}."
-        )
-    return rows
 
 
 @register
 class ExplainedVariance(keras.metrics.Metric):
     """`keras_sae.metrics.explained_variance` over all batches.
 
-    The sum of squares about the mean is updated batch by batch. Two parts of `n` and
-    `b` samples with means `m` and `k` have together the sum of their own sums and
-    `|k - m|^2 n b / (n + b)`. This subtracts no large numbers, so float32 is precise
-    enough. Under `tf.distribute` the replicas' sums are added up, without the distance
-    between the replicas' means.
+    The sum of squares about the mean is updated batch by batch. For parts of `n` and
+    `b` samples with means `m` and `k`, it is the sum of both parts' own sums and
+    `|k - m|^2 n b / (n + b)`. Large numbers are never subtracted, so float32 is precise
+    enough. Under `tf.distribute` the sums of the replicas are added up, without the
+    distance between their means.
 
     Args:
         size: Number of values per sample, the product of its shape.
@@ -121,18 +108,15 @@ class ExplainedVariance(keras.metrics.Metric):
     ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.size = size
-        self.count = self.add_weight(shape=(), initializer="zeros", name="count")
-        self.mean = self.add_weight(shape=(size,), initializer="zeros", name="mean")
-        self.total = self.add_weight(shape=(), initializer="zeros", name="total")
-        self.error = self.add_weight(shape=(), initializer="zeros", name="error")
+        self.count = self.add_weight((), "zeros", name="count")
+        self.mean = self.add_weight((size,), "zeros", name="mean")
+        self.total = self.add_weight((), "zeros", name="total")
+        self.error = self.add_weight((), "zeros", name="error")
 
     def update_state(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None
     ) -> None:
-        """Add a batch of data and reconstructions, shape `(batch, ...)` both.
-
-        `sample_weight` is ignored.
-        """
+        """Add a batch of data and reconstructions; `sample_weight` is ignored."""
         del sample_weight
         x = ops.reshape(ops.cast(y_true, self.dtype), (-1, self.size))
         r = ops.reshape(ops.cast(y_pred, self.dtype), (-1, self.size))
@@ -155,5 +139,5 @@ class ExplainedVariance(keras.metrics.Metric):
         return ops.where(varies, 1 - lost, float("nan"))
 
     def get_config(self) -> Config:
-        """Return the constructor's arguments."""
+        """Return the arguments of the constructor."""
         return {**super().get_config(), "size": self.size}

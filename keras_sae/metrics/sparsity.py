@@ -8,13 +8,20 @@ from keras_sae.types import ArrayLike, Config, DTypeLike, Tensor
 from keras_sae.utils.serialization import register
 
 
-def as_rows(name: str, array: ArrayLike) -> np.ndarray:
+def as_rows(
+    name: str, array: ArrayLike, x_shape: tuple[int, ...] | None = None
+) -> np.ndarray:
     """Return the argument `name` as float64 of shape `(samples, values per sample)`."""
     values = np.asarray(ops.convert_to_numpy(array), "float64")
-    if values.ndim < 2 or values.shape[0] == 0:
+    if x_shape is not None and values.shape != x_shape:
         raise ValueError(
-            f"`{name}` must have at least two axes, and at least one sample along the "
-            f"first. Received: {name}.shape={values.shape}."
+            f"`{name}` must have the shape of `x`. Received: "
+            f"{name}.shape={values.shape}, x.shape={x_shape}."
+        )
+    if values.ndim < 2 or not len(values):
+        raise ValueError(
+            f"`{name}` must have at least two axes, and at least one sample. "
+            f"Received: {name}.shape={values.shape}."
         )
     return values.reshape(len(values), -1)
 
@@ -49,8 +56,7 @@ def hoyer(codes: ArrayLike) -> float:
     `(sqrt(m) - |h|_1 / |h|_2) / (sqrt(m) - 1)` for `m` units
 
     It is 0 if all units are equally active, and 1 if a single unit is active. It does
-    not depend on the scale of a code. Use it to compare codes that are never exactly
-    zero.
+    not depend on the scale of a code, so it compares codes that are never exactly zero.
 
     Args:
         codes: Shape `(samples, units)`, at least two units. Samples whose code is all
@@ -69,7 +75,7 @@ def hoyer(codes: ArrayLike) -> float:
     Example:
 
     >>> from keras_sae import metrics
-    >>> metrics.hoyer([[0.0, 3.0, 0.0, 0.0]]), metrics.hoyer([[1.0, 1.0, 1.0, 1.0]])
+    >>> metrics.hoyer([[0, 3, 0, 0]]), metrics.hoyer([[1, 1, 1, 1]])
     (1.0, 0.0)
     """
     values = np.abs(as_rows("codes", codes))
@@ -140,8 +146,7 @@ class ExpectedL0(keras.metrics.Mean):
 
     `mean_i(sum_j (h_ij - low) / (high - low))`
 
-    Use it instead of `L0` for bounded codes that are never exactly zero, such as those
-    of a sigmoid.
+    Use it for bounded codes that are never exactly zero, such as those of a sigmoid.
 
     Args:
         bounds: `(low, high)` of the activations.
@@ -173,5 +178,5 @@ class ExpectedL0(keras.metrics.Mean):
         super().update_state(ops.sum(rescaled, axis=-1), sample_weight)
 
     def get_config(self) -> Config:
-        """Return the constructor's arguments."""
+        """Return the arguments of the constructor."""
         return {**super().get_config(), "bounds": list(self.bounds)}

@@ -67,10 +67,9 @@ def activations(
         right.set_title(f"{name}: mean activation per unit", fontsize=9)
         right.set_xlabel("unit, in order of mean activation")
         right.set_ylabel("mean activation")
-        if targets.get(name) is not None:
-            right.axhline(
-                targets[name], color=ACCENT, label=f"target {targets[name]:g}"
-            )
+        aim = targets.get(name)
+        if aim is not None:
+            right.axhline(aim, color=ACCENT, label=f"target {aim:g}")
             right.legend(frameon=False)
     return figure
 
@@ -113,12 +112,10 @@ def history(history: History | Mapping[str, History]) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     lines = {}
     for ax, metric in zip(panels, metrics, strict=False):
+        kinds = ("training", metric, "-"), ("validation", f"val_{metric}", "--")
         for index, (name, logs) in enumerate(named.items()):
             color = COLORS[index % len(COLORS)]
-            for kind, key, style in (
-                ("training", metric, "-"),
-                ("validation", f"val_{metric}", "--"),
-            ):
+            for kind, key, style in kinds:
                 if key in logs:
                     epochs = np.arange(1, len(logs[key]) + 1)
                     label = f"{name} ({kind})" if name else kind
@@ -132,14 +129,8 @@ def history(history: History | Mapping[str, History]) -> Figure:
     entries = max(1, min(4, int(width / _ENTRY_INCHES)))
     extra_rows = math.ceil(len(lines) / entries) - 1
     figure.set_size_inches(width, height + extra_rows * _ROW_INCHES)
-    figure.legend(
-        list(lines.values()),
-        list(lines),
-        loc="outside lower center",
-        ncols=entries,
-        frameon=False,
-        fontsize=8,
-    )
+    style = {"ncols": entries, "frameon": False, "fontsize": 8}
+    figure.legend(lines.values(), lines, loc="outside lower center", **style)
     return figure
 
 
@@ -150,9 +141,8 @@ def pareto(table: pd.DataFrame, x: str = "l0", y: str = "reconstruction") -> Fig
     connects the models that no other model beats on both metrics.
 
     Args:
-        table: A `pandas.DataFrame` with the columns `x` and `y`, such as the one that
-            `keras_sae.evaluation.compare` returns. The column `model`, if there is one,
-            names the points.
+        table: A `pandas.DataFrame` with the columns `x` and `y`, such as what
+            `keras_sae.evaluation.compare` returns. A column `model` names the points.
         x: Column of the horizontal axis; smaller is better. Rows without `"l0"` use
             their `expected_l0`, because codes of sigmoid units are never exactly zero.
         y: Column of the vertical axis; smaller is better.

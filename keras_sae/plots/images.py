@@ -28,7 +28,7 @@ def filters(
 ) -> Figure:
     """Plot what each unit adds to the reconstruction, as an image.
 
-    Filters show what features a model has learned: strokes, edges or whole digits.
+    Filters show the features that a model has learned: strokes, edges or whole digits.
     The filter of unit `j` is row `j` of `model.dictionary()`. Each image has its own
     scale, and zero is gray.
 
@@ -52,8 +52,7 @@ def filters(
         f"Filters of {name}": filter_images(each.dictionary()[:count])
         for name, each in named.items()
     }
-    columns = min(columns, max(len(images) for images in blocks.values()))
-    return _draw_sheets(blocks, columns)
+    return _draw_sheets(blocks, min(columns, max(map(len, blocks.values()))))
 
 
 def reconstructions(
@@ -130,8 +129,7 @@ def latent_plane(
 
     The grid spans the two dimensions whose posterior mean varies most over `x`, from
     `-reach` to `reach` standard deviations of the prior. All other dimensions are
-    zero, the mean of the prior. Each image has its own scale, from its 2nd to its 98th
-    percentile.
+    zero, the mean of the prior. Each image has its own scale, as in `samples`.
 
     Args:
         model: What `keras_sae.models.variational` returns, with `latent_dim >= 2`.
@@ -191,9 +189,7 @@ def _draw_sheets(
     bottom = sum(heights) + _TITLE_INCHES * len(sheets) + _MARGIN
     figure = Figure(right + _MARGIN, bottom)
     figure.set_layout_engine("none")
-    for (title, images), sheet, height in zip(
-        tiles.items(), sheets, heights, strict=True
-    ):
+    for title, sheet, height in zip(tiles, sheets, heights, strict=True):
         bottom -= _TITLE_INCHES + height
         box = np.array([left, bottom, width, height])
         ax = figure.add_axes(tuple(box / np.tile(figure.get_size_inches(), 2)))
@@ -202,6 +198,6 @@ def _draw_sheets(
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0, labelsize=9)
         ax.set_xticks([])
-        pitch = images.shape[1] + gap
+        pitch = tiles[title].shape[1] + gap
         ax.set_yticks((np.arange(len(row_names)) + 0.5) * pitch - gap / 2, row_names)
     return figure

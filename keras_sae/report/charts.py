@@ -22,6 +22,7 @@ _ORANGE, _BLUE, _GRAY = "#d97706", "#3b82f6", "#8a94a6"
 # These colors differ on white and on black, and for people with color blindness.
 _COLORS = [_BLUE, _ORANGE, "#0d9488", "#a855f7", "#dc2f6d"]
 _COLORS += ["#65a30d", "#0891b2", "#92664a", "#6b7280", "#e11d48"]
+_CURVES = ("training", _BLUE, "solid"), ("validation", _ORANGE, "dashed")
 _MARKERS = {"circle": "●", "square": "■", "triangle": "▲", "diamond": "◆"}
 
 
@@ -32,9 +33,8 @@ def script() -> str:
 
 def histogram() -> Chart:
     """Return a histogram of the activations of the selected unit."""
-    source = ColumnDataSource(
-        {"left": [0], "right": [1], "count": [0]}, name="histogram"
-    )
+    bars = {"left": [0], "right": [1], "count": [0]}
+    source = ColumnDataSource(bars, name="histogram")
     figure = _figure("non-zero activation", "samples", height=190)
     style = {"fill_color": _BLUE, "line_color": None}
     figure.quad("left", "right", "count", 0, source=source, **style)
@@ -58,29 +58,21 @@ def learning_curve(metric: str) -> Chart:
     figure.title.text = metric.replace("_", " ").replace("l0", "L0")
     others = ColumnDataSource({"xs": [[0]], "ys": [[0]]}, name="others")
     figure.multi_line("xs", "ys", source=others, line_color=_GRAY, line_alpha=0.45)
-    for kind, color, dash in (
-        ("training", _BLUE, "solid"),
-        ("validation", _ORANGE, "dashed"),
-    ):
+    for kind, color, dash in _CURVES:
         source = ColumnDataSource({"epoch": [0], "value": [0]}, name=kind)
-        line = figure.line(
-            "epoch", "value", source=source, color=color, line_width=2, line_dash=dash
-        )
+        style = {"source": source, "color": color}
+        line = figure.line("epoch", "value", line_width=2, line_dash=dash, **style)
         # A single epoch is a point without a line.
-        figure.scatter("epoch", "value", source=source, size=3, color=color)
-        _add_tips(figure, {kind: "@value{0.0000}"}, renderers=[line])
-    return _chart(figure)
+        figure.scatter("epoch", "value", size=3, **style)
+        tips = [(kind, "@value{0.0000}")]
+        figure.add_tools(HoverTool(tooltips=tips, renderers=[line]))
+    return dict(json_item(figure))
 
 
 def pareto(table: pd.DataFrame) -> tuple[Chart | None, list[LegendEntry]]:
     """Return models by sparsity and error with their Pareto front, and a legend.
 
-    Args:
-        table: What `keras_sae.evaluation.compare` or `summarize` returned.
-
-    Returns:
-        The chart, None if the table has no L0 or no error; and the legend, which is
-        name, color and marker of each model.
+    The chart is None if the table has no L0 or no error.
     """
     table = table.assign(l0=l0_or_expected_l0(table))
     if table["l0"].isna().all() or "reconstruction" not in table.columns:
@@ -101,24 +93,13 @@ def pareto(table: pd.DataFrame) -> tuple[Chart | None, list[LegendEntry]]:
 
 
 def _figure(x: str, y: str | None, height: int) -> Figure:
-    chart = Figure(
-        height=height,
-        sizing_mode="stretch_width",
-        toolbar_location=None,
-        tools="",
-        x_axis_label=x,
-        y_axis_label=y,
-        min_border_right=12,
-    )
+    layout = {"height": height, "sizing_mode": "stretch_width", "min_border_right": 12}
+    labels = {"x_axis_label": x, "y_axis_label": y}
+    chart = Figure(toolbar_location=None, tools="", **layout, **labels)
     chart.xgrid.grid_line_color = None
     return chart
 
 
-def _add_tips(figure: Figure, tips: dict[str, str], **kwargs: Any) -> None:
-    figure.add_tools(HoverTool(tooltips=list(tips.items()), **kwargs))
-
-
-def _chart(figure: Figure, tips: dict[str, str] | None = None) -> Chart:
-    if tips is not None:
-        _add_tips(figure, tips)
+def _chart(figure: Figure, tips: dict[str, str]) -> Chart:
+    figure.add_tools(HoverTool(tooltips=list(tips.items())))
     return dict(json_item(figure))

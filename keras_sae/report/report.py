@@ -98,13 +98,24 @@ def write_report(
     low, high = np.percentile(x, (_BLACK, _WHITE))
     sheets = {"inputs": _input_sheet(x[shown], low, high)}
     for i, section in enumerate(sections):
-        sheets[f"filters-{i}"] = _filter_sheet(section.model.dictionary())
-        sheets[f"reconstructions-{i}"] = _input_sheet(
-            section.reconstructions, low, high
-        )
+        # Filters of color images keep their three channels, and zero is gray.
+        filters = filter_images(section.model.dictionary(), _SIDE)
+        signed = filters.shape[-1] == 1
+        sheets[f"filters-{i}"] = _sheet(2 * filters - 1 if signed else filters, signed)
+        rows = section.reconstructions
+        sheets[f"reconstructions-{i}"] = _input_sheet(rows, low, high)
     pareto, legend = (None, []) if table is None else charts.pareto(table)
     shape = "\N{MULTIPLICATION SIGN}".join(map(str, x.shape[1:]))
-    page = _render(
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_sae.report", "template"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # Bokeh's JSON defines an object where it first occurs, so the order matters.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    page = environment.get_template("report.html").render(
         title=title,
         summary=f"{len(x):,} samples of shape {shape}"
         + (f" in {len(classes)} classes" if len(classes) else ""),
@@ -169,35 +180,21 @@ def _input_sheet(x: np.ndarray, low: float, high: float) -> dict[str, Any]:
     """Return samples as a sheet: images in gray, vectors as strips in two colors."""
     images = as_images(x, _SIDE)
     if images.shape[1] == 1:
-        return _sheet(_signed_colors(images / (max(abs(low), abs(high)) or 1.0)))
-    return _sheet(np.round(255 * rescale(images, low, high)))
+        return _sheet(images / (max(abs(low), abs(high)) or 1.0), signed=True)
+    return _sheet(rescale(images, low, high))
 
 
-def _filter_sheet(dictionary: np.ndarray) -> dict[str, Any]:
-    """Return filters as a sheet: each on its own scale, orange adds, blue subtracts.
+def _sheet(images: np.ndarray, signed: bool = False) -> dict[str, Any]:
+    """Return images as one PNG, which the page cuts into tiles.
 
-    Filters of color images keep their three channels, and zero is gray.
+    Signed values are orange or blue. Zero is transparent, so that it has the color of
+    the page in light and in dark mode.
     """
-    images = filter_images(dictionary, _SIDE)
-    if images.shape[-1] == 3:
-        return _sheet(np.round(255 * images))
-    return _sheet(_signed_colors(2 * images - 1))
-
-
-def _signed_colors(images: np.ndarray) -> np.ndarray:
-    """Return RGBA images whose hue is the sign and whose opacity is the magnitude.
-
-    Zero is transparent, so that it has the color of the page in light and in dark mode.
-    """
-    hue = np.where(images > 0, _ORANGE, _BLUE)
-    opacity = np.round(255 * np.clip(np.abs(images), 0.0, 1.0))
-    return np.concatenate([hue, opacity], axis=-1)
-
-
-def _sheet(images: np.ndarray) -> dict[str, Any]:
-    """Return images as one PNG, which the page cuts into tiles."""
-    height, width, channels = images.shape[1:]
-    sheet = tile_sheet(images.astype("uint8"))
+    pixels = np.round(255 * np.clip(np.abs(images), 0.0, 1.0))
+    if signed:
+        pixels = np.concatenate([np.where(images > 0, _ORANGE, _BLUE), pixels], axis=-1)
+    height, width, channels = pixels.shape[1:]
+    sheet = tile_sheet(pixels.astype("uint8"))
     file = io.BytesIO()
     image = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
     image.save(file, "PNG", optimize=True)
@@ -207,16 +204,3 @@ def _sheet(images: np.ndarray) -> dict[str, Any]:
         "rows": sheet.shape[0] // height,
         "aspect": min(max(width / height, 0.25), 4.0),
     }
-
-
-def _render(**context: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("keras_sae.report", "template"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # Bokeh's JSON defines an object where it first occurs, so the order matters.
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    return environment.get_template("report.html").render(**context)

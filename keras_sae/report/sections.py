@@ -18,19 +18,11 @@ _EXTREMES = 8
 # Name, format and description of each metric, in the order of the page.
 METRICS = {
     "reconstruction": ("Squared error", ".5f", "mean per value"),
-    "explained_variance": (
-        "Explained variance",
-        ".3f",
-        "1 is a perfect reconstruction",
-    ),
+    "explained_variance": ("Explained variance", ".3f", "1 if nothing is lost"),
     "copying": ("Copying", ".3f", "explained variance on noise; 1 for the identity"),
     "copying_gap": ("Copying gap", ".3f", "explained variance minus copying"),
     "l0": ("L0", ".1f", "active units per sample"),
-    "expected_l0": (
-        "Expected L0",
-        ".1f",
-        "sum of activations per sample; none is zero",
-    ),
+    "expected_l0": ("Expected L0", ".1f", "sum of activations; none is zero"),
     "dead_fraction": ("Dead units", ".1%", "zero for every sample"),
     "hoyer": ("Hoyer sparsity", ".3f", "0 if all units are equal, 1 if one is active"),
     "mean_activation": ("Mean activation", ".4f", "over all units and samples"),
@@ -38,11 +30,7 @@ METRICS = {
     "probe_accuracy": ("Probe accuracy", ".1%", "of a linear classifier on the codes"),
     "probe_accuracy_100": ("Probe, 100", ".1%", "probe accuracy with 100 labels"),
     "probe_accuracy_1000": ("Probe, 1,000", ".1%", "probe accuracy with 1,000 labels"),
-    "fine_tuned_accuracy": (
-        "Fine-tuned",
-        ".1%",
-        "accuracy of encoder and softmax layer",
-    ),
+    "fine_tuned_accuracy": ("Fine-tuned", ".1%", "accuracy with a softmax layer"),
     "elbo": ("ELBO", ".1f", "evidence lower bound in nats per sample"),
     "reconstruction_sum": ("Summed error", ".3f", "squared error per sample"),
     "parameters": ("Parameters", ",.0f", "trainable values"),
@@ -50,8 +38,7 @@ METRICS = {
 }
 # The table has probes that were fitted to the training data, a model's metrics do not.
 _PROBE_OF_MODEL = (
-    "of a linear classifier on the codes: trained on half of these samples, and tested "
-    "on the other half"
+    "of a linear classifier on the codes, trained and tested on halves of these samples"
 )
 
 
@@ -116,10 +103,6 @@ class ModelSection:
 def unit_statistics(codes: np.ndarray, y: np.ndarray | None) -> dict[str, np.ndarray]:
     """Return statistics of each unit over all samples.
 
-    Args:
-        codes: Array of shape `(samples, units)`.
-        y: None, or labels of shape `(samples,)`.
-
     Returns:
         Arrays with one row per unit: `rate`, the fraction of samples for which it is
         not zero; `mean` and `peak` of its magnitude; `low`, `high` and `counts`, a
@@ -132,7 +115,7 @@ def unit_statistics(codes: np.ndarray, y: np.ndarray | None) -> dict[str, np.nda
     high = np.where(high > low, high, low + 1.0)
     histograms = [
         np.histogram(unit[unit != 0], _BINS, bounds)[0]
-        for unit, bounds in zip(codes.T, zip(low, high, strict=True), strict=True)
+        for unit, bounds in zip(codes.T, np.stack([low, high], axis=1), strict=True)
     ]
     top = np.argsort(-magnitude, axis=0, kind="stable")[:_TOP_SAMPLES]
     statistics = {
@@ -156,9 +139,6 @@ def unit_statistics(codes: np.ndarray, y: np.ndarray | None) -> dict[str, np.nda
 
 def comparison_table(table: pd.DataFrame) -> dict[str, list]:
     """Return the table of models for the page, as means over random seeds.
-
-    Args:
-        table: What `keras_sae.evaluation.compare` or `summarize` returned.
 
     Returns:
         `headings`: name and description of each column. `rows`: the cells of each

@@ -1,5 +1,5 @@
 """scikit-learn estimators made of the models of this package."""
 
-from keras_sae.wrappers.sklearn import SparseAutoencoder as SparseAutoencoder
+from keras_sae.wrappers.sklearn import SparseAutoencoder
 
 __all__ = ["SparseAutoencoder"]

@@ -106,10 +106,17 @@ class SparseAutoencoder(
         x = validate_data(self, X, dtype="float32")
         validation.positive_integer("epochs", self.epochs)
         validation.positive_integer("batch_size", self.batch_size)
+        factory: Callable[..., models.Autoencoder] = self.factory or models.shallow
         with _seeded(self.random_state):
-            factory: Callable[..., models.Autoencoder] = self.factory or models.shallow
+            # A copy, because a used optimizer is tied to the weights of its model.
+            optimizer = keras.optimizers.get(self.optimizer)
+            optimizer = type(optimizer).from_config(optimizer.get_config())
+            if self.learning_rate is not None:
+                optimizer.learning_rate = validation.positive_number(
+                    "learning_rate", self.learning_rate
+                )
             self.model_ = factory((x.shape[1],), self.units, self.sparsity)
-            self.model_.compile(self._copy_optimizer())
+            self.model_.compile(optimizer)
             history = self.model_.fit(
                 x,
                 epochs=self.epochs,
@@ -120,26 +127,16 @@ class SparseAutoencoder(
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
-        """Return the codes of `X`.
-
-        Args:
-            X: Array of shape `(samples, features)`.
-
-        Returns:
-            A float32 array of shape `(samples, units)`.
-        """
+        """Return the codes of `X`, float32 of shape `(samples, units)`."""
         check_is_fitted(self)
         x = validate_data(self, X, dtype="float32", reset=False)
         return _call_in_batches(self.model_.encoder, x)
 
     def inverse_transform(self, X: ArrayLike) -> np.ndarray:
-        """Return the reconstructions of codes.
+        """Return the reconstructions of codes, float32 of shape `(samples, features)`.
 
         Args:
             X: Codes, an array of shape `(samples, units)`.
-
-        Returns:
-            A float32 array of shape `(samples, features)`.
 
         Raises:
             ValueError: `X` does not have as many columns as the model has units.
@@ -154,15 +151,7 @@ class SparseAutoencoder(
         return _call_in_batches(self.model_.decoder, codes)
 
     def score(self, X: ArrayLike, y: ArrayLike | None = None) -> float:
-        """Return the explained variance of the reconstruction of `X`.
-
-        Args:
-            X: Array of shape `(samples, features)`.
-            y: Ignored. scikit-learn passes it.
-
-        Returns:
-            A float, at most 1. See `keras_sae.metrics.explained_variance`.
-        """
+        """Return the explained variance of the reconstruction of `X`, at most 1."""
         del y
         reconstruction = self.inverse_transform(self.transform(X))
         x = validate_data(self, X, dtype="float32", reset=False)
@@ -171,16 +160,6 @@ class SparseAutoencoder(
     @property
     def _n_features_out(self) -> int:
         return int(self.model_.decoder.input_shape[-1])
-
-    def _copy_optimizer(self) -> keras.optimizers.Optimizer:
-        """Copy the optimizer: a used one is tied to the weights of its model."""
-        optimizer = keras.optimizers.get(self.optimizer)
-        optimizer = type(optimizer).from_config(optimizer.get_config())
-        if self.learning_rate is not None:
-            optimizer.learning_rate = validation.positive_number(
-                "learning_rate", self.learning_rate
-            )
-        return optimizer
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

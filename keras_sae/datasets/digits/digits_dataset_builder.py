@@ -26,11 +26,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     Example:
 
-    >>> import tempfile
     >>> from keras_sae.datasets.digits.digits_dataset_builder import Builder
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     builder = Builder(data_dir=folder)
-    ...     builder.info.features["image"].shape
+    >>> Builder().info.features["image"].shape
     (8, 8, 1)
     """
 
@@ -38,15 +35,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, as TFDS has it
 
     def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(8, 8, 1), dtype=np.float32),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
         return tfds.core.DatasetInfo(
             builder=self,
             description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(8, 8, 1), dtype=np.float32),
-                    "label": tfds.features.ClassLabel(num_classes=10),
-                }
-            ),
+            features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             homepage="https://archive.ics.uci.edu/dataset/80",
             disable_shuffling=True,

@@ -32,14 +32,6 @@ class PatchesConfig(tfds.core.BuilderConfig):
     Raises:
         ValueError: A setting is not one of these, or the photographs do not have so
             large or so many patches.
-
-    Example:
-
-    >>> from keras_sae.datasets.natural_patches.natural_patches_dataset_builder import (
-    ...     PatchesConfig,
-    ... )
-    >>> PatchesConfig(patch_size=12, num_patches=500, whitening=None).name
-    '12x12_500_raw'
     """
 
     name: str = ""
@@ -74,12 +66,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of photograph patches; see `keras_sae.datasets.load_data`.
 
     The photographs are converted to grey, halved and cut into tiles. The half of all
-    patches within a tile that has the most contrast is kept, and `num_patches` of them
-    are drawn without replacement. The whitening is fitted to the training split.
-
-    The feature `image` is float32 of shape `(patch_size, patch_size, 1)`: in [0, 1]
-    without whitening, in [0.1, 0.9] with `"classic"`, and unbounded with mean 0 and
-    variance 1 per pixel with `"zca"`. There are no labels.
+    patches within tiles that has the most contrast is kept, and `num_patches` of them
+    are drawn without replacement. The feature `image` is float32 of shape
+    `(patch_size, patch_size, 1)`.
 
     Args:
         config: A `PatchesConfig` or its name. None makes one from `patch_size`,
@@ -99,16 +88,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     Example:
 
-    >>> import tempfile
     >>> from keras_sae.datasets.natural_patches import (
     ...     natural_patches_dataset_builder,
     ... )
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     builder = natural_patches_dataset_builder.Builder(
-    ...         patch_size=12, whitening="zca", data_dir=folder
-    ...     )
-    ...     builder.builder_config.name
-    '12x12_10000_zca'
+    >>> builder = natural_patches_dataset_builder.Builder(config="12x12_500_raw")
+    >>> builder.builder_config.patch_size
+    12
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -124,10 +109,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         whitening: str | None = "classic",
         **kwargs: Any,
     ) -> None:
-        if config is None:
-            config = PatchesConfig(
-                patch_size=patch_size, num_patches=num_patches, whitening=whitening
-            )
+        config = config or PatchesConfig(
+            patch_size=patch_size, num_patches=num_patches, whitening=whitening
+        )
         # TFDS warns of config objects that are not in `BUILDER_CONFIGS`, not of names.
         name = config if isinstance(config, str) else config.name
         super().__init__(config=name, **kwargs)
@@ -161,19 +145,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         del dl_manager  # nothing is downloaded
-        config = self.builder_config
-        patches = {}
-        for split, number in {
-            "train": config.num_patches,
-            "test": max(1, config.num_patches // 5),
-        }.items():
+        config, drawn = self.builder_config, []
+        count = config.num_patches
+        for split, number in {"train": count, "test": max(1, count // 5)}.items():
             found = photographs.patches(photographs.tiles(split), config.patch_size)
             order = np.random.default_rng(0).permutation(len(found))
-            patches[split] = found[order[:number]]
-        transform = WHITENINGS[config.whitening](patches["train"])
+            drawn.append(found[order[:number]])
+        patches = WHITENINGS[config.whitening](np.concatenate(drawn), count)
         return {
-            split: self._generate_examples(transform(found))
-            for split, found in patches.items()
+            "train": self._generate_examples(patches[:count]),
+            "test": self._generate_examples(patches[count:]),
         }
 
     def _generate_examples(

@@ -18,18 +18,12 @@ def available(split: str, patch_size: int) -> int:
 
 
 def tiles(split: str) -> np.ndarray:
-    """Return the training or the test tiles of both photographs.
+    """Return the training or the test tiles, of shape `(tiles, 53, 64)` in [0, 1].
 
     Each photograph, in grey and at half size, is cut into 4 x 5 tiles. The test split
     has one tile in each row and no two in a column. Both splits therefore show the same
     kinds of scene, and share no pixel. At full size the finest detail comes from JPEG,
     so patches would give gratings instead of edges.
-
-    Args:
-        split: `"train"` or `"test"`.
-
-    Returns:
-        Float64 array of shape `(tiles, 53, 64)`, in [0, 1].
     """
     from sklearn.datasets import load_sample_images
 
@@ -51,13 +45,6 @@ def patches(images: np.ndarray, patch_size: int) -> np.ndarray:
 
     Half of the photographs is sky and blurred background. Patches of these are mostly
     noise, and blur the learned filters.
-
-    Args:
-        images: Array of shape `(tiles, height, width)`.
-        patch_size: Side of a patch, in pixels.
-
-    Returns:
-        Array of shape `(patches, patch_size, patch_size)`, ordered by position.
     """
     window = (patch_size, patch_size)
     every = np.lib.stride_tricks.sliding_window_view(images, window, axis=(1, 2))
