@@ -46,9 +46,8 @@ def compare(
     """Train each model family, and compare the models with baselines."""
     positive_number("learning_rate", learning_rate)
     data = datasets.load_data(dataset)
-    shape = data[0][0].shape[1:]
     settings = units, epochs, l1, kl, target, learning_rate, batch_size
-    preset = presets.families(shape, *settings)
+    preset = presets.families(data[0][0].shape[1:], *settings)
     seeds = range(seed, seed + 3) if full else (seed,)
     run = Run(context, output, data, preset, epochs, batch_size, seeds)
     run.train()

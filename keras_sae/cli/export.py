@@ -48,9 +48,7 @@ def export_model(
 ) -> None:
     """Export a saved model, and print the path of the new version.
 
-    With a `dataset`, the model trains for further `epochs` on its data, and its
-    test metrics go into the metadata. The other options are those of
-    `keras_sae.export.export_saved_model`.
+    The other options are those of `keras_sae.export.export_saved_model`.
     """
     model = keras.saving.load_model(source)
     metrics = None
@@ -68,8 +66,8 @@ def export_model(
         metrics = evaluation.evaluate(model, x_test, y_test, seed=seed)
     elif epochs:
         raise ValueError(
-            f"`epochs` needs data to train on. Received: --epochs {epochs} without a "
-            "dataset. For example add --dataset digits."
+            f"`epochs` needs data to train on. Received: --epochs {epochs}. "
+            "For example add --dataset digits."
         )
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", "The artifact has no warm-up requests")

@@ -15,16 +15,13 @@ _STEPS_PER_EXECUTION = 32
 
 @dataclass(frozen=True)
 class Preset:
-    """Models to compare, by name, and what belongs to their training.
+    """Models to compare, by name, and what belongs to their training."""
 
-    Args:
-        builders: Functions that return a new compiled model.
-        prepare: Functions of a model and its training data, called before `fit`.
-        sweeps: Functions from the factor of a penalty to a compiled model.
-    """
-
+    # Functions that return a new compiled model.
     builders: Mapping[str, Callable[[], models.Autoencoder]]
+    # Functions of a model and its training data, called before `fit`.
     prepare: Mapping[str, Callable] = field(default_factory=dict)
+    # Functions from the factor of a penalty to a new compiled model.
     sweeps: Mapping[str, Callable] = field(default_factory=dict)
 
 
@@ -40,9 +37,7 @@ def families(
 ) -> Preset:
     """Return one model of each family, all with a code of `units` units.
 
-    Hidden layers are twice as wide, and TopK keeps an eighth of the units. `l1` and
-    `kl` are the factors of the penalties, and `target` is the target of KL. Greedy
-    pretraining takes half of the `epochs` per level.
+    `l1` and `kl` are the factors of the penalties, and `target` is the target of KL.
     """
     make = partial(builder, learning_rate)
     shallow = partial(make, models.shallow, shape, units)
@@ -86,8 +81,8 @@ def builder(
         model = factory(*args, **kwargs)
         model.compile(keras.optimizers.Adam(learning_rate))
         if keras.config.backend() == "tensorflow":
-            # Not an argument of `compile`, which would save it with the model: PyTorch
-            # does not load models that run several steps per call.
+            # `compile` would save it, and PyTorch does not load models that run several
+            # steps per call.
             model.steps_per_execution = _STEPS_PER_EXECUTION
         return model
 

@@ -70,11 +70,8 @@ def train(
         ) from error
     config = {"factor": factor} | ({} if target is None else {"target": target})
     data = datasets.load_data(dataset)
-    settings = (
-        data[0][0].shape[1:],
-        widths[0] if len(widths) == 1 else widths,
-        PENALTIES[sparsity](**config),
-    )
+    width = widths[0] if len(widths) == 1 else widths
+    settings = data[0][0].shape[1:], width, PENALTIES[sparsity](**config)
     build = presets.builder(learning_rate, factory, *settings, tied=tied)
     preset = presets.Preset({family: build})
     run = Run(context, output, data, preset, epochs, batch_size, (seed,))

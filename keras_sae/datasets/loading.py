@@ -237,7 +237,7 @@ def _tfds_builder(
         options = f", builder_kwargs={builder_kwargs!r}" if builder_kwargs else ""
         raise ValueError(
             f"The dataset {name!r} is not prepared: {builder.data_dir} does not exist. "
-            "Pass `download=True`, or with a network run\n"
+            "Pass `download=True`, or run on a machine with a network\n"
             '    python -c "import tensorflow_datasets as tfds; '
             f'tfds.load({name!r}, data_dir={root!r}{options})"\n'
             "If it is prepared elsewhere, pass that folder as `data_dir`."
@@ -268,7 +268,7 @@ def _prepare(builder: "DatasetBuilder") -> None:
     """Prepare a dataset in a temporary folder, which TFDS renames when it is complete.
 
     TFDS draws the name of that folder from Python's global generator. With equal seeds,
-    two processes would write to one folder, so the generator has a new seed meanwhile.
+    two processes would write to one folder, so it gets a new seed for the preparation.
     """
     state = random.getstate()
     random.seed()

@@ -81,8 +81,7 @@ def compare(
 
     >>> import numpy as np
     >>> from keras_sae import evaluation, models
-    >>> rng = np.random.default_rng(0)
-    >>> x, y = rng.random((40, 6), dtype="float32"), np.arange(40) % 2
+    >>> x, y = np.random.default_rng(0).random((40, 6)), np.arange(40) % 2
     >>> builders = {"L1": lambda: models.shallow((6,), 4, "l1")}
     >>> table = evaluation.compare(builders, (x, y), (x, y), 1, batch_size=8)
     >>> list(table["model"])
@@ -173,10 +172,9 @@ def sweep(
 
     >>> import numpy as np
     >>> from keras_sae import evaluation, models, regularizers
-    >>> x = np.random.default_rng(0).random((40, 6), dtype="float32")
+    >>> data = np.random.default_rng(0).random((40, 6)), None
     >>> build = lambda f: models.shallow((6,), 4, regularizers.L1(f))
-    >>> data, quick = (x, None), {"epochs": 1, "batch_size": 8}
-    >>> table = evaluation.sweep(build, [1e-3, 1e-2], data, data, **quick)
+    >>> table = evaluation.sweep(build, [1e-3, 1e-2], data, data, epochs=1)
     >>> list(table["factor"])
     [0.001, 0.01]
     """
@@ -248,10 +246,7 @@ def pareto_front(
 
 
 def l0_or_expected_l0(table: "pd.DataFrame") -> "pd.Series":
-    """Return the column `l0`, with `expected_l0` in the rows that have no `l0`.
-
-    Codes that are bounded and never exactly zero have no `l0`.
-    """
+    """Return the column `l0`, with `expected_l0` in the rows that have no `l0`."""
     import pandas as pd
 
     neither = pd.Series(float("nan"), table.index)

@@ -102,8 +102,8 @@ def evaluate(
         "hoyer": metrics.hoyer(codes) if codes.shape[1] > 1 else float("nan"),
     }
     if isinstance(model, keras.Model):
-        weights = model.trainable_variables
-        result["parameters"] = float(sum(np.prod(w.shape, dtype=int) for w in weights))
+        sizes = [np.prod(weight.shape) for weight in model.trainable_variables]
+        result["parameters"] = float(np.sum(sizes))
     elif isinstance(model, Baseline):
         result["parameters"] = float(model.parameters)
     target = target_activation(model)
@@ -154,8 +154,7 @@ def copying(model: Codec, x: ArrayLike, seed: int = 0) -> float:
 def target_activation(model: Codec) -> float | None:
     """Return the mean activation that a KL divergence penalty aims at, or None.
 
-    The regularizer's target is a fraction of the range of the activation. For tanh, a
-    target of 0.2 is a mean activation of -0.6.
+    The target is a fraction of the activation's range. For tanh, 0.2 is a mean of -0.6.
     """
     if not isinstance(model, Autoencoder) or not model.sparse_layers:
         return None

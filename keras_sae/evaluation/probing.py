@@ -85,9 +85,8 @@ def subset_probes(
 ) -> dict[str, float]:
     """Return the accuracies of probes fitted to all labels, to 100 and to 1,000.
 
-    Subsets have the class frequencies of `y_train`. A subset that is too large or too
-    small for that is left out. An accuracy is NaN if the codes are all zero or the
-    subset has a single class.
+    Subsets are stratified, and left out where that is impossible. An accuracy is NaN if
+    the codes are all zero or the subset has a single class.
     """
     from sklearn.model_selection import train_test_split
 
@@ -115,20 +114,13 @@ def fine_tuned_accuracy(
     epochs: int,
     batch_size: int,
 ) -> float:
-    """Return the test accuracy of the encoder after supervised fine-tuning.
-
-    A copy of the encoder is trained with a softmax layer on top of it.
-    """
+    """Return the test accuracy of a fine-tuned copy of the encoder with softmax."""
     check_classes(train, test)
     classes, labels = np.unique(np.asarray(train[1]), return_inverse=True)
     labels_test = np.searchsorted(classes, np.asarray(test[1]))
     classifier = models.classifier(model, len(classes))
-    classifier.compile(
-        "adam",
-        "sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        steps_per_execution=model.steps_per_execution,
-    )
+    loss, steps = "sparse_categorical_crossentropy", model.steps_per_execution
+    classifier.compile("adam", loss, metrics=["accuracy"], steps_per_execution=steps)
     classifier.fit(train[0], labels, epochs=epochs, batch_size=batch_size, verbose=0)
     result = classifier.evaluate(test[0], labels_test, verbose=0, return_dict=True)
     return float(result["accuracy"])

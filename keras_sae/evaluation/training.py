@@ -37,22 +37,13 @@ def file_stem(name: str, seed: int) -> str:
 
 @dataclass(frozen=True)
 class Training:
-    """One training of a comparison: a model and a random seed.
-
-    Args:
-        name: Name of the model.
-        seed: Random seed of the weights and batches.
-        width: Width of the code.
-        build: Function that returns the compiled model.
-        settings: Everything that determines the metrics, JSON-like values.
-        directory: None, or the folder of the files.
-    """
+    """One training of a comparison: a compiled model and a random seed."""
 
     name: str
     seed: int
-    width: int
+    width: int  # of the code
     build: Builder
-    settings: Config
+    settings: Config  # everything that determines the metrics, JSON-like values
     directory: Path | None
 
     def saved_metrics(self) -> dict[str, float] | None:
@@ -63,8 +54,7 @@ class Training:
         if not path.exists():
             return None
         record = json.loads(path.read_text())
-        changes = io.describe_changes(record["settings"], self.settings)
-        if changes:
+        if changes := io.describe_changes(record["settings"], self.settings):
             raise ValueError(
                 "`directory` holds this model with other settings. Received: "
                 f"{str(path)!r}, where {changes}. {_ADVICE}"
@@ -175,8 +165,7 @@ def _build(builder: Builder, optimizer: str) -> models.Autoencoder:
     if model is builder or not isinstance(model, models.Autoencoder):
         raise ValueError(
             "A builder must be a function without arguments that returns a new "
-            f"`keras_sae.models.Autoencoder`. Received: {builder!r}, which returned "
-            f"{model!r}."
+            f"`Autoencoder`. Received: {builder!r}, which returned {model!r}."
         )
     if not model.compiled:
         model.compile(keras.optimizers.get(optimizer))

@@ -129,8 +129,8 @@ def history(history: History | Mapping[str, History]) -> Figure:
     entries = max(1, min(4, int(width / _ENTRY_INCHES)))
     extra_rows = math.ceil(len(lines) / entries) - 1
     figure.set_size_inches(width, height + extra_rows * _ROW_INCHES)
-    style = {"ncols": entries, "frameon": False, "fontsize": 8}
-    figure.legend(lines.values(), lines, loc="outside lower center", **style)
+    layout: dict[str, Any] = {"loc": "outside lower center", "ncols": entries}
+    figure.legend(lines.values(), lines, **layout, frameon=False, fontsize=8)
     return figure
 
 
