@@ -191,7 +191,7 @@ def superposition(
     if len(bad):
         raise ValueError(
             "Each row of `features` must be finite and not all zero. Received: "
-            f"features[{bad[0]}]={directions[bad[0]]!r}, and {len(bad) - 1} more."
+            f"features[{bad[0]}]={directions[bad[0]]!r}, and {len(bad) - 1} more rows."
         )
     if not 0 <= correlation < 1:
         raise ValueError(
