@@ -1,43 +1,32 @@
-"""The model's logs against NumPy on its own outputs, and what it refuses."""
+"""Tests of the training step and the logs of `Autoencoder` against NumPy."""
 
 import keras
 import numpy as np
 import pytest
-from helpers import (
-    BACKEND,
-    kl_penalty,
-    l1_penalty,
-    to_numpy,
-)
+from helpers import BACKEND, kl_penalty, l1_penalty, to_numpy
 
 from keras_sae import layers, models
 from keras_sae.regularizers import L1, KLDivergence
 
-SHAPE = (6, 6)
-UNITS = 8
-SAMPLES, BATCH = 20, 8  # the last batch has 4
+SHAPE, UNITS = (6, 6), 8
+SAMPLES, BATCH = 20, 8  # The last batch has 4 samples.
 
-SPARSITIES = {
-    "none": None,
-    "l1": L1(0.01),
-    "kl": KLDivergence(0.1, 0.02),
+SPARSITIES = {"none": None, "l1": L1(0.01), "kl": KLDivergence(0.1, 0.02)}
+PENALTIES = {
+    "none": lambda code: 0.0,
+    "l1": lambda code: l1_penalty(code, 0.01),
+    "kl": lambda code: kl_penalty(code.mean(axis=0), 0.1, 0.02),
 }
-# What each log must hold, and nothing else.
 COMMON = {"loss", "reconstruction_loss", "explained_variance"}
 NAMES = {
     "none": COMMON | {"l0"},
     "l1": COMMON | {"l0", "sparsity_loss"},
     "kl": COMMON | {"expected_l0", "sparsity_loss"},
 }
-PENALTIES = {
-    "none": lambda code: 0.0,
-    "l1": lambda code: l1_penalty(code, 0.01),
-    "kl": lambda code: kl_penalty(code.mean(axis=0), 0.1, 0.02),
-}
-families = pytest.mark.parametrize("name", SPARSITIES)
+every_sparsity = pytest.mark.parametrize("name", SPARSITIES)
 
 
-def make(name="l1", optimizer="adam", compile_with=None, **kwargs):
+def make(name="l1", optimizer="adam", compile_with=None, **kwargs) -> keras.Model:
     model = models.shallow(SHAPE, UNITS, SPARSITIES[name], **kwargs)
     model.compile(optimizer, jit_compile=False, **(compile_with or {}))
     return model
@@ -49,93 +38,96 @@ def x(rng):
 
 
 @pytest.fixture
-def other(rng):
-    """Held out data of another size, whose last batch is uneven too."""
+def x_val(rng):
+    """Validation data of another size; the last batch has 5 samples."""
     return rng.uniform(size=(13, *SHAPE)).astype("float32")
 
 
-def batches(array, size=BATCH):
-    return [array[start : start + size] for start in range(0, len(array), size)]
-
-
-def figures(model, x, name, target=None) -> dict[str, float]:
-    """Every figure of the log, computed in float64 from the model's outputs."""
-    target = x if target is None else target
-    r, code = to_numpy(model(x)), to_numpy(model.encoder(x))
-    target = target.astype("float64")
-    penalties = [PENALTIES[name](part) * len(part) for part in batches(code)]
+def expected_logs(model, x, name, target=None) -> dict[str, float]:
+    """Compute every log in float64 from the outputs of the model."""
+    target = (x if target is None else target).astype("float64")
+    reconstruction, code = to_numpy(model(x)), to_numpy(model.encoder(x))
+    error = (target - reconstruction) ** 2
+    batches = [code[start : start + BATCH] for start in range(0, len(x), BATCH)]
+    penalty = sum(PENALTIES[name](batch) * len(batch) for batch in batches) / len(x)
+    variance = (target - target.mean(axis=0)) ** 2
     logs = {
-        "reconstruction_loss": ((target - r) ** 2).mean(),
-        "sparsity_loss": sum(penalties) / len(x),
-        "explained_variance": 1
-        - ((target - r) ** 2).sum() / ((target - target.mean(axis=0)) ** 2).sum(),
+        "loss": error.mean() + penalty,
+        "reconstruction_loss": error.mean(),
+        "sparsity_loss": penalty,
+        "explained_variance": 1 - error.sum() / variance.sum(),
         "l0": (code != 0).sum(axis=1).mean(),
         "expected_l0": code.sum(axis=1).mean(),
     }
-    logs["loss"] = logs["reconstruction_loss"] + logs["sparsity_loss"]
     return {key: value for key, value in logs.items() if key in NAMES[name]}
 
 
-def assert_logs(logs, expected, prefix="") -> None:
-    assert logs.keys() == {prefix + key for key in expected}
+def assert_logs(logs, expected) -> None:
+    assert logs.keys() == expected.keys()
     for key, value in expected.items():
-        # Means in float32 of a few hundred numbers of order 1.
-        assert logs[prefix + key] == pytest.approx(value, rel=2e-5, abs=1e-6), key
+        # float32 means of a few hundred numbers of order 1.
+        assert logs[key] == pytest.approx(value, rel=2e-5, abs=1e-6), key
 
 
 # Logs.
 
 
-@families
-def test_evaluate_is_numpy(x, name):
+@every_sparsity
+def test_evaluate_equals_numpy(x, name):
     model = make(name)
     logs = model.evaluate(x, batch_size=BATCH, verbose=0, return_dict=True)
-    assert_logs(logs, figures(model, x, name))
+    assert_logs(logs, expected_logs(model, x, name))
 
 
-@families
-def test_fit_logs_the_promised_names(x, other, name):
-    history = make(name).fit(
-        x, batch_size=BATCH, epochs=2, validation_data=other, verbose=0
-    )
-    expected = NAMES[name] | {f"val_{key}" for key in NAMES[name]}
-    assert history.history.keys() == expected
-    assert all(len(values) == 2 for values in history.history.values())
-    assert np.isfinite(list(history.history.values())).all()
+@every_sparsity
+def test_fit_logs_the_parts_of_the_loss(x, x_val, name):
+    model = make(name)
+    fit = model.fit(x, batch_size=BATCH, epochs=2, validation_data=x_val, verbose=0)
+    history = fit.history
+    assert history.keys() == NAMES[name] | {f"val_{key}" for key in NAMES[name]}
+    assert all(len(values) == 2 for values in history.values())
+    assert np.isfinite(list(history.values())).all()
+    for prefix in ("", "val_"):
+        penalty = history.get(f"{prefix}sparsity_loss", [0.0, 0.0])
+        parts = np.add(history[f"{prefix}reconstruction_loss"], penalty)
+        np.testing.assert_allclose(history[f"{prefix}loss"], parts, rtol=1e-5)
 
 
-@families
-def test_fit_logs_figures_of_the_whole_set(x, other, name):
-    """At a rate of 0 every step sees the same model, so the epoch can be checked."""
+@every_sparsity
+def test_logs_of_an_epoch_are_those_of_the_whole_set(x, x_val, name):
+    # With a learning rate of 0, every step sees the same model.
     model = make(name, keras.optimizers.SGD(0.0), centering=False)
     history = model.fit(
-        x, batch_size=BATCH, shuffle=False, validation_data=other, verbose=0
+        x, batch_size=BATCH, shuffle=False, validation_data=x_val, verbose=0
     ).history
-    logs = {key: values[0] for key, values in history.items()}
-    train = {key: logs[key] for key in logs if not key.startswith("val_")}
-    assert_logs(train, figures(model, x, name))
-    held_out = {key: logs[key] for key in logs if key.startswith("val_")}
-    # Validation takes the batch size of the fit.
-    assert_logs(held_out, figures(model, other, name), "val_")
+    assert_logs(
+        {key: history[key][0] for key in NAMES[name]}, expected_logs(model, x, name)
+    )
+    assert_logs(
+        {key: history[f"val_{key}"][0] for key in NAMES[name]},
+        expected_logs(model, x_val, name),
+    )
 
 
-@pytest.mark.parametrize("name", ["l1", "kl"])
-def test_the_loss_is_the_sum_of_its_parts(x, name):
-    history = make(name).fit(x, batch_size=BATCH, epochs=2, verbose=0).history
-    parts = np.add(history["reconstruction_loss"], history["sparsity_loss"])
-    np.testing.assert_allclose(history["loss"], parts, rtol=1e-5)
+@every_sparsity
+def test_train_on_batch_and_test_on_batch_log_the_same_names(x, name):
+    model = make(name)
+    assert model.train_on_batch(x, return_dict=True).keys() == NAMES[name]
+    model.reset_metrics()
+    logs = model.test_on_batch(x[:BATCH], return_dict=True)
+    assert_logs(logs, expected_logs(model, x[:BATCH], name))
 
 
-def test_weight_decay_is_the_rest_of_the_loss(x):
+def test_weight_decay_is_part_of_the_loss(x):
     model = make("l1", kernel_regularizer=keras.regularizers.L2(0.1))
     logs = model.evaluate(x, batch_size=BATCH, verbose=0, return_dict=True)
     kernels = [w for w in model.trainable_weights if w.name == "kernel"]
     decay = 0.1 * sum((to_numpy(w) ** 2).sum() for w in kernels)
     rest = logs["loss"] - logs["reconstruction_loss"] - logs["sparsity_loss"]
-    assert rest == pytest.approx(decay, rel=1e-4)  # left by a subtraction
+    assert rest == pytest.approx(decay, rel=1e-4)  # A difference has fewer digits.
 
 
-def test_tanh_codes_are_counted_from_minus_one(x):
+def test_expected_l0_of_tanh_codes_is_counted_from_minus_one(x):
     model = models.shallow(SHAPE, UNITS, KLDivergence(0.1, 0.02), activation="tanh")
     model.compile(jit_compile=False)
     logs = model.test_on_batch(x, return_dict=True)
@@ -143,16 +135,26 @@ def test_tanh_codes_are_counted_from_minus_one(x):
     assert logs["expected_l0"] == pytest.approx(expected, rel=1e-5)
 
 
-@families
-def test_train_and_test_on_batch_log_the_same_names(x, name):
-    model = make(name)
-    assert model.train_on_batch(x, return_dict=True).keys() == NAMES[name]
-    model.reset_metrics()
-    logs = model.test_on_batch(x[:BATCH], return_dict=True)
-    assert_logs(logs, figures(model, x[:BATCH], name))
+@pytest.mark.parametrize(
+    ("sparsity", "activation", "name"),
+    [
+        (layers.TopK(2), "sigmoid", "l0"),
+        (layers.LifetimeSparsity(0.5), "sigmoid", "l0"),
+        (L1(0.1), "sigmoid", "expected_l0"),
+        (None, "sigmoid", "expected_l0"),
+        (None, "relu", "l0"),
+    ],
+)
+def test_l0_is_logged_for_codes_with_zeros(x, sparsity, activation, name):
+    model = models.shallow(SHAPE, UNITS, sparsity, activation=activation)
+    model.compile(run_eagerly=True)
+    logs = model.evaluate(x, verbose=0, return_dict=True)
+    assert {"l0", "expected_l0"} & logs.keys() == {name}
+    if isinstance(sparsity, layers.TopK):
+        assert logs["l0"] == 2
 
 
-def test_metrics_and_losses_given_to_compile(x):
+def test_loss_and_metrics_of_compile_are_used(x):
     model = make(
         "kl",
         compile_with={"loss": "binary_crossentropy", "metrics": ["mae"]},
@@ -166,29 +168,36 @@ def test_metrics_and_losses_given_to_compile(x):
     assert logs.keys() == NAMES["kl"] | {"mae"}
 
 
+def test_compile_has_defaults():
+    model = models.shallow(SHAPE, UNITS)
+    model.compile()
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    assert model.loss == "mse"
+
+
 def test_evaluate_returns_a_list_by_default(x):
     model = make()
     values = model.evaluate(x, batch_size=BATCH, verbose=0)
     assert len(values) == len(model.metrics_names)
-    assert values[0] == pytest.approx(figures(model, x, "l1")["loss"], rel=1e-5)
+    assert values[0] == pytest.approx(expected_logs(model, x, "l1")["loss"], rel=1e-5)
 
 
-def test_logs_do_not_leak_from_one_call_to_the_next(x, other):
+def test_logs_do_not_depend_on_earlier_calls(x, x_val):
     model = make()
     first = model.evaluate(x, batch_size=BATCH, verbose=0, return_dict=True)
-    model.evaluate(other, batch_size=BATCH, verbose=0)
+    model.evaluate(x_val, batch_size=BATCH, verbose=0)
     again = model.evaluate(x, batch_size=BATCH, verbose=0, return_dict=True)
     assert first == again
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras has no such steps on PyTorch")
-def test_several_steps_per_execution(x):
+def test_logs_do_not_depend_on_steps_per_execution(x):
     model = make(compile_with={"steps_per_execution": 2})
     logs = model.evaluate(x, batch_size=BATCH, verbose=0, return_dict=True)
-    assert_logs(logs, figures(model, x, "l1"))
+    assert_logs(logs, expected_logs(model, x, "l1"))
 
 
-def test_sample_weights_weigh_the_reconstruction_only(x):
+def test_sample_weights_apply_to_the_reconstruction_only(x):
     flat = x.reshape(SAMPLES, 36)
     model = models.shallow((36,), UNITS, SPARSITIES["l1"])
     model.compile(jit_compile=False)
@@ -196,28 +205,45 @@ def test_sample_weights_weigh_the_reconstruction_only(x):
     logs = model.evaluate(
         flat, flat, batch_size=BATCH, sample_weight=weight, verbose=0, return_dict=True
     )
-    expected = figures(model, flat, "l1")
+    expected = expected_logs(model, flat, "l1")
     error = ((flat - to_numpy(model(flat))) ** 2).mean(axis=1)
     # Keras divides by the number of samples, not by the sum of the weights.
-    data = (weight * error).mean()
-    assert logs["reconstruction_loss"] == pytest.approx(data, rel=1e-5)
-    assert logs["loss"] == pytest.approx(data + expected["sparsity_loss"], rel=1e-5)
-    for key in ("sparsity_loss", "explained_variance", "l0"):
-        assert logs[key] == pytest.approx(expected[key], rel=1e-5)
+    data_loss = (weight * error).mean()
+    expected["reconstruction_loss"] = data_loss
+    expected["loss"] = data_loss + expected["sparsity_loss"]
+    assert_logs(logs, expected)
 
 
-@pytest.mark.parametrize("sparsity", ["l1", "top_k", "batch_top_k"])
-def test_a_frozen_encoder_has_the_same_codes(x, sparsity):
-    """Its mean and threshold too, as with `keras.layers.BatchNormalization`."""
-    model = models.shallow(x.shape[1:], 32, sparsity)
+def test_a_target_other_than_the_input_is_reconstructed(x, rng):
+    noisy = (x + rng.normal(0, 0.1, size=x.shape)).astype("float32")
+    model = make()
+    logs = model.evaluate(noisy, x, batch_size=BATCH, verbose=0, return_dict=True)
+    assert_logs(logs, expected_logs(model, noisy, "l1", target=x))
+
+
+# Training.
+
+
+def test_fit_reduces_the_loss(x):
+    model = make("l1", keras.optimizers.Adam(0.01))
+    before = model.evaluate(x, batch_size=BATCH, verbose=0, return_dict=True)
+    model.fit(x, batch_size=BATCH, epochs=15, verbose=0)
+    after = model.evaluate(x, batch_size=BATCH, verbose=0, return_dict=True)
+    assert after["loss"] < 0.5 * before["loss"]
+
+
+@pytest.mark.parametrize("sparsity", ["l1", "batch_top_k"])
+def test_codes_of_a_frozen_encoder_are_unchanged(x, sparsity):
+    """Centre and threshold are frozen as in `keras.layers.BatchNormalization`."""
+    model = models.shallow(SHAPE, 32, sparsity)
     model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
-    model.fit(x, epochs=3, batch_size=8, verbose=0)
+    model.fit(x, epochs=3, batch_size=BATCH, verbose=0)
     model.encoder.trainable = False
     model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
-    codes, rebuilt = model.encode(x), model.predict(x, verbose=0)
-    model.fit(x / 2, epochs=2, batch_size=8, verbose=0)
+    codes, reconstruction = model.encode(x), model.predict(x, verbose=0)
+    model.fit(x / 2, epochs=2, batch_size=BATCH, verbose=0)
     np.testing.assert_array_equal(model.encode(x), codes)
-    assert np.abs(model.predict(x, verbose=0) - rebuilt).max() > 1e-4
+    assert np.abs(model.predict(x, verbose=0) - reconstruction).max() > 1e-4
 
 
 class CountingDense(keras.layers.Dense):
@@ -228,88 +254,35 @@ class CountingDense(keras.layers.Dense):
         return super().call(inputs)
 
 
-def test_one_forward_pass_a_step(x):
+def test_a_step_runs_one_forward_pass(x):
     encoder = keras.Sequential([keras.Input((36,)), CountingDense(UNITS, "relu")])
     decoder = keras.Sequential([keras.Input((UNITS,)), CountingDense(36)])
     model = models.Autoencoder(encoder, decoder)
     model.compile("sgd", run_eagerly=True, jit_compile=False)
     flat = x.reshape(SAMPLES, 36)
-    model.train_on_batch(flat)  # what is built on first use
+    model.train_on_batch(flat)  # Keras builds its metrics in the first step.
     CountingDense.calls = 0
     model.train_on_batch(flat)
-    assert CountingDense.calls == 2  # the encoder's and the decoder's
+    assert CountingDense.calls == 2  # one of the encoder, one of the decoder
     model.test_on_batch(flat)
     assert CountingDense.calls == 4
 
 
-# Inputs of `fit`.
+MATRYOSHKA = layers.Matryoshka(layers.TopK(2, auxiliary=None), [4, UNITS])
 
 
-def tf_dataset(*arrays):
-    import tensorflow as tf
-
-    data = arrays[0] if len(arrays) == 1 else arrays
-    return tf.data.Dataset.from_tensor_slices(data).batch(BATCH)
-
-
-def test_a_target_of_the_input_s_shape_is_taken(x, rng):
-    noisy = (x + rng.normal(0, 0.1, size=x.shape)).astype("float32")
-    model = make()
-    logs = model.evaluate(noisy, x, batch_size=BATCH, verbose=0, return_dict=True)
-    assert_logs(logs, figures(model, noisy, "l1", target=x))
-
-
-def test_fit_trains(x):
-    model = make("l1", keras.optimizers.Adam(0.01))
-    before = model.evaluate(x, batch_size=BATCH, verbose=0, return_dict=True)
-    model.fit(x, batch_size=BATCH, epochs=15, verbose=0)
-    after = model.evaluate(x, batch_size=BATCH, verbose=0, return_dict=True)
-    assert after["loss"] < 0.5 * before["loss"]
-
-
-def test_compile_needs_nothing(x):
-    model = models.shallow(SHAPE, UNITS)
-    model.compile()
-    assert isinstance(model.optimizer, keras.optimizers.Adam)
-    assert model.loss == "mse"
-
-
-# Shapes.
-
-
-@pytest.mark.parametrize("shape", [(12,), (6, 6), (4, 4, 1), (2, 3, 2)])
-def test_shapes(rng, shape):
-    x = rng.uniform(size=(5, *shape)).astype("float32")
-    model = models.shallow(shape, UNITS, "l1")
-    assert tuple(model(x).shape) == x.shape
-    code = model.encode(x)
-    assert isinstance(code, np.ndarray)
-    assert code.shape == (5, UNITS)
-    decoded = model.decode(code)
-    assert isinstance(decoded, np.ndarray)
-    # Another call of the same float32 products.
-    np.testing.assert_allclose(decoded, to_numpy(model(x)), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(code, to_numpy(model.encoder(x)), rtol=1e-5, atol=1e-6)
-
-
-def test_predict_is_the_reconstruction(x):
-    model = make()
-    predicted = model.predict(x, batch_size=BATCH, verbose=0)
-    np.testing.assert_allclose(predicted, to_numpy(model(x)), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize(
-    "sparsity",
+    ("sparsity", "compiled"),
     [
-        L1(1e-2),
-        layers.Gated(1e-2),
-        layers.Matryoshka(layers.TopK(2, auxiliary=None), [4, UNITS]),
-        layers.TopK(2, auxiliary=layers.AuxK(2, dead_after=1)),
+        (L1(1e-2), False),
+        (layers.Gated(1e-2), False),
+        (layers.TopK(2, auxiliary=layers.AuxK(2, dead_after=1)), False),
+        (MATRYOSHKA, False),
+        (MATRYOSHKA, True),
     ],
-    ids=lambda sparsity: type(sparsity).__name__,
+    ids=["l1", "gated", "aux_k", "matryoshka", "matryoshka-compiled"],
 )
-def test_a_loop_of_ones_own_finds_every_term_of_the_loss(x, sparsity, compiled):
+def test_custom_training_loops_find_every_loss(x, sparsity, compiled):
     model = models.shallow(SHAPE, UNITS, sparsity)
     model.sparse_layers[0].steps_since_active.assign(np.arange(UNITS) % 3.0)
     twin = keras.models.clone_model(model)
@@ -318,52 +291,76 @@ def test_a_loop_of_ones_own_finds_every_term_of_the_loss(x, sparsity, compiled):
     expected = model.train_on_batch(x, return_dict=True)["loss"]
     if compiled:
         twin.compile(keras.optimizers.SGD(0.0))
-    found = to_numpy(twin(x, training=True))
-    own = np.mean((found - x) ** 2) + sum(to_numpy(term) for term in twin.losses)
-    assert own == pytest.approx(float(expected), rel=1e-5)
+    reconstruction = to_numpy(twin(x, training=True))
+    losses = sum(to_numpy(loss) for loss in twin.losses)
+    found = np.mean((reconstruction - x) ** 2) + losses
+    assert found == pytest.approx(float(expected), rel=1e-5)
     count = len(twin.losses)
-    twin(x)  # at inference there is the penalty alone, as before
+    twin(x)  # Auxiliary losses are computed in training only.
     assert len(twin.losses) <= count
 
 
-@pytest.mark.parametrize(
-    ("sparsity", "activation", "name"),
-    [
-        (layers.TopK(2), "sigmoid", "l0"),
-        (layers.LifetimeSparsity(0.5), "sigmoid", "l0"),
-        (L1(0.1), "sigmoid", "expected_l0"),
-        (None, "sigmoid", "expected_l0"),
-        (None, "relu", "l0"),
-    ],
-)
-def test_a_code_that_is_chosen_is_counted(x, sparsity, activation, name):
-    model = models.shallow(SHAPE, UNITS, sparsity, activation=activation)
-    model.compile(jit_compile=False)
-    logs = model.evaluate(x, verbose=0, return_dict=True)
-    assert {"l0", "expected_l0"} & logs.keys() == {name}
-    if isinstance(sparsity, layers.TopK):
-        assert logs["l0"] == 2
+WITH_DECODER = {
+    "aux_k": lambda: layers.TopK(4, auxiliary=layers.AuxK(1, dead_after=5)),
+    "aux_k-dense": lambda: layers.TopK(4, auxiliary=layers.AuxK(dead_after=5)),
+    "matryoshka": lambda: layers.Matryoshka(layers.TopK(4), widths=(8, 16)),
+    "gated": lambda: layers.Gated(),
+}
 
 
-# A table of pandas is looked at as an array is.
+@pytest.mark.parametrize("make", WITH_DECODER.values(), ids=WITH_DECODER)
+def test_auxiliary_losses_do_not_change_batch_statistics(rng, make):
+    """Batch normalization in the decoder counts each batch once."""
+    x = rng.normal(1, 2, size=(64, 12)).astype("float32")
+    settings = {"batch_normalization": True, "centering": False}
+    model = models.deep((12,), (10, 32), [None, make()], **settings)
+    code = model.sparse_layers[-1]
+    code.bias.assign(np.repeat([-99.0, 0.0], 16))  # Half of the units are dead.
+    code.steps_since_active.assign(np.repeat([9.0, 0.0], 16))
+    model.compile(keras.optimizers.SGD(0.0))
+    [norm] = [
+        layer
+        for layer in model.decoder.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    before_norm = keras.Model(model.decoder.input, norm.input)
+    batch_mean = to_numpy(before_norm(model.encoder(x, training=True))).mean(axis=0)
+    initial = to_numpy(norm.moving_mean)
+    logs = model.train_on_batch(x, return_dict=True)
+    assert logs["auxiliary_loss"] > 0
+    expected = norm.momentum * initial + (1 - norm.momentum) * batch_mean
+    np.testing.assert_allclose(to_numpy(norm.moving_mean), expected, atol=1e-5)
 
 
-def test_a_symbolic_call():
+# Shapes.
+
+
+@pytest.mark.parametrize("shape", [(12,), (6, 6), (4, 4, 1), (2, 3, 2)])
+def test_outputs_have_the_shapes_of_input_and_code(rng, shape):
+    x = rng.uniform(size=(5, *shape)).astype("float32")
+    model = models.shallow(shape, UNITS, "l1")
+    code = model.encode(x)
+    assert isinstance(code, np.ndarray)
+    assert code.shape == (5, UNITS)
+    decoded = model.decode(code)
+    assert isinstance(decoded, np.ndarray)
+    reconstruction = to_numpy(model(x))
+    assert reconstruction.shape == x.shape
+    # Separate calls of the same float32 products.
+    close = {"rtol": 1e-5, "atol": 1e-6}
+    np.testing.assert_allclose(code, to_numpy(model.encoder(x)), **close)
+    np.testing.assert_allclose(decoded, reconstruction, **close)
+    predicted = model.predict(x, batch_size=2, verbose=0)
+    np.testing.assert_allclose(predicted, reconstruction, **close)
+
+
+def test_a_model_can_be_called_on_a_symbolic_input():
     outputs = make()(keras.Input(SHAPE))
     assert tuple(outputs.shape) == (None, *SHAPE)
 
 
-def test_parts_that_do_not_fit():
+def test_decoder_must_match_the_encoder():
     encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
     decoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(6)])
     with pytest.raises(ValueError, match=r"`decoder`.*\(None, 4\).*\(None, 3\)"):
         models.Autoencoder(encoder, decoder)
-
-
-# Labels given as targets: refused everywhere, and nothing is trained.
-
-
-# Bad data.
-
-
-# The shallow model.

@@ -153,6 +153,13 @@ def test_arguments_out_of_range_are_refused(make, message):
         make()
 
 
+def test_lifetime_sparsity_refuses_a_batch_of_one_sample():
+    model = models.shallow((12,), 32, layers.LifetimeSparsity(0.5))
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="batch_size=1"):
+        model.fit(np.zeros((4, 12), "float32"), batch_size=1)
+
+
 # Training on data.
 
 
