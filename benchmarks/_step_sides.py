@@ -1,9 +1,9 @@
-"""The sides of `step_speed.py`, each in a process of its own.
+"""Define the sides of `step_speed.py`, and run one of them.
 
     python _step_sides.py SIDE UNITS DIM BATCH K
 
-Reads a number of steps a line, runs that many, and answers with the seconds. The
-last line is the peak of resident memory in MiB.
+Each line of the input is a number of steps. The process runs them and prints the
+seconds. At the end it prints the peak of resident memory in MiB.
 """
 
 import os
@@ -37,11 +37,11 @@ def _ours(
         }
         model = models.shallow((dim,), units, kinds[sparsity]())
         model.compile(getattr(keras.optimizers, optimizer)(1e-4))
-        lost = np.arange(units) < dead * units
-        if lost.any():  # so far below the others that no step of a run revives them
+        is_dead = np.arange(units) < dead * units
+        if is_dead.any():  # no step of a run can revive them
             code = model.sparse_layers[0]
-            code.bias.assign(np.where(lost, -1e3, 0.0))
-            code.steps_since_active.assign(np.where(lost, 1e3, 0.0))
+            code.bias.assign(np.where(is_dead, -1e3, 0.0))
+            code.steps_since_active.assign(np.where(is_dead, 1e3, 0.0))
         return lambda x: model.train_on_batch(x)
 
     return make
@@ -146,7 +146,7 @@ def _dictionary_learning(units: int, dim: int, k: int) -> Step:
     trainer = TopKTrainer(
         steps=10_000, activation_dim=dim, dict_size=units, k=k, layer=0, lm_name=""
     )
-    taken = iter(range(1, 10_000))  # step 0 looks for a geometric median
+    taken = iter(range(1, 10_000))  # step 0 computes a geometric median
     return lambda x: trainer.update(next(taken), torch.from_numpy(x))
 
 
@@ -174,7 +174,7 @@ SIDES: dict[str, Callable[..., Step]] = {
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # libraries may print, too
     side, (units, dim, batch, k) = sys.argv[1], map(int, sys.argv[2:])
     step = SIDES[side](units, dim, k)
     x = np.random.default_rng(0).normal(size=(batch, dim)).astype("float32")

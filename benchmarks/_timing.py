@@ -1,4 +1,4 @@
-"""What every benchmark shares: turns, medians, and the machine's shape."""
+"""Alternate timing, medians, and a description of the computer."""
 
 import importlib.metadata
 import json
@@ -14,10 +14,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def in_turn(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list]:
-    """Seconds of every side, `rounds` times, each round all sides one after another.
+    """Return the seconds of every side, measured `rounds` times alternately.
 
-    Sides that ran hours apart would meet different machines; in turn they share
-    whatever else the machine is doing. Each side runs once before, unmeasured.
+    Other work on the computer then affects all sides. Each side first runs once without
+    being measured.
     """
     for run in sides.values():
         run()
@@ -31,15 +31,15 @@ def in_turn(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, li
 
 
 def medians(seconds: Mapping[str, list]) -> dict[str, float]:
-    """The median of each side."""
+    """Return the median of each side."""
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def machine(others: Sequence[str] = ()) -> dict[str, Any]:
-    """Versions, cores and memory: what a figure depends on, and no name or path.
+    """Return versions, cores and memory, without names or paths.
 
     Args:
-        others: Further packages whose versions matter.
+        others: Other packages whose versions matter.
     """
     packages = ["keras", "tensorflow", "jax", "torch", "numpy", "scikit-learn", *others]
     versions = {}
@@ -60,7 +60,7 @@ def machine(others: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def record(name: str, result: Mapping[str, Any]) -> Path:
-    """Writes `results/NAME.json` and returns its path."""
+    """Write `results/NAME.json` and return its path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")

@@ -1,11 +1,10 @@
-"""Does a penalty stop a model from copying its input? Fashion-MNIST, L1 1e-4.
+"""Measure how much a penalty reduces copying: Fashion-MNIST, L1 1e-4.
 
     TFDS_DATA_DIR=... python benchmarks/copying_gap.py [--epochs 10]
 
-For as many units as pixels (784) and for 1,024: our shallow model without and with
-the penalty, and the same with centring and unit-norm atoms off, which is the graph
-that two `Dense` of plain Keras make (the rows named after it).
-JAX unless `KERAS_BACKEND` says otherwise.
+Shallow models with 784 units, as many as pixels, and with 1,024 are trained with and
+without the penalty. The rows "plain Keras" have neither centring nor unit norms, as two
+`Dense` layers. The backend is JAX unless `KERAS_BACKEND` is set.
 """
 
 import argparse
@@ -43,9 +42,9 @@ def main() -> None:
             model = models.shallow(SHAPE, units, sparsity, **settings)
             model.compile("adam")
             model.fit(x, epochs=options.epochs, batch_size=256, verbose=0)
-            figures = evaluation.evaluate(model, test)
-            rows.append({"units": units, "model": name, **figures})
-            shown = {column: round(figures[column], 3) for column in COLUMNS}
+            result = evaluation.evaluate(model, test)
+            rows.append({"units": units, "model": name, **result})
+            shown = {column: round(result[column], 3) for column in COLUMNS}
             print(units, name, shown, flush=True)
     table = pd.DataFrame(rows)
     settings = {"epochs": options.epochs, "batch": 256, "factor": FACTOR, "seed": 0}

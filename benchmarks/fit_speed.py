@@ -1,10 +1,10 @@
-"""Seconds an epoch of 784-1024-784 (ReLU, L1, Adam, batch 256), ours and others.
+"""Measure seconds per epoch of 784-1024-784 (ReLU, L1, Adam, batch 256).
 
     python benchmarks/fit_speed.py [--samples 60000] [--rounds 5]
 
-A Keras backend is chosen once a process, so this script starts itself once for
-TensorFlow and once for JAX. In each of the two, all sides take turns: ours, plain
-Keras, both PyTorch loops, and the bare matrix products of the step.
+The sides are ours, plain Keras, two PyTorch loops, and the bare matrix products of a
+step. A process has one Keras backend, so the script starts itself once for TensorFlow
+and once for JAX. In each process, all sides are measured alternately.
 """
 
 import argparse
@@ -48,8 +48,7 @@ def keras_sides(x: np.ndarray) -> dict:
     def epoch(model: keras.Model, *targets: np.ndarray):
         return lambda: model.fit(x, *targets, batch_size=BATCH, verbose=0)
 
-    # Keras's own L1 and a Dense have neither centring nor unit-norm atoms: the
-    # same graph has them off. The default model is timed as well.
+    # Plain Keras has neither centring nor unit norms. "Same graph" has both off.
     same = ours(centering=False, unit_norm=False)
     return {
         "plain Keras": epoch(plain(), x),
@@ -100,10 +99,10 @@ def torch_sides(x: np.ndarray) -> dict:
 
 
 def products(x: np.ndarray):
-    """The five matrix products of one step, and nothing else.
+    """Return a function that computes the five matrix products of every step.
 
-    Two forward, two for the weights' gradients, one for the code's; the input
-    needs no gradient.
+    Two are forward, two for the gradients of the weights, and one for that of the code.
+    The input needs no gradient.
     """
     import torch
 
@@ -114,9 +113,9 @@ def products(x: np.ndarray):
     def run() -> None:
         for _ in range(steps):
             code = batch @ encoder
-            rebuilt = code @ decoder
-            rebuilt.T @ code  # the decoder's gradient
-            upstream = rebuilt @ decoder.T
+            reconstruction = code @ decoder
+            reconstruction.T @ code  # the decoder's gradient
+            upstream = reconstruction @ decoder.T
             batch.T @ upstream  # the encoder's gradient
 
     return run
@@ -162,7 +161,7 @@ def main() -> None:
 
 
 def ratios(seconds: dict[str, float]) -> dict[str, float]:
-    """Ours against the others, of one process; below 1 is faster."""
+    """Return the ratios of ours to the others in one process; below 1 is faster."""
     ours, default = seconds["keras_sae, same graph"], seconds["keras_sae, defaults"]
     return {
         "ours / plain Keras": ours / seconds["plain Keras"],
@@ -174,8 +173,8 @@ def ratios(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def table(result: dict) -> str:
-    """The result as Markdown."""
-    lines = ["| backend | side | s an epoch |", "|---|---|---|"]
+    """Return the result as Markdown."""
+    lines = ["| backend | side | s per epoch |", "|---|---|---|"]
     for backend, seconds in result["seconds"].items():
         for name, value in medians(seconds).items():
             lines.append(f"| {backend} | {name} | {value:.2f} |")

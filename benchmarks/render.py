@@ -1,13 +1,13 @@
-"""Writes the figures of `results/*.json` into the pages of the site.
+"""Write the results of `results/*.json` into the pages of the documentation.
 
     python benchmarks/render.py
 
-A page says which it wants, and what stands between the two comments is replaced:
+A page names a table and its arguments. The text between the two comments is replaced:
 
-    <!-- figures: published fashion_l1 fashion_kl -->
+    <!-- results: published fashion_l1 fashion_kl -->
     <!-- end -->
 
-`tests/test_site.py` holds the pages against the results.
+`tests/test_site.py` compares the pages with the results.
 """
 
 import json
@@ -18,21 +18,23 @@ from typing import Any
 from _timing import RESULTS, medians
 
 PAGES = Path(__file__).parents[1] / "docs"
-_MARKED = re.compile(r"(<!-- figures: (\w+)(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- results: (\w+)(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def read(name: str) -> Any:
+    """Return the content of `results/NAME.json`."""
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def outcome(row: dict[str, Any]) -> tuple[str, str, str]:
-    """Of a published figure: ours with its spread, the seeds, and if it is reached."""
-    key = row["figure"]
+    """Return our result with its deviation, the number of seeds, and if it suffices."""
+    key = row["metric"]
     count = len(row["seeds"])
     spread = f" ({row['spread'][key]:.2g})" if count > 1 else ""
     ours = f"{key} {row['mean'][key]:.4g}{spread}"
@@ -40,8 +42,8 @@ def outcome(row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def published(*names: str) -> str:
-    """Rows of the published figures, as far as they have been run."""
-    results, rows = read("paper_figures"), []
+    """Return the named rows of the published results that have been run."""
+    results, rows = read("published_results"), []
     for name in names:
         if name not in results:
             continue
@@ -49,22 +51,22 @@ def published(*names: str) -> str:
         ours, seeds, reached = outcome(row)
         cells = [row["published"], ours, seeds, row["target"], reached]
         rows.append([f"`{name}`", *cells])
-    return table(["row", "published", "ours", "seeds", "to reach", "reached"], rows)
+    return table(["row", "published", "ours", "seeds", "target", "reached"], rows)
 
 
 def fit_speed() -> str:
-    """Median seconds of an epoch, and the share of plain Keras's."""
+    """Return median seconds per epoch, and their ratio to plain Keras."""
     rows = []
     for backend, seconds in read("fit_speed")["seconds"].items():
         values = medians(seconds)
         for name, value in values.items():
             share = f"{value / values['plain Keras']:.2f}"
             rows.append([backend, name, f"{value:.2f}", share])
-    return table(["process", "side", "seconds", "of plain Keras"], rows)
+    return table(["backend", "side", "seconds", "ratio to plain Keras"], rows)
 
 
 def pretraining_speed() -> str:
-    """Median seconds of pretraining, and ours as a share of each other's."""
+    """Return median seconds of pretraining, and the ratio of ours to each."""
     result, rows = read("pretraining_speed"), []
     for backend, seconds in result["seconds"].items():
         values = medians(seconds)
@@ -72,19 +74,19 @@ def pretraining_speed() -> str:
             kind = name.split(",")[0]
             share = f"{values[f'{kind}, keras_sae'] / value:.2f}"
             rows.append([backend, name, f"{value:.1f}", share])
-    return table(["process", "side", "seconds", "ours takes of it"], rows)
+    return table(["backend", "side", "seconds", "ours divided by it"], rows)
 
 
 def machine(name: str) -> str:
-    """What a result was measured on."""
+    """Return the computer and the versions that a result was measured with."""
     shape = read(name)["machine"]
     versions = ", ".join(f"{k} {v}" for k, v in shape["versions"].items())
-    memory, cores = shape["memory_gib"], shape["cores"]
-    return f"On {cores} cores ({shape['processor']}, {memory} GiB), with {versions}."
+    computer = f"{shape['processor']}, {shape['memory_gib']} GiB"
+    return f"Measured on {shape['cores']} cores ({computer}), with {versions}."
 
 
 def copying_gap() -> str:
-    """Explained variance and copying, with a penalty and without."""
+    """Return explained variance and copying, with and without a penalty."""
     rows = []
     for row in read("copying_gap")["rows"]:
         shares = [f"{row[k]:.3f}" for k in ("explained_variance", "copying")]
@@ -98,17 +100,17 @@ def copying_gap() -> str:
 
 
 def tuning_workers() -> str:
-    """What a second worker on a second core gives."""
+    """Return how much faster two workers on two cores are."""
     result = read("tuning_workers")
     one, two = (side["seconds"] for side in result["sides"].values())
     return (
-        f"{result['settings']['trials']} equal trials took one worker on one core "
-        f"{one:.0f} s and two on two {two:.0f} s, {result['faster']:.1f} times as fast "
-        "(`benchmarks/tuning_workers.py`)."
+        f"{result['settings']['trials']} equal trials took {one:.0f} s with one worker "
+        f"on one core, and {two:.0f} s with two workers on two cores. That is "
+        f"{result['faster']:.1f} times as fast (`benchmarks/tuning_workers.py`)."
     )
 
 
-FIGURES = {
+TABLES = {
     f.__name__: f
     for f in (
         published,
@@ -122,17 +124,17 @@ FIGURES = {
 
 
 def rendered(text: str) -> str:
-    """A page with its figures as the results have them."""
+    """Return the text of a page with the current results."""
 
     def fill(match: re.Match) -> str:
         begin, name, arguments, end = match.groups()
-        return f"{begin}\n{FIGURES[name](*arguments.split())}\n\n{end}"
+        return f"{begin}\n{TABLES[name](*arguments.split())}\n\n{end}"
 
     return _MARKED.sub(fill, text)
 
 
 def marked() -> list[Path]:
-    """The pages that have figures."""
+    """Return the pages that have results."""
     return [p for p in sorted(PAGES.rglob("*.md")) if _MARKED.search(p.read_text())]
 
 

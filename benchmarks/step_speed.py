@@ -1,11 +1,11 @@
-"""The training step of a hard-sparse autoencoder, beside what one would use instead.
+"""Measure the training step of sparse autoencoders here and in other libraries.
 
     python benchmarks/step_speed.py [SIDE ...] [--units 4096 12288] [--doublings]
 
-Batch 1,024, 768 dimensions, k = 32, Adam included ("SGD" tells it apart). Every side
-has a process of its own, and in each round all of them run two steps, one after the
-other. The extra `bench` has the other libraries. `--doublings` times our TopK over
-three doublings of batch, width and dimension instead. Results go to
+Batches of 1,024, 768 dimensions, k = 32, with Adam, or SGD where it is named. Every
+side has a process of its own. In each round, all sides run two steps in turn. The extra
+`bench` installs the other libraries. `--doublings` measures our TopK over three
+doublings of batch size, units and dimensions instead. Results go to
 `results/step_speed.json` and are rendered into `docs/step_speed.md`.
 """
 
@@ -26,7 +26,7 @@ SHAPE = {"dim": 768, "batch": 1024, "k": 32}
 STEPS = 2
 PACKAGES = ["sae-lens", "eai-sparsify", "dictionary-learning"]
 
-# Side, what it is held against, and how often its time it may take at m = 12,288.
+# A side, another side, and the largest ratio of their times at 12,288 units.
 TARGETS = [
     ("TopK, JAX", "TopK, SAELens", 1 / 2.7),
     ("TopK, JAX", "TopK, sparsify", 1.0),
@@ -42,32 +42,12 @@ TARGETS = [
 ]
 
 TRIED = """
-## What was tried
-
-- Decoding and every gradient of a weight touch `k` rows a sample; only the encoder's
-  product is dense. At 4,096 units that saves little, for a dense product is then as
-  cheap. sparsify is ahead there: it goes by rows too, with PyTorch's `embedding_bag`.
-- Rows are added to a gradient one entry of a sample at a time on JAX, where XLA works
-  in place, and all at once on TensorFlow, which copies the array at every turn of a
-  loop.
-- The encoder is stored a row a unit, so that its gradient is not transposed. In a
-  whole step that saves little: XLA hid most of the transposition.
-- `BatchTopK` cuts the batch by bisection, which counts, in place of sorting it.
-- While a unit is dead, the auxiliary loss finds the largest of the dead in the product
-  that is there already and decodes their entries. When it made the product again and
-  decoded densely, such a step took three times as long. With half of the values as
-  `units`, 384 at d = 768, the entries took less than the dense products on JAX, and a
-  quarter more on TensorFlow, with a gigabyte for their rows: above four times the
-  size of the code the auxiliary loss stays dense.
-- Updating only the rows that a batch touches was not tried: at this batch nearly all
-  are touched.
-- Twice the time of the product, the limit aimed at, was not reached. What is left are
-  the two sums of rows, the choice of the largest and Adam.
+`benchmarks/results/step_speed.md` lists what was tried to make the step faster.
 """
 
 
 class Side:
-    """A process that takes steps when it is asked to."""
+    """A process that runs training steps on request."""
 
     def __init__(self, name: str, units: int, dim: int, batch: int, k: int) -> None:
         script = Path(__file__).with_name("_step_sides.py")
@@ -85,20 +65,20 @@ class Side:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError("A side has ended; run `_step_sides.py` to see why.")
+            raise RuntimeError("A side has ended. Run `_step_sides.py` to see why.")
         return float(answer) / steps
 
     def finish(self) -> float:
-        """Ends the process; returns its peak of memory in MiB."""
+        """End the process, and return its peak memory in MiB."""
         self.process.stdin.close()
         return float(self.process.stdout.readline())
 
 
 def measure(names: list[str], units: int, rounds: int, **shape: int) -> dict:
     sides = {}
-    for name in names:  # one after the other: to start is the work of a minute
+    for name in names:  # one after another, because the start takes a minute
         sides[name] = Side(name, units, **shape)
-        sides[name].seconds(2)  # compiles, and meets its memory
+        sides[name].seconds(2)  # compile, and allocate memory
         print(f"{name} is ready", flush=True)
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
@@ -116,7 +96,7 @@ def measure(names: list[str], units: int, rounds: int, **shape: int) -> dict:
 
 
 def doublings(name: str, rounds: int) -> dict:
-    """Median milliseconds of our TopK as each size doubles, the others held."""
+    """Return median milliseconds of our TopK as each size doubles."""
     start = {"units": 3072, "dim": 384, "batch": 512}
     found = {}
     for size in start:
@@ -134,12 +114,13 @@ def doublings(name: str, rounds: int) -> dict:
 
 def page(results: dict) -> str:
     lines = [
-        "# The training step",
+        "# Speed of the training step",
         "",
-        f"{SHAPE['dim']} dimensions, batch {SHAPE['batch']:,}, k = {SHAPE['k']};",
-        "medians of a run in which the sides take turns, each in a process of its own,",
-        "the optimizer included: Adam, where nothing else is said. The encoder product",
-        "is what no TopK step can do without. Made by `benchmarks/step_speed.py`.",
+        f"{SHAPE['dim']} dimensions, batch size {SHAPE['batch']:,}, k = {SHAPE['k']}.",
+        "Median of a run in which all sides are measured alternately, each in its own",
+        "process. The time includes the optimizer: Adam unless another one is named.",
+        "The encoder product alone is the lower limit of a TopK step.",
+        "`benchmarks/step_speed.py` writes this page.",
         render.machine("step_speed"),
         "",
     ]
@@ -147,7 +128,7 @@ def page(results: dict) -> str:
         lines += [
             f"## {int(units):,} units",
             "",
-            "| side | ms a step | samples a second | peak MiB |",
+            "| side | ms per step | samples per second | peak MiB |",
             "|---|---|---|---|",
         ]
         for name, side in sides.items():
@@ -158,7 +139,7 @@ def page(results: dict) -> str:
     lines += [
         "## Targets, at 12,288 units",
         "",
-        "| side | against | times its time | target | met |",
+        "| side | compared with | ratio of times | target | reached |",
         "|---|---|---|---|---|",
     ]
     for ours, other, most in TARGETS:
@@ -171,7 +152,7 @@ def page(results: dict) -> str:
             "",
             "## Three doublings",
             "",
-            f"{results['doublings']['side']}, one size doubled and the others held:",
+            f"{results['doublings']['side']}. One size doubles at a time:",
             "",
             "| size | | | | |",
             "|---|---|---|---|---|",
@@ -187,8 +168,8 @@ def page(results: dict) -> str:
         single = [b / a for t in _times(results["doublings"]) for a, b in pairwise(t)]
         lines += [
             "",
-            f"Eight times the size costs {said} times as much; single doublings cost",
-            f"{min(single):.1f} to {max(single):.1f} times as much.",
+            f"Eight times the size takes {said} times as long. A single doubling takes",
+            f"{min(single):.1f} to {max(single):.1f} times as long.",
         ]
     return "\n".join(lines) + "\n" + TRIED
 
@@ -199,7 +180,7 @@ def _times(doubled: dict) -> list[list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sides", nargs="*", help=f"among: {', '.join(SIDES)}")
+    parser.add_argument("sides", nargs="*", help=f"one or more of {', '.join(SIDES)}")
     parser.add_argument("--units", type=int, nargs="+", default=[4096, 12288])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--doublings", action="store_true")

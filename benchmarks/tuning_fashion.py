@@ -1,12 +1,12 @@
-"""The Pareto search of Fashion-MNIST: reconstruction against active units.
+"""Search sparsity settings for Fashion-MNIST, and draw the Pareto front.
 
     TFDS_DATA_DIR=... python benchmarks/tuning_fashion.py [--trials 36] [--epochs 10]
 
-Random settings of L1, KL and TopK, few epochs, on a part of the training set; the
-best under the limit is trained on the same part and measured on the whole test set.
-Writes `results/tuning_fashion.json`, `docs/pictures/pareto_fashion.png` and
-`docs/tuning_fashion.md`. JAX unless `KERAS_BACKEND` says otherwise. With
-`--directory` it can be interrupted.
+Trials with random settings of L1, KL and TopK train for few epochs on a part of the
+training set. The best model within the limit is trained again on this part, and
+evaluated on the whole test set. The script writes `results/tuning_fashion.json`,
+`docs/pictures/pareto_fashion.png` and `docs/tuning_fashion.md`. The backend is JAX
+unless `KERAS_BACKEND` is set. With `--directory` the search can be resumed.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from _timing import machine, record
 from keras_sae import datasets, evaluation, plots, tuning
 
 DOCS = Path(__file__).parents[1] / "docs"
-SHAPE, SAMPLES, HELD_OUT, MAX_L0 = (28, 28, 1), 10_000, 2_000, 28
+SHAPE, SAMPLES, VALIDATION, MAX_L0 = (28, 28, 1), 10_000, 2_000, 28
 SPACE = {
     "sparsity": ["l1", "kl", "top_k"],
     "units": (128, 512),
@@ -35,13 +35,13 @@ FRONT = ["sparsity", "units", "tied", "learning_rate", "batch_size"]
 
 def run(options: argparse.Namespace, folder: Path) -> dict:
     (x, y), test = datasets.load_data("fashion_mnist")
-    train, held = (x[:SAMPLES], y[:SAMPLES]), x[SAMPLES : SAMPLES + HELD_OUT]
+    train, validation = (x[:SAMPLES], y[:SAMPLES]), x[SAMPLES : SAMPLES + VALIDATION]
     space = tuning.SparsityHyperModel("shallow", SHAPE, **SPACE)
     begin, shape = time.perf_counter(), machine()
     tuner = tuning.search(
         space,
         train[0],
-        held,
+        validation,
         options.trials,
         options.epochs,
         max_l0=MAX_L0,
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict:
             "trials": options.trials,
             "epochs": options.epochs,
             "samples": SAMPLES,
-            "held_out": HELD_OUT,
+            "validation": VALIDATION,
             "max_l0": MAX_L0,
             "seed": 0,
         },
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict:
 
 
 def weights(row: dict) -> str:
-    """What was drawn for the row's kind of sparsity."""
+    """Return the settings of the sparsity in a row."""
     kind = f"{row['sparsity']}_"
     own = {k.removeprefix(kind): v for k, v in row.items() if k.startswith(kind)}
     return ", ".join(f"{k} {v:.3g}" for k, v in own.items() if v is not None)
@@ -83,28 +83,29 @@ def weights(row: dict) -> str:
 def page(result: dict) -> str:
     settings, test = result["settings"], result["test"]
     lines = [
-        "# The Pareto search of Fashion-MNIST",
+        "# A search on Fashion-MNIST",
         "",
-        f"{settings['trials']} random trials of shallow models with L1, KL or TopK,",
-        f"{settings['epochs']} epochs each on the first {settings['samples']:,} images "
-        f"of the training set, compared on",
-        f"the next {settings['held_out']:,}, in {result['seconds'] / 60:.0f} minutes. "
-        "Few epochs on a part of the data: the figures",
-        "rank settings, they are not the best that the settings can do. Made by",
-        "`benchmarks/tuning_fashion.py`, which also writes",
-        "`benchmarks/results/tuning_fashion.json` with all trials.",
+        f"{settings['trials']} random trials of shallow models with L1, KL or TopK",
+        f"were trained for {settings['epochs']} epochs on the first "
+        f"{settings['samples']:,} images of the training set.",
+        f"They were validated on the next {settings['validation']:,} images.",
+        f"The search took {result['seconds'] / 60:.0f} minutes. With so few epochs and "
+        "samples, the results rank the settings,",
+        "but are not the best that each setting can reach.",
+        "`benchmarks/tuning_fashion.py` writes this page. All trials are in",
+        "`benchmarks/results/tuning_fashion.json`.",
         "",
         "![Squared error and active units of all trials](pictures/pareto_fashion.png)",
         "",
-        "L0 is the mean number of active units a sample, of KL the mean sum of the",
-        "activations (~), since a sigmoid is never exactly zero. The two are not the",
-        "same quantity: many units that are slightly on have a small sum, and a count",
-        "has none of them off.",
+        "L0 is the mean number of active units per sample. For KL it is the mean sum",
+        "of the activations (~), since a sigmoid is never exactly zero. These are",
+        "different quantities: many units that are slightly active have a small sum,",
+        "but all of them count as active.",
         "",
-        "## The front",
+        "## Pareto front",
         "",
-        "| L0 | squared error a value | explained variance | sparsity | units | tied "
-        "| rate | batch |",
+        "| L0 | squared error per value | explained variance | sparsity | units | tied "
+        "| learning rate | batch |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in result["front"]:
@@ -123,13 +124,14 @@ def page(result: dict) -> str:
             for k, v in result["best"].items()}  # fmt: skip
     lines += [
         "",
-        f"## The best with at most {settings['max_l0']} active units",
+        f"## Best model with at most {settings['max_l0']} active units",
         "",
         "Settings: " + ", ".join(f"{k} {v}" for k, v in best.items()) + ".",
         "",
-        f"Trained again on the {settings['samples']:,} images, on the whole test set:",
+        f"It was trained again on the {settings['samples']:,} images. Its metrics on "
+        "the whole test set:",
         "",
-        "| figure | value |",
+        "| metric | value |",
         "|---|---|",
         *(f"| {name} | {value:.4g} |" for name, value in test.items()),
     ]

@@ -1,12 +1,11 @@
-"""Eight trials of at least 20 s: one worker on one core, two workers on two.
+"""Measure eight trials of at least 20 s with one worker and with two workers.
 
     python benchmarks/tuning_workers.py [--trials 8] [--seconds 20 | --epochs N]
 
-Seconds from the beginning of the first trial to the end of the last, as
-keras-tuner's own records have them: processes that start and data that load are
-not counted. Every trial is the same training, so both sides do the same work. The
-number of epochs is found first, on one core. JAX unless `KERAS_BACKEND` says
-otherwise.
+One worker has one core, and two workers have two. The time is measured from the start
+of the first trial to the end of the last, so starting processes and loading data do not
+count. Every trial is the same training, so both sides do the same work. The number of
+epochs is chosen first, on one core. The backend is JAX unless `KERAS_BACKEND` is set.
 """
 
 import argparse
@@ -25,7 +24,7 @@ SAMPLES, DIMENSION, UNITS = 4000, 784, 256
 
 
 def search(folder: Path, epochs: int, trials: int, note: Path) -> None:
-    """What chief and workers run: trials that differ in nothing that costs time."""
+    """Run the search, in the chief and in the workers. All trials take equally long."""
     import keras
     import numpy as np
 
@@ -36,7 +35,7 @@ def search(folder: Path, epochs: int, trials: int, note: Path) -> None:
             self.begin = time.time()
 
         def on_train_end(self, logs=None):  # noqa: ARG002
-            with note.open("a") as file:  # one short line: appended whole
+            with note.open("a") as file:  # a short line is appended at once
                 file.write(json.dumps([self.begin, time.time()]) + "\n")
 
     x = np.random.default_rng(0).random((SAMPLES, DIMENSION), dtype="float32")
@@ -63,7 +62,7 @@ def search(folder: Path, epochs: int, trials: int, note: Path) -> None:
 
 
 def run(workers: int, cores: int, epochs: int, trials: int) -> dict:
-    """One side, in a process that has only the cores of that side."""
+    """Run one side, in a process that has only the cores of that side."""
     with tempfile.TemporaryDirectory() as place:
         note, words = Path(place) / "clock", [str(epochs), str(trials), str(workers)]
         subprocess.run(
@@ -80,7 +79,7 @@ def run(workers: int, cores: int, epochs: int, trials: int) -> dict:
 
 
 def side(place: Path, epochs: int, trials: int, workers: int) -> None:
-    """Starts chief and workers: the same machinery on both sides."""
+    """Start the chief and the workers, in the same way on both sides."""
     from keras_sae import tuning
 
     words = [str(place), str(epochs), str(trials)]
@@ -88,7 +87,7 @@ def side(place: Path, epochs: int, trials: int, workers: int) -> None:
 
 
 def epochs_for(seconds: float) -> int:
-    """Epochs that take one core a little more than `seconds`."""
+    """Return the number of epochs that take a little over `seconds` on one core."""
     short, long = (run(1, 1, epochs, 1)["seconds"] for epochs in (20, 60))
     each = (long - short) / 40
     return max(20, int((1.15 * seconds - (short - 20 * each)) / each) + 1)
@@ -98,7 +97,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--epochs", type=int, help="in place of finding them")
+    parser.add_argument(
+        "--epochs", type=int, help="number of epochs, instead of measuring it"
+    )
     parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--member", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -117,7 +118,7 @@ def compare(trials: int, epochs: int) -> None:
     from _timing import machine, record
 
     shape = machine()
-    print(f"{epochs} epochs a trial", flush=True)
+    print(f"{epochs} epochs per trial", flush=True)
     sides = {}
     for name, (workers, cores) in SIDES.items():
         sides[name] = run(workers, cores, epochs, trials)

@@ -119,7 +119,7 @@ def test_numbers_in_pages_are_those_of_the_results():
 
 def test_page_of_published_settings_has_every_row():
     page = (DOCS / "published.md").read_text()
-    for row in renderer().read("paper_figures"):
+    for row in renderer().read("published_results"):
         assert f"| `{row}` |" in page, row
 
 

@@ -1,11 +1,11 @@
-"""Published results beside what the same settings give here.
+"""Compare published results with those of the same settings here.
 
-    TFDS_DATA_DIR=... python benchmarks/paper_figures.py [ROW ...] [--seeds N]
+    TFDS_DATA_DIR=... python benchmarks/published_results.py [ROW ...] [--seeds N]
 
-Without a row, all that are not marked as long are run. Results are kept in
-`results/paper_figures.json`, a row an entry, and rendered into
-`docs/paper_figures.md` and the pages that quote them. JAX unless `KERAS_BACKEND`
-says otherwise: it was the fastest on a CPU.
+Without a row, all rows that are not marked as long are run. Results go to
+`results/published_results.json`, one entry per row, and are rendered into
+`docs/published_results.md` and `docs/published.md`. The backend is JAX unless
+`KERAS_BACKEND` is set, because it was the fastest on a CPU.
 """
 
 import argparse
@@ -19,33 +19,33 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import render
-from _paper_rows import ROWS
+from _published_rows import ROWS
 from _timing import RESULTS, machine, record
 
-PAGE = Path(__file__).parents[1] / "docs" / "paper_figures.md"
+PAGE = Path(__file__).parents[1] / "docs" / "published_results.md"
 
 
 def run(name: str, seeds: int | None) -> dict:
     row = ROWS[name]
-    figures, seconds = [], []
+    results, seconds = [], []
     for seed in range(seeds or row.seeds):
         begin = time.perf_counter()
-        figures.append(row.run(seed))
+        results.append(row.run(seed))
         seconds.append(time.perf_counter() - begin)
-        print(f"{name}, seed {seed}: {figures[-1]} in {seconds[-1]:.0f} s", flush=True)
-    mean = {k: statistics.mean(f[k] for f in figures) for k in figures[0]}
+        print(f"{name}, seed {seed}: {results[-1]} in {seconds[-1]:.0f} s", flush=True)
+    mean = {k: statistics.mean(r[k] for r in results) for k in results[0]}
     spread = {
-        k: statistics.stdev(f[k] for f in figures) if len(figures) > 1 else 0.0
-        for k in figures[0]
+        k: statistics.stdev(r[k] for r in results) if len(results) > 1 else 0.0
+        for k in results[0]
     }
     return {
-        "figure": row.figure,
+        "metric": row.metric,
         "published": row.published,
         "target": row.target,
         "reached": bool(row.reached(mean)),
         "mean": mean,
         "spread": spread,
-        "seeds": figures,
+        "seeds": results,
         "seconds": seconds,
         "settings": row.settings,
         "long": row.long,
@@ -56,15 +56,14 @@ def run(name: str, seeds: int | None) -> dict:
 def page(results: dict) -> str:
     lines = [
         *("---", "hide: [toc]", "---", ""),  # a wide table
-        "# Published figures and ours",
+        "# Published results and ours",
         "",
-        "Each row: the published settings, mean of the seeds (and their standard",
-        "deviation), and whether the target was reached. Made by",
-        "`benchmarks/paper_figures.py` from `benchmarks/results/paper_figures.json`. A",
-        "row whose seeds take more than 15 minutes together is long, and run only by",
-        "its name.",
+        "The table shows the mean over the random seeds, with the standard deviation",
+        "in brackets, and whether the target was reached. A row that takes more than",
+        "15 minutes is marked as long, and runs only if it is named.",
+        "`benchmarks/published_results.py` writes this page.",
         "",
-        "| row | published | to reach | ours | seeds | reached | minutes a seed |",
+        "| row | published | target | ours | seeds | reached | minutes per seed |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in ROWS:
@@ -75,7 +74,7 @@ def page(results: dict) -> str:
         cells = [name, row["published"], row["target"], *render.outcome(row)]
         cells.append(f"{minutes:.1f}" + ", long" * row["long"])
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "## Settings and further figures", ""]
+    lines += ["", "## Settings and other metrics", ""]
     for name in ROWS:
         if name in results:
             row = results[name]
@@ -87,20 +86,22 @@ def page(results: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", nargs="*", help=f"among: {', '.join(ROWS)}")
-    parser.add_argument("--seeds", type=int, help="in place of the row's own")
+    parser.add_argument("rows", nargs="*", help=f"one or more of {', '.join(ROWS)}")
+    parser.add_argument(
+        "--seeds", type=int, help="number of random seeds, instead of the row's own"
+    )
     options = parser.parse_args()
     unknown = set(options.rows) - set(ROWS)
     if unknown:
         sys.exit(f"Unknown rows: {', '.join(sorted(unknown))}.")
     names = options.rows or [name for name, row in ROWS.items() if not row.long]
-    kept = RESULTS / "paper_figures.json"
+    kept = RESULTS / "published_results.json"
     for name in names:
         result = run(name, options.seeds)
-        # Read again each time: rows may be run beside each other.
+        # Another process may have written rows in the meantime.
         results = json.loads(kept.read_text()) if kept.exists() else {}
         results[name] = result
-        record("paper_figures", results)
+        record("published_results", results)
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(page(results))
         render.main()

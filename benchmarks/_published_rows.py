@@ -1,8 +1,7 @@
-"""The published results, each with its settings, as a function of a seed.
+"""Define the published results, each with its settings, as a function of a seed.
 
-A row returns the figures of one seed; `ROWS` says what was published and what is to
-be reached. Settings that a source gives are kept; what it leaves open stands in
-`settings`.
+A row returns the metrics of one seed. `ROWS` contains the published value and the
+target. Settings that a source gives are kept. `settings` lists the others.
 """
 
 from collections.abc import Callable
@@ -21,10 +20,10 @@ PIXELS = 784
 
 @dataclass(frozen=True)
 class Row:
-    """A published figure, what is to be reached, and how it is computed."""
+    """A published result, the target, and how it is computed."""
 
     run: Callable[[int], dict[str, float]]
-    figure: str  # the key of the dict that is held against the target
+    metric: str  # the result of `run` that is compared with the target
     published: str
     target: str
     reached: Callable[[dict[str, float]], bool]
@@ -40,32 +39,32 @@ def mnist() -> Any:
 
 @cache
 def fashion() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Training, validation and test images: the last 5,000 are for validation."""
+    """Return training, validation and test images; 5,000 are for validation."""
     (x, _), (test, _) = datasets.load_data("fashion_mnist")
     return x[:55_000], x[55_000:], test
 
 
 def at_most(name: str, bound: float) -> Callable[[dict[str, float]], bool]:
-    return lambda figures: figures[name] <= bound
+    return lambda metrics: metrics[name] <= bound
 
 
 def at_least(name: str, bound: float) -> Callable[[dict[str, float]], bool]:
-    return lambda figures: figures[name] >= bound
+    return lambda metrics: metrics[name] >= bound
 
 
-# --- MNIST, squared error an image -------------------------------------------------
+# --- MNIST, squared error per image -------------------------------------------------
 
 
 def pca_30(seed: int) -> dict[str, float]:
     del seed
     (x, _), (test, _) = mnist()
-    figures = evaluation.evaluate(evaluation.PCA(30).fit(x), test)
-    return {"squared_error": figures["reconstruction_sum"]}
+    metrics = evaluation.evaluate(evaluation.PCA(30).fit(x), test)
+    return {"squared_error": metrics["reconstruction_sum"]}
 
 
 def squared_error(model: Any, x: np.ndarray) -> float:
-    rebuilt = model.decode(model.encode(x))
-    return float(((x - rebuilt) ** 2).sum(axis=(1, 2, 3)).mean())
+    reconstruction = model.decode(model.encode(x))
+    return float(((x - reconstruction) ** 2).sum(axis=(1, 2, 3)).mean())
 
 
 def cosine(rate: float, epochs: int, samples: int, batch: int) -> Any:
@@ -92,7 +91,7 @@ def deep_mnist(epochs: int, **options: Any) -> Callable[[int], dict[str, float]]
 
 
 def dbn_mnist(rbm_epochs: int, epochs: int) -> Callable[[int], dict[str, float]]:
-    """The paper's network of sigmoid units, from a DBN and from random weights."""
+    """Train the paper's sigmoid network from a DBN and from random weights."""
 
     def build() -> Any:
         return models.deep(
@@ -153,7 +152,7 @@ def plain(**options: Any) -> Any:
 
 
 def convolutional() -> Any:
-    # The book's code is the mean of a fourth convolution.
+    # The code of the book is the mean of a fourth convolution.
     fourth = keras.layers.Conv2D(30, 3, padding="same", activation="relu")
     pooling = keras.Sequential([fourth, keras.layers.GlobalAveragePooling2D()])
     return models.convolutional(
@@ -180,7 +179,7 @@ def greedy_fashion(seed: int) -> dict[str, float]:
 
 
 def corrupted(seed: int) -> dict[str, float]:
-    """Errors on test images of which half of the pixels are masked."""
+    """Return the errors on test images with half of the pixels masked."""
     x, _, test = fashion()
     noise = np.random.default_rng(seed).random(test.shape) < 0.5
     damaged = np.where(noise, 0, test).astype("float32")
@@ -193,12 +192,12 @@ def corrupted(seed: int) -> dict[str, float]:
         model = plain(corruption=corruption)
         model.compile(keras.optimizers.Nadam())
         model.fit(x, epochs=10, batch_size=32, verbose=0)
-        rebuilt = model.decode(model.encode(damaged))
-        errors[name] = float(((test - rebuilt) ** 2).mean())
+        reconstruction = model.decode(model.encode(damaged))
+        errors[name] = float(((test - reconstruction) ** 2).mean())
     return {"error": errors["denoising"], "plain_error": errors["plain"]}
 
 
-# --- MNIST, the Keras blog: binary cross-entropy a pixel on the test set ----------
+# --- MNIST, the Keras blog: binary cross-entropy per pixel on the test set ----------
 
 
 def keras_blog(
@@ -214,7 +213,7 @@ def keras_blog(
         model.fit(x, epochs=epochs, batch_size=256, verbose=0)
         logs = model.evaluate(test, return_dict=True, verbose=0)
         return {
-            # Keras left the penalty out of a test loss when the figures were made.
+            # When the blog was written, Keras left the penalty out of a test loss.
             "test_loss": logs["reconstruction_loss"],
             "code_mean": float(model.encode(test).mean()),
         }
@@ -223,7 +222,7 @@ def keras_blog(
 
 
 def adadelta() -> Any:
-    """The optimizer of the blog's first edition, from which its figures are."""
+    """Return the optimizer of the first edition of the blog."""
     return keras.optimizers.Adadelta(1.0)
 
 
@@ -267,7 +266,7 @@ def blog_deep() -> Any:
 
 
 def stacked_kl(epochs: int, tuning: int) -> Callable[[int], dict[str, float]]:
-    """UFLDL's exercise: two levels of 200 units, then softmax and fine-tuning."""
+    """Train UFLDL's model: two levels of 200 units, then softmax and fine-tuning."""
 
     def build() -> Any:
         penalties = [
@@ -314,7 +313,7 @@ def stacked_kl(epochs: int, tuning: int) -> Callable[[int], dict[str, float]]:
 
 
 def digits_svm(seed: int) -> dict[str, float]:
-    """A linear SVM on pixels, on random ReLU units and on sparse codes, one split."""
+    """Fit a linear SVM to pixels, random ReLU units and sparse codes, on one split."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import GridSearchCV, train_test_split
     from sklearn.pipeline import make_pipeline
@@ -327,7 +326,7 @@ def digits_svm(seed: int) -> dict[str, float]:
 
     def svm(encode: Callable[[np.ndarray], np.ndarray]) -> float:
         classifier = make_pipeline(StandardScaler(), LinearSVC(max_iter=10_000))
-        # One C for all would be kinder to some inputs than to others.
+        # A single C would suit some inputs better than others.
         best = GridSearchCV(classifier, {"linearsvc__C": (0.001, 0.01, 0.1)}, cv=5)
         return 100 * best.fit(encode(x), y).score(encode(test), y_test)
 
@@ -344,7 +343,7 @@ def digits_svm(seed: int) -> dict[str, float]:
     return {**scores, "gain": scores["accuracy"] - scores["pixels"]}
 
 
-# --- what was published, and what is to be reached -------------------------------
+# --- published results and targets -------------------------------
 
 GERON = "Geron, Hands-On Machine Learning, ch. 17: Nadam, mse, batch 32, 55k/5k"
 BLOG = "Keras blog, Building autoencoders in Keras: Adam, batch 256"
@@ -353,7 +352,7 @@ BLOG = "Keras blog, Building autoencoders in Keras: Adam, batch 256"
 def _geron_row(run: Any, published: float, long: bool = False, **settings: Any) -> Row:
     return Row(
         run=run,
-        figure="val_loss",
+        metric="val_loss",
         published=f"{published:.4f}",
         target=f"<= {1.05 * published:.5f} (5% above)",
         reached=at_most("val_loss", 1.05 * published),
@@ -365,7 +364,7 @@ def _geron_row(run: Any, published: float, long: bool = False, **settings: Any) 
 def _blog_row(run: Any, published: float, long: bool = False, **settings: Any) -> Row:
     return Row(
         run=run,
-        figure="test_loss",
+        metric="test_loss",
         published=f"{published:.2f}",
         target=f"{published:.2f} at that precision",
         reached=at_most("test_loss", published + 0.005),
@@ -377,16 +376,16 @@ def _blog_row(run: Any, published: float, long: bool = False, **settings: Any) -
 ROWS = {
     "pca_30": Row(
         run=pca_30,
-        figure="squared_error",
+        metric="squared_error",
         published="13.87",
         target="13.87",
         reached=lambda f: abs(f["squared_error"] - 13.87) < 0.01,
         settings={"components": 30, "data": "MNIST test, sum over pixels"},
-        seeds=1,  # nothing is drawn
+        seeds=1,  # not random
     ),
     "deep_mnist": Row(
         run=deep_mnist(epochs=40, kernel_initializer="he_normal"),
-        figure="squared_error",
+        metric="squared_error",
         published="3.00 pretrained, 2.65 not",
         target="<= 3.6 in 15 minutes",
         reached=at_most("squared_error", 3.6),
@@ -398,28 +397,28 @@ ROWS = {
     ),
     "deep_mnist_long": Row(
         run=deep_mnist(epochs=100, activation="silu"),
-        figure="squared_error",
+        metric="squared_error",
         published="3.00 pretrained, 2.65 not",
         target="<= 3.0 in 90 minutes",
         reached=at_most("squared_error", 3.0),
         settings={
             "layers": "784-1000-500-250-30, SiLU, linear code, sigmoid output",
             "training": "Adam 1e-3, cosine, batch 128, 100 epochs",
-            "tried": "seed 0, on the test images: after 20 epochs SiLU 3.09, ReLU with "
-            "He's start 3.63, that with Gaussian noise of .3 on the input worse; "
-            "after 200 epochs ReLU 3.95",
+            "tried": "seed 0, on the test images: 3.09 after 20 epochs with SiLU; 3.63 "
+            "with ReLU and He initialization, worse with Gaussian noise of 0.3 on the "
+            "input; 3.95 after 200 epochs with ReLU",
         },
         long=True,
     ),
     "dbn_mnist_long": Row(
         run=dbn_mnist(rbm_epochs=20, epochs=70),
-        figure="squared_error",
+        metric="squared_error",
         published="3.00",
         target="<= 3.0, and below random weights at equal epochs",
         reached=lambda f: f["squared_error"] <= min(3.0, f["from_random_weights"]),
         settings={
             "layers": "784-1000-500-250-30, sigmoid, linear code",
-            "training": "CD-1, 20 epochs a level; Adam 1e-3, cosine, 70 epochs",
+            "training": "CD-1, 20 epochs per level; Adam 1e-3, cosine, 70 epochs",
         },
         long=True,
     ),
@@ -427,7 +426,7 @@ ROWS = {
     "fashion_tied": _geron_row(
         geron(lambda: plain(tied=True), 10), 0.0133, epochs=10, tied=True
     ),
-    "fashion_greedy": _geron_row(greedy_fashion, 0.0133, epochs="10 a level, then 5"),
+    "fashion_greedy": _geron_row(greedy_fashion, 0.0133, epochs="10 per level, then 5"),
     "fashion_denoising": _geron_row(
         geron(lambda: plain(corruption=keras.layers.Dropout(0.5)), 10),
         0.0166,
@@ -451,27 +450,27 @@ ROWS = {
         0.0311,
         epochs=25,
         batch=128,
-        difference="the error is that of the posterior's mean; a layer that draws at "
-        "inference too, as the book's may, has a larger one",
+        difference="our error is that of the mean of the posterior; it is larger for a "
+        "model that draws at inference, as the one of the book may",
     ),
     "fashion_convolutional": _geron_row(
         geron(convolutional, 10),
         0.0121,
         long=True,
         epochs=10,
-        layers="convolutions of 16, 32 and 64, each halved by max pooling, and of 30; "
-        "global average pooling; a dense code of 30, which the book does without",
-        tried="one seed: without the fourth convolution .01321, with `Flatten` in "
-        "place of both .01074",
+        layers="convolutions of 16, 32 and 64 filters with max pooling, then one of "
+        "30; global average pooling; a dense code of 30, which the book does not have",
+        tried="one seed: 0.01321 without the fourth convolution; 0.01074 with "
+        "`Flatten` instead of both",
     ),
     "fashion_corrupted": Row(
         run=corrupted,
-        figure="error",
+        metric="error",
         published="-",
         target="below the plain model's error",
         reached=lambda f: f["error"] < 0.9 * f["plain_error"],
         settings={
-            "data": "test images, half of the pixels masked; MaskingNoise(0.5)",
+            "data": "test images with half of the pixels masked; MaskingNoise(0.5)",
             "epochs": 10,
         },
     ),
@@ -479,11 +478,11 @@ ROWS = {
         keras_blog(blog_shallow, 50),
         0.09,
         epochs=50,
-        tried="Adadelta 1.0, the first edition's, in place of Adam: .102",
+        tried="Adadelta 1.0, as in the first edition, instead of Adam: 0.102",
     ),
     "blog_l1": Row(
         run=blog_sparse,
-        figure="code_mean_ratio",
+        metric="code_mean_ratio",
         published="loss .10, code mean 3.33 / 7.30 = .46",
         target="ratio .46 +- .05, loss .10 at that precision",
         reached=lambda f: (
@@ -494,8 +493,8 @@ ROWS = {
             "training": "Adadelta 1.0, batch 256, 100 epochs; 50 without the penalty",
             "sparsity": "L1(1e-4)",
             "test_loss": "without the penalty",
-            "tried": "Adam, as in its later editions, 100 epochs each, one seed: "
-            "ratio .158, and .096 with the penalty",
+            "tried": "Adam, as in later editions, 100 epochs each, one seed: ratio "
+            "0.158, loss 0.096 with the penalty",
         },
         long=True,
     ),
@@ -508,36 +507,37 @@ ROWS = {
     ),
     "stacked_kl": Row(
         run=stacked_kl(epochs=30, tuning=30),
-        figure="accuracy",
+        metric="accuracy",
         published="97.6 after fine-tuning",
         target=">= 98.0, and .2 above random weights",
         reached=lambda f: f["accuracy"] >= 98.0 and f["gain"] >= 0.2,
         settings={
             "layers": "784-200-200-10 sigmoid",
-            "penalty": "rho .1, beta 3 and lambda 3e-3 in UFLDL's units; the decay is "
-            "that of the first level throughout, in fine-tuning too",
-            "tried": "centred and without decay, three seeds: 98.12, gain .10; so, on "
-            "seed 3, fine-tuned for 10 epochs: 97.66, gain .58; for 20 at 3e-4: "
-            "97.08, gain .92; for 15 at 3e-3 in batches of 256: 97.89, gain -.16",
-            "training": "30 epochs a level; Adam 1e-3, cosine, batch 128, 30 epochs",
+            "penalty": "rho 0.1, beta 3 and lambda 3e-3 in UFLDL's units; all levels "
+            "have the weight decay of the first one, also in fine-tuning",
+            "tried": "with centring, without weight decay, three seeds: 98.12, gain "
+            "0.10; the same on seed 3, fine-tuned for 10 epochs: 97.66, gain 0.58; for "
+            "20 epochs at 3e-4: 97.08, gain 0.92; for 15 epochs at 3e-3 in batches of "
+            "256: 97.89, gain -0.16",
+            "training": "30 epochs per level; Adam 1e-3, cosine, batch 128, 30 epochs",
         },
     ),
     "digits_svm": Row(
         run=digits_svm,
-        figure="gain",
+        metric="gain",
         published="95.5 -> 99.0, one split of 629",
         target="3 points above pixels, above a random encoder",
         reached=lambda f: f["gain"] >= 3 and f["accuracy"] > f["random_encoder"],
         settings={
             "units": 1024,
             "training": "KL .05, 1e-3; Adam 3e-3, batch 64, 30 epochs",
-            "classifier": "LinearSVC on standardised inputs, C of .001, .01 or .1 by "
-            "five folds of the training part",
-            "splits": "35% test, one a seed",
+            "classifier": "LinearSVC on standardized inputs, C of 0.001, 0.01 or 0.1 "
+            "by five-fold cross-validation on the training data",
+            "splits": "35% test data, one split per seed",
             "tried": "on splits 1 to 3: L1 of 3e-4 and 3e-3, TopK of 32 and 128, with "
-            "masked or noisy inputs: lower; KL targets of .02 and .1, weights of 1e-4 "
-            "and 1e-2, 60 and 150 epochs: within half a point; "
-            "C of .01 for all, on the ten splits: pixels 94.71, gain 3.927",
+            "masked or noisy inputs: lower; KL targets of 0.02 and 0.1, factors of "
+            "1e-4 and 1e-2, 60 and 150 epochs: within half a point; C of 0.01 for all "
+            "inputs, on the ten splits: pixels 94.71, gain 3.927",
         },
         seeds=10,
     ),
