@@ -180,7 +180,8 @@ def _times(doubled: dict) -> list[list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sides", nargs="*", help=f"one or more of {', '.join(SIDES)}")
+    names = ", ".join(SIDES).replace("%", "%%")
+    parser.add_argument("sides", nargs="*", help=f"one or more of {names}")
     parser.add_argument("--units", type=int, nargs="+", default=[4096, 12288])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--doublings", action="store_true")
