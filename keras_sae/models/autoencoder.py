@@ -52,12 +52,10 @@ class Autoencoder(keras.Model):
     matching shapes may be passed. `model(x)` is the reconstruction, and `fit(x)` takes
     the input as the target. The logs contain the loss and its parts,
     `explained_variance`, and `l0`, or `expected_l0` for a code that is never exactly
-    zero. All of them come from the one forward pass of the step. Keras cannot know in
-    which direction they should go: `EarlyStopping("val_reconstruction_loss",
-    mode="min")`.
-
-    A training loop of your own calls `model(x, training=True)` and finds every term
-    except the reconstruction loss in `model.losses`.
+    zero. Tell Keras in which direction a metric should go:
+    `EarlyStopping("val_reconstruction_loss", mode="min")`. A training loop of your own
+    calls `model(x, training=True)` and finds every term except the reconstruction loss
+    in `model.losses`.
 
     Args:
         encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
@@ -98,7 +96,8 @@ class Autoencoder(keras.Model):
             int(np.prod(self.sample_shape))
         )
         self.activity = make_activity_metric(self.sparse_layers)
-        names = loss_names(self._layers_in_order, self.sparse_layers, self.contractive)
+        layers = [*flatten(encoder), *flatten(decoder)]
+        names = loss_names(layers, self.sparse_layers, self.contractive)
         self.loss_means = {name: keras.metrics.Mean(name=name) for name in names}
         self.build(encoder.input_shape)
 
@@ -116,16 +115,8 @@ class Autoencoder(keras.Model):
         return tuple(self.encoder.input_shape[1:])
 
     @property
-    def _layers_in_order(self) -> list[keras.layers.Layer]:
-        return [*flatten(self.encoder), *flatten(self.decoder)]
-
-    @property
     def levels(self) -> list[Level]:
-        """The levels of a dense model with a mirrored decoder, outermost first.
-
-        Raises:
-            ValueError: The model has another structure.
-        """
+        """The levels of a dense model with a mirrored decoder, outermost first."""
         return levels_of(self)
 
     def adapt(self, x: ArrayLike, location: str = "mean") -> None:
@@ -133,8 +124,7 @@ class Autoencoder(keras.Model):
 
         The centring layer gets the centre, and so does the bias of a linear output
         (the published pre-bias). Scaling layers get the root mean square of the
-        centred data. `fit` continues to average a mean, and leaves a geometric median
-        unchanged.
+        centred data. `fit` continues to average a mean, but not a median.
 
         Args:
             x: Array of shape `(samples, *input_shape)`. Ten thousand samples are
@@ -142,8 +132,7 @@ class Autoencoder(keras.Model):
             location: `"mean"` or `"geometric_median"`.
 
         Raises:
-            ValueError: `x` is not an array or has another shape, `location` is
-                unknown, or a model with scaling gets data without variation.
+            ValueError: `x` has another shape, or does not vary and must be scaled.
         """
         samples = validation.as_samples(x, self.sample_shape).astype("float64")
         parts = flatten(self.encoder), flatten(self.decoder)
@@ -167,11 +156,8 @@ class Autoencoder(keras.Model):
                 `(x, target)` in any form that Keras takes.
             y: None, or a target of the shape of `x`, for example clean images.
             batch_size: Samples per step, 32 if None.
-            *args: As for Keras.
+            *args: As for Keras, as all further arguments.
             **kwargs: As for Keras. `sample_weight` needs no `y`.
-
-        Returns:
-            A `keras.callbacks.History`.
 
         Raises:
             ValueError: `x` or `y` is not finite, of integers, of a wrong shape, or
@@ -182,7 +168,7 @@ class Autoencoder(keras.Model):
         signature = inspect.signature(super().fit)
         arguments = signature.bind(x, y, batch_size, *args, **kwargs).arguments
         self.check_data(x, y, batch_size or 32)
-        validation.check_adapted(self.name, self._layers_in_order)
+        validation.check_adapted(self)
         if arguments.get("validation_data") is not None:
             data = arguments["validation_data"]
             self.check_data(*keras.utils.unpack_x_y_sample_weight(data)[:2])
@@ -194,7 +180,7 @@ class Autoencoder(keras.Model):
     ) -> Any:
         """Train one step as `keras.Model.train_on_batch`, with the checks of `fit`."""
         self.check_data(x, y, len(x))
-        validation.check_adapted(self.name, self._layers_in_order)
+        validation.check_adapted(self)
         return super().train_on_batch(x, y, *args, **kwargs)
 
     def evaluate(
@@ -212,7 +198,7 @@ class Autoencoder(keras.Model):
         # Keras passes this argument inside `fit`, which has checked the data.
         if "_use_cached_eval_dataset" not in kwargs:
             self.check_data(x, y)
-            validation.check_adapted(self.name, self._layers_in_order)
+            validation.check_adapted(self)
             y = data_adapter.weighted_target(x, y, sample_weight)
         return super().evaluate(
             x, y, batch_size, verbose, sample_weight, *args, **kwargs
@@ -237,12 +223,7 @@ class Autoencoder(keras.Model):
             validation.check_batch_size(flatten(self.encoder), batch_size, x)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Return the reconstruction of `inputs`, and add every loss but the data loss.
-
-        Args:
-            inputs: Tensor of shape `(batch, *input_shape)`.
-            training: Whether to corrupt, to sample, and to update running means.
-        """
+        """Return the reconstruction, and add every loss but the data loss."""
         step = forward_pass.current()
         if step is None or step.model is not self:
             step = ForwardPass(self)
@@ -276,11 +257,7 @@ class Autoencoder(keras.Model):
         return reconstruction
 
     def _code_activations(self, step: ForwardPass) -> Activations | None:
-        """Return the activations of the layer whose output is the code, if it is ours.
-
-        Args:
-            step: The forward pass, after the encoder was called.
-        """
+        """Return the activations of the sparse layer whose output is the code."""
         outputs = getattr(self.encoder, "outputs", None)
         if not step.activations or not outputs:
             return None
@@ -290,17 +267,15 @@ class Autoencoder(keras.Model):
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
         """Run Keras's training step, and keep the parts of the loss for the metrics."""
-        with forward_pass.activate(self._step(args[-1])):
+        _, y, weight = keras.utils.unpack_x_y_sample_weight(args[-1])
+        with forward_pass.activate(ForwardPass(self, True, y, weight)):
             return super().train_step(*args, **kwargs)
 
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
         """Run Keras's test step, and keep the parts of the loss for the metrics."""
-        with forward_pass.activate(self._step(args[-1])):
+        _, y, weight = keras.utils.unpack_x_y_sample_weight(args[-1])
+        with forward_pass.activate(ForwardPass(self, True, y, weight)):
             return super().test_step(*args, **kwargs)
-
-    def _step(self, data: Any) -> ForwardPass:
-        _, target, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        return ForwardPass(self, True, target, sample_weight)
 
     def compute_loss(
         self,
@@ -336,18 +311,12 @@ class Autoencoder(keras.Model):
         return super().compute_metrics(x, x if y is None else y, y_pred, sample_weight)
 
     def compile(
-        self,
-        optimizer: OptimizerLike = "adam",
-        loss: LossLike = "mse",
-        **kwargs: Any,
+        self, optimizer: OptimizerLike = "adam", loss: LossLike = "mse", **kwargs: Any
     ) -> None:
         """Configure training as `keras.Model.compile` does, with `loss="mse"`.
 
-        Args:
-            optimizer: As for Keras.
-            loss: Data term between the reconstruction and the input. `"mse"` is a mean
-                over batch and values, and the factors of penalties are in its units.
-            **kwargs: As for Keras.
+        The loss is the data term. `"mse"` is a mean over batch and values, and the
+        factors of penalties are in its units.
         """
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
@@ -357,49 +326,36 @@ class Autoencoder(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def encode(self, x: Data, batch_size: int = 256) -> np.ndarray:
-        """Return the codes of `x`.
+        """Return the codes of `x`, a NumPy array of shape `(samples, units)`.
 
         Args:
             x: Array of shape `(samples, *input_shape)`, or a dataset of batches.
             batch_size: Number of samples per batch.
-
-        Returns:
-            NumPy array of shape `(samples, units)`.
         """
         x = validation.without_target(x)
         validation.check_data(x, self.sample_shape)
         return self.encoder.predict(x, batch_size=batch_size, verbose=0)
 
     def decode(self, code: Data, batch_size: int = 256) -> np.ndarray:
-        """Return the reconstructions from codes.
+        """Return the reconstructions from codes, of shape `(samples, *input_shape)`.
 
         Args:
             code: Array of shape `(samples, units)`.
             batch_size: Number of samples per batch.
-
-        Returns:
-            NumPy array of shape `(samples, *input_shape)`.
         """
         validation.check_data(code, tuple(self.decoder.input_shape[1:]))
         return self.decoder.predict(code, batch_size=batch_size, verbose=0)
 
     def serving_signatures(self, top_k: int) -> dict[str, Signature]:
-        """Return the signatures of an exported model by name, the default one first.
-
-        Args:
-            top_k: Number of units that `top_features` returns.
-        """
+        """Return the signatures of an exported model by name, the default one first."""
         return autoencoder_signatures(self.encoder, self.decoder, top_k)
 
     def dictionary(self) -> np.ndarray:
-        """Return what each unit adds to a reconstruction.
+        """Return what each unit adds to a reconstruction, `(units, *input_shape)`.
 
         `row_j = (decode(s e_j) - decode(0)) / s` with `s = 0.05`: a small step from the
         empty code, which an output activation does not saturate. For a shallow model
         with a linear output it is row `j` of the decoder's kernel.
-
-        Returns:
-            NumPy array of shape `(units, *input_shape)`.
 
         Example:
 
@@ -418,7 +374,6 @@ class Autoencoder(keras.Model):
         filepath: str | Path,
         format: str = "tf_saved_model",
         verbose: bool | None = None,
-        input_signature: Any = None,
         **kwargs: Any,
     ) -> None:
         """Write an artifact for inference to `filepath`.
@@ -427,24 +382,18 @@ class Autoencoder(keras.Model):
         writes numbered versions for a server. Any other format is written by Keras and
         has one function, `model(x)`.
         """
-        if format != "tf_saved_model":
-            # Keras traces a copy, so that this model keeps no trace.
-            copy = type(self).from_config(self.get_config())
-            copy.set_weights(self.get_weights())
-            x = keras.Input(self.sample_shape, name="x")
-            model = keras.Model(x, copy(x), name=self.name)
-            model(ops.zeros((1, *self.sample_shape)))  # ONNX requires a call.
-            model.export(filepath, format, verbose, input_signature, **kwargs)
+        if format == "tf_saved_model":
+            path = write_artifact(self, filepath, **kwargs)
+            if verbose:
+                print(f"Saved artifact at {str(path)!r}.")
             return
-        if input_signature is not None:
-            raise ValueError(
-                "`input_signature` is not accepted for a SavedModel, whose inputs are "
-                "float32 of the model's own shape. Received: "
-                f"input_signature={input_signature!r}. Leave it out."
-            )
-        path = write_artifact(self, filepath, **kwargs)
-        if verbose:
-            print(f"Saved artifact at {str(path)!r}.")
+        # Keras traces a copy, so that this model keeps no trace.
+        copy = type(self).from_config(self.get_config())
+        copy.set_weights(self.get_weights())
+        x = keras.Input(self.sample_shape, name="x")
+        model = keras.Model(x, copy(x), name=self.name)
+        model(ops.zeros((1, *self.sample_shape)))  # ONNX requires a call.
+        model.export(filepath, format, verbose, **kwargs)
 
     def get_config(self) -> Config:
         """Return the configs of encoder and decoder, and the contractive weight."""

@@ -5,7 +5,6 @@ import keras
 from keras_sae.layers import forward_pass
 from keras_sae.layers.forward_pass import ForwardPass
 from keras_sae.models.autoencoder import Autoencoder
-from keras_sae.models.levels import flatten
 from keras_sae.models.validation import check_adapted
 from keras_sae.types import Tensor
 from keras_sae.utils.serialization import register
@@ -89,7 +88,7 @@ def classifier(
             "`autoencoder` must be a `keras_sae.models.Autoencoder`. Received: "
             f"autoencoder={autoencoder!r}."
         )
-    check_adapted(autoencoder.name, flatten(autoencoder.encoder))
+    check_adapted(autoencoder)
     if positive_integer("num_classes", num_classes) < 2:
         raise ValueError(
             "`num_classes` must be at least 2. Received: num_classes=1. Use 2 for "

@@ -265,16 +265,12 @@ def check_parts(encoder: keras.Model, decoder: keras.Model) -> None:
             )
 
 
-def check_adapted(name: str, layers: Iterable[keras.layers.Layer]) -> None:
-    """Check that `adapt` has set the scale of a model.
-
-    Args:
-        name: Name of the model.
-        layers: Its layers.
-    """
+def check_adapted(model: keras.Model) -> None:
+    """Check that `adapt` has set the scale of an autoencoder."""
+    layers = [*flatten(model.encoder), *flatten(model.decoder)]
     if any(isinstance(layer, Scaling) and float(layer.rms) == 0 for layer in layers):
         raise ValueError(
-            f"Call `adapt()` before `fit()`: the model {name!r} was built with "
+            f"Call `adapt()` before `fit()`: the model {model.name!r} was built with "
             "`scaling=True`. Received: a model whose scale is unknown. Use "
             "`model.adapt(x_train)`."
         )
