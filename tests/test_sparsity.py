@@ -18,6 +18,7 @@ from keras_sae import (
     metrics,
     models,
     regularizers,
+    tuning,
 )
 from keras_sae.layers import aux_k
 
@@ -198,3 +199,12 @@ def test_training_steps_compile_with_xla(sparsities, rng):
     model.compile(keras.optimizers.Adam(0.01), jit_compile=True)
     loss = model.fit(x, batch_size=32, epochs=3, verbose=0).history["loss"]
     assert loss[-1] < loss[0]
+
+
+def test_custom_sparsity_is_searched_by_the_tuner(x, tmp_path):
+    hypermodel = tuning.SparsityHyperModel(
+        "shallow", input_shape=(12,), units=8, sparsity=SoftThreshold()
+    )
+    tuner = tuning.search(hypermodel, x, x, 1, 1, max_l0=8, progress=False)
+    model = tuning.best_model(tuner, x, tmp_path / "best.keras", verbose=0)
+    assert isinstance(model.sparse_layers[-1].sparsity, SoftThreshold)

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,20 +93,17 @@ def test_a_killed_worker_is_restarted_a_limited_number_of_times(tmp_path):
     assert (tmp_path / "starts").read_text() == "xxx"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl of Linux")
-def test_a_process_ends_with_its_launcher(tmp_path):
-    child = "import os, time\n"
-    child += "from keras_sae.tuning.workers import end_with_launcher\n"
-    child += "end_with_launcher(); print(os.getpid(), flush=True); time.sleep(3600)"
-    program = "import os, subprocess, sys, time\n"
-    program += f"os.environ[{workers.LAUNCHER!r}] = str(os.getpid())\n"
-    program += f"subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv of Linux")
+def test_processes_end_when_their_launcher_is_killed():
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(3600)"
+    program = "import sys; from keras_sae import tuning\n"
+    program += f"tuning.launch_workers([sys.executable, '-c', {child!r}], workers=1)"
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
     ) as launcher:
         assert int(launcher.stdout.readline()) > 0
         launcher.kill()
-        # The pipe is closed when the child, which has inherited it, is gone as well.
+        # The pipe is closed when the chief, which has inherited it, is gone as well.
         assert launcher.stdout.read() == ""
 
 

@@ -10,7 +10,7 @@ import keras_tuner
 from keras_sae import evaluation
 from keras_sae.models import Autoencoder
 from keras_sae.tuning.objectives import PROBE, ReconstructionUnderL0, logged_l0
-from keras_sae.tuning.tuner import SearchTuner, Trial, ended_trials
+from keras_sae.tuning.tuner import ERROR_FILE, SearchTuner, Trial, trials_with_status
 from keras_sae.types import ArrayLike, Data, PathLike
 from keras_sae.utils.io import atomic_write, output_folder
 
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 _COLUMNS = {
     "reconstruction": "val_reconstruction_loss",
     "explained_variance": "val_explained_variance",
-    "probe_accuracy": PROBE,
+    PROBE: PROBE,
 }
-# Prefix of what Hyperband stores among the hyperparameters.
-_HYPERBAND = "tuner/"
 
 
 class FailedTrialsError(RuntimeError):
@@ -60,44 +58,31 @@ class ConstraintError(ValueError):
 
 
 def check_outcome(tuner: keras_tuner.Tuner, max_failures: int) -> None:
-    """Raise if a search failed, or if no trial meets the limit of its objective.
-
-    Args:
-        tuner: A tuner after its search.
-        max_failures: Number of failed trials that are no error.
-
-    Raises:
-        FailedTrialsError: More trials failed, or none was completed.
-        ConstraintError: The objective has a limit that no trial meets.
-    """
+    """Raise if a search failed, or if no trial meets the limit of its objective."""
     oracle = tuner.oracle
-    failed = ended_trials(oracle, "FAILED")
-    completed = ended_trials(oracle, "COMPLETED")
+    failed = trials_with_status(oracle, "FAILED")
+    completed = trials_with_status(oracle, "COMPLETED")
     error: FailedTrialsError | ConstraintError
     if len(failed) > max_failures or not completed:
-        done = f"{len(completed)} completed" if completed else "none completed"
-        message = (
-            "The search ended without a trial: the search space holds no values that "
-            "were not tried. Widen a range."
-        )
+        message = "The search ended without a trial. Widen a range of its space."
         if failed:
-            first = failed[0]
+            first, done = failed[0], len(completed) or "none"
+            file = Path(tuner.get_trial_dir(first.trial_id), ERROR_FILE)
+            cause = file.read_text() if file.exists() else first.message
             message = (
-                f"{len(failed)} trials failed and {done} of {oracle.max_trials}. The "
-                f"first failure was trial {first.trial_id} with "
-                f"{first.hyperparameters.values}: {first.message}\nRepeat the call to "
-                "try failed trials again and to resume the search. Pass max_failures="
+                f"{len(failed)} trials failed and {done} completed of "
+                f"{oracle.max_trials}. The first failure was trial {first.trial_id} "
+                f"with {first.hyperparameters.values}: {cause}\nRepeat the call to try "
+                "failed trials again and to resume the search. Pass max_failures="
                 f"{len(failed)} to continue without them."
             )
         error = FailedTrialsError(message)
         error.tuner = tuner
         raise error from (tuner.first_error if isinstance(tuner, SearchTuner) else None)
     objective = oracle.objective
-    if not isinstance(objective, ReconstructionUnderL0):
-        return
     l0s = [logged_l0(_metrics(trial)) or 0.0 for trial in completed]
     l0, nearest = min(zip(l0s, completed, strict=True), key=lambda pair: pair[0])
-    if l0 > objective.max_l0:
+    if isinstance(objective, ReconstructionUnderL0) and l0 > objective.max_l0:
         error = ConstraintError(
             f"No trial meets the limit of {objective.max_l0:g} active units per sample "
             f"({len(completed)} completed). The nearest is trial {nearest.trial_id} "
@@ -204,8 +189,8 @@ def best_model(
         The trained model; `model.history.history` holds its logs.
 
     Raises:
-        ValueError: `path` does not end in `.keras`, no trial was completed, or
-            `epochs` is missing for a tuner that `search` did not make.
+        ValueError: `path` does not end in `.keras`, or `epochs` is missing for a
+            tuner that `search` did not make.
 
     Example:
 
@@ -225,13 +210,11 @@ def best_model(
             f"{path.stem or 'best'}.keras."
         )
     output_folder(path.parent, "path", "Choose another path.")
-    best = tuner.oracle.get_best_trials(1)
-    if not best:
-        raise ValueError("The search has completed no trial. Run it with more trials.")
-    hp = best[0].hyperparameters
+    (best,) = tuner.oracle.get_best_trials(1)
+    hp = best.hyperparameters
     if isinstance(tuner, SearchTuner):
         if epochs is None:
-            epochs = hp.values.get(f"{_HYPERBAND}epochs", tuner.epochs)
+            epochs = hp.values.get("tuner/epochs", tuner.epochs)
         if tuner.seed is not None:
             keras.utils.set_random_seed(tuner.seed)
     elif epochs is None:
@@ -239,9 +222,15 @@ def best_model(
             "`epochs` must be given for a tuner of your own. Received: epochs=None."
         )
     model = tuner.hypermodel.build(hp)
-    fit: dict[str, Any] = {"validation_data": validation_data, "callbacks": callbacks}
-    fit = {name: value for name, value in fit.items() if value is not None}
-    tuner.hypermodel.fit(hp, model, x, epochs=epochs, verbose=verbose, **fit)
+    tuner.hypermodel.fit(
+        hp,
+        model,
+        x,
+        validation_data=validation_data,
+        callbacks=callbacks,
+        epochs=epochs,
+        verbose=verbose,
+    )
     with atomic_write(path) as unfinished:
         model.save(unfinished)
     return model
@@ -255,7 +244,8 @@ def _row(trial: Trial) -> dict[str, Any]:
     metrics, values = _metrics(trial), trial.hyperparameters.values
     return {
         "trial": trial.trial_id,
-        **{k: v for k, v in values.items() if not k.startswith(_HYPERBAND)},
+        # Hyperband stores its state among the hyperparameters, as "tuner/...".
+        **{name: v for name, v in values.items() if not name.startswith("tuner/")},
         **{name: metrics[key] for name, key in _COLUMNS.items() if key in metrics},
         "l0": logged_l0(metrics),
         "expected": "val_l0" not in metrics,

@@ -18,7 +18,7 @@ from keras_sae.models import Autoencoder
 from keras_sae.tuning import objectives
 from keras_sae.tuning import workers as processes
 from keras_sae.tuning.results import check_outcome
-from keras_sae.tuning.tuner import ORACLES, Arrays, SearchTuner, ended_trials
+from keras_sae.tuning.tuner import ORACLES, Arrays, SearchTuner, trials_with_status
 from keras_sae.types import ArrayLike, PathLike
 from keras_sae.utils import validation
 from keras_sae.utils.fingerprint import fingerprint, model_fingerprint
@@ -106,16 +106,15 @@ def search(
         validation.positive_integer(argument, count)
     role = processes.role()
     launches = validation.positive_integer("workers", workers) > 1 and role is None
-    x, held_out, y = _check_data(x, validation_data, labels)
-    fit: dict[str, Any] = {"validation_data": held_out, "callbacks": list(callbacks)}
+    x, validation_data, y = _as_arrays(x, validation_data, labels)
+    fit = {"validation_data": validation_data, "callbacks": list(callbacks)}
     if isinstance(tuner, keras_tuner.Tuner):
         excluded = (directory, labels, max_l0, launches or None)
         if tuner.hypermodel is not hypermodel or any(a is not None for a in excluded):
             raise ValueError(
                 "`tuner` must be a name, or a tuner that was made for `hypermodel`, "
                 "which excludes `directory`, `labels`, `max_l0` and `workers`. "
-                f"Received: tuner={tuner!r} for {tuner.hypermodel!r}, directory="
-                f"{directory!r}, max_l0={max_l0!r}, workers={workers}."
+                f"Received: tuner={tuner!r} for {tuner.hypermodel!r}."
             )
         tuner.oracle.max_trials = max_trials
         # `check_outcome` raises instead, also for fewer failures.
@@ -144,7 +143,7 @@ def search(
         space.append(model_fingerprint(model))
     settings = {
         "space": fingerprint(space),
-        "data": fingerprint((x, held_out, y)),
+        "data": fingerprint((x, validation_data, y)),
         "tuner": name,
         "objective": str(goal),
         "epochs": epochs,
@@ -162,65 +161,56 @@ def search(
         folder,
         max_trials=max_trials,
         max_failures=max_failures,
-        progress=progress,
         objective=goal,
         # keras-tuner takes 0 for no seed.
         seed=None if seed is None else seed + 1,
         **algorithm,
     )
     made = SearchTuner(
-        oracle, hypermodel, sample_shape=x.shape[1:], epochs=epochs, seed=seed
+        oracle,
+        hypermodel,
+        sample_shape=x.shape[1:],
+        epochs=epochs,
+        seed=seed,
+        progress=progress,
     )
     if directory is None:
         weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
-    if launches:
-        oracle.resume()
-        if len(ended_trials(oracle, "COMPLETED")) < max_trials:
-            processes.launch_workers(command or processes.this_command(), workers)
-            oracle.reload()
-    else:
-        processes.end_with_launcher()
-        if role == "worker":
-            processes.wait_for_chief()
-        else:
-            oracle.resume()
+    if role != "worker":
+        oracle.reload(retry=True)
+    if not launches:
         made.search(x, labels=y, **fit)
-        if role == "worker" or processes.LAUNCHER in os.environ:
-            sys.exit(0)
+    elif len(trials_with_status(oracle, "COMPLETED")) < max_trials:
+        processes.launch_workers(command or processes.this_command(), workers)
+        oracle.reload()
+    if role == "worker" or processes.LAUNCHED in os.environ:
+        sys.exit(0)
     check_outcome(made, max_failures)
     return made
 
 
-def _check_data(
+def _as_arrays(
     x: ArrayLike,
     validation_data: ArrayLike | Arrays,
     labels: Sequence[ArrayLike] | None,
 ) -> tuple[np.ndarray, np.ndarray | Arrays, Arrays | None]:
     """Return the data as NumPy arrays; raise if they do not fit each other."""
-    if validation_data is None:
-        raise ValueError(
-            "`validation_data` is needed to compare trials. Received: "
-            "validation_data=None. Hold out some samples of `x` for it."
-        )
-    if isinstance(validation_data, (tuple, list)):
-        held_out = tuple(np.asarray(part) for part in validation_data)
-    else:
-        held_out = (np.asarray(validation_data),)
-    x = np.asarray(x)
-    for name, array in {"x": x, "validation_data": held_out[0]}.items():
+    has_target = isinstance(validation_data, (tuple, list))
+    parts = validation_data if has_target else (validation_data,)
+    x, *parts = (np.asarray(array) for array in (x, *parts))
+    for name, array in {"x": x, "validation_data": parts[0]}.items():
         if array.ndim < 2 or array.dtype == object:
             raise ValueError(
                 f"`{name}` must be an array of shape (samples, ...), because the batch "
                 f"size is searched. Received: shape {array.shape}, dtype {array.dtype}."
-                " `keras_sae.datasets.load_data` returns arrays."
             )
     y = None
     if labels is not None:
         y = tuple(np.asarray(part) for part in labels)
-        if [len(part) for part in y] != [len(x), len(held_out[0])]:
+        if [len(part) for part in y] != [len(x), len(parts[0])]:
             raise ValueError(
                 "`labels` must be (y, y_val), with one label for each sample of `x` "
                 "and of `validation_data`. Received: labels of lengths "
                 f"{[len(part) for part in y]}."
             )
-    return x, held_out if len(held_out) > 1 else held_out[0], y
+    return x, tuple(parts) if has_target else parts[0], y

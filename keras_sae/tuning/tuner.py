@@ -19,15 +19,16 @@ from keras_sae import evaluation
 from keras_sae.tuning import objectives
 from keras_sae.utils.io import atomic_write
 
-_STATE = "state.json"
+ERROR_FILE = "error.txt"
+_STATE_FILE = "state.json"
+_WEIGHTS_FILE = "model.weights.h5"
 
 Arrays = tuple[np.ndarray, ...]
 
 
-def ended_trials(oracle: keras_tuner.Oracle, status: str) -> list[Trial]:
-    """Return the trials that ended with `status`, in the order in which they ended."""
-    trials = (oracle.trials[name] for name in dict.fromkeys(oracle.end_order))
-    return [trial for trial in trials if trial.status == status]
+def trials_with_status(oracle: keras_tuner.Oracle, status: str) -> list[Trial]:
+    """Return the trials of this status, in the order in which they began."""
+    return [trial for trial in oracle.trials.values() if trial.status == status]
 
 
 class SearchOracle(keras_tuner.Oracle):
@@ -35,61 +36,33 @@ class SearchOracle(keras_tuner.Oracle):
 
     keras-tuner writes several files, one after the other and not atomically, so a
     killed process can leave a state that does not load. It also counts failed trials
-    as done. This class keeps the whole state in one file, and `resume` queues all
-    trials that were not completed.
+    as done. This class keeps the whole state in one file, and can try all trials again
+    that were not completed.
 
     Args:
         folder: Existing folder of the search.
         max_trials: Maximum number of trials, those of earlier calls included.
         max_failures: Number of failed trials that do not end the search.
-        progress: Whether to print a line to stderr when a trial ends.
         **kwargs: Arguments of the oracle of keras-tuner.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        max_trials: int,
-        max_failures: int = 0,
-        progress: bool = False,
-        **kwargs: Any,
+        self, folder: Path, *, max_trials: int, max_failures: int = 0, **kwargs: Any
     ) -> None:
         # keras-tuner would raise while it holds its lock, and a chief would hang.
         super().__init__(max_consecutive_failed_trials=sys.maxsize, **kwargs)
         self.folder, self.max_trials = folder, max_trials
-        self.max_failures, self.progress = max_failures, progress
-        self.verbose = 0
+        self.max_failures, self.verbose = max_failures, 0
 
     def create_trial(self, tuner_id: str) -> Trial:
         """Return the next trial, or the end of the search after too many failures."""
-        if len(ended_trials(self, TrialStatus.FAILED)) > self.max_failures:
+        if len(trials_with_status(self, TrialStatus.FAILED)) > self.max_failures:
             self.tuner_ids.discard(tuner_id)
             return Trial(self.get_space(), status=TrialStatus.STOPPED)
         with warnings.catch_warnings():
             # The Gaussian process warns when it is fitted to its first few points.
             warnings.simplefilter("ignore")
             return super().create_trial(tuner_id)
-
-    def end_trial(self, trial: Trial) -> None:
-        """Record a trial that has ended.
-
-        Messages are not sent from a worker to its chief. The tuner writes them to a
-        file in the folder of the search, which both share.
-        """
-        message = failure_file(self.folder, trial.trial_id)
-        if trial.status != TrialStatus.COMPLETED and message.exists():
-            trial.message = message.read_text()
-        super().end_trial(trial)
-        if self.progress:
-            trial = self.trials[trial.trial_id]
-            if trial.status == TrialStatus.COMPLETED:
-                best = self.get_best_trials()[0].score
-                result = f"{self.objective.name} {trial.score:.4g}, best {best:.4g}"
-            else:
-                result = f"failed: {(trial.message or '').partition(chr(10))[0]}"
-            ended = len(set(self.end_order))
-            print(f"Trial {ended} of {self.max_trials}: {result}", file=sys.stderr)
 
     def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
         """Return the best completed trials, fewer if there are not as many."""
@@ -99,28 +72,27 @@ class SearchOracle(keras_tuner.Oracle):
     def save(self) -> None:
         """Write the state of the search and of its trials, atomically."""
         trials = [trial.get_state() for trial in self.trials.values()]
-        with atomic_write(self.folder / _STATE) as path:
+        with atomic_write(self.folder / _STATE_FILE) as path:
             path.write_text(json.dumps({"oracle": self.get_state(), "trials": trials}))
 
-    def reload(self) -> None:
-        """Read what `save` has written."""
-        state = json.loads((self.folder / _STATE).read_text())
-        trials = [Trial.from_state(trial) for trial in state["trials"]]
-        self.trials = {trial.trial_id: trial for trial in trials}
-        self.set_state(state["oracle"])
+    def reload(self, retry: bool = False) -> None:
+        """Read what `save` has written, if anything.
 
-    def resume(self) -> None:
-        """Reload an earlier call's state; queue failed and interrupted trials again."""
-        if not (self.folder / _STATE).exists():
+        Args:
+            retry: Whether to queue the trials again that were not completed.
+        """
+        if not (self.folder / _STATE_FILE).exists():
             return
-        self.reload()
-        completed = {t.trial_id for t in ended_trials(self, TrialStatus.COMPLETED)}
-        queue = sorted(self.trials.keys() - completed, key=int, reverse=True)
-        for name in queue:
-            self.trials[name] = Trial(self.trials[name].hyperparameters, name)
-        end_order = [name for name in self.end_order if name in completed]
-        state = {"ongoing_trials": {}, "retry_queue": queue, "run_times": {}}
-        self.set_state({**self.get_state(), **state, "end_order": end_order})
+        saved = json.loads((self.folder / _STATE_FILE).read_text())
+        trials, state = map(Trial.from_state, saved["trials"]), saved["oracle"]
+        self.trials = {trial.trial_id: trial for trial in trials}
+        if retry:
+            state.update(ongoing_trials={}, retry_queue=[])
+            for name, trial in reversed(self.trials.items()):
+                if trial.status != TrialStatus.COMPLETED:
+                    self.trials[name] = Trial(trial.hyperparameters, name)
+                    state["retry_queue"].append(name)
+        self.set_state(state)
 
 
 class RandomOracle(SearchOracle, keras_tuner.oracles.RandomSearchOracle):
@@ -161,11 +133,11 @@ def _combinations(
         yield values
         return
     parameter, hp.values = hp.space[position], values
-    if parameter.name in values or not hp.is_active(parameter):
-        yield from _combinations(hp, values, position + 1)
-        return
-    for value in dict.fromkeys([parameter.default, *parameter.values]):
-        chosen = {**values, parameter.name: value}
+    choices = [values]
+    if parameter.name not in values and hp.is_active(parameter):
+        options = dict.fromkeys([parameter.default, *parameter.values])
+        choices = [{**values, parameter.name: value} for value in options]
+    for chosen in choices:
         yield from _combinations(hp, chosen, position + 1)
 
 
@@ -189,6 +161,7 @@ class SearchTuner(keras_tuner.Tuner):
         sample_shape: Shape of one sample, for models that are not built yet.
         epochs: Number of epochs per trial.
         seed: Random seed of each training, or None.
+        progress: Whether to print a line to stderr when a trial ends.
 
     Attributes:
         first_error: The first error of a trial in this process, or None.
@@ -202,29 +175,44 @@ class SearchTuner(keras_tuner.Tuner):
         sample_shape: tuple[int, ...],
         epochs: int,
         seed: int | None,
+        progress: bool,
     ) -> None:
-        self.folder = oracle.folder
-        self.sample_shape, self.epochs, self.seed = sample_shape, epochs, seed
+        self.sample_shape, self.epochs = sample_shape, epochs
+        self.seed, self.progress = seed, progress
         self.first_error: Exception | None = None
         super().__init__(
-            oracle, hypermodel, directory=str(self.folder), project_name="trials"
+            oracle, hypermodel, directory=str(oracle.folder), project_name="trials"
         )
 
     def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Train the model of a trial, and return the metrics of its last epoch."""
+        name, result = self.oracle.objective.name, "interrupted"
         try:
-            return self._train(trial, *args, **kwargs)
+            metrics = self._train(trial, *args, **kwargs)
+            result = f"{name} {metrics[name]:.4g}"
         except Exception as error:
             self.first_error = self.first_error or error
-            message = f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
-            with atomic_write(failure_file(self.folder, trial.trial_id)) as path:
-                path.write_text(message)
+            message = f"{type(error).__name__}: {error}"
+            result = f"failed: {message}"
+            # keras-tuner does not send messages from a worker to its chief.
+            path = Path(self.get_trial_dir(trial.trial_id), ERROR_FILE)
+            path.write_text(f"{message}\n\n{traceback.format_exc()}")
             raise
+        finally:
+            if self.progress:
+                position = f"{int(trial.trial_id) + 1} of {self.oracle.max_trials}"
+                print(f"Trial {position}: {result}", file=sys.stderr)
+        return metrics
 
     def load_model(self, trial: Trial) -> keras.Model:
         """Return the trained model of a completed trial."""
-        model = self._build(trial.hyperparameters)
-        model.load_weights(self._weights_file(trial.trial_id))
+        model = self.hypermodel.build(trial.hyperparameters)
+        if not model.built:
+            model.build((None, *self.sample_shape))
+        if model.compiled:
+            # The weights files hold the state of the optimizer.
+            model.optimizer.build(model.trainable_variables)
+        model.load_weights(Path(self.get_trial_dir(trial.trial_id), _WEIGHTS_FILE))
         return model
 
     def save(self) -> None:
@@ -236,17 +224,19 @@ class SearchTuner(keras_tuner.Tuner):
         x: np.ndarray,
         validation_data: np.ndarray | Arrays,
         callbacks: list[keras.callbacks.Callback],
-        labels: Arrays | None = None,
+        labels: Arrays | None,
     ) -> dict[str, float]:
         if self.seed is not None:
             keras.utils.set_random_seed(self.seed)
         keras.utils.clear_session()
-        hp = trial.hyperparameters
-        model = self._build(hp)
+        hp, objective = trial.hyperparameters, self.oracle.objective
         epochs = {"epochs": hp.values.get("tuner/epochs", self.epochs)}
         if "tuner/trial_id" in hp.values:  # Hyperband resumes an earlier trial
-            model.load_weights(self._weights_file(hp.values["tuner/trial_id"]))
+            earlier = self.oracle.get_trial(hp.values["tuner/trial_id"])
+            model = self.load_model(earlier)
             epochs["initial_epoch"] = hp.values["tuner/initial_epoch"]
+        else:
+            model = self.hypermodel.build(hp)
         metrics = self.hypermodel.fit(
             hp,
             model,
@@ -256,47 +246,32 @@ class SearchTuner(keras_tuner.Tuner):
             verbose=0,
             **epochs,
         )
-        model.save_weights(self._weights_file(trial.trial_id))
+        model.save_weights(Path(self.get_trial_dir(trial.trial_id), _WEIGHTS_FILE))
         if isinstance(metrics, keras.callbacks.History):
             logs = metrics.history.items()
             metrics = {name: float(values[-1]) for name, values in logs}
-        if not isinstance(metrics, dict):
-            return metrics  # the score itself, from a user's own hypermodel
+        elif not isinstance(metrics, dict):
+            # A hypermodel of the user may return the score alone.
+            metrics = {objective.name: float(metrics)}
         if labels is not None:
             has_target = isinstance(validation_data, tuple)
             x_val = validation_data[0] if has_target else validation_data
             codes, codes_val = model.encode(x), model.encode(x_val)
-            probed = codes, labels[0], codes_val, labels[1]
             # No classifier learns from codes that are zero throughout.
-            accuracy = evaluation.probe(*probed) if codes.any() else 0.0
+            accuracy = 0.0
+            if codes.any():
+                accuracy = evaluation.probe(codes, labels[0], codes_val, labels[1])
             metrics[objectives.PROBE] = accuracy
-        objective = self.oracle.objective
-        if not objective.has_value(metrics):
-            raise ValueError(
-                f"`objective` is not logged. Received: objective={objective.name!r}. "
-                f"Logged metrics: {', '.join(sorted(metrics))}."
-            )
-        score = objective.get_value(metrics)
-        if math.isnan(score):
+        if objective.name not in metrics:
+            if not objective.has_value(metrics):
+                raise ValueError(
+                    "`objective` is not logged. Received: "
+                    f"objective={objective.name!r}. Logged: {', '.join(metrics)}."
+                )
+            metrics[objective.name] = objective.get_value(metrics)
+        if math.isnan(metrics[objective.name]):
             raise ValueError(
                 f"The trial diverged: {objective.name} is NaN. Lower the upper end of "
                 "the range of `learning_rate`, or of the factor of the penalty."
             )
-        return {**metrics, objective.name: score}
-
-    def _build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        model = self.hypermodel.build(hp)
-        if not model.built:
-            model.build((None, *self.sample_shape))
-        if model.compiled:
-            # The weights files hold the state of the optimizer.
-            model.optimizer.build(model.trainable_variables)
-        return model
-
-    def _weights_file(self, trial_id: str) -> Path:
-        return Path(self.get_trial_dir(trial_id), "model.weights.h5")
-
-
-def failure_file(folder: Path, trial_id: str) -> Path:
-    """Return the path of the message of a failed trial."""
-    return folder / f"failure_{trial_id}.txt"
+        return metrics

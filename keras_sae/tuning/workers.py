@@ -1,8 +1,7 @@
 """Chief and workers of keras-tuner as processes of one machine."""
 
-import ctypes
 import os
-import signal
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from keras_sae.utils import validation
 _NAME = "KERASTUNER_TUNER_ID"
 _ADDRESS = "KERASTUNER_ORACLE_IP"
 _PORT = "KERASTUNER_ORACLE_PORT"
-# Process id of the launcher, for the processes that it starts.
-LAUNCHER = "KERAS_SAE_LAUNCHER"
+# Marks the processes that `launch_workers` starts.
+LAUNCHED = "KERAS_SAE_LAUNCHED"
 _LOOPBACK = "127.0.0.1"
 _THREADS = (
     "OMP_NUM_THREADS",
@@ -24,7 +23,6 @@ _THREADS = (
     "TF_NUM_INTEROP_THREADS",
     "TF_NUM_INTRAOP_THREADS",
 )
-_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 _POLL_SECONDS = 0.1
 
 
@@ -36,7 +34,8 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
     the chief, which hands out trials, or a worker, which trains. Workers divide the
     cores among them by `OMP_NUM_THREADS` and the like, unless these are set already. A
     worker that is killed is restarted, and resumes with the trial that it had. All
-    processes end with this one; on Linux also if this one is killed.
+    processes end with this one. On Linux they also end when this one is killed, if the
+    program `setpriv` of util-linux is installed.
 
     Args:
         command: List of words, such as `[sys.executable, "tune.py"]`.
@@ -63,25 +62,34 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
         **os.environ,
         _ADDRESS: _LOOPBACK,
         _PORT: str(free_port),
-        LAUNCHER: str(os.getpid()),
+        LAUNCHED: "1",
         "no_grpc_proxy": "*",
     }
     names = [f"worker-{number}" for number in range(workers)]
     restarts_left = dict.fromkeys(names, restarts)
+    # On Linux the kernel ends each process when this one is killed.
+    end_together = ["setpriv", "--pdeathsig", "KILL"]
+    prefix = end_together if shutil.which("setpriv") else []
     processes: dict[str, subprocess.Popen] = {}
-    running = set(names)
+    to_start, running = ["chief", *names], set(names)
     try:
-        for name in ["chief", *names]:
-            processes[name] = _start(command, name, environment)
         while running:
+            for name in to_start:
+                processes[name] = subprocess.Popen(
+                    [*prefix, *command],
+                    env={**environment, _NAME: name},
+                    # Workers would repeat what the chief prints.
+                    stdout=None if name == "chief" else subprocess.DEVNULL,
+                )
+            to_start = []
             time.sleep(_POLL_SECONDS)
-            for name, process in list(processes.items()):
+            for name, process in processes.items():
                 status = process.poll()
                 if status == 0:
                     running.discard(name)
                 elif status is not None and status < 0 and restarts_left.get(name):
                     restarts_left[name] -= 1
-                    processes[name] = _start(command, name, environment)
+                    to_start.append(name)
                 elif status is not None:
                     end = f"was killed by signal {-status}" if status < 0 else "failed"
                     raise RuntimeError(
@@ -95,45 +103,11 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
             process.wait()
 
 
-def _start(
-    command: Sequence[str], name: str, environment: dict[str, str]
-) -> subprocess.Popen:
-    # Workers would repeat what the chief prints.
-    stdout = None if name == "chief" else subprocess.DEVNULL
-    return subprocess.Popen(
-        list(command), env={**environment, _NAME: name}, stdout=stdout
-    )
-
-
 def role() -> str | None:
     """Return `"chief"` or `"worker"` by keras-tuner's variables, or None."""
     if _ADDRESS not in os.environ:
         return None
     return "chief" if "chief" in os.environ.get(_NAME, "") else "worker"
-
-
-def end_with_launcher() -> None:
-    """Have the kernel end this process when the one that launched it ends."""
-    launcher = os.environ.get(LAUNCHER)
-    if launcher is None or sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    try:
-        os.kill(int(launcher), 0)  # sends nothing
-    except ProcessLookupError:
-        sys.exit(1)  # the launcher ended before the kernel was told
-
-
-def wait_for_chief() -> None:
-    """Return when the chief listens; gRPC would retry at ever longer intervals."""
-    address = os.environ[_ADDRESS], int(os.environ[_PORT])
-    while True:
-        try:
-            socket.create_connection(address).close()
-        except OSError:
-            time.sleep(_POLL_SECONDS)
-        else:
-            return
 
 
 def this_command() -> list[str]:
