@@ -405,7 +405,7 @@ def test_unknown_likelihoods_are_refused():
         make(likelihood="gausian")
     with pytest.raises(ValueError, match=r"`likelihood`.*Received"):
         make(likelihood=models.BernoulliLikelihood)
-    with pytest.raises(ValueError, match=r"`variance`.*positive"):
+    with pytest.raises(ValueError, match=r"`variance`.*> 0"):
         models.GaussianLikelihood(0)
     with pytest.raises(ValueError, match=r"`output_activation`.*'linear'.*sigmoid"):
         make(likelihood="bernoulli", output_activation="linear")

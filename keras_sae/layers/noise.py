@@ -1,7 +1,4 @@
-"""Layers that corrupt their input in training, for denoising autoencoders.
-
-`keras.layers.GaussianNoise` is another one.
-"""
+"""Layers that corrupt their input in training, for denoising autoencoders."""
 
 import math
 import numbers
@@ -29,11 +26,6 @@ class _Corruption(keras.layers.Layer):
         self.seed_generator: Any = keras.random.SeedGenerator(seed)
         self.supports_masking = True
 
-    def _uniform(self, inputs: Tensor) -> Tensor:
-        """Return one float32 number in [0, 1) per value of the inputs."""
-        shape = ops.shape(inputs)
-        return keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
-
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return `input_shape`."""
         return input_shape
@@ -49,29 +41,23 @@ class MaskingNoise(_Corruption):
 
     `y = x * m`, with `m_ij = 0` with probability `rate`, else 1
 
-    Unlike `keras.layers.Dropout`, the layer does not scale up the other values. A clean
-    input is therefore larger by a factor of `1 / (1 - rate)` than the inputs in
-    training. A model with this layer reconstructs corrupted inputs best, and clean ones
-    less well than a model without it. Use `keras.layers.Dropout` if clean inputs
-    matter.
+    Unlike `keras.layers.Dropout`, the layer does not scale up the other values, so a
+    clean input is larger by a factor of `1 / (1 - rate)` than those in training. Use
+    `keras.layers.Dropout` if clean inputs must be reconstructed well.
 
     Args:
         rate: Probability that a value is set to zero, in [0, 1).
         seed: None, or an integer for reproducible masks.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Input shape:
+    Input and output shape:
         `(batch, ...)`.
-
-    Output shape:
-        The same.
 
     Raises:
         ValueError: `rate` is not in [0, 1).
 
     Reference:
-        - [Vincent et al., Extracting and composing robust features with denoising
-          autoencoders, 2008](https://dl.acm.org/doi/10.1145/1390156.1390294)
+        [Vincent et al., 2008](https://dl.acm.org/doi/10.1145/1390156.1390294)
 
     Example:
 
@@ -86,7 +72,8 @@ class MaskingNoise(_Corruption):
         """Return `inputs`, masked in training."""
         if not training or self.rate == 0:
             return inputs
-        kept = self._uniform(inputs) >= self.rate
+        shape, seed = ops.shape(inputs), self.seed_generator
+        kept = keras.random.uniform(shape, dtype="float32", seed=seed) >= self.rate
         return ops.where(kept, inputs, ops.zeros_like(inputs))
 
 
@@ -103,18 +90,14 @@ class SaltAndPepperNoise(_Corruption):
         seed: None, or an integer for reproducible noise.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Input shape:
+    Input and output shape:
         `(batch, ...)`.
-
-    Output shape:
-        The same.
 
     Raises:
         ValueError: `rate` is not in [0, 1), or not `low < high`, both finite.
 
     Reference:
-        - [Vincent et al., Stacked denoising autoencoders,
-          2010](https://jmlr.org/papers/v11/vincent10a.html)
+        [Vincent et al., 2010](https://jmlr.org/papers/v11/vincent10a.html)
 
     Example:
 
@@ -139,8 +122,7 @@ class SaltAndPepperNoise(_Corruption):
         if not (is_real and -math.inf < low < high < math.inf):
             raise ValueError(
                 "`low` must be less than `high`, and both must be finite. Received: "
-                f"low={low!r}, high={high!r}. Use the lowest and highest value of the "
-                "data."
+                f"low={low!r}, high={high!r}. Use the limits of the data."
             )
         self.low, self.high = float(low), float(high)
 
@@ -148,7 +130,8 @@ class SaltAndPepperNoise(_Corruption):
         """Return `inputs`, with salt and pepper in training."""
         if not training or self.rate == 0:
             return inputs
-        draw = self._uniform(inputs)
+        shape, seed = ops.shape(inputs), self.seed_generator
+        draw = keras.random.uniform(shape, dtype="float32", seed=seed)
         salt = ops.cast(draw < self.rate / 2, inputs.dtype)
         noise = self.low + (self.high - self.low) * salt
         return ops.where(draw < self.rate, ops.cast(noise, inputs.dtype), inputs)

@@ -25,19 +25,14 @@ class Centering(keras.layers.Layer):
     happens to up to half of the units of a new encoder. Around the mean, half of the
     samples activate each unit.
 
-    `adapt` sets the mean in advance. Without it, the mean settles within the first
-    steps of `fit`. The mean is fixed at inference. It is also fixed in training if
-    `count` is infinite, or if `trainable` is False, as in
-    `keras.layers.BatchNormalization`.
+    `adapt` sets the mean in advance. The mean is fixed at inference, and also in
+    training if `count` is infinite or `trainable` is False.
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Input shape:
+    Input and output shape:
         `(batch, ..., input_dim)`.
-
-    Output shape:
-        The same.
 
     Attributes:
         mean: float32 variable of shape `(input_dim,)`.
@@ -62,20 +57,16 @@ class Centering(keras.layers.Layer):
         """Return `inputs` minus the mean, which is updated in training."""
         mean = ops.convert_to_tensor(self.mean)
         if training and self.trainable:
-            mean = self._update_mean(inputs)
+            axes = tuple(range(len(inputs.shape) - 1))
+            x = ops.stop_gradient(ops.cast(inputs, "float32"))
+            rows = ops.cast(ops.size(x) // ops.shape(x)[-1], "float32")
+            count = self.count + rows
+            # The last batch of an epoch may leave a replica without samples.
+            batch_mean = ops.where(rows > 0, ops.mean(x, axis=axes), 0.0)
+            mean = mean + (batch_mean - mean) * (rows / ops.maximum(count, 1.0))
+            self.mean.assign(mean)
+            self.count.assign(count)
         return inputs - ops.cast(mean, self.compute_dtype)
-
-    def _update_mean(self, inputs: Tensor) -> Tensor:
-        axes = tuple(range(len(inputs.shape) - 1))
-        x = ops.stop_gradient(ops.cast(inputs, "float32"))
-        rows = ops.cast(ops.size(x) // ops.shape(x)[-1], "float32")
-        count = self.count + rows
-        # The last batch of an epoch may leave a replica without samples.
-        batch_mean = ops.where(rows > 0, ops.mean(x, axis=axes), 0.0)
-        mean = self.mean + (batch_mean - self.mean) * (rows / ops.maximum(count, 1.0))
-        self.mean.assign(mean)
-        self.count.assign(count)
-        return mean
 
     def adapt(self, x: ArrayLike) -> None:
         """Set the mean to the mean of `x`, as training on `x` would.
@@ -110,11 +101,8 @@ class Scaling(keras.layers.Layer):
         inverse: Whether to multiply.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Input shape:
+    Input and output shape:
         Any.
-
-    Output shape:
-        The same.
 
     Attributes:
         rms: float32 scalar variable. It is 0 before `adapt`, and the layer then
@@ -181,21 +169,26 @@ def adapt_layers(
     samples: np.ndarray,
     location: str = "mean",
 ) -> np.ndarray:
-    """Set the means of `Centering` layers and the scales of `Scaling` layers.
+    """Set `Centering` and `Scaling` layers, and return the centre of scaled samples.
 
     Args:
         encoder: Layers of an encoder.
         decoder: Layers of its decoder, of which only the scales are set.
         samples: float64 array of shape `(samples, ...)`.
-        location: `"mean"` or `"geometric_median"`.
-
-    Returns:
-        The centre of the scaled samples, a vector of one entry per value.
+        location: `"mean"`, or `"geometric_median"`: the point with the smallest sum of
+            distances to the samples, by Weiszfeld's algorithm.
 
     Raises:
         ValueError: `location` is unknown, or samples to scale are all equal.
     """
-    center = find_center(samples, location)
+    known_name("location", location, ("mean", "geometric_median"))
+    rows = samples.reshape(len(samples), -1)
+    center = rows.mean(axis=0)
+    for _ in range(100 if location == "geometric_median" else 0):
+        weight = 1 / np.maximum(np.linalg.norm(rows - center, axis=1), 1e-12)
+        previous, center = center, (weight[:, None] * rows).sum(axis=0) / weight.sum()
+        if np.linalg.norm(center - previous) <= 1e-7 * np.linalg.norm(center):
+            break
     scaling = [x for x in (*encoder, *decoder) if isinstance(x, Scaling)]
     if scaling and (samples == samples[0]).all():
         raise ValueError(
@@ -214,25 +207,3 @@ def adapt_layers(
     for layer in scaling:
         layer.adapt(centered)
     return center / np.sqrt(np.mean(centered**2)) if scaling else center
-
-
-def find_center(samples: np.ndarray, location: str = "mean") -> np.ndarray:
-    """Return the centre of samples, a vector of one entry per value.
-
-    Args:
-        samples: Array of shape `(samples, ...)`.
-        location: `"mean"`, or `"geometric_median"`: the point with the smallest sum of
-            distances to the samples, by Weiszfeld's algorithm.
-    """
-    known_name("location", location, ("mean", "geometric_median"))
-    rows = samples.reshape(len(samples), -1)
-    center = rows.mean(axis=0)
-    if location == "mean":
-        return center
-    for _ in range(100):
-        distance = np.linalg.norm(rows - center, axis=1)
-        weight = 1 / np.maximum(distance, 1e-12)
-        previous, center = center, (weight[:, None] * rows).sum(axis=0) / weight.sum()
-        if np.linalg.norm(center - previous) <= 1e-7 * np.linalg.norm(center):
-            break
-    return center

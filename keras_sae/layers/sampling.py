@@ -22,12 +22,9 @@ class Sampling(keras.layers.Layer):
     `loss += coefficient * factor * mean_i(KL_i)`, with
     `KL_i = 1/2 sum_j(mean_ij^2 + variance_ij - 1 - log(variance_ij))`
 
-    The Kullback-Leibler divergence is that of the posterior from a standard normal
-    prior, in nats. It keeps the codes of all samples together, so that a code drawn
-    from the prior can be decoded. At inference the code is the mean.
-
-    `log_variance` is clipped to [-20, 10], but its gradient is not. Noise and
-    divergence are computed in float32 under any dtype policy.
+    The divergence from a standard normal prior, in nats, makes codes from the prior
+    decodable. At inference the code is the mean. `log_variance` is clipped to
+    [-20, 10], but its gradient is not. Noise and divergence are computed in float32.
 
     Args:
         factor: Weight of the divergence: reconstruction loss per nat. With Keras's
@@ -39,7 +36,6 @@ class Sampling(keras.layers.Layer):
 
     Attributes:
         coefficient: float32 variable that multiplies the divergence, 1 at first.
-            Callbacks set it.
 
     Input shape:
         `(batch, ..., 2 * latent_dim)`: the means, then the log variances.
@@ -82,9 +78,9 @@ class Sampling(keras.layers.Layer):
         """Create the coefficient, and check the width of the inputs."""
         if input_shape[-1] is None or input_shape[-1] % 2:
             raise ValueError(
-                "The last dimension of the inputs of `Sampling` must be even: the "
-                "means, then the log variances. Received: "
-                f"input_shape={tuple(input_shape)}. A code of m units needs 2 * m."
+                "The last dimension of the inputs of `Sampling` must be even. Received:"
+                f" input_shape={tuple(input_shape)}. A code of m units needs m means "
+                "and m log variances."
             )
         self.coefficient = self.add_weight(
             shape=(),
@@ -96,11 +92,7 @@ class Sampling(keras.layers.Layer):
         )
 
     def set_progress(self, fraction: float) -> None:
-        """Set the coefficient of the divergence during a warm-up.
-
-        Args:
-            fraction: Share of the full weight; 1 at the end of the warm-up.
-        """
+        """Set the coefficient, which is 1 at the end of a warm-up."""
         self.coefficient.assign(fraction)
 
     @property
@@ -118,14 +110,7 @@ class Sampling(keras.layers.Layer):
         return self.input
 
     def split(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the means and the log variances, in float32.
-
-        Args:
-            inputs: Tensor of shape `(batch, ..., 2 * latent_dim)`.
-
-        Returns:
-            Two tensors of shape `(batch, ..., latent_dim)`.
-        """
+        """Return the means and the log variances of inputs, in float32."""
         mean, raw = ops.split(ops.cast(inputs, "float32"), 2, axis=-1)
         # A clip alone has no gradient outside of its range, so no value would return.
         return mean, raw + ops.stop_gradient(ops.clip(raw, *_LOG_VARIANCE) - raw)

@@ -23,12 +23,11 @@ class TiedDense(keras.layers.Layer):
 
     `r = activation(h W^T + c)`
 
-    where `W` is the kernel of `tied_to`, one variable for both layers, and `c` is a
-    bias of this layer. Tied weights halve the number of parameters of an autoencoder.
+    where `W` is the kernel of `tied_to` and `c` is a bias of this layer. Tied weights
+    halve the number of parameters of an autoencoder.
 
     A `keras_sae.models.Autoencoder` ties its layers again when it is loaded, cloned or
-    unpickled. In any other model, a loaded layer gets its own kernel with the same
-    values, and a warning.
+    unpickled. In other models, a loaded layer warns and gets a copy of the kernel.
 
     Args:
         tied_to: Built layer whose `kernel`, of shape `(output_dim, input_dim)`, is
@@ -76,20 +75,19 @@ class TiedDense(keras.layers.Layer):
         self.supports_masking = True
         self.kernel: Any = None
         if not isinstance(tied_to, str):
-            self.kernel = _kernel(tied_to, 2)
+            self.kernel = _shared_kernel(tied_to, 2)
             output_dim, tied_to = self.kernel.shape[0], tied_to.name
         elif output_dim is None:
             raise ValueError(
-                "`output_dim` is required if `tied_to` is a name. Received: "
-                f"tied_to={tied_to!r}, output_dim=None. Or pass the layer itself as "
-                "`tied_to`."
+                "`output_dim` is required if `tied_to` is a name. Received: tied_to="
+                f"{tied_to!r}, output_dim=None. Or pass the layer as `tied_to`."
             )
         self.tied_to, self.output_dim = tied_to, output_dim
 
     def build(self, input_shape: Shape) -> None:
         """Find the shared kernel and create the bias."""
         if self.kernel is None:
-            self.kernel = _source_kernel(self, 2)
+            self.kernel = _shared_kernel(self.tied_to, 2)
         if self.kernel is None:
             self.kernel = self.add_weight(
                 shape=(self.output_dim, input_shape[-1]), name="kernel"
@@ -97,8 +95,7 @@ class TiedDense(keras.layers.Layer):
         if tuple(self.kernel.shape) != (self.output_dim, input_shape[-1]):
             raise ValueError(
                 f"The inputs of `TiedDense` must have {self.kernel.shape[1]} features, "
-                f"because the kernel of {self.tied_to!r} has the shape "
-                f"{tuple(self.kernel.shape)}. Received: "
+                f"as many as the outputs of {self.tied_to!r}. Received: "
                 f"input_shape={tuple(input_shape)}."
             )
         self.bias = None
@@ -108,14 +105,14 @@ class TiedDense(keras.layers.Layer):
             )
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Return the outputs, as wide as the inputs of the other layer."""
+        """Return `activation(inputs W^T + c)`."""
         x = ops.matmul(inputs, ops.transpose(self.kernel))
         if self.bias is not None:
             x = ops.add(x, self.bias)
         return self.activation(x)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Return `input_shape` with `output_dim` as its last entry."""
+        """Return `(batch, ..., output_dim)`."""
         return (*input_shape[:-1], self.output_dim)
 
     def get_config(self) -> Config:
@@ -136,10 +133,9 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
 
     `r = activation(W^T h + c)`
 
-    where `W` is the linear map of a convolution with the kernel of `tied_to` and the
-    strides and padding of this layer, and `c` is a bias of this layer. Both layers use
-    one kernel of shape `(height, width, channels, filters)`. It is tied again as that
-    of `keras_sae.layers.TiedDense` is.
+    where `W` is the linear map of a convolution with the kernel of `tied_to`, of shape
+    `(height, width, channels, filters)`, and the strides and padding of this layer. `c`
+    is a bias of this layer. Loading works as for `keras_sae.layers.TiedDense`.
 
     Args:
         tied_to: Built convolution whose `kernel` is shared. Or the name of a layer
@@ -182,7 +178,7 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
     ) -> None:
         kernel: Any = None
         if not isinstance(tied_to, str):
-            kernel = _kernel(tied_to, 4)
+            kernel = _shared_kernel(tied_to, 4)
             if not isinstance(tied_to, keras.layers.Conv2D) or tied_to.groups != 1:
                 raise ValueError(
                     "`tied_to` must be a `keras.layers.Conv2D` without groups. "
@@ -203,7 +199,7 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
     def build(self, input_shape: Shape) -> None:
         """Find the shared kernel and create the bias."""
         if self.kernel is None:
-            self.kernel = _source_kernel(self, 4)
+            self.kernel = _shared_kernel(self.tied_to, 4)
         if self.kernel is None:
             super().build(input_shape)
             return
@@ -211,9 +207,9 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
         if tuple(self.kernel.shape) != (*self.kernel_size, self.filters, channels):
             raise ValueError(
                 "The inputs of `TiedConv2DTranspose` must have "
-                f"{self.kernel.shape[-1]} channels. Received: "
-                f"input_shape={tuple(input_shape)}, and a kernel of {self.tied_to!r} "
-                f"of shape {tuple(self.kernel.shape)}."
+                f"{self.kernel.shape[-1]} channels. Received: input_shape="
+                f"{tuple(input_shape)}, and a kernel of {self.tied_to!r} of shape "
+                f"{tuple(self.kernel.shape)}."
             )
         self.bias: Any = None
         if self.use_bias:
@@ -232,10 +228,9 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
 
 @contextmanager
 def tying(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
-    """Let tied layers find the layers they are tied to by name.
+    """Let tied layers that are built inside of this context find layers by name.
 
-    A tied layer stores only the name of the other layer in its config. Build it inside
-    of this context to share the kernel again.
+    A tied layer stores only the name of the other layer in its config.
 
     Args:
         layers: Built layers to tie to.
@@ -260,24 +255,21 @@ def tying(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
         _sources.reset(token)
 
 
-def _source_kernel(
-    layer: TiedDense | TiedConv2DTranspose, dimensions: int
+def _shared_kernel(
+    tied_to: keras.layers.Layer | str, dimensions: int
 ) -> keras.Variable | None:
-    """Return the kernel of the layer named `tied_to`, or warn and return None."""
-    source = (_sources.get() or {}).get(layer.tied_to)
-    if source is not None:
-        return _kernel(source, dimensions)
-    warnings.warn(
-        f"`{type(layer).__name__}` was loaded without the layer {layer.tied_to!r}, so "
-        "the two are no longer tied. The values of the kernel are kept. Load the whole "
-        "`keras_sae.models.Autoencoder` to keep them tied.",
-        stacklevel=3,
-    )
-    return None
-
-
-def _kernel(layer: keras.layers.Layer, dimensions: int) -> keras.Variable:
-    """Return the kernel of a layer, or raise a `ValueError` if it cannot be shared."""
+    """Return the kernel of a layer, or warn and return None for an unknown name."""
+    layer = tied_to
+    if isinstance(tied_to, str):
+        layer = (_sources.get() or {}).get(tied_to)
+        if layer is None:
+            warnings.warn(
+                f"A tied layer was loaded without the layer {tied_to!r}, and now has "
+                "its own kernel with the same values. Load the whole "
+                "`keras_sae.models.Autoencoder` to keep them tied.",
+                stacklevel=3,
+            )
+            return None
     kernel = getattr(layer, "kernel", None)
     if kernel is None or len(kernel.shape) != dimensions:
         raise ValueError(
@@ -287,7 +279,6 @@ def _kernel(layer: keras.layers.Layer, dimensions: int) -> keras.Variable:
     if getattr(layer, "transposed_kernel", False):
         raise ValueError(
             "`tied_to` must have a kernel of shape `(input_dim, units)`. Received: "
-            f"tied_to={layer!r} with transposed_kernel=True. Create it with "
-            "transposed_kernel=False."
+            f"tied_to={layer!r}. Create it with transposed_kernel=False."
         )
     return kernel

@@ -35,17 +35,6 @@ _IN_FRONT = (
 _SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772  # of SELU
 
 
-def _silu(h: Tensor, z: Tensor) -> Tensor:
-    gate = ops.sigmoid(z)
-    return gate + h * (1 - gate)
-
-
-def _gelu(h: Tensor, z: Tensor) -> Tensor:
-    del h
-    density = ops.exp(-ops.square(z) / 2) / math.sqrt(2 * math.pi)
-    return (1 + ops.erf(z / math.sqrt(2))) / 2 + z * density
-
-
 # The derivative f'(z), from the output h = f(z) where that determines it.
 _DERIVATIVES: dict[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]] = {
     activations.linear: lambda h, _: ops.ones_like(h),
@@ -60,8 +49,11 @@ _DERIVATIVES: dict[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]] = 
     activations.softplus: lambda h, _: -ops.expm1(-h),
     activations.softsign: lambda h, _: ops.square(1 - ops.abs(h)),
     activations.exponential: lambda h, _: h,
-    activations.silu: _silu,
-    activations.gelu: _gelu,
+    activations.silu: lambda h, z: ops.sigmoid(z) + h * (1 - ops.sigmoid(z)),
+    activations.gelu: lambda _, z: (
+        (1 + ops.erf(z / math.sqrt(2))) / 2
+        + z * ops.exp(-ops.square(z) / 2) / math.sqrt(2 * math.pi)
+    ),
 }
 _NOT_MONOTONIC = (activations.silu, activations.gelu)
 # A dense layer with its symbolic input and output.
@@ -75,9 +67,8 @@ class ContractivePenalty:
 
     The encoder must be a chain of dense layers with elementwise activations. Its
     Jacobian is `W_1 diag(f_1') W_2 diag(f_2') ...`, so the penalty is exact and needs
-    one forward pass. Centering, scaling, flattening, reshaping, noise and dropout may
-    precede the first dense layer. The derivative is then taken at the corrupted input.
-    The code of a variational encoder is the mean of its posterior.
+    one forward pass. Centering, scaling, reshaping, noise and dropout may precede the
+    first dense layer. The code of a variational encoder is the mean of its posterior.
 
     Args:
         encoder: Functional model from `(batch, *input_shape)` to `(batch, units)`.
@@ -109,20 +100,23 @@ class ContractivePenalty:
     def __call__(
         self, x: Tensor, training: bool | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the code and the penalty.
+        """Return the code and the penalty, a float32 scalar.
 
         Args:
             x: Inputs of shape `(batch, *input_shape)`.
             training: Whether corruption and noise are active.
-
-        Returns:
-            A tensor of shape `(batch, units)` and a float32 scalar.
         """
         code, tensors = self._model(x, training=training)
-        factors = [
-            _derivative_and_kernel(layer, *pair)
-            for (layer, _, _), pair in zip(self._steps, tensors, strict=True)
-        ]
+        factors = []  # f'(z), `(batch, units)`, and W, `(input_dim, units)`, per layer
+        for (layer, _, _), (below, h) in zip(self._steps, tensors, strict=True):
+            kernel, z = ops.cast(layer.kernel, "float32"), None
+            if isinstance(layer, SparseDense) and layer.transposed_kernel:
+                kernel = ops.transpose(kernel)
+            if layer.activation in _NOT_MONOTONIC:
+                z = ops.matmul(ops.cast(below, "float32"), kernel)
+                z = z if layer.bias is None else z + ops.cast(layer.bias, "float32")
+            derivative = _DERIVATIVES[layer.activation](ops.cast(h, "float32"), z)
+            factors.append((derivative, kernel))
         # The layers in front of a variational code also compute the log variance.
         derivative, kernel = factors[-1]
         factors[-1] = derivative[:, : self._units], kernel[:, : self._units]
@@ -148,17 +142,6 @@ class ContractivePenalty:
         return code, penalty
 
 
-def _derivative_and_kernel(layer: Any, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """Return f'(z), `(batch, units)`, and W, `(input_dim, units)`, in float32."""
-    kernel, z = ops.cast(layer.kernel, "float32"), None
-    if isinstance(layer, SparseDense) and layer.transposed_kernel:
-        kernel = ops.transpose(kernel)
-    if layer.activation in _NOT_MONOTONIC:
-        z = ops.matmul(ops.cast(x, "float32"), kernel)
-        z = z if layer.bias is None else z + ops.cast(layer.bias, "float32")
-    return _DERIVATIVES[layer.activation](ops.cast(h, "float32"), z), kernel
-
-
 def _chain(encoder: keras.Model) -> tuple[list[_Step], list[Scaling]]:
     """Return the dense layers of an encoder in order, and its scaling layers."""
     steps: list[_Step] = []
@@ -173,7 +156,14 @@ def _chain(encoder: keras.Model) -> tuple[list[_Step], list[Scaling]]:
         if type(layer) in _DENSE:
             for other in in_front:
                 raise _error(other, " behind a dense layer")
-            _check_dense(layer, inputs[0])
+            if len(inputs[0].shape) != 2:
+                raise _error(layer, f" with inputs of shape {tuple(inputs[0].shape)}")
+            sparsity = layer.sparsity if isinstance(layer, SparseDense) else None
+            if not isinstance(sparsity, ActivityPenalty | None):
+                raise _error(layer, f" with sparsity={type(sparsity).__name__}")
+            if layer.activation not in _DERIVATIVES:
+                name = getattr(layer.activation, "__name__", repr(layer.activation))
+                raise _error(layer, f" with activation={name!r}")
             steps.append((layer, inputs[0], tensor))
         elif isinstance(layer, Scaling):
             scalings.append(layer)
@@ -188,22 +178,11 @@ def _chain(encoder: keras.Model) -> tuple[list[_Step], list[Scaling]]:
     return steps[::-1], scalings
 
 
-def _source(tensor: Tensor) -> tuple[keras.layers.Layer, list[Tensor]]:
+def _source(tensor: Tensor) -> tuple[Any, list[Tensor]]:
     """Return the layer that made a symbolic tensor, and its inputs."""
     history = tensor._keras_history
     node = history.operation._inbound_nodes[history.node_index]
     return history.operation, list(node.input_tensors)
-
-
-def _check_dense(layer: Any, below: Tensor) -> None:
-    if len(below.shape) != 2:
-        raise _error(layer, f" with inputs of shape {tuple(below.shape)}")
-    sparsity = layer.sparsity if isinstance(layer, SparseDense) else None
-    if not isinstance(sparsity, ActivityPenalty | None):
-        raise _error(layer, f" with sparsity={type(sparsity).__name__}")
-    if layer.activation not in _DERIVATIVES:
-        name = getattr(layer.activation, "__name__", repr(layer.activation))
-        raise _error(layer, f" with activation={name!r}")
 
 
 def _error(layer: keras.layers.Layer, detail: str = "") -> ValueError:

@@ -6,12 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_sae.layers import (
-    SparseDense,
-    TiedConv2DTranspose,
-    TiedDense,
-    UnitNormDense,
-)
+from keras_sae.layers import SparseDense, TiedConv2DTranspose, TiedDense, UnitNormDense
 from keras_sae.layers.serialization import copy_for
 from keras_sae.models import building_blocks
 from keras_sae.models.autoencoder import Autoencoder
@@ -51,10 +46,9 @@ def convolutional(
     `h_l = pool(sparsity_l(f(h_{l-1} * W_l + b_l)))`, `h = sparsity(f(h_L W + b))`
 
     Convolutions need far fewer weights than dense layers on large images, and find the
-    same pattern at any position. Each convolution is followed by max pooling, which
-    halves height and width and rounds up. The decoder mirrors the encoder with
-    transposed convolutions of stride 2 and crops the row or column that rounding
-    added. Images of any size are supported.
+    same pattern at any position. Max pooling after each convolution halves height and
+    width and rounds up. The decoder mirrors the encoder with transposed convolutions of
+    stride 2 and crops the row or column that rounding added.
 
     Args:
         input_shape: Shape of one image, `(height, width, channels)`.
@@ -63,24 +57,20 @@ def convolutional(
         sparsity: Sparsity of the code, as in `keras_sae.models.shallow`; or a list
             with one entry per layer.
         activation: Activation of the convolutions of encoder and decoder.
-        code_activation: Activation of the code. `"auto"` is the one that the sparsity
-            recommends.
+        code_activation: Activation of the code. `"auto"` takes that of the sparsity.
         output_activation: Activation of the reconstruction.
-        tied: Whether each layer of the decoder uses the kernel of the encoder's layer
-            at the same depth. It excludes `pooling`. `unit_norm` then constrains the
-            kernel of the code.
+        tied: Whether the decoder uses the kernels of the encoder. It excludes
+            `pooling`. `unit_norm` then constrains the kernel of the code.
         kernel_size: Height and width of the kernels.
         pooling: Layer that turns the last feature maps into a vector, e.g.
             `keras.layers.GlobalAveragePooling2D()`. None flattens them.
         corruption: Layer that corrupts the input during training, or None.
         batch_normalization: Whether to normalize the outputs of the convolutions.
-        unit_norm: Whether the dictionary of the code has rows of unit norm: the kernel
-            of the dense layer behind it (`keras_sae.layers.UnitNormDense`).
+        unit_norm: Whether the dense kernel behind the code has rows of unit norm.
         tied_initialization: Whether the kernel of the code is initialized to the
             transpose of the dense kernel behind it. It excludes `pooling`.
         centering: Whether the encoder subtracts the mean per channel.
-        scaling: Whether the model works on data of unit mean square. Call `adapt()`
-            before `fit()`.
+        scaling: As for `keras_sae.models.shallow`.
         kernel_initializer: Initializer of every kernel.
         kernel_regularizer: Regularizer of every kernel.
         name: Name of the model.
@@ -89,8 +79,7 @@ def convolutional(
         A `keras_sae.models.Autoencoder`.
 
     Raises:
-        ValueError: `input_shape` does not have three entries, `units` has fewer than
-            two, or an argument is out of range.
+        ValueError: `input_shape` or `units` is too short, or an argument is invalid.
 
     Reference:
         [Masci et al., 2011](https://doi.org/10.1007/978-3-642-21735-7_7)
@@ -132,13 +121,9 @@ def convolutional(
         corruption, centering, scaling, flatten_input=False
     )
     for n, (count, penalty) in enumerate(zip(filters, penalties, strict=True), start=1):
+        down_options: dict[str, Any] = {"activation": activation, **layout, **options}
         convolution = keras.layers.Conv2D(
-            count,
-            kernel_size,
-            activation=activation,
-            name=f"encode_{n}",
-            **layout,
-            **options,
+            count, kernel_size, name=f"encode_{n}", **down_options
         )
         down.append(convolution)
         layers.append(convolution)
@@ -185,11 +170,10 @@ def convolutional(
         if tied:
             layers.append(TiedConv2DTranspose(down[n - 1], **up_options))
         else:
+            up_options |= options
             count = shape[-1] if outermost else filters[n - 2]
             layers.append(
-                keras.layers.Conv2DTranspose(
-                    count, kernel_size, **up_options, **options
-                )
+                keras.layers.Conv2DTranspose(count, kernel_size, **up_options)
             )
         height, width = sizes[n - 1]
         if height % 2 or width % 2:
@@ -199,7 +183,6 @@ def convolutional(
             layers += building_blocks.batch_norm(f"decode_{n}", batch_normalization)
     layers += building_blocks.rescaling(scaling, output_activation)
     decoder = building_blocks.chain((code_units,), layers, "decoder")
-    building_blocks.initialize_kernels(
-        [code], [dense], tied_initialization and not tied
-    )
+    initialize_tied = tied_initialization and not tied
+    building_blocks.initialize_kernels([code], [dense], initialize_tied)
     return Autoencoder(encoder, decoder, name=name)

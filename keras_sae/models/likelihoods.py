@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_sae.types import ArrayLike, Config
 from keras_sae.utils.serialization import register
-from keras_sae.utils.validation import known_name, non_negative
+from keras_sae.utils.validation import known_name, positive_number
 
 # Keras's cross-entropy keeps probabilities this far from 0 and 1.
 _EPSILON = 1e-7
@@ -56,13 +56,10 @@ class GaussianLikelihood(Likelihood):
 
     `log p(x | r) = -sum_d (x_d - r_d)^2 / (2 variance) - D/2 log(2 pi variance)`
 
-    With a variance of 1/2, `mse + KL / D` is the negative evidence lower bound divided
-    by `D`, but for a constant. For other variances the KL term has the factor
-    `2 * variance`.
-
     Args:
         variance: Variance of each value. The mean squared error of a good
-            reconstruction is a usual choice.
+            reconstruction is a usual choice. `loss` weighs the KL divergence by
+            `2 * variance / D`.
 
     Raises:
         ValueError: `variance` is not positive and finite.
@@ -74,8 +71,6 @@ class GaussianLikelihood(Likelihood):
     >>> x, r = np.array([[1.0, 0.0]]), np.array([[0.0, 0.0]])
     >>> models.GaussianLikelihood(0.5).log_likelihood(x, r).round(4).tolist()
     [-2.1447]
-
-    which is `-1 - log(pi)`.
     """
 
     loss = "mse"
@@ -83,19 +78,15 @@ class GaussianLikelihood(Likelihood):
     bounds = (-math.inf, math.inf)
 
     def __init__(self, variance: float = 0.5) -> None:
-        self.variance = non_negative("variance", variance)
-        if variance == 0:
-            raise ValueError(
-                "`variance` must be positive. Received: variance=0. A usual value is "
-                "the mean squared error of a good reconstruction."
-            )
+        self.variance = positive_number("variance", variance)
         self.scale = 2 * self.variance
 
     def log_likelihood(self, x: ArrayLike, reconstruction: ArrayLike) -> np.ndarray:
         """Return `log p(x | r)` in nats per sample."""
-        x, r = _flat(x), _flat(reconstruction)
-        constant = x.shape[1] / 2 * math.log(2 * math.pi * self.variance)
-        return -((x - r) ** 2).sum(axis=1) / (2 * self.variance) - constant
+        error = np.asarray(x, "float64") - np.asarray(reconstruction, "float64")
+        squares = np.square(error).reshape(len(error), -1)
+        constant = squares.shape[1] / 2 * math.log(2 * math.pi * self.variance)
+        return -squares.sum(axis=1) / (2 * self.variance) - constant
 
     def get_config(self) -> Config:
         """Return the arguments of the constructor."""
@@ -117,8 +108,6 @@ class BernoulliLikelihood(Likelihood):
     >>> x, r = np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])
     >>> models.BernoulliLikelihood().log_likelihood(x, r).round(4).tolist()
     [-1.3863]
-
-    which is `-2 log(2)`.
     """
 
     loss = "binary_crossentropy"
@@ -128,19 +117,17 @@ class BernoulliLikelihood(Likelihood):
 
     def log_likelihood(self, x: ArrayLike, reconstruction: ArrayLike) -> np.ndarray:
         """Return `log p(x | r)` in nats per sample."""
-        x, r = _flat(x), np.clip(_flat(reconstruction), _EPSILON, 1 - _EPSILON)
-        return (x * np.log(r) + (1 - x) * np.log1p(-r)).sum(axis=1)
+        x, r = np.asarray(x, "float64"), np.asarray(reconstruction, "float64")
+        r = np.clip(r, _EPSILON, 1 - _EPSILON)
+        values = x * np.log(r) + (1 - x) * np.log1p(-r)
+        return values.reshape(len(x), -1).sum(axis=1)
 
 
 _NAMES = {"gaussian": GaussianLikelihood, "bernoulli": BernoulliLikelihood}
 
 
 def get_likelihood(identifier: str | Config | Likelihood) -> Likelihood:
-    """Return the likelihood for an object, a name or a config.
-
-    Args:
-        identifier: A `Likelihood`, `"gaussian"`, `"bernoulli"`, or a config.
-    """
+    """Return the likelihood for an object, a name or a config."""
     likelihood: Any = identifier
     if isinstance(identifier, str):
         likelihood = _NAMES[known_name("likelihood", identifier, _NAMES)]()
@@ -152,8 +139,3 @@ def get_likelihood(identifier: str | Config | Likelihood) -> Likelihood:
             f"a name among {', '.join(_NAMES)}. Received: likelihood={identifier!r}."
         )
     return likelihood
-
-
-def _flat(values: ArrayLike) -> np.ndarray:
-    values = np.asarray(values, "float64")
-    return values.reshape(len(values), -1)

@@ -10,12 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_sae.export.signatures import Outputs, Signature, standard_normal
-from keras_sae.layers import (
-    Sampling,
-    SparseDense,
-    UnitNormDense,
-    get_sparsity,
-)
+from keras_sae.layers import Sampling, SparseDense, UnitNormDense, get_sparsity
 from keras_sae.layers.forward_pass import Activations, ForwardPass
 from keras_sae.layers.serialization import activation_bounds
 from keras_sae.models import building_blocks, validation
@@ -43,9 +38,8 @@ class VariationalAutoencoder(Autoencoder):
 
     `loss = reconstruction_loss + kl_loss`
 
-    It learns a distribution over codes, so it can create new samples and bound the
-    likelihood of data. `encode` returns the mean of the posterior. Create it with
-    `keras_sae.models.variational`.
+    It can create new samples and bound the likelihood of data. `encode` returns the
+    mean of the posterior. Create it with `keras_sae.models.variational`.
 
     Args:
         encoder: Model from `(batch, *input_shape)` to `(batch, latent_dim)` with a
@@ -93,15 +87,13 @@ class VariationalAutoencoder(Autoencoder):
         super().compile(optimizer, loss, **kwargs)
 
     def _code_activations(self, step: ForwardPass) -> Activations | None:
-        """Return the activations of a sparse mean, which is the code without its noise.
-
-        The decoder gets the code with its noise, so not the entries of the mean.
-        """
+        """Return the activations of a sparse mean, which is the code without noise."""
         mean = self._sampling().mean_input
         if mean.shape[-1] != self.decoder.input_shape[-1]:
             return None
         layer = mean._keras_history.operation
         found = [x for x in step.activations if x.layer is layer]
+        # The decoder gets the code with its noise, not the entries of the mean.
         return replace(found[0], sparse_code=None) if found else None
 
     def _sampling(self) -> Sampling:
@@ -117,14 +109,11 @@ class VariationalAutoencoder(Autoencoder):
     def posterior(
         self, x: Data, batch_size: int = 256
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the parameters of the posterior of the codes.
+        """Return means and log variances of codes, each `(samples, latent_dim)`.
 
         Args:
             x: Array of shape `(samples, *input_shape)`, or a dataset of batches.
             batch_size: Number of samples per batch.
-
-        Returns:
-            Means and log variances, each of shape `(samples, latent_dim)`.
         """
         x = validation.without_target(x)
         validation.check_data(x, self.sample_shape)
@@ -142,7 +131,6 @@ class VariationalAutoencoder(Autoencoder):
         `E_q[log p(x | z)] - KL(q(z | x) | p(z))`, mean over `x`
 
         The divergence is exact, and the expectation is a mean over random codes.
-        `beta` and free bits play no role.
 
         Args:
             x: Array of shape `(samples, *input_shape)`.
@@ -150,12 +138,8 @@ class VariationalAutoencoder(Autoencoder):
             batch_size: Number of samples per batch.
             seed: Random seed of the codes.
 
-        Returns:
-            A lower bound of `mean(log p(x))`.
-
         Raises:
-            ValueError: `x` is not an array of this shape, or it has values outside of
-                the bounds of the output.
+            ValueError: `x` has another shape, or values that the output cannot have.
         """
         positive_integer("samples", samples)
         x = validation.as_samples(x, self.sample_shape)
@@ -175,15 +159,7 @@ class VariationalAutoencoder(Autoencoder):
         return float(total / len(rows) - divergence.mean())
 
     def sample(self, n: int, seed: int | None = None) -> np.ndarray:
-        """Return reconstructions of random codes from the prior.
-
-        Args:
-            n: Number of samples.
-            seed: Random seed, or None.
-
-        Returns:
-            NumPy array of shape `(n, *input_shape)`.
-        """
+        """Decode `n` random codes from the prior to an array `(n, *input_shape)`."""
         shape = (positive_integer("n", n), self.decoder.input_shape[-1])
         return self.decode(np.random.default_rng(seed).normal(size=shape))
 
@@ -196,25 +172,29 @@ class VariationalAutoencoder(Autoencoder):
         Args:
             top_k: Number of units that `top_features` returns.
         """
-        layer = self._sampling()
+        layer, latent_dim = self._sampling(), self.decoder.input_shape[-1]
         posterior = keras.Model(self.encoder.input, layer.input)
 
         def encode(x: Tensor) -> Outputs:
             mean, log_variance = layer.split(posterior(x, training=False))
             return {"mean": mean, "log_variance": log_variance}
 
-        def sample(seed: Tensor) -> Outputs:
-            codes = standard_normal(seed, self.decoder.input_shape[-1])
-            return {"sample": self.decoder(codes, training=False)}
-
         signatures = super().serving_signatures(top_k)
-        top_features = replace(signatures["top_features"], ranked="encode/mean")
-        return {
-            **signatures,
-            "encode": Signature(encode, self.sample_shape),
-            "top_features": top_features,
-            "sample": Signature(sample, (), "seed", "int32", samples=False),
-        }
+        decode = signatures["decode"].function
+        signatures["encode"] = Signature(encode, self.sample_shape)
+        signatures["top_features"] = replace(
+            signatures["top_features"], ranked="encode/mean"
+        )
+        signatures["sample"] = Signature(
+            lambda seed: {
+                "sample": decode(standard_normal(seed, latent_dim))["reconstruction"]
+            },
+            shape=(),
+            input="seed",
+            dtype="int32",
+            samples=False,
+        )
+        return signatures
 
     def get_config(self) -> Config:
         """Return the configs of encoder, decoder and likelihood."""
@@ -253,11 +233,8 @@ def variational(
     `D` is the number of values per sample, because Keras's `"mse"` is a mean over them.
     At `beta=1` the loss is the negative evidence lower bound divided by `D`, but for a
     factor and a constant. A Gaussian likelihood multiplies the KL term by
-    `2 * variance`. A Bernoulli likelihood replaces `mse` by the cross-entropy.
-
-    A `sparsity` applies to the mean of the posterior, which is the code at inference.
-    During training the decoder gets the mean with its noise. `sparsity_loss`, `l0` and
-    auxiliary losses are those of the mean.
+    `2 * variance`. A Bernoulli likelihood replaces `mse` by the cross-entropy. A
+    `sparsity` applies to the mean, so `sparsity_loss` and `l0` are those of the mean.
 
     Args:
         input_shape: Shape of one sample without the batch, e.g. `(28, 28, 1)`.
@@ -358,8 +335,7 @@ def variational(
         scaling=scaling,
         **options,
     )
-    encoding = [*hidden, mean]
-    building_blocks.initialize_kernels(encoding, mirrors, tied_initialization)
+    building_blocks.initialize_kernels([*hidden, mean], mirrors, tied_initialization)
     return VariationalAutoencoder(
         encoder, decoder, likelihood, contractive=contractive, name=name
     )
