@@ -129,8 +129,9 @@ def activation_bounds(activation: Activation) -> tuple[float, float]:
     probe = keras.ops.convert_to_tensor(_PROBE[None, :], "float32")
     values = keras.ops.convert_to_numpy(activation(probe))
     # Round outwards: softsign is 1e-6 short of its bound at the end of the probe.
-    low = math.floor(float(values.min()) * 1e4) / 1e4
-    high = math.ceil(float(values.max()) * 1e4) / 1e4
+    # The largest value of an exponential is infinite.
+    low = float(np.floor(float(values.min()) * 1e4) / 1e4)
+    high = float(np.ceil(float(values.max()) * 1e4) / 1e4)
     limit = 1e3  # beyond this the probe, not the activation, is the bound
     return (low if low > -limit else -np.inf, high if high < limit else np.inf)
 
