@@ -37,9 +37,9 @@ def export_saved_model(
     version: int | None = None,
     **options: Any,
 ) -> Path:
-    """Write `path/<version>/`, a SavedModel that TensorFlow Serving runs.
+    """Write `path/<version>/`, a SavedModel for TensorFlow Serving.
 
-    A server needs no Python for it. Each signature has one named input, a free batch
+    Each signature has one named input, a free batch
     dimension and float32 outputs (int32 for indices and labels). An autoencoder has:
 
     - `serving_default`, `reconstruct`: `x` to `reconstruction`
@@ -53,16 +53,14 @@ def export_saved_model(
     `probabilities` and `label`, the default), `encode` and `top_features`. Any other
     Keras model has `serving_default`, from `x` to `output_0`.
 
-    Every signature of the finished artifact is run and compared with Keras. Only then
-    is the artifact renamed into place, so a version is complete or absent. It holds
-    `assets.extra/metadata.json` and `assets.extra/tf_serving_warmup_requests`. The
-    folder of the versions holds `models.config`. With the JAX and PyTorch backends, a
-    separate process with the TensorFlow backend writes the artifact.
+    Every signature is run and compared with Keras before the artifact is renamed into
+    place, so a version is complete or absent. Metadata and warm-up requests are in its
+    `assets.extra`. The folder of the versions holds `models.config`. With the JAX and
+    PyTorch backends, a separate process with TensorFlow writes the artifact.
 
     Args:
-        model: A model of `keras_sae.models`, or any functional or sequential Keras
-            model with one input. A class of your own may define
-            `serving_signatures(top_k)`, which returns a dict of
+        model: A functional or sequential Keras model with one input, or a model with a
+            method `serving_signatures(top_k)`, which returns a dict of
             `keras_sae.export.signatures.Signature`s.
         path: Folder of the versions. Its last part is the name of the model.
         version: Positive integer; None for the next free one.
@@ -131,9 +129,7 @@ def write_artifact(
         The path.
 
     Raises:
-        ValueError: As for `export_saved_model`.
-        OSError: As for `export_saved_model`.
-        RuntimeError: As for `export_saved_model`.
+        ValueError, OSError, RuntimeError: As for `export_saved_model`.
 
     Example:
 
@@ -150,12 +146,17 @@ def write_artifact(
             "`images=True` needs samples of shape (height, width, channels) with 1, 3 "
             f"or 4 channels. Received: samples of shape {shape}. Leave `images` out."
         )
-    low, high = input_range = _checked_range(input_range)
+    limits = np.ravel(input_range).astype("float64").tolist()
+    if len(limits) != 2 or not -np.inf < limits[0] < limits[1] < np.inf:
+        raise ValueError(
+            "`input_range` must be two finite numbers, the lower first. Received: "
+            f"input_range={input_range!r}. Pixels between 0 and 1 have (0.0, 1.0)."
+        )
     options = {
         "name": name or path.resolve().name,
         "top_k": top_k,
         "images": images,
-        "input_range": [low, high],
+        "input_range": limits,
         "warmup": serving_assets.check_warmup(warmup),
         "metrics": {key: float(value) for key, value in (metrics or {}).items()},
         "tolerance": verification.answer_tolerance(model),
@@ -195,19 +196,16 @@ def _build_in_process(source: Path, folder: Path) -> None:
         last = "\n".join(done.stderr.strip().splitlines()[-5:])
         raise RuntimeError(
             "With this backend a separate process writes the artifact with the "
-            f"TensorFlow backend, and it failed. Nothing was exported. Its message:\n"
+            "TensorFlow backend, and it failed. Nothing was exported. Its message:\n"
             f"{last}"
         )
 
 
 def build_artifact(source: Path, folder: Path) -> None:
-    """Write an artifact to `folder`, and verify it; needs the TensorFlow backend.
+    """Write an artifact to `folder` from the files that `write_artifact` saved.
 
-    The model is loaded from its file, so that the caller's model keeps no trace.
-
-    Args:
-        source: Folder with the files of a `write_artifact` call.
-        folder: Where the artifact is written.
+    The TensorFlow backend is needed. The model is loaded, so that the caller's model
+    keeps no trace.
     """
     import tensorflow as tf
 
@@ -255,16 +253,11 @@ def build_artifact(source: Path, folder: Path) -> None:
 
 
 def _endpoint(signature: Signature) -> Callable[[Tensor], Outputs]:
-    """Return what a server runs: outputs are float32 and int32 under any policy.
-
-    A layer may compute a penalty when it is called. No output depends on it, so
-    TensorFlow leaves it out when it runs the signature.
-    """
+    """Return what a server runs: outputs are float32 and int32 under any policy."""
     import tensorflow as tf
 
     def serve(value: Tensor) -> Outputs:
-        # A server compares names and types only, and a reshape would turn a sample of
-        # another shape into another number of samples.
+        # A server checks no shapes, and a reshape may change the number of samples.
         value = tf.ensure_shape(value, (None, *signature.shape))
         return {
             name: tf.cast(output, tf.int32 if output.dtype.is_integer else tf.float32)
@@ -280,13 +273,3 @@ def _check_absent(path: Path) -> None:
             f"An artifact is never overwritten. Received: {str(path)!r}, which exists. "
             "Choose another version or folder, or delete it first."
         )
-
-
-def _checked_range(values: tuple[float, float]) -> tuple[float, float]:
-    pair = np.asarray(values)
-    if pair.shape != (2,) or not np.isfinite(pair).all() or pair[0] >= pair[1]:
-        raise ValueError(
-            "`input_range` must be two finite numbers, the lower first. Received: "
-            f"input_range={values!r}. Pixels between 0 and 1 have (0.0, 1.0)."
-        )
-    return float(pair[0]), float(pair[1])

@@ -20,12 +20,7 @@ _NO_MESSAGES = "tensorflow-serving-api is not installed"
 
 
 def write_metadata(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write `assets.extra/metadata.json`: `facts` and the versions of the packages.
-
-    Args:
-        folder: Folder of the artifact.
-        facts: JSON-like values; NaN becomes null.
-    """
+    """Write `assets.extra/metadata.json`: `facts` and the versions of the packages."""
     import tensorflow as tf
 
     packages = {"keras": keras, "numpy": np, "tensorflow": tf}
@@ -41,14 +36,7 @@ def write_warmup_requests(
     inputs: Mapping[str, np.ndarray],
     model_name: str,
 ) -> None:
-    """Write one request per signature, which a server runs before it takes others.
-
-    Args:
-        folder: Folder of the artifact.
-        signatures: Its signatures.
-        inputs: Inputs by name; the request holds the first entry.
-        model_name: Name of the model on the server.
-    """
+    """Write one request per signature, which a server runs before it takes others."""
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
@@ -65,10 +53,7 @@ def write_warmup_requests(
 
 
 def check_warmup(warmup: bool | None) -> bool:
-    """Return whether to write warm-up requests.
-
-    Args:
-        warmup: True, False, or None to write them if possible and warn otherwise.
+    """Return whether to write warm-up requests; None writes them if possible.
 
     Raises:
         ValueError: `warmup=True`, and `tensorflow-serving-api` is not installed.
@@ -90,12 +75,7 @@ def check_warmup(warmup: bool | None) -> bool:
 
 
 def write_server_config(path: Path, model_name: str) -> None:
-    """Write `models.config` for `tensorflow_model_server`, unless it exists.
-
-    Args:
-        path: Folder of the versions.
-        model_name: Name of the model on the server.
-    """
+    """Write `models.config` to the folder of the versions, unless it exists."""
     path = path.resolve()  # a server takes absolute paths only
     config = path / "models.config"
     if config.exists():

@@ -18,16 +18,13 @@ class Signature:
 
     Args:
         function: Maps a tensor of shape `(batch, *shape)` to a dict of tensors, whose
-            first axis is the batch. It uses `keras.ops` and Keras layers, so that it
-            runs on every backend.
+            first axis is the batch, by `keras.ops` and Keras layers.
         shape: Shape of one entry of the batch.
         input: Name of the input.
         dtype: Data type of the input.
-        samples: Whether the input holds samples of the training data. Such a
-            signature gets variants for images.
-        ranked: Output that the integer outputs index, as `SIGNATURE/OUTPUT`. The order
-            of equal values depends on the backend, so a check of the artifact compares
-            these values in place of the indices.
+        samples: Whether the input holds samples, which may also be given as images.
+        ranked: Output that the integer outputs index, as `SIGNATURE/OUTPUT`. A check
+            compares its values, because the order of equal values may differ.
     """
 
     function: Callable[[Tensor], Outputs]
@@ -51,15 +48,14 @@ def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
     """Return the signatures of a model by name, the default one first.
 
     Args:
-        model: A model with a method `serving_signatures`, a classifier of
-            `keras_sae.models.classifier`, or any functional or sequential Keras model
-            with one input.
+        model: A model with a method `serving_signatures`, or any functional or
+            sequential Keras model with one input.
         top_k: Number of units that `top_features` returns.
 
     Returns:
-        A dict of `Signature`s. A Keras model that is no classifier has the signature
-        `serving_default` alone, from `x` to `output_0`, `output_1` and so on, or to
-        the keys of its output if that is a dict.
+        A dict of `Signature`s. A Keras model that is no classifier has only
+        `serving_default`, from `x` to `output_0`, `output_1` and so on, or to the keys
+        of a dict of outputs.
 
     Raises:
         ValueError: `model` is something else.
@@ -84,64 +80,46 @@ def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
         )
     layers = {layer.name: layer for layer in model.layers}
     encoder = layers.get("encoder")
-    if isinstance(encoder, keras.Model) and "probabilities" in layers:
-        return _classifier_signatures(model, encoder, top_k)
+    shape, dtype = tuple(inputs[0].shape[1:]), inputs[0].dtype
+    is_classifier = isinstance(encoder, keras.Model) and "probabilities" in layers
 
     def serve(x: Tensor) -> Outputs:
         outputs = model(x, training=False)
+        if is_classifier:
+            return {"probabilities": outputs, "label": ops.argmax(outputs, axis=-1)}
         if isinstance(outputs, dict):
             return outputs
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         return {f"output_{n}": output for n, output in enumerate(outputs)}
 
-    shape, dtype = tuple(inputs[0].shape[1:]), inputs[0].dtype
+    if is_classifier:
+        classify = Signature(serve, shape, ranked="classify/probabilities")
+        return {"classify": classify, **encoder_signatures(encoder, top_k)}
     return {"serving_default": Signature(serve, shape, dtype=dtype)}
-
-
-def _classifier_signatures(
-    model: keras.Model, encoder: keras.Model, top_k: int
-) -> dict[str, Signature]:
-    def classify(x: Tensor) -> Outputs:
-        probabilities = model(x, training=False)
-        label = ops.argmax(probabilities, axis=-1)
-        return {"probabilities": probabilities, "label": label}
-
-    shape = tuple(encoder.input_shape[1:])
-    return {
-        "classify": Signature(classify, shape, ranked="classify/probabilities"),
-        **encoder_signatures(encoder, top_k),
-    }
 
 
 def autoencoder_signatures(
     encoder: keras.Model, decoder: keras.Model, top_k: int
 ) -> dict[str, Signature]:
-    """Return the signatures of an autoencoder, `reconstruct` first.
+    """Return `reconstruct`, the `encoder_signatures`, `decode` and `anomaly_score`.
 
     Args:
         encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
         decoder: Model from `(batch, units)` to `(batch, *input_shape)`.
         top_k: Number of units that `top_features` returns.
-
-    Returns:
-        `reconstruct`, `encode`, `top_features`, `decode` and `anomaly_score`, the
-        squared error `sum_d (x_d - r_d)^2` per sample.
     """
 
     def decode(code: Tensor) -> Outputs:
         return {"reconstruction": decoder(code, training=False)}
 
-    def reconstruct(x: Tensor) -> Outputs:
-        return decode(encoder(x, training=False))
-
     def anomaly_score(x: Tensor) -> Outputs:
-        reconstruction = ops.cast(reconstruct(x)["reconstruction"], "float32")
-        squares = ops.square(ops.subtract(x, reconstruction))
+        outputs = decode(encoder(x, training=False))
+        squares = ops.square(x - ops.cast(outputs["reconstruction"], "float32"))
         return {"score": ops.sum(squares, axis=tuple(range(1, len(x.shape))))}
 
     shape, width = tuple(encoder.input_shape[1:]), tuple(decoder.input_shape[1:])
     return {
-        "reconstruct": Signature(reconstruct, shape),
+        "reconstruct": Signature(lambda x: decode(encoder(x, training=False)), shape),
         **encoder_signatures(encoder, top_k),
         "decode": Signature(decode, width, "code", samples=False),
         "anomaly_score": Signature(anomaly_score, shape),
@@ -158,15 +136,12 @@ def encoder_signatures(encoder: keras.Model, top_k: int) -> dict[str, Signature]
     """
     shape, units = tuple(encoder.input_shape[1:]), encoder.output_shape[-1]
 
-    def encode(x: Tensor) -> Outputs:
-        return {"code": encoder(x, training=False)}
-
     def top_features(x: Tensor) -> Outputs:
-        values, indices = ops.top_k(encode(x)["code"], min(top_k, units))
+        values, indices = ops.top_k(encoder(x, training=False), min(top_k, units))
         return {"indices": indices, "values": values}
 
     return {
-        "encode": Signature(encode, shape),
+        "encode": Signature(lambda x: {"code": encoder(x, training=False)}, shape),
         "top_features": Signature(top_features, shape, ranked="encode/code"),
     }
 
@@ -174,13 +149,11 @@ def encoder_signatures(encoder: keras.Model, top_k: int) -> dict[str, Signature]
 def standard_normal(seeds: Tensor, width: int) -> Tensor:
     """Draw one standard normal vector per seed; equal seeds give equal vectors.
 
+    TensorFlow draws them on every backend, so an artifact draws what Keras draws.
+
     Args:
         seeds: int32 tensor of shape `(batch,)`.
         width: Size of each vector.
-
-    Returns:
-        float32 tensor of shape `(batch, width)`. The numbers come from TensorFlow on
-        every backend, so an artifact draws what Keras draws.
     """
     import tensorflow as tf
 
@@ -193,11 +166,9 @@ def standard_normal(seeds: Tensor, width: int) -> Tensor:
 
 
 def accept_empty_batches(signature: Signature) -> Signature:
-    """Return a signature whose function never sees an empty batch.
+    """Return a signature that pads an empty batch with one sample of zeros.
 
-    TensorFlow's fused convolutions fail on an empty batch. The function gets one
-    sample of zeros instead, which is removed from its outputs. Other batches pass
-    through without a copy.
+    TensorFlow's fused convolutions fail on an empty batch.
     """
 
     def function(value: Tensor) -> Outputs:
@@ -223,35 +194,32 @@ def image_signatures(
     added: dict[str, Signature] = {}
     for name, signature in signatures.items():
         if signature.samples:
-            from_bytes = _uint8(signature, input_range)
-            added |= {f"{name}_uint8": from_bytes, f"{name}_png": _png(from_bytes)}
+            added[f"{name}_uint8"] = _from_image(signature, input_range, False)
+            added[f"{name}_png"] = _from_image(signature, input_range, True)
     return added
 
 
-def _uint8(signature: Signature, input_range: tuple[float, float]) -> Signature:
-    def function(image: Tensor) -> Outputs:
-        return signature.function(scale(ops.cast(image, "float32"), input_range))
-
-    return replace(signature, function=function, input="image", dtype="uint8")
-
-
-def _png(signature: Signature) -> Signature:
+def _from_image(
+    signature: Signature, input_range: tuple[float, float], png: bool
+) -> Signature:
     import tensorflow as tf
 
     shape = signature.shape
 
-    def function(files: Tensor) -> Outputs:
-        images = tf.map_fn(
-            # A file with an image of another size is an error.
-            lambda f: tf.ensure_shape(tf.io.decode_png(f, channels=shape[-1]), shape),
-            files,
-            fn_output_signature=tf.TensorSpec(shape, tf.uint8),
-        )
-        return signature.function(images)
+    def function(images: Tensor) -> Outputs:
+        if png:
+            images = tf.map_fn(
+                # A file with an image of another size is an error.
+                lambda f: tf.ensure_shape(tf.io.decode_png(f, shape[-1]), shape),
+                images,
+                fn_output_signature=tf.TensorSpec(shape, tf.uint8),
+            )
+        return signature.function(scale(ops.cast(images, "float32"), input_range))
 
-    return replace(
-        signature, function=function, shape=(), input="image_bytes", dtype="string"
-    )
+    served = replace(signature, function=function)
+    if png:
+        return replace(served, shape=(), input="image_bytes", dtype="string")
+    return replace(served, input="image", dtype="uint8")
 
 
 def scale(images: Any, input_range: tuple[float, float]) -> Any:

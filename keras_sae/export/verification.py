@@ -9,7 +9,6 @@ import numpy as np
 from keras import ops
 
 from keras_sae.export.signatures import Signature, scale
-from keras_sae.types import Tensor
 
 # Arrays by name of the input or output.
 Arrays: TypeAlias = dict[str, np.ndarray]
@@ -18,17 +17,13 @@ _SAMPLES = 3
 _UNKNOWN_LENGTH = 8  # example size of an axis that the model leaves open
 # Largest error of an output, as a fraction of its largest value.
 _FINE, _COARSE = 1e-5, 3e-2
+_HALF = ("float16", "bfloat16")
 
 
 def example_inputs(
     signatures: Mapping[str, Signature], input_range: tuple[float, float]
 ) -> Arrays:
-    """Return random inputs by name, among them `image`, the samples as bytes.
-
-    Args:
-        signatures: Signatures by name.
-        input_range: Range of the values of a sample.
-    """
+    """Return random inputs by name, and the samples as bytes by the name `image`."""
     rng, inputs = np.random.default_rng(0), {}
     for signature in signatures.values():
         if signature.input not in inputs:
@@ -52,7 +47,10 @@ def expected_outputs(signatures: Mapping[str, Signature], inputs: Arrays) -> Arr
     for name, signature in signatures.items():
         value = ops.convert_to_tensor(inputs[signature.input])
         for key, output in signature.function(value).items():
-            expected[f"{name}/{key}"] = answer = _numpy(output)
+            kind = keras.backend.standardize_dtype(output.dtype)
+            output = ops.cast(output, "int32" if "int" in kind else "float32")
+            answer = np.asarray(ops.convert_to_numpy(output))
+            expected[f"{name}/{key}"] = answer
             if not np.isfinite(answer).all():
                 raise ValueError(
                     "The model outputs NaN: training diverged. Received: a model whose "
@@ -73,8 +71,7 @@ def verify(
     Args:
         folder: Folder of the artifact.
         signatures: Its signatures.
-        arrays: Results of `example_inputs` and `expected_outputs`. A signature for
-            images has the outputs of the one that it extends.
+        arrays: Results of `example_inputs` and `expected_outputs`.
         tolerance: Largest error, as a fraction of the largest value of an output.
 
     Raises:
@@ -109,24 +106,10 @@ def _error(got: np.ndarray, expected: np.ndarray, ranked: np.ndarray | None) -> 
 
 
 def answer_tolerance(model: keras.Model) -> float:
-    """Return the largest error that `verify` should accept for a model.
+    """Return the tolerance of `verify`: coarse for half precision and accelerators.
 
-    It is coarse if a layer computes in half precision, and on an accelerator, whose
-    products of float32 have few digits.
+    An accelerator may compute products of float32 with few digits.
     """
     device = str(ops.matmul(ops.ones((1, 1)), ops.ones((1, 1))).device)
-    half = _compute_dtypes(model) & {"float16", "bfloat16"}
+    half = any(x.compute_dtype in _HALF for x in model._flatten_layers())
     return _COARSE if half or "cpu" not in device.lower() else _FINE
-
-
-def _compute_dtypes(layer: keras.layers.Layer) -> set[str]:
-    layers = layer.layers if isinstance(layer, keras.Model) else []
-    return {layer.compute_dtype}.union(*map(_compute_dtypes, layers))
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    """Return a tensor as int32 or float32, as an artifact does."""
-    is_integer = "int" in keras.backend.standardize_dtype(tensor.dtype)
-    return np.asarray(
-        ops.convert_to_numpy(ops.cast(tensor, "int32" if is_integer else "float32"))
-    )
