@@ -417,7 +417,9 @@ OTHER_SETTINGS = {
 def test_folder_with_other_settings_raises_and_is_unchanged(options, message, compared):
     _, folder = compared
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
-    with pytest.raises(ValueError, match=f"other settings.*{message}.*Choose another"):
+    with pytest.raises(
+        ValueError, match=f"different settings.*{message}.*Choose another"
+    ):
         compare(folder, **options)
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
 

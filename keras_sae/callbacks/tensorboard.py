@@ -1,4 +1,4 @@
-"""Keras's TensorBoard callback, extended by the units of an autoencoder."""
+"""Keras's TensorBoard callback, extended to log an autoencoder's units."""
 
 import os
 from typing import Any
@@ -11,7 +11,8 @@ from keras_sae.types import ArrayLike, Logs, PathLike
 from keras_sae.utils import validation
 from keras_sae.utils.images import enlarge, filter_images, tile_sheet
 
-# Pixels of the longer side of a filter. A filter of 8x8 pixels could hardly be seen.
+# Length in pixels of a filter's longer side in the image. An 8x8 filter would be too
+# small to see.
 _SIDE = 32
 
 
@@ -30,7 +31,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         samples: Array of shape `(samples, *input_shape)`, for instance validation
             data. If None, no histograms are written.
         count: Maximum number of filters in the image.
-        every: Number of epochs between two images.
+        every: Write the image and histograms every `every` epochs.
         **kwargs: Arguments of `keras.callbacks.TensorBoard`.
 
     Raises:

@@ -26,11 +26,11 @@ COLUMNS = {
     "score": ("score", "{:.3f}"),
 }
 CAPTION = """Metrics on the test set. error: mean squared error per value. EV: \
-explained variance; copy: the same on noise (1 is the identity). L0: active units per \
-sample (~: sum of activations, for codes that are never exactly 0). dead: units that \
-never fire. probe: accuracy of a linear classifier on the code. s: seconds of \
-training; ±: standard deviation over the seeds. table.csv has all metrics, also with \
-few labels and after fine-tuning."""
+explained variance; copy: explained variance on noise (1 means the model copies its \
+input). L0: active units per sample (~: sum of activations, for codes that are never \
+exactly 0). dead: units that never fire. probe: accuracy of a linear classifier on \
+the code. s: seconds of training; ±: standard deviation over the seeds. table.csv has \
+all metrics, including those with few labels and after fine-tuning."""
 TRIAL_CAPTION = """Metrics on the validation data, a fifth of the training set; best \
 trial first. sparsity: kind and settings. LR: learning rate. error: mean squared error \
 per value. EV: explained variance. L0: active units per sample (~: sum of activations, \
@@ -43,7 +43,10 @@ _WITHOUT_DEVIATION = ("parameters", "seconds")
 
 
 def print_table(table: "pd.DataFrame", caption: str) -> None:
-    """Print the known columns of a table, one row per model or trial."""
+    """Print the columns of a table that are listed in `COLUMNS`.
+
+    Each row is one model or trial.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""The trainings of a comparison: checked before the first one, and resumable."""
+"""The training runs of a comparison, checked before the first starts, and resumable."""
 
 import functools
 import itertools
@@ -26,28 +26,28 @@ from keras_sae.utils.fingerprint import fingerprint, model_fingerprint
 Builder: TypeAlias = Callable[[], models.Autoencoder]
 Prepare: TypeAlias = Callable[[models.Autoencoder, np.ndarray], Any]
 
-_ADVICE = "Choose another directory, or delete it."
+_ADVICE = "Choose another directory, or delete this one."
 
 
 def file_stem(name: str, seed: int) -> str:
-    """Return the file name of a training without suffix: "no-penalty-seed0"."""
+    """Return the file name of a training run without its suffix: "no-penalty-seed0"."""
     stem = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
     return f"{stem}-seed{seed}"
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training of a comparison: a compiled model and a random seed."""
+    """One training run of a comparison: a compiled model and a random seed."""
 
     name: str
     seed: int
     width: int  # of the code
     build: Builder
-    settings: Config  # everything that determines the metrics, JSON-like values
+    settings: Config  # everything that determines the metrics, as JSON-like values
     directory: Path | None
 
     def saved_metrics(self) -> dict[str, float] | None:
-        """Return the metrics that an earlier call with the same settings has saved."""
+        """Return the metrics saved by an earlier call with the same settings."""
         if self.directory is None:
             return None
         path = self.directory / f"{file_stem(self.name, self.seed)}.json"
@@ -56,8 +56,8 @@ class Training:
         record = json.loads(path.read_text())
         if changes := io.describe_changes(record["settings"], self.settings):
             raise ValueError(
-                "`directory` holds this model with other settings. Received: "
-                f"{str(path)!r}, where {changes}. {_ADVICE}"
+                "`directory` already holds results for this model with different "
+                f"settings. Received: {str(path)!r}, where {changes}. {_ADVICE}"
             )
         # JSON has no NaN.
         return {k: math.nan if v is None else v for k, v in record["metrics"].items()}
@@ -108,10 +108,10 @@ def plan_trainings(
     prepare: Mapping[str, Prepare],
     directory: PathLike | None,
 ) -> list[Training]:
-    """Check the arguments of `keras_sae.evaluation.compare`, and plan its trainings.
+    """Check the arguments of `keras_sae.evaluation.compare`, and plan its runs.
 
-    `settings` are `epochs`, `batch_size` and `fine_tuning`. The folder is created after
-    every check has passed.
+    `settings` contains `epochs`, `batch_size` and `fine_tuning`. The folder is created
+    only once all checks have passed.
     """
     if train[1] is not None and test[1] is not None:
         check_classes(train, test)
@@ -134,8 +134,8 @@ def plan_trainings(
         for name, other in itertools.combinations(builders, 2):
             if file_stem(name, 0) == file_stem(other, 0):
                 raise ValueError(
-                    "Names of models must differ in letters or digits, which files are "
-                    f"named after. Received: {name!r} and {other!r}, both "
+                    "Model names must differ in their letters or digits, because they "
+                    f"are used as file names. Received: {name!r} and {other!r}, both "
                     f"{file_stem(name, 0)!r}."
                 )
         settings = settings | {"train": fingerprint(train), "test": fingerprint(test)}
@@ -153,19 +153,21 @@ def plan_trainings(
         width = int(model.encoder.output_shape[-1])
         for seed in integers:
             trainings.append(Training(name, seed, width, build, own, folder))
-            trainings[-1].saved_metrics()  # raises if its settings were others
+            # Raises if it was saved with different settings.
+            trainings[-1].saved_metrics()
     if folder is not None:
         io.output_folder(folder, "directory", _ADVICE)
     return trainings
 
 
 def _build(builder: Builder, optimizer: str) -> models.Autoencoder:
-    # A Keras model can be called too, with its input.
+    # A Keras model is callable too, but expects an input, so do not call it.
     model = builder if isinstance(builder, keras.Model) else builder()
     if model is builder or not isinstance(model, models.Autoencoder):
+        returned = "" if model is builder else f", which returned {model!r}"
         raise ValueError(
-            "A builder must be a function without arguments that returns a new "
-            f"`Autoencoder`. Received: {builder!r}, which returned {model!r}."
+            "A builder must be a function that takes no arguments and returns a new "
+            f"`Autoencoder`. Received: {builder!r}{returned}."
         )
     if not model.compiled:
         model.compile(keras.optimizers.get(optimizer))

@@ -1,9 +1,10 @@
-"""What a model and its sparse layers exchange during one forward pass.
+"""Data passed from sparse layers to their model during one forward pass.
 
 A Keras layer returns one tensor. An `Autoencoder` needs more of its sparse layers: the
 pre-activations for auxiliary losses, and the active entries of a code for sparse
-products. A `ForwardPass` carries them. It is the only side channel of the training
-step. It lives for one pass in the thread that traces it. No tensor stays on a layer.
+matrix products. A `ForwardPass` carries them. It is the training step's only side
+channel and exists for a single pass, in the thread that traces it, so no tensors are
+stored on layers.
 """
 
 import threading
@@ -27,11 +28,13 @@ class Activations:
     Attributes:
         layer: The `keras_sae.layers.SparseDense`.
         code: Its output, of shape `(batch, ..., units)`.
-        pre_activations: Returns the pre-activations, of the shape of `code`.
+        pre_activations: Function that returns the pre-activations, with the same shape
+            as `code`.
         sparse_code: The active entries of `code`, or None if the code was computed
             densely.
-        top_pre_activations: None, or a function of booleans `(units,)` and `k` that
-            returns the `k` largest pre-activations per sample among those units.
+        top_pre_activations: None, or a function of a boolean mask of shape `(units,)`
+            and `k` that returns the `k` largest pre-activations per sample among the
+            selected units.
     """
 
     layer: keras.layers.Layer
@@ -51,7 +54,8 @@ class ForwardPass:
         target: Target of the step, or None if the input is the target.
         sample_weight: Sample weights of the step, or None.
         activations: One entry per sparse layer, in the order of the calls.
-        code: The values of the model's code that metrics count.
+        code: The model's code, as passed to the activity metrics. A sparse code is
+            represented by the values of its active entries.
         losses: Terms of the loss besides the data term, by name.
         adds_losses: Whether layers add these terms to their losses.
     """
@@ -98,8 +102,8 @@ def add_loss(
         layer: The layer or model that adds the term.
         name: Name of the term in the logs.
         value: A float32 scalar.
-        batch_size: Number of samples. A replica that received an empty batch, whose
-            mean is NaN, adds 0.
+        batch_size: Number of samples. If it is 0, as on a replica with an empty batch,
+            0 is added, because `value` would be NaN.
     """
     forward_pass = current()
     if forward_pass is not None and not forward_pass.adds_losses:

@@ -17,13 +17,14 @@ class UnitNormDense(keras.layers.Dense):
 
     `r = activation(h A + c)`, `|A_j| = 1`
 
-    Gradients are projected on the sphere: `dA_j <- dA_j - (dA_j . A_j) A_j`. The
-    constraint would undo the part along `A_j` in any case, but an optimizer with
-    moments would accumulate it.
+    Gradients are projected onto the tangent space of the unit sphere:
+    `dA_j <- dA_j - (dA_j . A_j) A_j`. The constraint would remove the component along
+    `A_j` anyway, but an optimizer with moment estimates, such as Adam, would accumulate
+    it.
 
-    `keras_sae.models.shallow` decodes with this layer if it has a sparsity other than a
-    penalty, and `deep` with `unit_norm=True`. For a k-sparse code, the layer multiplies
-    only the active units.
+    `keras_sae.models.shallow` uses this layer as its decoder if it has a sparsity that
+    is not a penalty; `deep` does so with `unit_norm=True`. For a k-sparse code, the
+    layer uses only the kernel rows of the active units.
 
     Args:
         units: Width of the output.
@@ -61,7 +62,8 @@ class UnitNormDense(keras.layers.Dense):
     def build(self, input_shape: Shape) -> None:
         """Create the dictionary, with rows of unit norm, and the bias."""
         super().build(input_shape)
-        # Keras applies a constraint only after an update.
+        # Keras applies a constraint only after an update, so apply it to the initial
+        # values here.
         self.kernel.assign(self.kernel_constraint(ops.convert_to_tensor(self.kernel)))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
@@ -82,7 +84,7 @@ class UnitNormDense(keras.layers.Dense):
 
 
 def project_gradient(rows: Tensor) -> Tensor:
-    """Return `rows` of unit norm, with gradients projected on the sphere."""
+    """Return unit-norm `rows`, with gradients projected onto the tangent space."""
 
     @ops.custom_gradient
     def project(rows: Tensor) -> tuple[Tensor, Any]:

@@ -1,4 +1,4 @@
-"""Decoding in a training step, and what auxiliary losses may use of it."""
+"""Decoding within a training step, and the interface to it for auxiliary losses."""
 
 from collections.abc import Sequence
 
@@ -25,10 +25,10 @@ _AFTER_DICTIONARY = (Scaling, keras.layers.Dense, keras.layers.Reshape)
 
 
 def decodes_sparsely(decoder: keras.Model, code: SparseCode) -> bool:
-    """Return whether `decoder` can decode the entries of `code` without the zeros.
+    """Return whether `decoder` can decode `code` from its active entries alone.
 
     It can if it is a chain of layers that starts with a `UnitNormDense` and calls each
-    layer once, and if no value has to be cast on the way.
+    layer once, and if no values need casting along the way.
     """
     dictionary, *rest = _layers(decoder)
     graph = getattr(decoder, "_functional", decoder)  # of a Sequential model
@@ -37,7 +37,8 @@ def decodes_sparsely(decoder: keras.Model, code: SparseCode) -> bool:
         return False
     if not all(isinstance(layer, _AFTER_DICTIONARY) for layer in rest):
         return False
-    # Keras adds a penalty of a layer's output where the layer is called.
+    # Keras adds an activity penalty only in the layer's `__call__`, which sparse
+    # decoding bypasses.
     if dictionary.activity_regularizer is not None:
         return False
     kernel = ops.convert_to_tensor(dictionary.kernel)  # an outer model may autocast it
@@ -65,13 +66,13 @@ def _layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def expand_sample_weight(sample_weight: Tensor | None, target: Tensor) -> Tensor | None:
-    """Return sample weights in a shape that a loss broadcasts against its values.
+    """Return sample weights reshaped to broadcast against a loss's per-sample values.
 
-    Keras would broadcast `(batch,)` against the last axis but one of an image.
+    Keras would broadcast `(batch,)` against the second-to-last axis of an image.
 
     Args:
-        sample_weight: None, or a tensor of shape `(batch,)`, `(batch, 1)`, or that of
-            the target without its last axis.
+        sample_weight: None, or a tensor of shape `(batch,)`, `(batch, 1)`, or the
+            shape of `target` without its last axis.
         target: Tensor of shape `(batch, *input_shape)`.
     """
     if sample_weight is None or tuple(sample_weight.shape[1:]) not in ((), (1,)):
@@ -87,8 +88,9 @@ def loss_names(
     """Return the names of the parts of a model's loss.
 
     Args:
-        layers: Layers of encoder and decoder, with their sparsities.
-        sparse_layers: Sparse layers of the encoder, the code's last.
+        layers: Layers of the encoder and decoder, including `Sparsity` layers.
+        sparse_layers: Sparse layers of the encoder, ending with the one that computes
+            the code.
         contractive: Weight of the contractive penalty.
     """
     names = {"auxiliary_loss"} if contractive else set()
@@ -107,7 +109,7 @@ def make_activity_metric(sparse_layers: Sequence[SparseDense]) -> keras.metrics.
     if not sparse_layers:
         return metrics.L0()
     code = sparse_layers[-1]
-    # Every sparsity but a penalty sets units to zero.
+    # Every sparsity except a penalty sets units to zero.
     is_soft = code.sparsity is None or isinstance(code.sparsity, ActivityPenalty)
     if not is_soft or not is_never_zero(code.activation):
         return metrics.L0()
@@ -118,12 +120,12 @@ def make_activity_metric(sparse_layers: Sequence[SparseDense]) -> keras.metrics.
 class AutoencoderStep:
     """A training or test step, as `keras_sae.layers.Sparsity.auxiliary_losses` sees it.
 
-    Further decodings run as at inference, so that batch normalization counts a batch
-    once.
+    Additional decoder calls run in inference mode, so that batch normalization sees
+    each batch only once.
 
     Args:
         model: The `keras_sae.models.Autoencoder`.
-        activations: Those of the layer that computes the code.
+        activations: Activations of the layer that computes the code.
         target: What is reconstructed.
         sample_weight: Sample weights of the step, or None.
         reconstruction: The reconstruction from the whole code.
@@ -171,15 +173,18 @@ class AutoencoderStep:
         return self.decode(ops.where(keep, self.code, ops.zeros_like(self.code)))
 
     def decode_with_frozen_decoder(self, code: Tensor) -> Tensor:
-        """Return the reconstruction of `code` without a gradient to the decoder."""
+        """Decode without propagating gradients to the decoder's weights."""
         decoder = self.model.decoder
         trainable = [ops.stop_gradient(v) for v in decoder.trainable_variables]
         others = [ops.convert_to_tensor(v) for v in decoder.non_trainable_variables]
         return decoder.stateless_call(trainable, others, code, training=False)[0]
 
     def data_loss(self, reconstruction: Tensor) -> Tensor:
-        """Return the compiled loss of a reconstruction, `"mse"` if not compiled."""
+        """Return the compiled loss of a reconstruction.
+
+        It is the mean squared error if the model is not compiled.
+        """
         loss = self.model._compile_loss or keras.losses.MeanSquaredError()
-        # Keras divides a loss by the number of replicas.
+        # Keras divides a loss by the number of replicas, so undo that here.
         scale = replicas(self.model)
         return scale * loss(self.target, reconstruction, self.sample_weight)

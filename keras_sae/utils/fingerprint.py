@@ -24,9 +24,9 @@ def without_names(config: Any) -> Any:
 def fingerprint(value: Any) -> str:
     """Return a short hash of an array, a JSON-like value, or a tuple of these.
 
-    Equal values have equal fingerprints in every process. An array counts by its
-    shape, dtype and bytes, which are read in chunks: it may be memory-mapped and
-    larger than memory. A config counts without the names of layers.
+    Equal values have equal fingerprints in every process. An array is hashed by
+    its shape, dtype and bytes, read in chunks, so it may be memory-mapped and larger
+    than memory. Layer names in a config are ignored.
 
     Args:
         value: A NumPy array, or a JSON-like value that may contain arrays.
@@ -59,7 +59,7 @@ def fingerprint(value: Any) -> str:
 
 
 def model_fingerprint(model: keras.Model) -> str:
-    """Return the fingerprint of an autoencoder: its class, layers and compilation."""
+    """Hash an autoencoder by its class, config, layers and compile settings."""
     # The graphs of encoder and decoder hold names that differ between builds.
     graphs = ("encoder", "decoder")
     config = {k: v for k, v in model.get_config().items() if k not in graphs}

@@ -13,25 +13,26 @@ from keras_sae.datasets.natural_patches.whitening import WHITENINGS
 from keras_sae.utils.validation import positive_integer
 
 _DESCRIPTION = """
-Square grey patches of two photographs (a pagoda and a dahlia; creative commons
-BY 2.0) that scikit-learn ships, at half size. Patches overlap within a split.
-The two splits come from separate parts of the photographs.
+Square gray patches of two half-size photographs (a pagoda and a dahlia; CC BY 2.0)
+that ship with scikit-learn. Patches overlap within a split. The two splits come from
+separate parts of the photographs.
 """
 _CONFIG_NAME = re.compile(r"(\d+)x\1_(\d+)_(\w+)")
 
 
 @dataclasses.dataclass(kw_only=True)
 class PatchesConfig(tfds.core.BuilderConfig):
-    """Settings of `natural_patches`, all of which are part of its name.
+    """Settings of `natural_patches`, all of which are encoded in the config name.
 
     Args:
-        patch_size: Side of a patch, in pixels of the halved photograph, 1 to 53.
-        num_patches: Number of training patches. There are a fifth as many test patches.
+        patch_size: Side length of a patch in pixels, from 1 to 53, after halving the
+            photograph.
+        num_patches: Number of training patches. The test split has one fifth as many.
         whitening: `"classic"`, `"zca"`, or None for raw intensities.
 
     Raises:
-        ValueError: A setting is not one of these, or the photographs do not have so
-            large or so many patches.
+        ValueError: A setting is invalid, or the photographs cannot provide that many
+            patches, or patches of that size.
     """
 
     name: str = ""
@@ -45,7 +46,7 @@ class PatchesConfig(tfds.core.BuilderConfig):
         number = self.num_patches = positive_integer("num_patches", self.num_patches)
         if size > photographs.LARGEST_PATCH:
             raise ValueError(
-                "`patch_size` must not exceed the tiles of the photographs, "
+                "`patch_size` must not exceed the tile size of the photographs, "
                 f"{photographs.LARGEST_PATCH} pixels. Received: patch_size={size}."
             )
         available = photographs.available("train", size)
@@ -65,10 +66,10 @@ class PatchesConfig(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of photograph patches; see `keras_sae.datasets.load_data`.
 
-    The photographs are converted to grey, halved and cut into tiles. The half of all
-    patches within tiles that has the most contrast is kept, and `num_patches` of them
-    are drawn without replacement. The feature `image` is float32 of shape
-    `(patch_size, patch_size, 1)`.
+    The photographs are converted to gray, halved and cut into tiles. Of all patches
+    that lie within a tile, the half with the highest contrast is kept, and
+    `num_patches` of them are drawn without replacement. The feature `image` is float32
+    of shape `(patch_size, patch_size, 1)`.
 
     Args:
         config: A `PatchesConfig` or its name. None makes one from `patch_size`,
@@ -97,7 +98,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, as TFDS has it
+    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, TFDS convention
     BUILDER_CONFIGS = [PatchesConfig()]  # noqa: RUF012
 
     def __init__(
@@ -112,7 +113,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         config = config or PatchesConfig(
             patch_size=patch_size, num_patches=num_patches, whitening=whitening
         )
-        # TFDS warns of config objects that are not in `BUILDER_CONFIGS`, not of names.
+        # TFDS warns about config objects that are not in `BUILDER_CONFIGS`, but not
+        # about names.
         name = config if isinstance(config, str) else config.name
         super().__init__(config=name, **kwargs)
 
@@ -120,8 +122,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def get_builder_config(
         cls, name: str, version: str | None = None
     ) -> PatchesConfig | None:
-        """Return the config with this name, or None if it is not a name of a config."""
-        del version  # there is one
+        """Return the config with this name, or None if there is no such config."""
+        del version  # there is only one version
         match = _CONFIG_NAME.fullmatch(name)
         if match is None:
             return None

@@ -8,16 +8,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-# Added to the eigenvalues of squared intensities. It is far below the smallest one of
-# 8x8 patches, about 2e-3, and keeps the inverse finite.
+# Added to the eigenvalues of the covariance. It is far below the smallest eigenvalue
+# for 8x8 patches, about 2e-3, and keeps the inverse finite.
 _ZCA_EPSILON = 1e-5
 
 
 def classic(patches: np.ndarray, count: int) -> np.ndarray:
-    """Map patches to [0.1, 0.9], the range of a sigmoid output.
+    """Map patches to [0.1, 0.9], which lies within the range of a sigmoid.
 
-    `y = 0.5 + 0.4 * clip(x - mean(x), -3 s, 3 s) / (3 s)`, with the mean of each patch
-    and the standard deviation `s` of all centred training pixels.
+    `y = 0.5 + 0.4 * clip(x - mean(x), -3 s, 3 s) / (3 s)`, where `mean(x)` is the
+    mean of each patch and `s` is the standard deviation of all centered training
+    pixels.
 
     Reference:
         [Ng, 2011](https://web.stanford.edu/class/cs294a/sparseAutoencoder.pdf)
@@ -28,10 +29,10 @@ def classic(patches: np.ndarray, count: int) -> np.ndarray:
 
 
 def zca(patches: np.ndarray, count: int) -> np.ndarray:
-    """Map patches to uncorrelated pixels with mean 0 and variance 1.
+    """Transform patches to have uncorrelated pixels with mean 0 and variance 1.
 
-    `y = U (S + epsilon)^(-1/2) U^T (x - m)`, with the mean `m` and the covariance
-    `U S U^T` of the training patches.
+    `y = U (S + epsilon)^(-1/2) U^T (x - m)`, where `m` is the mean and `U S U^T` the
+    covariance of the training patches.
 
     Reference:
         [Bell and Sejnowski, 1997](https://doi.org/10.1016/S0042-6989(97)00121-1)
