@@ -1,5 +1,6 @@
 """The base class of every sparsity, and what it may use of a training step."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import keras
@@ -19,34 +20,28 @@ class Step(Protocol):
         reconstruction: The reconstruction from the whole code, of the same shape.
         code: The code, of shape `(batch, units)`.
         steps_since_active: Training steps since each unit was non-zero, `(units,)`.
+        pre_activations: Function that returns the pre-activations of the code.
+        top_pre_activations: Function of a boolean mask `(units,)` and of `k`. It
+            returns the `k` largest pre-activations per sample among the selected
+            units, or None if the code was computed densely.
+        decode: Function of a code that returns its reconstruction.
+        decode_units: Function of a boolean mask `(units,)` that returns the
+            reconstruction from the selected units.
+        decode_with_frozen_decoder: As `decode`, without gradients to the decoder.
+        data_loss: Function of a reconstruction that returns the compiled loss, with the
+            sample weights.
     """
 
     target: Tensor
     reconstruction: Tensor
     code: Tensor
     steps_since_active: Tensor
-
-    def pre_activations(self) -> Tensor:
-        """Return the pre-activations of the code, of shape `(batch, units)`."""
-
-    def top_pre_activations(self, units: Tensor, k: int) -> SparseCode | None:
-        """Return the `k` largest pre-activations per sample among some units.
-
-        `units` are booleans of shape `(units,)`. The result is None if the code was
-        computed densely.
-        """
-
-    def decode(self, code: Tensor | SparseCode) -> Tensor:
-        """Return the reconstruction of a code."""
-
-    def decode_units(self, keep: Tensor) -> Tensor:
-        """Return the reconstruction from the units where `keep` is True."""
-
-    def decode_with_frozen_decoder(self, code: Tensor) -> Tensor:
-        """Return the reconstruction of `code` without a gradient to the decoder."""
-
-    def data_loss(self, reconstruction: Tensor) -> Tensor:
-        """Return the compiled loss of a reconstruction, with the sample weights."""
+    pre_activations: Callable[[], Tensor]
+    top_pre_activations: Callable[[Tensor, int], SparseCode | None]
+    decode: Callable[[Tensor | SparseCode], Tensor]
+    decode_units: Callable[[Tensor], Tensor]
+    decode_with_frozen_decoder: Callable[[Tensor], Tensor]
+    data_loss: Callable[[Tensor], Tensor]
 
 
 @register
