@@ -1,4 +1,4 @@
-"""What watches or steers a fit."""
+"""Callbacks that monitor or control training."""
 
 from keras_sae.callbacks.dead_units import DeadUnits as DeadUnits
 from keras_sae.callbacks.sparsity_target import SparsityTarget as SparsityTarget

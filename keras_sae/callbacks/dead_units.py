@@ -17,14 +17,14 @@ class DeadUnits(keras.callbacks.Callback):
     """Report the units that are never active, and optionally resample them.
 
     A unit is dead if its activation was exactly zero for every sample of the last
-    `window` training steps. The share of dead units is logged as `dead_units`. A code
-    that is never exactly zero, such as a sigmoid's, has none.
+    `window` training steps. The fraction of dead units is logged as `dead_units`. It is
+    0 for a code that is never exactly zero, such as a sigmoid's.
 
     With `resample`, a dead unit restarts from a sample with a large reconstruction
     error. Its dictionary row becomes the residual of that sample at unit norm. Its
-    encoder weights get the same direction, at a fifth of the mean norm of the other
-    units' weights. Bias, threshold and gain get their initial values, and the moments
-    of the optimizer become zero.
+    encoder weights get the same direction, with a fifth of the mean norm of the other
+    units' weights. Its bias, threshold and gain are reset to their initial values, and
+    the optimizer's moments to zero.
 
     Args:
         window: Number of training steps without activity after which a unit is dead;
@@ -68,7 +68,7 @@ class DeadUnits(keras.callbacks.Callback):
         self.rng = np.random.default_rng(seed)
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Check that the model has a code, whose units can be resampled if asked."""
+        """Check that the model has a code, and that its units can be resampled."""
         self._code_layer()
         if self.resample is not None:
             self._output_layer()
@@ -82,7 +82,7 @@ class DeadUnits(keras.callbacks.Callback):
         self._steps = batch + 1
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Log `dead_units`, and resample dead units if asked."""
+        """Log `dead_units`, and resample dead units if `resample` is set."""
         code = self._code_layer()
         inactive = ops.convert_to_numpy(code.steps_since_active)
         dead = inactive >= (self._steps if self.window is None else self.window)
@@ -116,7 +116,8 @@ class DeadUnits(keras.callbacks.Callback):
             raise ValueError(
                 "`resample` needs a shallow model whose decoder is one dense layer "
                 f"with its own kernel. Received: model={self.model.name!r}, which is "
-                "deep, tied or no autoencoder. DeadUnits(resample=None) only reports."
+                "deep, tied or not an autoencoder. To only report dead units, use "
+                "DeadUnits(resample=None)."
             )
         return outputs[0]
 
@@ -125,7 +126,7 @@ class DeadUnits(keras.callbacks.Callback):
         x = np.asarray(self.resample, "float32")
         residual = (x - self.model.predict(x, verbose=0)).reshape(len(x), -1)
         error = (residual**2).sum(axis=1).astype("float64")
-        # Two units from the same sample would stay equal.
+        # Two units that restart from the same sample would stay equal.
         replace = bool(np.count_nonzero(error) < len(dead))
         probability = error / error.sum()
         samples = self.rng.choice(len(x), len(dead), replace=replace, p=probability)
@@ -156,9 +157,9 @@ class DeadUnits(keras.callbacks.Callback):
     ) -> None:
         """Set the optimizer's moments of some entries to zero.
 
-        Otherwise the moments would move the new unit on in the direction of the old
-        one. With `use_ema` Keras finally copies the averages into the model, so the
-        average becomes the new value.
+        Otherwise the moments would keep moving the new unit in the direction of the old
+        one. With `use_ema`, Keras finally copies the averages into the model, so the
+        averages are set to the new values.
         """
         name = variable.path.replace("/", "_")
         new = ops.convert_to_numpy(variable)[entries]

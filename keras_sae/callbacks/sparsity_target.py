@@ -18,7 +18,7 @@ _METRICS = ("l0", "expected_l0")
 _TOLERANCE = 0.05
 
 # Initial and smallest coefficient. A large initial one would kill units before the
-# controller has measured anything. From a much smaller one it could not rise in time.
+# controller has measured anything. A much smaller one could not rise in time.
 _INITIAL, _MIN = 1e-3, 1e-4
 
 _MAX = 1e8  # its square, which Adam stores, is far below the limit of float32
@@ -27,9 +27,9 @@ _PROPORTIONAL = 2.0  # gain of the proportional part, for the log of the coeffic
 _SMOOTHING = 5  # steps over which the error is averaged
 _FINAL = 0.02  # share of all steps whose mean L0 is compared with the target at the end
 
-# Assumed steps of an epoch of unknown length, until the first epoch has ended: at
-# least so many, or so many times those seen. Too small a number would drive the
-# coefficient to its limit at once.
+# Until the first epoch has ended, an epoch of unknown length is assumed to have at
+# least this many steps, or this multiple of the steps so far. If the number were too
+# small, the coefficient would reach its limit at once.
 _UNKNOWN_STEPS, _UNKNOWN_FACTOR = 1000, 2
 
 
@@ -46,7 +46,8 @@ class SparsityTarget(keras.callbacks.Callback):
     The thresholds of a `keras_sae.layers.JumpReLU` stay where the penalty has moved
     them, so the controller must push both ways: `coefficient = S e`,
     `log(S) <- log(S) + gain / steps * |e|`, also from 0.001. A negative coefficient
-    rewards active units, so do not stop by the loss; use `val_reconstruction_loss`.
+    rewards active units, so base early stopping on `val_reconstruction_loss`,
+    not on the loss.
     Between epochs and after `fit` the coefficient is 0. Callbacks that save or restore
     the model must come after this one.
 
@@ -56,21 +57,22 @@ class SparsityTarget(keras.callbacks.Callback):
 
     The size of an update depends on the number of steps. An epoch of unknown length is
     assumed to have at least 1,000 steps until the first one has ended. For short
-    streams train several epochs, or pass `steps_per_epoch`.
+    streams, train for several epochs, or pass `steps_per_epoch`.
 
     The controlled metric is `l0`, or `expected_l0` for a code that is never exactly
     zero. The coefficient is logged as `sparsity_scale`. If the mean of the last steps
-    is more than 5% off the target, a warning says by how much and what to change.
+    is more than 5% off the target, a warning reports the final L0 and suggests
+    changes.
 
     Args:
         l0: Target number of active units per sample.
-        gain: Number of times that the coefficient can change by a factor of `e` during
-            the fit. A larger gain is faster and less steady.
+        gain: Number of times that the coefficient can change by a factor of 2.718
+            during the fit. A larger gain is faster and less steady.
 
     Raises:
-        ValueError: `l0` is not a positive number, or the model has no penalty with a
-            coefficient (a `TopK` has `k` instead), or a `JumpReLU` has a target of its
-            own.
+        ValueError: `l0` or `gain` is not a positive number, the model has no penalty
+            with a coefficient (a `TopK` has `k` instead), or a `JumpReLU` has its own
+            target.
 
     References:
         [Rajamanoharan et al., "Jumping Ahead", 2024](https://arxiv.org/abs/2407.14435)
@@ -101,7 +103,7 @@ class SparsityTarget(keras.callbacks.Callback):
             raise ValueError(
                 "`SparsityTarget` needs a model with a soft penalty. Received: "
                 f"model={self.model.name!r} without one. Build it with sparsity='l1', "
-                "'kl', 'jump_relu' or 'gated'. A `TopK(k)` sets its L0 by k."
+                "'kl', 'jump_relu' or 'gated'. `TopK(k)` sets L0 directly."
             )
         for layer in layers:
             own = layer.target_l0 if isinstance(layer, JumpReLU) else None
@@ -128,7 +130,7 @@ class SparsityTarget(keras.callbacks.Callback):
         self._sum, self._count = 0.0, 0
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Update the coefficient by the L0 of the last steps."""
+        """Update the coefficient from the L0 of the last steps."""
         l0, steps = self._l0_of_last_steps(batch + 1, logs or {})
         share = min(1.0, steps / max(_SMOOTHING, _FINAL * self._total_steps))
         before = l0 if self._final_l0 is None else self._final_l0
@@ -154,7 +156,7 @@ class SparsityTarget(keras.callbacks.Callback):
         if not abs(final / self.l0 - 1) <= _TOLERANCE:  # also for NaN
             layer = self._layers()[0]
             advice = (
-                "move the thresholds faster, by a larger `bandwidth` or learning rate."
+                "move the thresholds faster with a larger `bandwidth` or learning rate."
                 if layer.persistent
                 else "start with a penalty closer to "
                 f"{float(layer.coefficient):.2g} times the given one."
@@ -168,7 +170,7 @@ class SparsityTarget(keras.callbacks.Callback):
         self._pause()
 
     def _pause(self) -> None:
-        """Set a coefficient that only pushes thresholds to 0, for saving the model."""
+        """Set the coefficients of persistent sparsities to 0, for saving the model."""
         for layer in self._layers():
             if layer.persistent:
                 layer.coefficient.assign(0.0)

@@ -10,12 +10,13 @@ from keras_sae.utils import validation
 class SparsityWarmup(keras.callbacks.Callback):
     """Raise the coefficient of the sparsity penalty linearly over the first epochs.
 
-    `coefficient(epoch) = min(1, (epoch + 1) / (epochs + 1))`, epochs counted from 0
+    `coefficient(epoch) = min(1, (epoch + 1) / (epochs + 1))`, where epochs start at 0
 
     Units first learn features and are made sparse afterwards, which leaves fewer dead
     units. `val_sparsity_loss` uses the same coefficient. A `TopK` or `BatchTopK` with
-    an `initial_k` anneals its `k` in the same steps. The divergence of a variational
-    model is raised as well. The coefficient is logged as `sparsity_scale`.
+    an `initial_k` anneals its `k` on the same schedule. The KL divergence of a
+    variational model is warmed up as well. The coefficient is logged as
+    `sparsity_scale`.
 
     Args:
         epochs: Number of epochs below the full coefficient, a positive integer.

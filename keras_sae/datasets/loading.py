@@ -42,7 +42,7 @@ def load_data(
 
     - `"digits"`: 1,797 handwritten digits of 8x8 pixels. The split into 1,437 training
       and 360 test samples is stratified and always the same.
-    - `"natural_patches"`: grey patches of two photographs, without labels. Its
+    - `"natural_patches"`: gray patches of two photographs, without labels. Its
       arguments are `patch_size=8` (pixels, at most 53), `num_patches=10_000` (training
       patches; there are a fifth as many test patches, from other parts of the
       photographs) and `whitening`. `"classic"` removes the mean of each patch, clips at

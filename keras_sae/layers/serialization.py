@@ -1,4 +1,4 @@
-"""`sparsity=` and `"auto"` arguments: names, configs and objects become layers."""
+"""Convert `sparsity=` and `"auto"` arguments to layers and initializers."""
 
 import math
 
@@ -88,14 +88,14 @@ def copy_for(
 
     Args:
         sparsity: A sparsity that may be shared.
-        activation: The function in front of it.
+        activation: Activation function applied before the sparsity.
         dtype: Policy of the layer around it; None keeps the default.
         name: Name of the copy; None keeps the name.
 
     Raises:
-        ValueError: A KL divergence meets an activation without bounds.
+        ValueError: The sparsity is a KL divergence and the activation is unbounded.
     """
-    # As a config, so that a class without `get_config` can be saved by Keras.
+    # Pass the policy as a config, so that Keras can save a class without `get_config`.
     policy = None if dtype is None else keras.dtype_policies.serialize(dtype)
     config = {**sparsity.get_config(), "dtype": policy}
     if name is not None:
@@ -116,12 +116,12 @@ def _divergence_bounds(activation: Activation) -> tuple[float, float]:
             f"activation={name!r}, with values from {low:g} to {high:g}. Use "
             "activation='sigmoid' or 'auto', or an L1 penalty."
         )
-    # Values in [0, 1] are probabilities already. Others, as of tanh, are rescaled.
+    # Values in [0, 1] are probabilities already. Others, such as tanh's, are rescaled.
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
 
 def activation_bounds(activation: Activation) -> tuple[float, float]:
-    """Return the least and the greatest value of an activation, or infinity.
+    """Return the lowest and highest value of an activation, or infinity.
 
     Args:
         activation: A function of one tensor.
@@ -132,7 +132,7 @@ def activation_bounds(activation: Activation) -> tuple[float, float]:
     # The largest value of an exponential is infinite.
     low = float(np.floor(float(values.min()) * 1e4) / 1e4)
     high = float(np.ceil(float(values.max()) * 1e4) / 1e4)
-    limit = 1e3  # beyond this the probe, not the activation, is the bound
+    limit = 1e3  # beyond it, the probe limits the values, not the activation
     return (low if low > -limit else -np.inf, high if high < limit else np.inf)
 
 
@@ -153,7 +153,7 @@ def is_never_zero(activation: Activation) -> bool:
 def get_bias_initializer(
     identifier: InitializerLike, sparsity: Sparsity | None, activation: Activation
 ) -> keras.initializers.Initializer:
-    """Return the initializer; `"auto"` starts the units at the target of a KL penalty.
+    """Return the bias initializer; `"auto"` starts units at a KL penalty's target.
 
     With a zero bias a sigmoid unit starts at 0.5, and the divergence from a target of
     0.05 dominates the first epochs.

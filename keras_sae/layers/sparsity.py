@@ -1,4 +1,4 @@
-"""The base class of every sparsity, and what it may use of a training step."""
+"""The base class of sparsities, and their interface to a training step."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -13,13 +13,14 @@ from keras_sae.utils.serialization import register
 
 
 class Step(Protocol):
-    """What `Sparsity.auxiliary_losses` may use of a training or test step.
+    """Interface of a training or test step for `Sparsity.auxiliary_losses`.
 
     Attributes:
-        target: What is reconstructed, of shape `(batch, *input_shape)`.
+        target: Target of the reconstruction, of shape `(batch, *input_shape)`.
         reconstruction: The reconstruction from the whole code, of the same shape.
         code: The code, of shape `(batch, units)`.
-        steps_since_active: Training steps since each unit was non-zero, `(units,)`.
+        steps_since_active: Number of training steps since each unit was last non-zero,
+            of shape `(units,)`.
         pre_activations: Function that returns the pre-activations of the code.
         top_pre_activations: Function of a boolean mask `(units,)` and of `k`. It
             returns the `k` largest pre-activations per sample among the selected
@@ -53,19 +54,19 @@ class Sparsity(keras.layers.Layer):
     `keras.saving.register_keras_serializable()` can be saved and loaded.
 
     Attributes:
-        activation: Activation of the layer in front for `activation="auto"`.
+        activation: Activation of the preceding layer if it has `activation="auto"`.
         min_batch_size: Smallest training batch that the sparsity can work with.
         requires_decoder: Whether `auxiliary_losses` decodes a code. Such a sparsity is
-            allowed on the innermost layer only.
+            only allowed on the innermost layer.
         auxiliary_loss_names: Names of the losses that `auxiliary_losses` returns. Their
             metrics are created before the first step.
-        scale_dependent: Whether shrinking the code lowers its penalty. The decoder's
-            rows have unit norm by default if it does.
-        has_penalty: Whether `call` adds a penalty by `add_penalty`.
-        coefficient: float32 variable that multiplies the penalty, 1 at first. Callbacks
-            set it. None if `has_penalty` is False.
-        persistent: Whether the sparsity stays when the coefficient is set to 0, so that
-            only a negative coefficient can undo it.
+        scale_dependent: Whether shrinking the code lowers its penalty. If so, the
+            decoder's rows have unit norm by default.
+        has_penalty: Whether `call` adds a penalty with `add_penalty`.
+        coefficient: float32 variable that multiplies the penalty, initially 1. It is
+            set by callbacks, and is None if `has_penalty` is False.
+        persistent: Whether the code stays sparse when the coefficient is set to 0, so
+            that only a negative coefficient can undo the sparsity.
         selects: Whether `select` is implemented.
         anneals: Whether `set_progress` changes anything besides the coefficient.
 
@@ -128,20 +129,20 @@ class Sparsity(keras.layers.Layer):
     def select(
         self, pre_activations: Tensor, training: bool | None
     ) -> SparseCode | None:
-        """Return the entries of a k-sparse code, which makes training faster.
+        """Return the active entries of a k-sparse code, for faster training.
 
         Args:
             pre_activations: Tensor of shape `(batch, units)`, without a gradient.
             training: As in `call`.
 
         Returns:
-            The selected pre-activations, or None to compute the code by `call`.
+            The selected pre-activations, or None to compute the code with `call`.
         """
         del pre_activations, training
         return None
 
     def auxiliary_losses(self, step: Step) -> dict[str, Tensor]:
-        """Return losses that need the decoder, as scalars by name.
+        """Return losses that need the decoder, as a dict of scalars.
 
         Args:
             step: The training or test step.
@@ -153,7 +154,7 @@ class Sparsity(keras.layers.Layer):
         """Set the strength of the sparsity during a warm-up.
 
         Args:
-            fraction: Share of the full strength; 1 at the end of the warm-up.
+            fraction: Fraction of the full strength; 1 at the end of the warm-up.
         """
         if self.coefficient is not None:
             self.coefficient.assign(fraction)
@@ -174,8 +175,8 @@ def layer_state(name: str, shape: Shape = (), initial: float = 0.0) -> keras.Var
     """Return a float32 variable that a layer may assign during a forward pass.
 
     Under `tf.distribute` each replica has its own copy, and reading it outside a step
-    returns their mean. An assignment that all replicas must agree on would swap losses
-    between replicas when it happens in a forward pass.
+    returns their mean. An assignment that synchronizes the replicas would swap losses
+    between them when it happens in a forward pass.
 
     Args:
         name: Name of the variable.

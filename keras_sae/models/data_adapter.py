@@ -1,4 +1,4 @@
-"""Data and optimizer of a model, prepared for Keras's training loop."""
+"""Preparation of a model's data and optimizer for Keras's training loop."""
 
 import contextlib
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ _DATASET_ARGUMENTS = {
     "verbose",
 }
 # The TensorFlow training loop returns to Python after every execution, which takes one
-# to two milliseconds. JAX returns after each step in any case, and PyTorch has no
-# executions of several steps.
+# to two milliseconds. JAX returns after each step anyway, and PyTorch does not
+# support several steps per execution.
 _STEPS_PER_EXECUTION = {"tensorflow": 32}
 
 
@@ -42,7 +42,7 @@ def fit_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     the weights otherwise.
 
     Args:
-        arguments: What the user passed to `fit`, by name.
+        arguments: Arguments that the user passed to `fit`, by name.
 
     Returns:
         A dict of the same form.
@@ -83,7 +83,7 @@ def fit_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
 def weighted_target(
     x: Data | None, y: Data | None, sample_weight: Tensor | None
 ) -> Data | None:
-    """Return `y`, or `x` where there are sample weights and no target.
+    """Return `y`, or `x` if there are sample weights but no target.
 
     Keras ignores the weights of samples that have no target.
     """
@@ -94,8 +94,8 @@ def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dat
     """Return the shuffled batches of one epoch of arrays.
 
     The order is drawn as in Keras, so a random seed gives the same training. The
-    dataset omits the autotuning of tf.data: a batch is one `tf.gather`, and autotuning
-    delays the end of some epochs by a second or more.
+    autotuning of tf.data is disabled: a batch is one `tf.gather`, and autotuning would
+    delay the end of some epochs by a second or more.
 
     Args:
         arrays: Arrays of shape `(samples, ...)`, the input and the target if any. Each
@@ -153,8 +153,8 @@ def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dat
 def build_optimizer(model: keras.Model) -> None:
     """Create the optimizer's variables before the first training step.
 
-    TensorFlow traces a step twice if the first trace creates variables. Tracing is
-    most of the time of a short `fit`.
+    TensorFlow traces a step twice if the first trace creates variables. Tracing
+    takes most of the time of a short `fit`.
 
     Args:
         model: A model. It is left unchanged if it is not compiled.

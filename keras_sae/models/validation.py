@@ -1,8 +1,8 @@
 """Checks of models and data that Keras does not make.
 
-Keras broadcasts, casts or trains on the data that is refused here without an error. On
-JAX, data of a wrong shape also costs the model its weights, because Keras moves them
-into the compiled step.
+Without an error, Keras would broadcast, cast or train on the data rejected here. On
+JAX, data of a wrong shape also makes the model lose its weights, because Keras moves
+them into the compiled step.
 """
 
 from collections.abc import Iterable
@@ -47,8 +47,8 @@ def check_data(
 ) -> None:
     """Check data before Keras trains on it, evaluates it or encodes it.
 
-    The values of arrays are checked. Only the element specification of a
-    `tf.data.Dataset` is checked, and nothing of a generator or a data loader.
+    The values of arrays are checked. For a `tf.data.Dataset`, only the
+    element specification is checked. Generators and data loaders are not checked.
 
     Args:
         x: As in `keras.Model.fit`.
@@ -57,8 +57,8 @@ def check_data(
         bounds: Lowest and highest value that the model can output.
 
     Raises:
-        ValueError: The shape of `x` is wrong, `y` has another shape, or an array is
-            empty, not finite, of integers, or, as the target, outside `bounds`.
+        ValueError: The shape of `x` is wrong, `y` has a different shape, an array is
+            empty, not finite or holds integers, or the target lies outside `bounds`.
     """
     if is_dataset(x):
         _check_element_spec(x.element_spec, sample_shape)
@@ -86,7 +86,7 @@ def check_target(target: Shape, expected: Shape) -> None:
 
 
 def as_samples(x: Data | None, sample_shape: Shape) -> np.ndarray:
-    """Return an array of samples as NumPy array, once it is checked.
+    """Check an array of samples, and return it as a NumPy array.
 
     Args:
         x: Array or tensor of shape `(samples, *sample_shape)`.
@@ -202,12 +202,12 @@ def check_batch_size(
     """Check that training batches are large enough for every sparsity.
 
     Args:
-        layers: Layers of an encoder, with the sparsities in them.
+        layers: Layers of an encoder, including `Sparsity` layers.
         batch_size: Samples per batch.
         x: None, an array that may have fewer samples, or a dataset of batches.
 
     Raises:
-        ValueError: A sparsity selects over the samples of a batch and needs more.
+        ValueError: A sparsity selects across the samples of a batch and needs more.
     """
     samples: int | None = batch_size
     if is_dataset(x):
@@ -231,8 +231,8 @@ def check_parts(encoder: keras.Model, decoder: keras.Model) -> None:
     """Check that a decoder fits an encoder and its sparsities.
 
     Raises:
-        ValueError: The shapes do not match, or a sparsity that requires the decoder is
-            not the one of the innermost layer.
+        ValueError: The shapes do not match, or a sparsity that requires the decoder
+            belongs to a layer other than the innermost.
     """
     shapes = [
         tuple(shape[1:])

@@ -20,7 +20,7 @@ def available(split: str, patch_size: int) -> int:
 def tiles(split: str) -> np.ndarray:
     """Return the training or the test tiles, of shape `(tiles, 53, 64)` in [0, 1].
 
-    Each photograph, in grey and at half size, is cut into 4 x 5 tiles. The test split
+    Each photograph, in gray and at half size, is cut into 4 x 5 tiles. The test split
     has one tile in each row and no two in a column. Both splits therefore show the same
     kinds of scene, and share no pixel. At full size the finest detail comes from JPEG,
     so patches would give gratings instead of edges.
