@@ -5,32 +5,23 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_sae.layers import (
-    ActivityPenalty,
-    Centering,
-    SparseDense,
-    TiedDense,
-    get_sparsity,
-)
+from keras_sae import layers
 from keras_sae.models import Autoencoder
 from keras_sae.models.levels import Level
 from keras_sae.models.validation import is_identity
-from keras_sae.pretraining.data import Summary, summarize
-from keras_sae.pretraining.layerwise import (
-    Callbacks,
-    LevelTrainer,
-    per_level,
-    trainable_levels,
-)
+from keras_sae.pretraining.data import summarize
+from keras_sae.pretraining.layerwise import Callbacks, LevelTrainer, per_level
 from keras_sae.pretraining.rbm import RBM, UNITS, ScheduledMomentum
 from keras_sae.regularizers import KLDivergence
 from keras_sae.types import Data, InitializerLike, PathLike, SparsityLike
 from keras_sae.utils import validation
-from keras_sae.utils.fingerprint import without_names
 
 LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule | None
+
+DENSE = (layers.SparseDense, layers.TiedDense, keras.layers.Dense)
 
 
 def boltzmann(
@@ -66,19 +57,17 @@ def boltzmann(
 
     Sigmoid layers become binary units, and linear layers become Gaussian units of
     variance 1. The output activation must fit the data: `"sigmoid"` for values in
-    [0, 1], taken as probabilities, or `"linear"` for values of zero mean and unit
-    variance. Two linear layers in a row are an error.
-
-    Each RBM starts from random weights, which replace the model's. Corruption and
-    sparsity of the model act in `greedy` and `fit` only. A `Centering` layer gets the
-    mean of the data, and the bias behind it is adjusted.
+    [0, 1], or `"linear"` for values of zero mean and unit variance. Each RBM starts
+    from random weights, which replace the model's. Corruption and sparsity of the
+    model act in `greedy` and `fit` only. A `Centering` layer gets the mean of the data,
+    and the bias behind it is adjusted.
 
     Args:
         model: A `keras_sae.models.Autoencoder` with levels. All activations are
             sigmoid, except that the output and the code may be linear.
-        x: As in `greedy`. Targets in a stream are ignored.
-        epochs: Positive integer, or one per level.
-        batch_size: Samples per step. The first level uses the batches of a stream.
+        x: As for `greedy`. Targets in a stream are ignored.
+        epochs: As for `greedy`, as are `batch_size`, `callbacks`, `directory` and
+            `verbose`.
         cd_steps: Gibbs steps `k`, usually 1.
         learning_rate: A float or a schedule, or a list with one per level. None means
             0.1, and 0.001 for levels with Gaussian units.
@@ -87,24 +76,19 @@ def boltzmann(
         momentum_epochs: Epochs per level with the initial momentum.
         weight_decay: Weight cost of `W`.
         sparsity: Penalty on the hidden means of binary levels, in nats: a regularizer
-            such as `keras_sae.regularizers.KLDivergence(0.05, 0.1)`, its name
-            (`"kl"` or `"l1"`), or None.
+            such as `keras_sae.regularizers.KLDivergence(0.05, 0.1)`, its name, or None.
         kernel_initializer: Initializer of `W`; the default is a normal distribution of
             standard deviation 0.1.
         validation_data: Array or stream. A growing gap between `val_free_energy` and
             `free_energy` shows overfitting.
-        callbacks: As in `greedy`.
-        directory: As in `greedy`.
-        verbose: As in `greedy`.
 
     Returns:
         One `keras.callbacks.History` per level, outermost first. `loss` is the
-        contrastive divergence plus penalties. `free_energy` is in nats, and
-        `reconstruction_error` is the squared error of the first step summed over
-        inputs; both are means over samples.
+        contrastive divergence plus penalties. `free_energy` (nats) and
+        `reconstruction_error` (squared error summed over inputs) are means per sample.
 
     Raises:
-        ValueError: As in `greedy`; or the model has a layer, activation or constraint
+        ValueError: As for `greedy`; or the model has a layer, activation or constraint
             that an RBM cannot have, or the data of binary units leave [0, 1].
 
     Reference:
@@ -126,8 +110,12 @@ def boltzmann(
     >>> sorted(histories[0].history)
     ['free_energy', 'loss', 'reconstruction_error']
     """
-    levels = trainable_levels(model)
-    layers = [rbm_layers(levels, index) for index in range(len(levels))]
+    if isinstance(validation_data, tuple):  # an RBM has no target
+        validation_data = validation_data[0]
+    trainer = LevelTrainer(
+        model, x, validation_data, epochs, batch_size, callbacks, verbose
+    )
+    levels = [rbm_layers(trainer.levels, i) for i in range(len(trainer.levels))]
     penalty = _regularizer(sparsity)
     rbms = [
         RBM(
@@ -141,20 +129,14 @@ def boltzmann(
             name=f"level_{index}",
             dtype="float32",
         )
-        for index, level in enumerate(layers)
+        for index, level in enumerate(levels)
     ]
     rates = per_level("learning_rate", learning_rate, len(levels))
-    for index, level in enumerate(layers):
+    for index, level in enumerate(levels):
         if rates[index] is None:  # Gaussian units diverge at the rate of binary units
-            gaussian = "linear" in (level.visible, level.hidden)
-            rates[index] = 0.001 if gaussian else 0.1
+            rates[index] = 0.001 if "linear" in (level.visible, level.hidden) else 0.1
     validation.positive_integer("momentum_epochs", momentum_epochs)
     optimizers = [ScheduledMomentum(r, initial_momentum, momentum) for r in rates]
-    if isinstance(validation_data, tuple):  # an RBM has no target
-        validation_data = validation_data[0]
-    trainer = LevelTrainer(
-        model, x, validation_data, epochs, batch_size, callbacks, verbose
-    )
     settings = {
         "method": "boltzmann",
         "optimizer": [keras.optimizers.serialize(one) for one in optimizers],
@@ -164,16 +146,16 @@ def boltzmann(
         "sparsity": keras.regularizers.serialize(penalty),
         "kernel_initializer": keras.initializers.serialize(rbms[0].kernel_initializer),
     }
-    trainer.resume_from(directory, without_names(settings))
-    for index, (level, rbm) in enumerate(zip(layers, rbms, strict=True)):
-        summary = summarize(trainer.x, batch_size)
-        optimizers[index].steps = momentum_epochs * summary.steps
+    trainer.resume_from(directory, settings)
+    for index, (level, rbm) in enumerate(zip(levels, rbms, strict=True)):
+        steps, samples, mean = summarize(trainer.x, batch_size)
+        optimizers[index].steps = momentum_epochs * steps
         rbm.compile(optimizers[index], loss=None)
         rbm.build(trainer.chains[index][0].input_shape)
         # Otherwise TensorFlow would trace the first step twice.
         rbm.optimizer.build(rbm.trainable_variables)
         trainer.fit(rbm)
-        level.assign(rbm, summary)
+        level.assign(rbm, samples, mean)
         trainer.encode_data()
     return trainer.histories
 
@@ -184,22 +166,22 @@ class RBMLayers:
 
     code: keras.layers.Layer  # gets `W` and the hidden bias
     output: keras.layers.Layer  # gets the transpose of `W` and the visible bias
-    center: Centering | None  # gets the mean of the data
+    center: layers.Centering | None  # gets the mean of the data
     visible: str  # a key of `UNITS`
     hidden: str
 
-    def assign(self, rbm: RBM, data: Summary) -> None:
-        """Copy the weights of a trained RBM into the layers."""
+    def assign(self, rbm: RBM, samples: int, mean: np.ndarray) -> None:
+        """Copy the weights of an RBM into the layers, and the mean of its data."""
         kernel = ops.convert_to_numpy(rbm.kernel)
         bias = ops.convert_to_numpy(rbm.hidden_bias)
         if self.center is not None:
             # The RBM was trained on x, the layer gets x minus its mean.
-            self.center.mean.assign(data.mean)
-            self.center.count.assign(data.samples)
-            bias = bias + data.mean.astype("float32") @ kernel
+            self.center.mean.assign(mean)
+            self.center.count.assign(samples)
+            bias = bias + mean.astype("float32") @ kernel
         self.code.kernel.assign(kernel.T if self.code.transposed_kernel else kernel)
         self.code.bias.assign(bias)
-        if not isinstance(self.output, TiedDense):
+        if not isinstance(self.output, layers.TiedDense):
             self.output.kernel.assign(kernel.T)
         self.output.bias.assign(ops.convert_to_numpy(rbm.visible_bias))
 
@@ -208,10 +190,16 @@ def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
     """Return the layers of a level, or raise if an RBM cannot have them."""
     encode = [layer for layer in levels[index].encode if not is_identity(layer)]
     decode = [layer for layer in levels[index].decode if not is_identity(layer)]
-    center = next((x for x in encode if isinstance(x, Centering)), None)
+    center = next((x for x in encode if isinstance(x, layers.Centering)), None)
     dense = [x for x in encode if x is not center]
     for found in (dense, decode):
-        if len(found) != 1 or not _is_dense(found[0]):
+        sparsities = [x.sparsity for x in found if isinstance(x, layers.SparseDense)]
+        if (
+            len(found) != 1
+            or not isinstance(found[0], DENSE)
+            or found[0].bias is None
+            or not all(isinstance(x, layers.ActivityPenalty | None) for x in sparsities)
+        ):
             raise ValueError(
                 "An RBM is one dense layer with a bias, and its transpose. Received: "
                 f"level {index} with {[type(x).__name__ for x in found]}. Build the "
@@ -224,13 +212,12 @@ def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
             raise ValueError(
                 f"An RBM replaces the weights of its level. Received: level {index} "
                 f"with {layer.name!r} frozen. Set `trainable = True` on the layer, or "
-                "use `keras_sae.pretraining.greedy`, which keeps frozen weights."
+                "use `keras_sae.pretraining.greedy`."
             )
         if getattr(layer, "kernel_constraint", None) is not None:
             raise ValueError(
-                "The weights of an RBM have no constraint, and `fit` would change them "
-                f"at once. Received: level {index} with a constraint on {layer.name!r}."
-                " Build the model with unit_norm=False."
+                f"The weights of an RBM have no constraint. Received: level {index} "
+                f"with one on {layer.name!r}. Build the model with unit_norm=False."
             )
     hidden, visible = _kind_of_units(code), _kind_of_units(output)
     if index and visible != _kind_of_units(levels[index - 1].encode[-1]):
@@ -244,15 +231,6 @@ def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
             f"{index} with a linear code and a linear output. Make one 'sigmoid'."
         )
     return RBMLayers(code, output, center, visible, hidden)
-
-
-def _is_dense(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is dense with a bias, and selects no units."""
-    if isinstance(layer, SparseDense):
-        selects = not isinstance(layer.sparsity, (ActivityPenalty, type(None)))
-        return layer.bias is not None and not selects
-    dense = isinstance(layer, (keras.layers.Dense, TiedDense))
-    return dense and layer.bias is not None
 
 
 def _kind_of_units(layer: keras.layers.Layer) -> str:
@@ -269,10 +247,10 @@ def _kind_of_units(layer: keras.layers.Layer) -> str:
 
 def _regularizer(sparsity: SparsityLike) -> keras.regularizers.Regularizer | None:
     """Return the regularizer that `sparsity` stands for."""
-    layer = get_sparsity(sparsity)
+    layer = layers.get_sparsity(sparsity)
     if layer is None:
         return None
-    if not isinstance(layer, ActivityPenalty):
+    if not isinstance(layer, layers.ActivityPenalty):
         raise ValueError(
             "`sparsity` must be a penalty on the hidden means: a regularizer, its "
             f"name, or None. Received: sparsity={sparsity!r}. A sparsity that selects "

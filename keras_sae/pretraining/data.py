@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -12,9 +12,6 @@ from keras_sae.models import Autoencoder, validation
 from keras_sae.types import Data
 
 LevelData: TypeAlias = np.ndarray | keras.utils.PyDataset | Iterable[Any]
-
-# Without gradients more samples fit into memory than in a training step.
-_ENCODE_FACTOR = 8
 
 
 class DiskBatches(keras.utils.PyDataset):
@@ -47,57 +44,42 @@ def open_data(
 ) -> LevelData:
     """Check `x` and return it as an array or as batches that can be read repeatedly.
 
-    Only the first batch of a stream is checked. A `numpy.memmap` becomes batches.
-
-    Args:
-        model: The model to pretrain.
-        x: As in `keras_sae.pretraining.greedy`.
-        batch_size: Samples per step, for arrays.
-        argument: Name of the caller's argument; only `"x"` is shuffled.
+    Only the first batch of a stream is checked. A `numpy.memmap` becomes batches,
+    which are shuffled if `argument`, the caller's name for the data, is `"x"`.
     """
     if isinstance(x, tuple):
         raise ValueError(
             f"`{argument}` must be one array or one stream of batches, without labels. "
             f"Received: a tuple of {len(x)}. Pass its first element."
         )
-    stream = not isinstance(x, list) and not validation.is_array(x)
-    if stream:
-        sample = _first_batch(x, argument)
-    else:
-        x = sample = validation.as_numpy(x)
-    try:
-        training = argument == "x" and not stream
-        model.check_data(sample, None, batch_size if training else None)
-    except ValueError as error:
-        raise ValueError(str(error).replace("`x`", f"`{argument}`")) from error
-    if stream:
-        return x
-    if isinstance(x, np.memmap):
-        return DiskBatches(x, batch_size, shuffle=argument == "x")
-    return np.asarray(x, keras.config.floatx())
-
-
-def _first_batch(x: Data, argument: str) -> np.ndarray:
-    """Return the first batch of a stream that can be read repeatedly."""
-    if isinstance(x, Iterator) or not hasattr(x, "__iter__"):
+    is_array = isinstance(x, list) or validation.is_array(x)
+    if is_array:
+        x = first = validation.as_numpy(x)
+    elif isinstance(x, Iterator) or not isinstance(x, Iterable):
         raise ValueError(
             f"`{argument}` is read once per epoch and level, so it must be an array, a "
             "`tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`. "
             f"Received: {type(x).__name__}. A `PyDataset` can wrap any source."
         )
-    cardinality = getattr(x, "cardinality", None)
-    if cardinality is not None and cardinality() == -1:  # as tf.data defines it
+    elif validation.is_dataset(x) and x.cardinality() == -1:  # infinite
         raise ValueError(
             f"`{argument}` must be finite. Received: {x!r}, which never ends. Remove "
             "`.repeat()`: `epochs` repeats the data."
         )
-    first = next(batches(x), None)
-    if first is None:
-        raise ValueError(
-            f"`{argument}` must hold at least one batch. Received: {x!r}, which is "
-            "empty."
-        )
-    return first
+    else:
+        first = next(batches(x), np.empty(0))
+        if not len(first):
+            raise ValueError(
+                f"`{argument}` must hold at least one batch. Received: {x!r}."
+            )
+    try:
+        training = argument == "x" and is_array
+        model.check_data(first, None, batch_size if training else None)
+    except ValueError as error:
+        raise ValueError(str(error).replace("`x`", f"`{argument}`")) from error
+    if isinstance(x, np.memmap):
+        return DiskBatches(x, batch_size, shuffle=argument == "x")
+    return np.asarray(x, keras.config.floatx()) if is_array else x
 
 
 def batches(x: LevelData, batch_size: int = 256) -> Iterator[np.ndarray]:
@@ -116,27 +98,23 @@ def batches(x: LevelData, batch_size: int = 256) -> Iterator[np.ndarray]:
 def encode(
     encoder: keras.Model, x: LevelData, batch_size: int, folder: Path | None = None
 ) -> LevelData:
-    """Return the codes of `x`, in memory for an array and on disk for a stream.
+    """Return the codes of `x`, in memory for an array and in `folder` for a stream.
 
-    Args:
-        encoder: Encoder of one level.
-        x: What `open_data` or an earlier call returned.
-        batch_size: Samples per batch of the codes of a stream.
-        folder: Folder for the codes of a stream. Their file has no name, so the system
-            deletes it even if the process is killed.
+    The file in `folder` has no name, so the system deletes it even if the process is
+    killed.
     """
     shape = tuple(encoder.output_shape[1:])
+    # Without gradients more samples fit into memory than in a training step.
+    step = 8 * batch_size
     codes = (
         # `predict` would collect all batches first and then join them.
         keras.ops.convert_to_numpy(encoder(batch, training=False))
-        for batch in batches(x, _ENCODE_FACTOR * batch_size)
+        for batch in batches(x, step)
     )
     if isinstance(x, np.ndarray):
         array = np.empty((len(x), *shape), "float32")
-        start = 0
-        for code in codes:
-            array[start : start + len(code)] = code
-            start += len(code)
+        for i, code in enumerate(codes):
+            array[i * step : (i + 1) * step] = code
         return array
     with tempfile.TemporaryFile(dir=folder) as file:
         for code in codes:
@@ -146,19 +124,11 @@ def encode(
     return DiskBatches(on_disk, batch_size, shuffle=True)
 
 
-class Summary(NamedTuple):
-    """Size of the data of a level, and the mean per input as float64."""
-
-    samples: int
-    steps: int
-    mean: np.ndarray
-
-
-def summarize(x: LevelData, batch_size: int) -> Summary:
-    """Read an array or a stream once, in constant memory."""
-    samples = steps = 0
-    total: Any = 0.0
+def summarize(x: LevelData, batch_size: int) -> tuple[int, int, np.ndarray]:
+    """Return the numbers of batches and of samples, and the mean of the samples."""
+    steps = samples = 0
+    total = np.zeros((), "float64")
     for batch in batches(x, batch_size):
         total = total + batch.reshape(len(batch), -1).sum(axis=0, dtype="float64")
-        samples, steps = samples + len(batch), steps + 1
-    return Summary(samples, steps, total / samples)
+        steps, samples = steps + 1, samples + len(batch)
+    return steps, samples, total / samples

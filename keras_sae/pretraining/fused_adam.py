@@ -47,13 +47,18 @@ class FusedAdam(keras.optimizers.Adam):
             super().update_step(gradient, variable, learning_rate)
             return
         index = self._get_variable_index(variable)
+        states = variable, self._momentums[index], self._velocities[index]
+        # Inside a distribution strategy, `variable` is already one of TensorFlow.
+        weight, momentum, velocity = (
+            (x.value if isinstance(x, keras.Variable) else x).handle for x in states
+        )
         step = ops.cast(self.iterations + 1, variable.dtype)
         beta_1 = ops.cast(self.beta_1, variable.dtype)
         beta_2 = ops.cast(self.beta_2, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
-            var=_handle(variable),
-            m=_handle(self._momentums[index]),
-            v=_handle(self._velocities[index]),
+            var=weight,
+            m=momentum,
+            v=velocity,
             beta1_power=ops.power(beta_1, step),
             beta2_power=ops.power(beta_2, step),
             lr=ops.cast(learning_rate, variable.dtype),
@@ -62,9 +67,3 @@ class FusedAdam(keras.optimizers.Adam):
             epsilon=ops.cast(self.epsilon, variable.dtype),
             grad=ops.cast(gradient, variable.dtype),
         )
-
-
-def _handle(variable: Any) -> Tensor:
-    """Return the handle of the TensorFlow variable behind a variable of Keras."""
-    is_keras = isinstance(variable, keras.Variable)
-    return (variable.value if is_keras else variable).handle

@@ -9,7 +9,6 @@ from keras_sae.models.levels import Level
 from keras_sae.pretraining.fused_adam import FusedAdam
 from keras_sae.pretraining.layerwise import Callbacks, LevelTrainer, per_level
 from keras_sae.types import Data, LossLike, OptimizerLike, PathLike
-from keras_sae.utils.fingerprint import without_names
 
 
 def greedy(
@@ -90,39 +89,28 @@ def greedy(
     )
     check_output_ranges(trainer.levels)
     count = len(trainer.levels)
-    optimizers = [_fresh(entry) for entry in per_level("optimizer", optimizer, count)]
+    optimizers = []
+    for entry in per_level("optimizer", optimizer, count):
+        if entry is None:
+            raise ValueError("`optimizer` must be a Keras optimizer. Received: None.")
+        entry = keras.optimizers.get(entry)
+        kind = type(entry)
+        if kind is keras.optimizers.Adam and keras.config.backend() == "tensorflow":
+            kind = FusedAdam
+        optimizers.append(kind.from_config(entry.get_config()))
     losses = per_level("loss", loss, count)
-    trainer.resume_from(
-        directory,
-        {
-            "method": "greedy",
-            "optimizer": [
-                without_names(keras.optimizers.serialize(entry)) for entry in optimizers
-            ],
-            "loss": [
-                without_names(keras.losses.serialize(keras.losses.get(entry)))
-                for entry in losses
-            ],
-        },
-    )
+    settings = {
+        "method": "greedy",
+        "optimizer": [keras.optimizers.serialize(entry) for entry in optimizers],
+        "loss": [keras.losses.serialize(keras.losses.get(entry)) for entry in losses],
+    }
+    trainer.resume_from(directory, settings)
     for level, (encoder, decoder) in enumerate(trainer.chains):
         autoencoder = Autoencoder(encoder, decoder, name=f"level_{level}")
         autoencoder.compile(optimizers[level], losses[level])
         trainer.fit(autoencoder)
         trainer.encode_data()
     return trainer.histories
-
-
-def _fresh(optimizer: OptimizerLike) -> keras.optimizers.Optimizer:
-    """Return a new optimizer with the config of `optimizer`."""
-    if optimizer is None:
-        raise ValueError(
-            "`optimizer` must be a Keras optimizer or its name. Received: None."
-        )
-    optimizer = keras.optimizers.get(optimizer)
-    on_tensorflow = keras.config.backend() == "tensorflow"
-    fused = on_tensorflow and type(optimizer) is keras.optimizers.Adam
-    return (FusedAdam if fused else type(optimizer)).from_config(optimizer.get_config())
 
 
 def check_output_ranges(levels: Sequence[Level]) -> None:

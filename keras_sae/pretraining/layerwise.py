@@ -10,11 +10,10 @@ import keras
 import numpy as np
 
 from keras_sae.models import Autoencoder, building_blocks, data_adapter
-from keras_sae.models.levels import Level
 from keras_sae.pretraining import data
 from keras_sae.types import Config, Data, PathLike
 from keras_sae.utils import validation
-from keras_sae.utils.fingerprint import fingerprint
+from keras_sae.utils.fingerprint import fingerprint, without_names
 from keras_sae.utils.io import RunDirectory, atomic_write
 
 Callbacks: TypeAlias = keras.callbacks.Callback | Sequence | None
@@ -29,7 +28,8 @@ class LevelTrainer:
     Attributes:
         levels: Layers of each level, outermost first.
         chains: Encoder and decoder of each level, made of its layers.
-        x: Data of the next level; `validation_data` likewise.
+        x: Data of the next level.
+        validation_data: Its validation data, and the target of the first level if any.
         histories: Histories of the levels trained so far.
     """
 
@@ -43,14 +43,37 @@ class LevelTrainer:
         callbacks: Callbacks,
         verbose: str | int,
     ) -> None:
-        self.levels = trainable_levels(model)
+        try:
+            self.levels = model.levels
+        except (AttributeError, ValueError) as error:
+            raise ValueError(
+                "`model` must be an autoencoder of dense layers that can be pretrained "
+                f"layer by layer. Received: model={model!r}. Use "
+                "`keras_sae.models.shallow`, `deep` or `stacked`."
+            ) from error
+        if not model.trainable_weights:
+            raise ValueError(
+                "`model` must have trainable weights. Received: a model with trainable="
+                f"{model.trainable}. Set `trainable = True` on the model or its layers."
+            )
         count = len(self.levels)
         self.epochs = [
             validation.positive_integer("epochs", number)
             for number in per_level("epochs", epochs, count)
         ]
         self.batch_size = validation.positive_integer("batch_size", batch_size)
-        self.callbacks = _callbacks_per_level(callbacks, count)
+        flat = keras.tree.flatten(callbacks or [])
+        if not all(isinstance(entry, keras.callbacks.Callback) for entry in flat):
+            raise ValueError(
+                "`callbacks` must be a list of Keras callbacks, or one such list per "
+                f"level. Received: callbacks={callbacks!r}."
+            )
+        nested = isinstance(callbacks, (list, tuple)) and any(
+            isinstance(entry, (list, tuple)) for entry in callbacks
+        )
+        self.callbacks = (
+            per_level("callbacks", callbacks, count) if nested else [flat] * count
+        )
         self.verbose = verbose
         self.steps_per_execution = model.steps_per_execution
         self.directory: Path | None = None
@@ -64,20 +87,17 @@ class LevelTrainer:
             self.chains.append((encoder, decoder))
             shape = code_shape
         self.x = data.open_data(model, x, self.batch_size)
-        self.validation_data: Any = validation_data
+        self.validation_data: tuple[Any, ...] = ()
         if validation_data is not None:
-            pair = isinstance(validation_data, tuple)
-            parts: Any = validation_data if pair else (validation_data,)
-            first = data.open_data(model, parts[0], self.batch_size, "validation_data")
-            if len(parts) > 1:
-                model.check_data(first, parts[1])
-            self.validation_data = (first, *parts[1:]) if pair else first
+            parts: Any = validation_data
+            first, *target = parts if isinstance(parts, tuple) else (parts,)
+            first = data.open_data(model, first, self.batch_size, "validation_data")
+            if target:
+                model.check_data(first, target[0])
+            self.validation_data = (first, *target)
 
     def resume_from(self, directory: PathLike | None, settings: Config) -> None:
-        """Keep finished levels in `directory`, and load those of an earlier call.
-
-        `settings` determine the result, besides model, data, epochs and batch size.
-        """
+        """Keep finished levels in `directory`, and load those of an earlier call."""
         if directory is None:
             return
         layers = [
@@ -85,11 +105,19 @@ class LevelTrainer:
             for level in self.levels
             for layer in (*level.encode, *level.decode)
         ]
+        parts = [
+            x.array if isinstance(x, data.DiskBatches) else x
+            for x in (self.x, *self.validation_data)
+        ]
+        # Streams cannot be compared.
+        fingerprints = [
+            fingerprint(x) if isinstance(x, np.ndarray) else "stream" for x in parts
+        ]
         settings = {
-            **settings,
+            **without_names(settings),
             "model": fingerprint(layers),
-            "data": _identify(self.x),
-            "validation_data": _identify(self.validation_data),
+            "data": fingerprints[0],
+            "validation_data": fingerprints[1:],
             "epochs": self.epochs,
             "batch_size": self.batch_size,
         }
@@ -104,9 +132,7 @@ class LevelTrainer:
         finished = self.directory / f"level-{index}.npz"
         initial = self.directory / f"level-{index}-initial.npz"
         if finished.exists():
-            history = keras.callbacks.History()
-            history.set_model(level_model)
-            history.epoch, history.history = _load(finished, level_model)
+            history = _load(finished, level_model)
         else:
             # An interrupted level starts again from the same weights.
             if initial.exists():
@@ -139,7 +165,7 @@ class LevelTrainer:
             # Keras warns if it is asked to shuffle another stream.
             shuffle=isinstance(x, (np.ndarray, keras.utils.PyDataset))
             and not isinstance(x, data.DiskBatches),
-            validation_data=self.validation_data,
+            validation_data=self.validation_data or None,
             validation_batch_size=self.batch_size,
             callbacks=callbacks,
             verbose=self.verbose,
@@ -160,29 +186,9 @@ class LevelTrainer:
         arguments = self.batch_size, self.directory
         encoder = self.chains[trained - 1][0]
         self.x = data.encode(encoder, self.x, *arguments)
-        x = self.validation_data
-        if x is not None:
-            x = x[0] if isinstance(x, tuple) else x
-            self.validation_data = data.encode(encoder, x, *arguments)
-
-
-def trainable_levels(model: Autoencoder) -> list[Level]:
-    """Return the levels of a model, outermost first, or raise if it has none."""
-    try:
-        levels = model.levels
-    except (AttributeError, ValueError) as error:
-        raise ValueError(
-            "`model` must be an autoencoder of dense layers that can be pretrained "
-            f"layer by layer. Received: model={model!r}. Use "
-            "`keras_sae.models.shallow`, `deep` or `stacked`."
-        ) from error
-    layers = [x for level in levels for x in (*level.encode, *level.decode)]
-    if not any(layer.trainable_weights for layer in layers):
-        raise ValueError(
-            "`model` must have trainable weights. Received: a model with trainable="
-            f"{model.trainable}. Set `trainable = True` on the model or its layers."
-        )
-    return levels
+        if self.validation_data:
+            x = self.validation_data[0]
+            self.validation_data = (data.encode(encoder, x, *arguments),)
 
 
 def per_level(argument: str, value: Any, count: int) -> list[Any]:
@@ -195,31 +201,6 @@ def per_level(argument: str, value: Any, count: int) -> list[Any]:
             f"Received: {len(value)} values for {count} levels: {argument}={value!r}."
         )
     return list(value)
-
-
-def _callbacks_per_level(
-    callbacks: Callbacks, count: int
-) -> list[list[keras.callbacks.Callback]]:
-    single = isinstance(callbacks, keras.callbacks.Callback)
-    callbacks = [callbacks] if single else list(callbacks or [])
-    if callbacks and isinstance(callbacks[0], (list, tuple)):
-        return [list(entry) for entry in per_level("callbacks", callbacks, count)]
-    if not all(isinstance(entry, keras.callbacks.Callback) for entry in callbacks):
-        raise ValueError(
-            "`callbacks` must be a list of Keras callbacks, or one such list per "
-            f"level. Received: callbacks={callbacks!r}."
-        )
-    return [callbacks] * count
-
-
-def _identify(x: Any) -> Any:
-    """Return a description of data for the settings; streams cannot be compared."""
-    if isinstance(x, tuple):
-        return [_identify(part) for part in x]
-    x = x.array if isinstance(x, data.DiskBatches) else x
-    if x is None:
-        return None
-    return fingerprint(x) if isinstance(x, np.ndarray) else "stream"
 
 
 def _save(
@@ -238,12 +219,14 @@ def _save(
         np.savez(temporary, history=json.dumps([epochs, logs]), **weights)
 
 
-def _load(path: Path, model: keras.Model) -> tuple[list[int], dict[str, list[float]]]:
-    """Set the weights of a level from its file, and return its epochs and logs."""
+def _load(path: Path, model: keras.Model) -> keras.callbacks.History:
+    """Set the weights of a level from its file, and return its history."""
+    history = keras.callbacks.History()
+    history.set_model(model)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             weights = [saved[f"weight-{i}"] for i in range(len(model.weights))]
-            epochs, logs = json.loads(str(saved["history"]))
+            history.epoch, history.history = json.loads(str(saved["history"]))
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"`directory` holds a file that cannot be read. Received: {str(path)!r} "
@@ -251,4 +234,4 @@ def _load(path: Path, model: keras.Model) -> tuple[list[int], dict[str, list[flo
         ) from error
     for weight, value in zip(model.weights, weights, strict=True):
         weight.assign(value)
-    return epochs, logs
+    return history

@@ -24,23 +24,25 @@ class Units:
     base: Callable[[Tensor], Tensor]
 
 
-def _sample_bernoulli(z: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
-    uniform = keras.random.uniform(ops.shape(z), dtype=z.dtype, seed=seed)
-    return ops.cast(uniform < ops.sigmoid(z), z.dtype)
-
-
-def _sample_normal(z: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
-    return z + keras.random.normal(ops.shape(z), dtype=z.dtype, seed=seed)
-
-
 # Kinds of units, by the name of the activation that computes their means.
 UNITS = {
-    "sigmoid": Units(ops.sigmoid, _sample_bernoulli, ops.softplus, ops.zeros_like),
+    "sigmoid": Units(
+        mean=ops.sigmoid,
+        sample=lambda z, seed: ops.cast(
+            keras.random.uniform(ops.shape(z), dtype=z.dtype, seed=seed)
+            < ops.sigmoid(z),
+            z.dtype,
+        ),
+        log_partition=ops.softplus,
+        base=ops.zeros_like,
+    ),
     "linear": Units(
-        lambda z: z,
-        _sample_normal,
-        lambda z: 0.5 * ops.square(z),
-        lambda s: 0.5 * ops.square(s),
+        mean=lambda z: z,
+        sample=lambda z, seed: (
+            z + keras.random.normal(ops.shape(z), dtype=z.dtype, seed=seed)
+        ),
+        log_partition=lambda z: 0.5 * ops.square(z),
+        base=lambda s: 0.5 * ops.square(s),
     ),
 }
 
@@ -57,28 +59,16 @@ class RBM(keras.Model):
 
     `loss = mean(F(v_0) - F(v_k)) + weight_decay / 2 * sum(W^2) + sparsity`
 
-    where the end `v_k` of the Gibbs chain is held fixed. Any Keras optimizer can
-    minimize it. Hidden units are sampled, visible units are means.
+    where the end `v_k` of the Gibbs chain is held fixed. Hidden units are sampled,
+    visible units are means.
 
     Args:
         units: Number of hidden units.
-        visible: `"sigmoid"` for binary visible units, `"linear"` for Gaussian ones of
-            variance 1.
+        visible: `"sigmoid"` for binary visible units, `"linear"` for Gaussian ones.
         hidden: Kind of the hidden units, likewise.
-        cd_steps: Number `k` of Gibbs steps.
-        weight_decay: Weight cost of `W`, in the units of the update.
-        sparsity: A `keras.regularizers.Regularizer` of the hidden means, or None.
-        kernel_initializer: Initializer of `W`; the default is a normal distribution of
-            standard deviation 0.1. Biases start at zero.
+        cd_steps: As for `keras_sae.pretraining.boltzmann`, as are `weight_decay`,
+            `sparsity` (a regularizer or None) and `kernel_initializer`.
         **kwargs: Arguments of `keras.Model`.
-
-    Input shape:
-        `(batch, ...)`. Samples are flattened to `inputs` values.
-
-    Attributes:
-        kernel: `W`, of shape `(inputs, units)`.
-        visible_bias: `a`, of shape `(inputs,)`.
-        hidden_bias: `b`, of shape `(units,)`.
 
     Reference:
         Hinton, [Training products of experts by minimizing contrastive divergence](
@@ -97,9 +87,7 @@ class RBM(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.units = validation.positive_integer("units", units)
-        self.visible = validation.known_name("kind of units", visible, UNITS)
-        self.hidden = validation.known_name("kind of units", hidden, UNITS)
+        self.units, self.visible, self.hidden = units, visible, hidden
         self.cd_steps = validation.positive_integer("cd_steps", cd_steps)
         self.weight_decay = validation.non_negative("weight_decay", weight_decay)
         self.sparsity = keras.regularizers.get(sparsity)
@@ -135,14 +123,18 @@ class RBM(keras.Model):
         del training  # validation data are reconstructed by the same chain
         v0 = ops.reshape(ops.cast(inputs, self.compute_dtype), (-1, self.inputs))
         z0 = self.hidden_inputs(v0)
-        v1, vk = self.gibbs_chain(ops.stop_gradient(z0))
+        visible, hidden = UNITS[self.visible], UNITS[self.hidden]
+        chain: list[Tensor] = []  # means of v_1 to v_k
+        for _ in range(self.cd_steps):
+            h = hidden.sample(self.hidden_inputs(chain[-1]) if chain else z0, self.seed)
+            z = ops.matmul(h, ops.transpose(self.kernel)) + self.visible_bias
+            chain.append(ops.stop_gradient(visible.mean(z)))
         energy = self.free_energy(v0, z0)
-        self.add_loss(ops.mean(energy) - ops.mean(self.free_energy(vk)))
+        self.add_loss(ops.mean(energy) - ops.mean(self.free_energy(chain[-1])))
         if self.sparsity is not None:
-            means = UNITS[self.hidden].mean(z0)
             batch = ops.cast(ops.shape(v0)[0], self.compute_dtype)
-            self.add_loss(self.sparsity(means) / batch)
-        error = ops.sum(ops.square(v0 - v1), axis=-1)
+            self.add_loss(self.sparsity(hidden.mean(z0)) / batch)
+        error = ops.sum(ops.square(v0 - chain[0]), axis=-1)
         return {"free_energy": energy, "reconstruction_error": error}
 
     def hidden_inputs(self, v: Tensor) -> Tensor:
@@ -159,32 +151,11 @@ class RBM(keras.Model):
             - ops.sum(hidden.log_partition(z), axis=-1)
         )
 
-    def gibbs_chain(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the means of `v_1` and `v_k`, without a gradient."""
-        visible, hidden = UNITS[self.visible], UNITS[self.hidden]
-        weights = ops.transpose(ops.stop_gradient(ops.convert_to_tensor(self.kernel)))
-        first = None
-        for step in range(self.cd_steps):
-            h = hidden.sample(z, self.seed)
-            mean = visible.mean(ops.matmul(h, weights) + self.visible_bias)
-            first = mean if first is None else first
-            if step + 1 < self.cd_steps:
-                z = self.hidden_inputs(mean)
-        return ops.stop_gradient(first), ops.stop_gradient(mean)
-
-    def compute_loss(
-        self,
-        x: Tensor = None,
-        y: Tensor = None,
-        y_pred: Tensor = None,
-        sample_weight: Tensor = None,
-        training: bool = True,
-    ) -> Tensor:
+    def compute_loss(self, x: Tensor, y: Tensor, y_pred: Tensor, *args: Any) -> Tensor:
         """Return the losses added in `call`, and update the metrics."""
-        if y_pred is not None:
-            for mean in self.sample_means:
-                mean.update_state(y_pred[mean.name])
-        return super().compute_loss(x, y, y_pred, sample_weight, training=training)
+        for mean in self.sample_means:
+            mean.update_state(y_pred[mean.name])
+        return super().compute_loss(x, y, y_pred, *args)
 
     def get_config(self) -> Config:
         """Return the constructor's arguments."""
@@ -205,16 +176,8 @@ class ScheduledMomentum(keras.optimizers.Optimizer):
     """Gradient descent with a larger momentum after `steps` steps.
 
     `m <- mu m - learning_rate g`, `w <- w + m`, where `mu` is `initial_momentum` in
-    the first `steps` steps and `momentum` afterwards.
-
-    RBMs start with large gradients, which a high momentum would amplify.
-
-    Args:
-        learning_rate: A float or a `keras.optimizers.schedules.LearningRateSchedule`.
-        initial_momentum: Momentum of the first steps.
-        momentum: Momentum of the other steps.
-        steps: Number of steps with the initial momentum.
-        **kwargs: Arguments of `keras.optimizers.Optimizer`.
+    the first `steps` steps and `momentum` afterwards. RBMs start with large gradients,
+    which a high momentum would amplify.
 
     Reference:
         Hinton, [A practical guide to training restricted Boltzmann machines](
@@ -231,16 +194,13 @@ class ScheduledMomentum(keras.optimizers.Optimizer):
     ) -> None:
         if isinstance(learning_rate, numbers.Real):
             validation.positive_number("learning_rate", learning_rate)
-        for value in (initial_momentum, momentum):
-            if not isinstance(value, numbers.Real) or not 0 <= value < 1:
-                raise ValueError(
-                    "`momentum` and `initial_momentum` must be at least 0 and below 1. "
-                    f"Received: momentum={momentum!r}, "
-                    f"initial_momentum={initial_momentum!r}."
-                )
+        if not (0 <= initial_momentum < 1 and 0 <= momentum < 1):
+            raise ValueError(
+                "`momentum` and `initial_momentum` must be at least 0 and below 1. "
+                f"Received: {momentum=}, {initial_momentum=}."
+            )
         super().__init__(learning_rate=learning_rate, **kwargs)
-        self.initial_momentum = initial_momentum
-        self.momentum = momentum
+        self.initial_momentum, self.momentum = initial_momentum, momentum
         self.steps = steps
 
     def build(self, variables: list[keras.Variable]) -> None:
