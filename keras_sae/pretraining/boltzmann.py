@@ -51,9 +51,8 @@ def boltzmann(
     `dW = rate (<v h>_0 - <v h>_k - weight_decay W)`,
     `da = rate (<v>_0 - <v>_k)`, `db = rate (<h>_0 - <h>_k)`
 
-    Its hidden means are the data of the next level. The stack is then unrolled: `W` and
-    `b` into the encoder, the transpose of `W` and `a` into the decoder. `fit`
-    fine-tunes the autoencoder.
+    Its hidden means are the data of the next level. The encoder receives `W` and `b`,
+    and the decoder the transpose of `W` and `a`. `fit` fine-tunes the autoencoder.
 
     Sigmoid layers become binary units, and linear layers become Gaussian units of
     variance 1. The output activation must fit the data: `"sigmoid"` for values in
@@ -71,9 +70,9 @@ def boltzmann(
         cd_steps: Gibbs steps `k`, usually 1.
         learning_rate: A float or a schedule, or a list with one per level. None means
             0.1, and 0.001 for levels with Gaussian units.
-        initial_momentum: Momentum of the first `momentum_epochs`.
+        initial_momentum: Momentum of the first `momentum_epochs` epochs per level.
         momentum: Momentum afterwards.
-        momentum_epochs: Epochs per level with the initial momentum.
+        momentum_epochs: Positive integer.
         weight_decay: Weight cost of `W`.
         sparsity: Penalty on the hidden means of binary levels, in nats: a regularizer
             such as `keras_sae.regularizers.KLDivergence(0.05, 0.1)`, its name, or None.
@@ -138,13 +137,11 @@ def boltzmann(
     validation.positive_integer("momentum_epochs", momentum_epochs)
     optimizers = [ScheduledMomentum(r, initial_momentum, momentum) for r in rates]
     settings = {
+        **rbms[0].get_config(),
         "method": "boltzmann",
         "optimizer": [keras.optimizers.serialize(one) for one in optimizers],
         "momentum_epochs": momentum_epochs,
-        "cd_steps": cd_steps,
-        "weight_decay": weight_decay,
         "sparsity": keras.regularizers.serialize(penalty),
-        "kernel_initializer": keras.initializers.serialize(rbms[0].kernel_initializer),
     }
     trainer.resume_from(directory, settings)
     for index, (level, rbm) in enumerate(zip(levels, rbms, strict=True)):
@@ -208,16 +205,14 @@ def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
             )
     [code], [output] = dense, decode
     for layer in (code, output):
-        if not layer.trainable:
+        constrained = getattr(layer, "kernel_constraint", None) is not None
+        if constrained or not layer.trainable:
             raise ValueError(
-                f"An RBM replaces the weights of its level. Received: level {index} "
-                f"with {layer.name!r} frozen. Set `trainable = True` on the layer, or "
-                "use `keras_sae.pretraining.greedy`."
-            )
-        if getattr(layer, "kernel_constraint", None) is not None:
-            raise ValueError(
-                f"The weights of an RBM have no constraint. Received: level {index} "
-                f"with one on {layer.name!r}. Build the model with unit_norm=False."
+                "The weights of an RBM are trainable and have no constraint. Received: "
+                f"level {index} with {layer.name!r} "
+                f"{'constrained' if constrained else 'frozen'}. Build the model with "
+                "unit_norm=False and trainable layers, or use "
+                "`keras_sae.pretraining.greedy`."
             )
     hidden, visible = _kind_of_units(code), _kind_of_units(output)
     if index and visible != _kind_of_units(levels[index - 1].encode[-1]):

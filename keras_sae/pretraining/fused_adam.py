@@ -21,17 +21,6 @@ class FusedAdam(keras.optimizers.Adam):
     Reference:
         Kingma & Ba, [Adam: A method for stochastic optimization](
         https://arxiv.org/abs/1412.6980), 2015, end of section 2.
-
-    Example:
-
-    >>> import numpy as np
-    >>> import keras
-    >>> from keras_sae.pretraining.fused_adam import FusedAdam
-    >>> weight, adam = keras.Variable(np.ones(2, "float32")), FusedAdam(0.1)
-    >>> gradient = keras.ops.convert_to_tensor(np.array([2.0, -3.0], "float32"))
-    >>> adam.apply([gradient], [weight])
-    >>> [f"{value:.4f}" for value in keras.ops.convert_to_numpy(weight)]
-    ['0.9000', '1.1000']
     """
 
     def update_step(

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import keras
 
 from keras_sae.models import Autoencoder, validation
-from keras_sae.models.levels import Level
 from keras_sae.pretraining.fused_adam import FusedAdam
 from keras_sae.pretraining.layerwise import Callbacks, LevelTrainer, per_level
 from keras_sae.types import Data, LossLike, OptimizerLike, PathLike
@@ -31,29 +30,22 @@ def greedy(
     `min loss(h_{l-1}, decode_l(encode_l(h_{l-1}))) + penalty_l`
 
     Deep stacks of sigmoid layers train poorly from random weights; levels trained one
-    by one are a better start for `fit`. Each level is a
-    `keras_sae.models.Autoencoder` of the model's own layers, with the level's
-    sparsity and weight decay. A contractive penalty belongs to the whole model and
-    acts in `fit` only. The codes below are computed once per level, without
-    corruption. They are kept in memory for an array, and in a temporary file for a
-    stream or a `numpy.memmap`, so data may be larger than memory.
-
-    The model stays compiled as it is. Its `steps_per_execution` is used if it is
-    greater than 1; without callbacks, TensorFlow otherwise runs 32 steps per call.
+    by one are a better start for `fit`. Each level is an `Autoencoder` of the model's
+    own layers, with their sparsity and weight decay but without a contractive penalty.
+    The codes below are computed without corruption, and kept in a temporary file if the
+    data are a stream or a `numpy.memmap`, so data may be larger than memory. The model
+    stays compiled as it is.
 
     Args:
-        model: A `keras_sae.models.Autoencoder` made by `deep`, `stacked` or
-            `shallow`.
+        model: An autoencoder made by `keras_sae.models.deep`, `stacked` or `shallow`.
         x: Array of shape `(samples, *input_shape)`, or batches that can be read
             repeatedly: a `tf.data.Dataset`, `keras.utils.PyDataset` or PyTorch
             `DataLoader`. Batches of `(x, target)` give the first level a target.
         epochs: Positive integer, or one per level.
         batch_size: Samples per step. The first level uses the batches of a stream.
-        optimizer: As in `compile`, or a list with one per level. Each level gets a
-            fresh copy.
-        loss: Loss between a code and its reconstruction, or a list with one per level.
-        validation_data: Array, `(x, target)` or stream. Each level logs `val_` metrics
-            of its codes.
+        optimizer: An optimizer, or one per level. Each level gets a fresh copy.
+        loss: Loss between a code and its reconstruction, or one per level.
+        validation_data: Array, `(x, target)` or stream, for `val_` metrics per level.
         callbacks: Keras callbacks of every level, or one list per level.
         directory: Folder that makes the call resumable. It keeps the weights of each
             finished level; a level that was interrupted is trained again from its
@@ -87,7 +79,19 @@ def greedy(
     trainer = LevelTrainer(
         model, x, validation_data, epochs, batch_size, callbacks, verbose
     )
-    check_output_ranges(trainer.levels)
+    # An output must reach the values of the code that it reconstructs.
+    for index in range(1, len(trainer.levels)):
+        code, output = trainer.levels[index - 1].encode, trainer.levels[index].decode
+        low, high = validation.output_bounds(code)
+        reach = validation.output_bounds(output)
+        if low < reach[0] or high > reach[1]:
+            raise ValueError(
+                f"Level {index} must be able to reconstruct the code of level "
+                f"{index - 1}. Received: codes in [{low:g}, {high:g}] from "
+                f"{code[-1].name!r}, outputs in [{reach[0]:g}, {reach[1]:g}] from "
+                f"{output[-1].name!r}. Use the same activation in encoder and decoder, "
+                "or a linear one in the decoder."
+            )
     count = len(trainer.levels)
     optimizers = []
     for entry in per_level("optimizer", optimizer, count):
@@ -111,19 +115,3 @@ def greedy(
         trainer.fit(autoencoder)
         trainer.encode_data()
     return trainer.histories
-
-
-def check_output_ranges(levels: Sequence[Level]) -> None:
-    """Raise if the output of a level cannot reach the code of the level below."""
-    for index in range(1, len(levels)):
-        code, output = levels[index - 1].encode, levels[index].decode
-        low, high = validation.output_bounds(code)
-        reach = validation.output_bounds(output)
-        if low < reach[0] or high > reach[1]:
-            raise ValueError(
-                f"Level {index} must be able to reconstruct the code of level "
-                f"{index - 1}. Received: codes in [{low:g}, {high:g}] from "
-                f"{code[-1].name!r}, outputs in [{reach[0]:g}, {reach[1]:g}] from "
-                f"{output[-1].name!r}. Use the same activation in encoder and decoder, "
-                "or a linear one in the decoder."
-            )

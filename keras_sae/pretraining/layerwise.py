@@ -1,6 +1,7 @@
 """The loop that `greedy` and `boltzmann` share: one level after the other."""
 
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,14 +24,9 @@ class LevelTrainer:
     """Train the levels of an autoencoder in turn, each on the codes of the one below.
 
     The caller makes a Keras model per level, passes it to `fit`, and then calls
-    `encode_data`. Arguments are those of `keras_sae.pretraining.greedy`.
-
-    Attributes:
-        levels: Layers of each level, outermost first.
-        chains: Encoder and decoder of each level, made of its layers.
-        x: Data of the next level.
-        validation_data: Its validation data, and the target of the first level if any.
-        histories: Histories of the levels trained so far.
+    `encode_data`. Arguments are those of `keras_sae.pretraining.greedy`. `chains` are
+    the encoder and decoder of each level; `x` and `validation_data` are those of the
+    next level.
     """
 
     def __init__(
@@ -105,13 +101,11 @@ class LevelTrainer:
             for level in self.levels
             for layer in (*level.encode, *level.decode)
         ]
-        parts = [
-            x.array if isinstance(x, data.DiskBatches) else x
-            for x in (self.x, *self.validation_data)
-        ]
+        parts = self.x, *self.validation_data
+        arrays = [x.array if isinstance(x, data.DiskBatches) else x for x in parts]
         # Streams cannot be compared.
         fingerprints = [
-            fingerprint(x) if isinstance(x, np.ndarray) else "stream" for x in parts
+            fingerprint(x) if isinstance(x, np.ndarray) else "stream" for x in arrays
         ]
         settings = {
             **without_names(settings),
@@ -146,9 +140,9 @@ class LevelTrainer:
 
     def _train(self, index: int, level_model: keras.Model) -> keras.callbacks.History:
         if self.verbose not in (0, False):
-            encoder = self.chains[index][0]
-            shapes = encoder.input_shape[1:], encoder.output_shape[1:]
-            inputs, units = (int(np.prod(shape)) for shape in shapes)
+            encoder, _ = self.chains[index]
+            shapes = encoder.input_shape, encoder.output_shape
+            inputs, units = (math.prod(shape[1:]) for shape in shapes)
             print(f"Level {index + 1} of {len(self.levels)}: {inputs} -> {units}")
         callbacks = self.callbacks[index]
         steps = self.steps_per_execution

@@ -66,9 +66,8 @@ class RBM(keras.Model):
         units: Number of hidden units.
         visible: `"sigmoid"` for binary visible units, `"linear"` for Gaussian ones.
         hidden: Kind of the hidden units, likewise.
-        cd_steps: As for `keras_sae.pretraining.boltzmann`, as are `weight_decay`,
-            `sparsity` (a regularizer or None) and `kernel_initializer`.
-        **kwargs: Arguments of `keras.Model`.
+        **kwargs: Arguments of `keras.Model`. The others are those of
+            `keras_sae.pretraining.boltzmann`.
 
     Reference:
         Hinton, [Training products of experts by minimizing contrastive divergence](
@@ -111,11 +110,9 @@ class RBM(keras.Model):
             name="kernel",
         )
         self.visible_bias = self.add_weight(
-            shape=(self.inputs,), initializer="zeros", name="visible_bias"
+            (self.inputs,), "zeros", name="visible_bias"
         )
-        self.hidden_bias = self.add_weight(
-            shape=(self.units,), initializer="zeros", name="hidden_bias"
-        )
+        self.hidden_bias = self.add_weight((self.units,), "zeros", name="hidden_bias")
         self.built = True
 
     def call(self, inputs: Tensor, training: bool | None = None) -> dict[str, Tensor]:
@@ -138,7 +135,7 @@ class RBM(keras.Model):
         return {"free_energy": energy, "reconstruction_error": error}
 
     def hidden_inputs(self, v: Tensor) -> Tensor:
-        """Return the inputs of the hidden units, `b + v W`."""
+        """Return `b + v W`."""
         return ops.matmul(v, self.kernel) + self.hidden_bias
 
     def free_energy(self, v: Tensor, z: Tensor | None = None) -> Tensor:
@@ -213,13 +210,14 @@ class ScheduledMomentum(keras.optimizers.Optimizer):
         self, gradient: Tensor, variable: Any, learning_rate: Tensor
     ) -> None:
         """Update one variable."""
-        rate = ops.cast(learning_rate, variable.dtype)
-        early = ops.less(self.iterations, self.steps)
-        mu = ops.cast(
-            ops.where(early, self.initial_momentum, self.momentum), variable.dtype
+        rate, gradient = (
+            ops.cast(x, variable.dtype) for x in (learning_rate, gradient)
         )
+        early = ops.less(self.iterations, self.steps)
+        mu = ops.where(early, self.initial_momentum, self.momentum)
         velocity = self.velocities[self._get_variable_index(variable)]
-        self.assign(velocity, mu * velocity - rate * ops.cast(gradient, variable.dtype))
+        mu = ops.cast(mu, variable.dtype)
+        self.assign(velocity, mu * velocity - rate * gradient)
         self.assign_add(variable, velocity)
 
     def get_config(self) -> Config:
