@@ -19,7 +19,7 @@ from helpers import (
 )
 
 from keras_sae import layers, models, pretraining
-from keras_sae.pretraining.data import DiskBatches
+from keras_sae.pretraining.layerwise import DiskBatches
 from keras_sae.regularizers import L1
 
 both = pytest.mark.parametrize(

@@ -12,8 +12,12 @@ from keras_sae import layers
 from keras_sae.models import Autoencoder
 from keras_sae.models.levels import Level
 from keras_sae.models.validation import is_identity
-from keras_sae.pretraining.data import summarize
-from keras_sae.pretraining.layerwise import Callbacks, LevelTrainer, per_level
+from keras_sae.pretraining.layerwise import (
+    Callbacks,
+    LevelTrainer,
+    per_level,
+    summarize,
+)
 from keras_sae.pretraining.rbm import RBM, UNITS, ScheduledMomentum
 from keras_sae.regularizers import KLDivergence
 from keras_sae.types import Data, InitializerLike, PathLike, SparsityLike
