@@ -34,7 +34,7 @@ def greedy(
     own layers, with their sparsity and weight decay but without a contractive penalty.
     The codes below are computed without corruption, and kept in a temporary file if the
     data are a stream or a `numpy.memmap`, so data may be larger than memory. The model
-    stays compiled as it is.
+    stays compiled as it is, and its `steps_per_execution` is used if it exceeds 1.
 
     Args:
         model: An autoencoder made by `keras_sae.models.deep`, `stacked` or `shallow`.

@@ -287,7 +287,7 @@ def open_data(
         )
     else:
         first = next(batches(x), np.empty(0))
-        if not len(first):
+        if first.size == 0:
             raise ValueError(
                 f"`{argument}` must hold at least one batch. Received: {x!r}."
             )
