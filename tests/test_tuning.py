@@ -500,7 +500,7 @@ def test_a_limit_that_no_trial_meets_names_the_nearest_trial():
         ),
         ({"objective": ["val_loss", "val_l0"], "max_l0": None}, r"sum of a list"),
         ({"objective": "reconstruction"}, r"`max_l0` needs the objective"),
-        ({"objective": "probe_accuracy", "max_l0": None}, r"Pass labels=\(y, y_val\)"),
+        ({"objective": "probe_accuracy", "max_l0": None}, r"needs labels=\(y, y_val\)"),
         ({"max_l0": 0}, r"> 0. Received: max_l0=0"),
         ({"labels": ([1], [2])}, r"one label for each sample"),
         ({"max_trials": 0}, r"max_trials=0"),

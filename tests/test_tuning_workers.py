@@ -26,8 +26,7 @@ def _environment(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(SCRIPT.parents[1]))
     monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
-    for name in workers._THREADS:
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
 def notes(folder):

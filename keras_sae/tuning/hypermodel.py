@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import keras
 import keras_tuner
 import numpy as np
+from keras_tuner import HyperParameters
 
 from keras_sae import layers, models, pretraining
 from keras_sae.layers.serialization import NAMES
@@ -15,8 +16,9 @@ from keras_sae.types import SparsityLike
 from keras_sae.utils import validation
 
 # A constant, a range `(low, high)`, a list of choices, or a function of `hp`.
-Function: TypeAlias = Callable[[keras_tuner.HyperParameters], Any]
-Range: TypeAlias = SparsityLike | float | tuple[Any, ...] | list[Any] | Function
+Range: TypeAlias = (
+    SparsityLike | float | tuple[Any, ...] | list[Any] | Callable[..., Any]
+)
 
 # The factory of each family, and the hyperparameters that not all families have.
 FAMILIES: dict[str, tuple[Callable[..., models.Autoencoder], tuple[str, ...]]] = {
@@ -47,11 +49,10 @@ class SparsityHyperModel(keras_tuner.HyperModel):
     part of a trial only where it applies:
 
     - `sparsity`: one or several of the kinds `"l1"`, `"kl"`, `"top_k"`,
-      `"batch_top_k"`, `"lifetime"`, `"jump_relu"` and `"gated"`. Each kind has
-      hyperparameters of its own: `factor`, `target`, `fraction`, `k`, `target_l0`.
-      The argument `factor` holds for all kinds that have a factor, `l1_factor` for
-      one kind. A `keras_sae.layers.Sparsity`, or a function of `hp` that returns
-      one, takes the place of the names.
+      `"batch_top_k"`, `"lifetime"`, `"jump_relu"` and `"gated"`, or a
+      `keras_sae.layers.Sparsity`. Each kind has hyperparameters of its own: `factor`,
+      `target`, `fraction`, `k`, `target_l0`. The argument `factor` holds for all
+      kinds that have a factor, `l1_factor` for one kind.
     - `units`: width of the code. `depth`: number of layers of deep, stacked and
       convolutional models; each dense layer is half as wide as the one before it.
       `tied`: whether the decoder shares the weights of the encoder.
@@ -67,8 +68,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         **ranges: Ranges by name, as above.
 
     Raises:
-        ValueError: A name is unknown, a value is out of its bounds, or the ends of a
-            range are in the wrong order.
+        ValueError: A name is unknown, or a range or a value in it is invalid.
 
     Example:
 
@@ -108,24 +108,17 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         for kind in self._kinds:
             validation.known_name("sparsity", kind, KINDS)
         # Bad ranges are reported here, for each kind, and not in a trial.
-        for kind in self._kinds or [None]:
-            hp = keras_tuner.HyperParameters()
-            hp.values = {} if kind is None else {"sparsity": kind}
-            self.declare_hyperparameters(hp)
+        for kind in self._kinds or [""]:
+            hp = HyperParameters()
+            hp.values = {"sparsity": kind} if kind else {}
+            self._draw_all(hp)
 
-    def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
+    def declare_hyperparameters(self, hp: HyperParameters) -> None:
         """Register all hyperparameters, so that the first trial has those of `fit`."""
         self._draw_all(hp)
 
-    def build(self, hp: keras_tuner.HyperParameters) -> models.Autoencoder:
-        """Return the compiled model of one trial.
-
-        Args:
-            hp: The hyperparameters of the trial.
-
-        Returns:
-            A compiled `keras_sae.models.Autoencoder`.
-        """
+    def build(self, hp: HyperParameters) -> models.Autoencoder:
+        """Return the compiled model of one trial."""
         values = self._draw_all(hp)
         family, units, depth = (values[name] for name in ("model", "units", "depth"))
         if family == "convolutional":
@@ -140,32 +133,20 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         if layer is not None and layer.requires_decoder and isinstance(units, tuple):
             # Only the code can have a sparsity that needs the decoder of the model.
             sparsities = [*[None] * (len(units) - 1), layer]
-        factory, _ = FAMILIES[family]
-        model = factory(self.input_shape, units, sparsities, **options)
+        model = FAMILIES[family][0](self.input_shape, units, sparsities, **options)
         rate = validation.positive_number("learning_rate", values["learning_rate"])
         model.compile(keras.optimizers.Adam(rate))
         return model
 
     def fit(
         self,
-        hp: keras_tuner.HyperParameters,
+        hp: HyperParameters,
         model: models.Autoencoder,
         x: np.ndarray,
         *args: Any,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Train the model of one trial, after greedy pretraining if the trial has it.
-
-        Args:
-            hp: The hyperparameters of the trial.
-            model: The output of `build`.
-            x: Array of shape `(samples, *input_shape)`.
-            *args: As in `keras.Model.fit`.
-            **kwargs: As in `keras.Model.fit`.
-
-        Returns:
-            A `keras.callbacks.History`.
-        """
+        """Train the model of one trial, after greedy pretraining if it has any."""
         values = self._draw_all(hp)
         kwargs["batch_size"] = min(values["batch_size"], len(x))
         # Hyperband resumes trials that were pretrained in an earlier round.
@@ -180,7 +161,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
             )
         return model.fit(x, *args, **kwargs)
 
-    def _draw_all(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
+    def _draw_all(self, hp: HyperParameters) -> dict[str, Any]:
         """Register all hyperparameters; return their values, None where inactive."""
         # Seeded searches depend on the order in which hyperparameters are registered.
         values = {"model": self._draw(hp, "model")}
@@ -202,7 +183,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         values["pretraining"] = self._draw_if_family_has(hp, "pretraining")
         return values
 
-    def _draw_if_family_has(self, hp: keras_tuner.HyperParameters, name: str) -> Any:
+    def _draw_if_family_has(self, hp: HyperParameters, name: str) -> Any:
         families = [family for family in self._families if name in FAMILIES[family][1]]
         if not families:
             return None
@@ -210,16 +191,12 @@ class SparsityHyperModel(keras_tuner.HyperModel):
             return self._draw(hp, name, active=hp.get("model") in families)
 
     def _draw(
-        self,
-        hp: keras_tuner.HyperParameters,
-        name: str,
-        kind: str = "",
-        active: bool = True,
+        self, hp: HyperParameters, name: str, kind: str = "", active: bool = True
     ) -> Any:
         """Register a hyperparameter; return its value, or None where it is inactive."""
         values = self._ranges.get(f"{kind}_{name}", self._ranges[name])
         dtype = type(self._defaults[name][0])
-        full_name = f"{kind}_{name}" if kind else name
+        key = f"{kind}_{name}" if kind else name
         not_functions = (type, keras.layers.Layer, keras.regularizers.Regularizer)
         if callable(values) and not isinstance(values, not_functions):
             return values(hp) if active else None
@@ -230,11 +207,11 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         if isinstance(values, tuple) and dtype in (int, float):
             if len(values) != 2:
                 raise ValueError(
-                    f"`{full_name}` must be a constant, a range (low, high), a list of "
-                    f"choices, or a function of `hp`. Received: {full_name}={values!r}."
+                    f"`{key}` must be a constant, a range (low, high), a list of "
+                    f"choices, or a function of `hp`. Received: {key}={values!r}."
                 )
             value = (hp.Int if dtype is int else hp.Float)(
-                full_name,
+                key,
                 *values,
                 step=2 if name == "batch_size" else None,
                 sampling="linear" if name in ("depth", "pretraining") else "log",
@@ -243,23 +220,19 @@ class SparsityHyperModel(keras_tuner.HyperModel):
             return value if value is None else dtype(value)
         if isinstance(values, (tuple, list)):
             # `hp.Choice` would turn False and True into 0 and 1.
-            is_flag = dtype is bool
-            return hp.Boolean(full_name) if is_flag else hp.Choice(full_name, values)
+            return hp.Boolean(key) if dtype is bool else hp.Choice(key, values)
         if isinstance(values, (int, float, str)):
-            return hp.Fixed(full_name, values)
+            return hp.Fixed(key, values)
         return values
 
 
 def _default_ranges(size: int) -> dict[str, Any]:
-    """Return the default ranges for samples of `size` values, by hyperparameter.
-
-    The reconstruction loss is a mean over the values of a sample, so the factors of
-    penalties scale with the inverse of the size.
-    """
+    """Return the default ranges for samples of `size` values, by hyperparameter."""
     active_units = (2, max(2, 2 * math.isqrt(size)))
     return {
         "model": ["shallow"],
         "sparsity": ["l1", "kl", "top_k"],
+        # The reconstruction loss is a mean over the values of a sample.
         "factor": (0.01 / size, 10.0 / size),
         "target": (0.01, 0.2),
         "fraction": (0.01, 0.2),

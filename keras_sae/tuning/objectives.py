@@ -28,11 +28,7 @@ class ReconstructionUnderL0(keras_tuner.Objective):
     `EV` is the explained variance and `l0` the mean number of active units per sample
     of the validation data. Codes of bounded activations are never exactly zero; their
     `l0` is `expected_l0`, the sum of the activations. Smaller scores are better.
-    Models within the limit score below 2 and are ordered by their reconstruction.
-    All other models score above 2.
-
-    The total loss is no useful objective: it contains the penalty, so the smallest
-    penalty would have the smallest loss.
+    Models within the limit score below 2, and all others score above 2.
 
     Args:
         max_l0: The limit, in units per sample.
@@ -84,15 +80,10 @@ def get(
     size: int,
     max_l0: float | None = None,
 ) -> keras_tuner.Objective:
-    """Return the objective for a name or an object.
+    """Return the objective for a name, one of a metric of `model`, or an object.
 
-    `model` is one of the search; its metrics are the known names besides those of this
-    module. The default of `max_l0` is the square root of `size`, the number of values
-    per sample.
-
-    Raises:
-        ValueError: The name is unknown, `identifier` is a list, or there is a limit
-            for an objective that has none.
+    The default of `max_l0` is the square root of `size`, the number of values per
+    sample.
     """
     name = identifier if isinstance(identifier, str) else None
     if name == DEFAULT:
@@ -108,13 +99,12 @@ def get(
         raise ValueError(
             "`objective` must be one name or one `keras_tuner.Objective`. Received: "
             f"objective={identifier!r}. keras-tuner would optimize the sum of a list. "
-            "Choose one objective, and compare two metrics by "
-            "`keras_sae.tuning.pareto_front`."
+            "Compare two metrics by `keras_sae.tuning.pareto_front`."
         )
     if name in NAMED:
         return keras_tuner.Objective(*NAMED[name])
     logged = {"loss", "l0", "expected_l0", *(metric.name for metric in model.metrics)}
     logged |= {f"val_{metric}" for metric in logged}
     validation.known_name("objective", name, {DEFAULT, *NAMED, *logged})
-    larger_is_better = name.endswith(_LARGER_IS_BETTER)
-    return keras_tuner.Objective(name, "max" if larger_is_better else "min")
+    direction = "max" if name.endswith(_LARGER_IS_BETTER) else "min"
+    return keras_tuner.Objective(name, direction)

@@ -29,7 +29,7 @@ class FailedTrialsError(RuntimeError):
     """Too many trials of a search failed. The first error is the cause.
 
     Attributes:
-        tuner: The tuner, for `keras_sae.tuning.trials`.
+        tuner: The tuner of the search, for `keras_sae.tuning.trials`.
 
     Example:
 
@@ -45,7 +45,7 @@ class ConstraintError(ValueError):
     """No trial of a search meets the limit on active units.
 
     Attributes:
-        tuner: The finished tuner, for `keras_sae.tuning.trials`.
+        tuner: The tuner of the search, for `keras_sae.tuning.trials`.
 
     Example:
 
@@ -64,17 +64,16 @@ def check_outcome(tuner: keras_tuner.Tuner, max_failures: int) -> None:
     completed = trials_with_status(oracle, "COMPLETED")
     error: FailedTrialsError | ConstraintError
     if len(failed) > max_failures or not completed:
-        message = "The search ended without a trial. Widen a range of its space."
+        done = f"{len(completed) or 'none'} completed of {oracle.max_trials}"
+        message = f"{len(failed)} trials failed and {done}."
         if failed:
-            first, done = failed[0], len(completed) or "none"
-            file = Path(tuner.get_trial_dir(first.trial_id), ERROR_FILE)
-            cause = file.read_text() if file.exists() else first.message
-            message = (
-                f"{len(failed)} trials failed and {done} completed of "
-                f"{oracle.max_trials}. The first failure was trial {first.trial_id} "
-                f"with {first.hyperparameters.values}: {cause}\nRepeat the call to try "
-                "failed trials again and to resume the search. Pass max_failures="
-                f"{len(failed)} to continue without them."
+            name, hp = failed[0].trial_id, failed[0].hyperparameters
+            file = Path(tuner.get_trial_dir(name), ERROR_FILE)
+            cause = file.read_text() if file.exists() else failed[0].message
+            message += (
+                f" The first failure was trial {name} with {hp.values}: {cause}\n"
+                "Repeat the call to try failed trials again and to resume the search. "
+                f"Pass max_failures={len(failed)} to continue without them."
             )
         error = FailedTrialsError(message)
         error.tuner = tuner
@@ -97,16 +96,14 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
     """Tabulate the trials of a search, in the order in which they began.
 
     Args:
-        tuner: The output of `keras_sae.tuning.search`, or another
-            `keras_tuner.Tuner`.
+        tuner: The output of `keras_sae.tuning.search`.
 
     Returns:
         A `pandas.DataFrame` with one row per trial. Its columns are `trial`, the
         hyperparameters (missing where they do not apply), `reconstruction` (mean
         squared error per value), `explained_variance`, `l0`, `expected` (whether
         `l0` is the sum of the activations of a bounded code), `probe_accuracy` if
-        there are labels, `score` (value of the objective), and `status`. Metrics are
-        those of the validation data after the last epoch.
+        there are labels, `score` (value of the objective), and `status`.
 
     Example:
 
@@ -123,8 +120,7 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    recorded = tuner.oracle.trials
-    table = pd.DataFrame([_row(recorded[name]) for name in sorted(recorded, key=int)])
+    table = pd.DataFrame(map(_row, tuner.oracle.trials.values()))
     # Trials need not have all hyperparameters, so their order is that of the space.
     space = dict.fromkeys(hp.name for hp in tuner.oracle.get_space().space)
     first = ["trial", *(name for name in space if name in table.columns)]
@@ -133,8 +129,6 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
 
 def pareto_front(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
     """Select the trials that no other trial beats in both reconstruction and L0.
-
-    A trial is beaten by one that is at least as good in both and better in one.
 
     Args:
         tuner: The output of `keras_sae.tuning.search`.
@@ -186,7 +180,7 @@ def best_model(
         verbose: As in `keras.Model.fit`.
 
     Returns:
-        The trained model; `model.history.history` holds its logs.
+        The trained model.
 
     Raises:
         ValueError: `path` does not end in `.keras`, or `epochs` is missing for a
@@ -205,13 +199,9 @@ def best_model(
     """
     path = Path(path)
     if path.suffix != ".keras":
-        raise ValueError(
-            f"`path` must end in .keras. Received: path={str(path)!r}. For example "
-            f"{path.stem or 'best'}.keras."
-        )
+        raise ValueError(f"`path` must end in .keras. Received: path={str(path)!r}.")
     output_folder(path.parent, "path", "Choose another path.")
-    (best,) = tuner.oracle.get_best_trials(1)
-    hp = best.hyperparameters
+    (hp,) = tuner.get_best_hyperparameters(1)
     if isinstance(tuner, SearchTuner):
         if epochs is None:
             epochs = hp.values.get("tuner/epochs", tuner.epochs)
@@ -222,15 +212,8 @@ def best_model(
             "`epochs` must be given for a tuner of your own. Received: epochs=None."
         )
     model = tuner.hypermodel.build(hp)
-    tuner.hypermodel.fit(
-        hp,
-        model,
-        x,
-        validation_data=validation_data,
-        callbacks=callbacks,
-        epochs=epochs,
-        verbose=verbose,
-    )
+    fit = {"validation_data": validation_data, "callbacks": callbacks}
+    tuner.hypermodel.fit(hp, model, x, epochs=epochs, verbose=verbose, **fit)
     with atomic_write(path) as unfinished:
         model.save(unfinished)
     return model

@@ -8,7 +8,6 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import keras_tuner
@@ -56,41 +55,34 @@ def search(
         x: Array of shape `(samples, *input_shape)`.
         validation_data: Array like `x`, or `(x, target)` as in `keras.Model.fit`.
         max_trials: Maximum number of trials, those of earlier calls included.
-        epochs: Number of passes through the data per trial. For Hyperband, the
-            maximum.
+        epochs: Number of passes through the data per trial; a maximum for Hyperband.
         tuner: `"random"`, `"bayesian"`, `"hyperband"`, `"grid"`, or a
-            `keras_tuner.Tuner` for `hypermodel`. The latter runs with its own
-            objective, seed and directory, and resumes as keras-tuner does it.
+            `keras_tuner.Tuner` for `hypermodel` with its own objective and directory.
         objective: `"reconstruction_under_l0"` (see `ReconstructionUnderL0`),
             `"probe_accuracy"`, `"reconstruction"`, the name of a logged metric, or a
             `keras_tuner.Objective`. Do not use `"val_loss"`: it contains the penalty,
             so the search would turn sparsity off.
         max_l0: Limit of `"reconstruction_under_l0"`, in active units per sample. None
             means the square root of the number of values per sample.
-        labels: `(y, y_val)`, labels for `x` and the validation data. With them the
-            accuracy of a linear classifier on the codes is measured, as
-            `"probe_accuracy"`.
-        directory: Folder of the search. None means a temporary folder, which is
-            deleted with the tuner.
+        labels: `(y, y_val)`, labels for `x` and the validation data, to measure the
+            accuracy of a linear classifier on the codes, `"probe_accuracy"`.
+        directory: Folder of the search. None means a temporary folder.
         seed: Random seed of the hyperparameters and of each training, or None.
         max_failures: Number of failed trials that do not end the search.
-        callbacks: Further Keras callbacks for each fit. Each trial gets copies.
-        workers: Number of processes on this machine that train trials in parallel,
-            started by `launch_workers`.
+        callbacks: Keras callbacks. Each trial gets copies.
+        workers: Number of processes on this machine, started by `launch_workers`.
         command: Command line of a script that makes this call, for `workers`. None
             means the command line of this process.
         progress: Whether to print a line to stderr when a trial ends.
 
     Returns:
         The finished `keras_tuner.Tuner`, for `trials`, `pareto_front` and
-        `best_model`. In a worker process the function does not return: the process
-        ends when no trial is left.
+        `best_model`. A worker process does not return, but ends after its last trial.
 
     Raises:
         ValueError: An argument is invalid, or `directory` belongs to another search.
         ConstraintError: No trial meets the limit of the objective.
-        FailedTrialsError: More than `max_failures` trials failed. Its cause is the
-            first error.
+        FailedTrialsError: More than `max_failures` trials failed; see its cause.
 
     Example:
 
@@ -102,23 +94,22 @@ def search(
     >>> len(tuning.trials(tuner))
     2
     """
-    for argument, count in {"max_trials": max_trials, "epochs": epochs}.items():
+    counts = {"max_trials": max_trials, "epochs": epochs, "workers": workers}
+    for argument, count in counts.items():
         validation.positive_integer(argument, count)
     role = processes.role()
-    launches = validation.positive_integer("workers", workers) > 1 and role is None
+    launches = workers > 1 and role is None
     x, validation_data, y = _as_arrays(x, validation_data, labels)
     fit = {"validation_data": validation_data, "callbacks": list(callbacks)}
     if isinstance(tuner, keras_tuner.Tuner):
-        excluded = (directory, labels, max_l0, launches or None)
-        if tuner.hypermodel is not hypermodel or any(a is not None for a in excluded):
+        excluded = directory or labels or max_l0 is not None or launches
+        if tuner.hypermodel is not hypermodel or excluded:
             raise ValueError(
                 "`tuner` must be a name, or a tuner that was made for `hypermodel`, "
-                "which excludes `directory`, `labels`, `max_l0` and `workers`. "
-                f"Received: tuner={tuner!r} for {tuner.hypermodel!r}."
+                "which excludes `directory`, `labels`, `max_l0` and `workers`."
             )
         tuner.oracle.max_trials = max_trials
-        # `check_outcome` raises instead, also for fewer failures.
-        tuner.oracle.max_consecutive_failed_trials = sys.maxsize
+        tuner.oracle.max_consecutive_failed_trials = sys.maxsize  # see `check_outcome`
         tuner.search(x, epochs=epochs, verbose=0, **fit)
         check_outcome(tuner, max_failures)
         return tuner
@@ -127,24 +118,22 @@ def search(
             "Chief and workers share the folder of a search. Received: "
             "directory=None. Pass a `directory` that all of them can reach."
         )
-    name = validation.known_name("tuner", str(tuner), ORACLES)
+    validation.known_name("tuner", tuner, ORACLES)
     hp = keras_tuner.HyperParameters()
     hypermodel.declare_hyperparameters(hp)
     model = hypermodel.build(hp)
     goal = objectives.get(objective, model, math.prod(x.shape[1:]), max_l0)
     if goal.name == objectives.PROBE and labels is None:
         raise ValueError(
-            f"The objective {objectives.PROBE!r} needs labels. Received: labels=None. "
-            "Pass labels=(y, y_val)."
+            f"{objectives.PROBE!r} needs labels=(y, y_val). Received: labels=None."
         )
     space = [type(hypermodel).__name__, hp.get_config()["space"]]
-    if isinstance(model, Autoencoder):
-        # Settings that are equal in all trials are part of the model only.
+    if isinstance(model, Autoencoder):  # has settings that are equal in all trials
         space.append(model_fingerprint(model))
     settings = {
         "space": fingerprint(space),
         "data": fingerprint((x, validation_data, y)),
-        "tuner": name,
+        "tuner": tuner,
         "objective": str(goal),
         "epochs": epochs,
         "seed": seed,
@@ -152,28 +141,14 @@ def search(
     folder = Path(directory or tempfile.mkdtemp(prefix="keras_sae-search-"))
     if role != "worker":  # the chief writes the settings
         RunDirectory(folder, settings, file="search.json")
-    algorithm: dict[str, Any] = {
-        # The default would be three random trials per hyperparameter.
-        "bayesian": {"num_initial_points": max(3, max_trials // 4)},
-        "hyperband": {"max_epochs": epochs},
-    }.get(name, {})
-    oracle = ORACLES[name](
-        folder,
-        max_trials=max_trials,
-        max_failures=max_failures,
-        objective=goal,
-        # keras-tuner takes 0 for no seed.
-        seed=None if seed is None else seed + 1,
-        **algorithm,
-    )
-    made = SearchTuner(
-        oracle,
-        hypermodel,
-        sample_shape=x.shape[1:],
-        epochs=epochs,
-        seed=seed,
-        progress=progress,
-    )
+    # keras-tuner takes 0 for no seed.
+    options = {"objective": goal, "seed": None if seed is None else seed + 1}
+    if tuner == "bayesian":  # the default is three random trials per hyperparameter
+        options["num_initial_points"] = max(3, max_trials // 4)
+    elif tuner == "hyperband":
+        options["max_epochs"] = epochs
+    oracle = ORACLES[tuner](folder, max_trials, max_failures, **options)
+    made = SearchTuner(oracle, hypermodel, epochs, seed, progress)
     if directory is None:
         weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
     if role != "worker":
@@ -195,22 +170,18 @@ def _as_arrays(
     labels: Sequence[ArrayLike] | None,
 ) -> tuple[np.ndarray, np.ndarray | Arrays, Arrays | None]:
     """Return the data as NumPy arrays; raise if they do not fit each other."""
-    has_target = isinstance(validation_data, (tuple, list))
-    parts = validation_data if has_target else (validation_data,)
-    x, *parts = (np.asarray(array) for array in (x, *parts))
+    data = validation_data if isinstance(validation_data, tuple) else (validation_data,)
+    x, parts = np.asarray(x), tuple(np.asarray(part) for part in data)
     for name, array in {"x": x, "validation_data": parts[0]}.items():
         if array.ndim < 2 or array.dtype == object:
             raise ValueError(
                 f"`{name}` must be an array of shape (samples, ...), because the batch "
                 f"size is searched. Received: shape {array.shape}, dtype {array.dtype}."
             )
-    y = None
-    if labels is not None:
-        y = tuple(np.asarray(part) for part in labels)
-        if [len(part) for part in y] != [len(x), len(parts[0])]:
-            raise ValueError(
-                "`labels` must be (y, y_val), with one label for each sample of `x` "
-                "and of `validation_data`. Received: labels of lengths "
-                f"{[len(part) for part in y]}."
-            )
-    return x, tuple(parts) if has_target else parts[0], y
+    y = None if labels is None else tuple(np.asarray(part) for part in labels)
+    if y is not None and [len(part) for part in y] != [len(x), len(parts[0])]:
+        raise ValueError(
+            "`labels` must be (y, y_val), with one label for each sample of `x` and of "
+            f"`validation_data`. Received: {[len(part) for part in y]} labels."
+        )
+    return x, parts if len(parts) > 1 else parts[0], y

@@ -36,18 +36,11 @@ class SearchOracle(keras_tuner.Oracle):
 
     keras-tuner writes several files, one after the other and not atomically, so a
     killed process can leave a state that does not load. It also counts failed trials
-    as done. This class keeps the whole state in one file, and can try all trials again
-    that were not completed.
-
-    Args:
-        folder: Existing folder of the search.
-        max_trials: Maximum number of trials, those of earlier calls included.
-        max_failures: Number of failed trials that do not end the search.
-        **kwargs: Arguments of the oracle of keras-tuner.
+    as done. This class keeps the whole state in one file in `folder`.
     """
 
     def __init__(
-        self, folder: Path, *, max_trials: int, max_failures: int = 0, **kwargs: Any
+        self, folder: Path, max_trials: int, max_failures: int, **kwargs: Any
     ) -> None:
         # keras-tuner would raise while it holds its lock, and a chief would hang.
         super().__init__(max_consecutive_failed_trials=sys.maxsize, **kwargs)
@@ -59,9 +52,7 @@ class SearchOracle(keras_tuner.Oracle):
         if len(trials_with_status(self, TrialStatus.FAILED)) > self.max_failures:
             self.tuner_ids.discard(tuner_id)
             return Trial(self.get_space(), status=TrialStatus.STOPPED)
-        with warnings.catch_warnings():
-            # The Gaussian process warns when it is fitted to its first few points.
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):  # of the Gaussian process
             return super().create_trial(tuner_id)
 
     def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
@@ -76,14 +67,11 @@ class SearchOracle(keras_tuner.Oracle):
             path.write_text(json.dumps({"oracle": self.get_state(), "trials": trials}))
 
     def reload(self, retry: bool = False) -> None:
-        """Read what `save` has written, if anything.
-
-        Args:
-            retry: Whether to queue the trials again that were not completed.
-        """
-        if not (self.folder / _STATE_FILE).exists():
+        """Read what `save` has written; `retry` queues trials that did not complete."""
+        file = self.folder / _STATE_FILE
+        if not file.exists():
             return
-        saved = json.loads((self.folder / _STATE_FILE).read_text())
+        saved = json.loads(file.read_text())
         trials, state = map(Trial.from_state, saved["trials"]), saved["oracle"]
         self.trials = {trial.trial_id: trial for trial in trials}
         if retry:
@@ -108,10 +96,7 @@ class HyperbandOracle(SearchOracle, keras_tuner.oracles.HyperbandOracle):
 
 
 class GridOracle(SearchOracle):
-    """Grid search in which the last hyperparameter varies fastest.
-
-    keras-tuner's own grid search does not save its position, so it cannot be resumed.
-    """
+    """Grid search that can be resumed, unlike that of keras-tuner."""
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Return the first combination of values that no trial has."""
@@ -150,39 +135,23 @@ ORACLES: dict[str, type[SearchOracle]] = {
 
 
 class SearchTuner(keras_tuner.Tuner):
-    """Tuner that reports the metrics of the last epoch.
+    """Tuner that trains all trials from one seed, and reports their last epoch.
 
-    The last epoch is that of the model which is kept, and of `best_model`. All trials
-    start from the same random seed.
-
-    Args:
-        oracle: A `SearchOracle`.
-        hypermodel: A `keras_tuner.HyperModel`.
-        sample_shape: Shape of one sample, for models that are not built yet.
-        epochs: Number of epochs per trial.
-        seed: Random seed of each training, or None.
-        progress: Whether to print a line to stderr when a trial ends.
-
-    Attributes:
-        first_error: The first error of a trial in this process, or None.
+    keras-tuner reports the best epoch, but the model of the last one is kept.
     """
 
     def __init__(
         self,
         oracle: SearchOracle,
         hypermodel: keras_tuner.HyperModel,
-        *,
-        sample_shape: tuple[int, ...],
         epochs: int,
         seed: int | None,
         progress: bool,
     ) -> None:
-        self.sample_shape, self.epochs = sample_shape, epochs
-        self.seed, self.progress = seed, progress
+        self.epochs, self.seed, self.progress = epochs, seed, progress
         self.first_error: Exception | None = None
-        super().__init__(
-            oracle, hypermodel, directory=str(oracle.folder), project_name="trials"
-        )
+        folder = str(oracle.folder)
+        super().__init__(oracle, hypermodel, directory=folder, project_name="trials")
 
     def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Train the model of a trial, and return the metrics of its last epoch."""
@@ -207,10 +176,7 @@ class SearchTuner(keras_tuner.Tuner):
     def load_model(self, trial: Trial) -> keras.Model:
         """Return the trained model of a completed trial."""
         model = self.hypermodel.build(trial.hyperparameters)
-        if not model.built:
-            model.build((None, *self.sample_shape))
-        if model.compiled:
-            # The weights files hold the state of the optimizer.
+        if model.compiled:  # the weights file holds the state of the optimizer
             model.optimizer.build(model.trainable_variables)
         model.load_weights(Path(self.get_trial_dir(trial.trial_id), _WEIGHTS_FILE))
         return model
@@ -230,38 +196,30 @@ class SearchTuner(keras_tuner.Tuner):
             keras.utils.set_random_seed(self.seed)
         keras.utils.clear_session()
         hp, objective = trial.hyperparameters, self.oracle.objective
-        epochs = {"epochs": hp.values.get("tuner/epochs", self.epochs)}
+        fit = {
+            "validation_data": validation_data,
+            "callbacks": copy.deepcopy(callbacks),
+        }
+        fit["epochs"] = hp.values.get("tuner/epochs", self.epochs)
         if "tuner/trial_id" in hp.values:  # Hyperband resumes an earlier trial
-            earlier = self.oracle.get_trial(hp.values["tuner/trial_id"])
-            model = self.load_model(earlier)
-            epochs["initial_epoch"] = hp.values["tuner/initial_epoch"]
+            model = self.load_model(self.oracle.get_trial(hp.values["tuner/trial_id"]))
+            fit["initial_epoch"] = hp.values["tuner/initial_epoch"]
         else:
             model = self.hypermodel.build(hp)
-        metrics = self.hypermodel.fit(
-            hp,
-            model,
-            x,
-            validation_data=validation_data,
-            callbacks=copy.deepcopy(callbacks),
-            verbose=0,
-            **epochs,
-        )
+        metrics = self.hypermodel.fit(hp, model, x, verbose=0, **fit)
         model.save_weights(Path(self.get_trial_dir(trial.trial_id), _WEIGHTS_FILE))
         if isinstance(metrics, keras.callbacks.History):
             logs = metrics.history.items()
             metrics = {name: float(values[-1]) for name, values in logs}
-        elif not isinstance(metrics, dict):
-            # A hypermodel of the user may return the score alone.
+        elif not isinstance(metrics, dict):  # the score, from a user's own hypermodel
             metrics = {objective.name: float(metrics)}
         if labels is not None:
             has_target = isinstance(validation_data, tuple)
             x_val = validation_data[0] if has_target else validation_data
-            codes, codes_val = model.encode(x), model.encode(x_val)
+            codes = model.encode(x)
+            data = codes, labels[0], model.encode(x_val), labels[1]
             # No classifier learns from codes that are zero throughout.
-            accuracy = 0.0
-            if codes.any():
-                accuracy = evaluation.probe(codes, labels[0], codes_val, labels[1])
-            metrics[objectives.PROBE] = accuracy
+            metrics[objectives.PROBE] = evaluation.probe(*data) if codes.any() else 0.0
         if objective.name not in metrics:
             if not objective.has_value(metrics):
                 raise ValueError(

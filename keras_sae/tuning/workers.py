@@ -10,20 +10,8 @@ from collections.abc import Sequence
 
 from keras_sae.utils import validation
 
-# keras-tuner reads these variables. Set them by hand to use several machines.
-_NAME = "KERASTUNER_TUNER_ID"
-_ADDRESS = "KERASTUNER_ORACLE_IP"
-_PORT = "KERASTUNER_ORACLE_PORT"
-# Marks the processes that `launch_workers` starts.
+# Variable that marks the processes that `launch_workers` starts.
 LAUNCHED = "KERAS_SAE_LAUNCHED"
-_LOOPBACK = "127.0.0.1"
-_THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "TF_NUM_INTEROP_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-)
-_POLL_SECONDS = 0.1
 
 
 def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -> None:
@@ -53,23 +41,25 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
     >>> tuning.launch_workers([sys.executable, "-c", "pass"], workers=1)
     """
     validation.positive_integer("workers", workers)
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
     with socket.socket() as listener:
-        listener.bind((_LOOPBACK, 0))
+        listener.bind(("127.0.0.1", 0))
         free_port = listener.getsockname()[1]
     environment = {
-        **dict.fromkeys(_THREADS, str(threads)),
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        "TF_NUM_INTEROP_THREADS": threads,
+        "TF_NUM_INTRAOP_THREADS": threads,
         **os.environ,
-        _ADDRESS: _LOOPBACK,
-        _PORT: str(free_port),
-        LAUNCHED: "1",
+        "KERASTUNER_ORACLE_IP": "127.0.0.1",
+        "KERASTUNER_ORACLE_PORT": str(free_port),
         "no_grpc_proxy": "*",
+        LAUNCHED: "1",
     }
     names = [f"worker-{number}" for number in range(workers)]
     restarts_left = dict.fromkeys(names, restarts)
     # On Linux the kernel ends each process when this one is killed.
-    end_together = ["setpriv", "--pdeathsig", "KILL"]
-    prefix = end_together if shutil.which("setpriv") else []
+    prefix = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     processes: dict[str, subprocess.Popen] = {}
     to_start, running = ["chief", *names], set(names)
     try:
@@ -77,12 +67,12 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
             for name in to_start:
                 processes[name] = subprocess.Popen(
                     [*prefix, *command],
-                    env={**environment, _NAME: name},
+                    env={**environment, "KERASTUNER_TUNER_ID": name},
                     # Workers would repeat what the chief prints.
                     stdout=None if name == "chief" else subprocess.DEVNULL,
                 )
             to_start = []
-            time.sleep(_POLL_SECONDS)
+            time.sleep(0.1)
             for name, process in processes.items():
                 status = process.poll()
                 if status == 0:
@@ -105,21 +95,17 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
 
 def role() -> str | None:
     """Return `"chief"` or `"worker"` by keras-tuner's variables, or None."""
-    if _ADDRESS not in os.environ:
+    if "KERASTUNER_ORACLE_IP" not in os.environ:
         return None
-    return "chief" if "chief" in os.environ.get(_NAME, "") else "worker"
+    name = os.environ.get("KERASTUNER_TUNER_ID", "")
+    return "chief" if "chief" in name else "worker"
 
 
 def this_command() -> list[str]:
-    """Return the command line of this process.
-
-    Raises:
-        ValueError: The process runs a notebook or an interactive interpreter.
-    """
+    """Return the command line of this process, unless it is interactive."""
     if not hasattr(sys.modules["__main__"], "__file__") or "ipykernel" in sys.modules:
         raise ValueError(
-            "`workers` run the present script again, but this is an interactive "
-            "session. Pass `command=[sys.executable, 'tune.py']`, a script that makes "
-            "this call."
+            "`workers` run the present script again, but this session is interactive. "
+            "Pass a script that makes this call: command=[sys.executable, 'tune.py']."
         )
     return [sys.executable, *sys.orig_argv[1:]]
