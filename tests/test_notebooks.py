@@ -1,6 +1,6 @@
-"""The notebooks lie as they were executed: in order, whole, quiet, small, portable.
+"""Tests of the committed notebooks and their outputs, without a kernel.
 
-`.ci/notebooks.py` executes them; here is what can be seen without a kernel.
+`.ci/notebooks.py` executes them.
 """
 
 import json
@@ -11,17 +11,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# A folder of a machine, or of somebody's home.
+# A path on a particular computer.
 ABSOLUTE = re.compile(
     r"(?:^|[\s'\"(=])(?:/(?:tmp|home|root|usr|opt|work|Users)/|[A-Z]:\\)"
 )
-MOST_BYTES = 1_000_000
+MAX_BYTES = 1_000_000
 
 pytestmark = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
 def cells(path, kind=None):
-    """The cells of a notebook, of one kind or all."""
+    """Return the cells of a notebook, of one kind or all."""
     every = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return [cell for cell in every if kind in (None, cell["cell_type"])]
 
@@ -31,7 +31,7 @@ def outputs(path):
 
 
 def texts(path):
-    """Sources, and outputs but for pictures, as text."""
+    """Yield the sources, and the outputs that are text."""
     for cell in cells(path):
         yield "".join(cell["source"])
     for output in outputs(path):
@@ -41,27 +41,27 @@ def texts(path):
                 yield "".join(value)
 
 
-def test_there_are_six(path):
+def test_notebooks_are_numbered_from_one_to_six(path):
     assert [p.stem[:2] for p in PATHS] == [f"{n}_" for n in range(1, 7)]
     assert path.stem == path.stem.lower()
 
 
-def test_it_is_a_notebook_of_any_machine(path):
+def test_metadata_fits_any_computer(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))
     assert notebook["nbformat"] == 4
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     assert set(notebook["metadata"]["language_info"]) == {"name"}
     ids = [cell["id"] for cell in notebook["cells"]]
     assert len(set(ids)) == len(ids)
-    assert path.stat().st_size < MOST_BYTES
+    assert path.stat().st_size < MAX_BYTES
 
 
-def test_it_was_executed_in_order_from_a_fresh_kernel(path):
+def test_cells_were_executed_in_order_in_a_new_kernel(path):
     counts = [cell["execution_count"] for cell in cells(path, "code")]
     assert counts == list(range(1, len(counts) + 1))
 
 
-def test_it_ran_without_an_error_or_a_warning(path):
+def test_outputs_have_no_error_and_no_warning(path):
     kinds = {output["output_type"] for output in outputs(path)}
     assert kinds <= {"stream", "execute_result", "display_data"}
     assert {o["name"] for o in outputs(path) if o["output_type"] == "stream"} <= {
@@ -69,19 +69,18 @@ def test_it_ran_without_an_error_or_a_warning(path):
     }
 
 
-def test_its_figures_and_tables_are_there(path):
+def test_outputs_have_plots_and_a_table(path):
     shown = [kind for output in outputs(path) for kind in output.get("data", {})]
     assert shown.count("image/png") >= 2
     assert "text/html" in shown
 
 
-def test_it_names_no_folder_of_a_machine(path):
+def test_no_path_of_a_computer_is_shown(path):
     for text in texts(path):
         assert not ABSOLUTE.search(text), text[:200]
 
 
-def test_it_can_be_read(path):
-    """A title first, short cells, plain `fit`, links that lead somewhere."""
+def test_notebook_has_a_title_short_cells_a_fit_and_working_links(path):
     assert "".join(cells(path)[0]["source"]).startswith("# ")
     for cell in cells(path, "code"):
         assert len("".join(cell["source"]).splitlines()) <= 25
