@@ -98,6 +98,6 @@ def assert_same_weights(before: list[np.ndarray], after: list[np.ndarray]) -> No
 
 
 def uniform_data(model, samples: int = 8) -> np.ndarray:
-    """Samples in [0, 1) of the shape that a model takes, the same on every call."""
+    """Return samples in [0, 1) with the input shape of a model, equal on every call."""
     rng = np.random.default_rng(0)
     return rng.uniform(size=(samples, *model.sample_shape)).astype("float32")

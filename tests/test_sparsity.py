@@ -172,7 +172,7 @@ def test_few_frames_lie_between_fit_and_a_loss_term(x, monkeypatch):
         (layers.JumpReLU(1e-2, bandwidth=0.2, threshold=0.1), 0.15, 0.93),
         (layers.Matryoshka(layers.BatchTopK(2), widths=(6, 12)), 0.15, 0.93),
     ],
-    ids=lambda value: type(value).__name__ if hasattr(value, "call") else None,
+    ids=["top_k", "batch_top_k", "gated", "jump_relu", "matryoshka"],
 )
 def test_known_features_are_recovered(sparsity, firing_probability, bound):
     task = datasets.superposition(12, 12, firing_probability)
