@@ -6,7 +6,7 @@ from helpers import tensorflow_only
 from serving import artifacts
 
 # Keras converts to both formats through TensorFlow.
-pytestmark = tensorflow_only
+pytestmark = [tensorflow_only, pytest.mark.slow]
 
 FAMILIES = ["l1", "top_k", "kl_tied", "convolutional", "variational", "classifier"]
 # Operations of penalties, noise and divergences.

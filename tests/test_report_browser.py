@@ -11,10 +11,12 @@ import pytest
 from keras_sae import models, report
 
 _BROWSER, _DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (_BROWSER and _DRIVER),
-    reason="needs `chromium` and `chromedriver`",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (_BROWSER and _DRIVER), reason="needs `chromium` and `chromedriver`"
+    ),
+]
 
 RNG = np.random.default_rng(0)
 X = RNG.random((60, 4, 4, 1), dtype="float32")
