@@ -69,8 +69,8 @@ def boltzmann(
         model: A `keras_sae.models.Autoencoder` with levels. All activations are
             sigmoid, except that the output and the code may be linear.
         x: As for `greedy`. Targets in a stream are ignored.
-        epochs: As for `greedy`, as are `batch_size`, `callbacks`, `directory` and
-            `verbose`.
+        epochs: As for `greedy`.
+        batch_size: As for `greedy`.
         cd_steps: Gibbs steps `k`, usually 1.
         learning_rate: A float or a schedule, or a list with one per level. None means
             0.1, and 0.001 for levels with Gaussian units.
@@ -84,6 +84,9 @@ def boltzmann(
             standard deviation 0.1.
         validation_data: Array or stream. A growing gap between `val_free_energy` and
             `free_energy` shows overfitting.
+        callbacks: As for `greedy`.
+        directory: As for `greedy`.
+        verbose: As for `greedy`.
 
     Returns:
         One `keras.callbacks.History` per level, outermost first. `loss` is the
