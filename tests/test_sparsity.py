@@ -162,23 +162,23 @@ def test_few_frames_lie_between_fit_and_a_loss_term(x, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("sparsity", "firing_probability", "bound"),
+    ("sparsity", "firing_probability", "steps", "bound"),
     [
         # One sample in eleven has more than three features, so not all are needed.
-        (layers.TopK(3), 0.15, 0.95),
+        (layers.TopK(3), 0.15, 150, 0.95),
         # Three features per sample on average, which is what BatchTopK assumes.
-        (layers.BatchTopK(3), 0.25, 0.99),
-        (layers.Gated(0.1), 0.15, 0.99),
-        (layers.JumpReLU(1e-2, bandwidth=0.2, threshold=0.1), 0.15, 0.93),
-        (layers.Matryoshka(layers.BatchTopK(2), widths=(6, 12)), 0.15, 0.93),
+        (layers.BatchTopK(3), 0.25, 150, 0.99),
+        (layers.Gated(0.1), 0.15, 600, 0.99),
+        (layers.JumpReLU(1e-2, bandwidth=0.2, threshold=0.1), 0.15, 150, 0.93),
+        (layers.Matryoshka(layers.BatchTopK(2), widths=(6, 12)), 0.15, 150, 0.93),
     ],
     ids=["top_k", "batch_top_k", "gated", "jump_relu", "matryoshka"],
 )
-def test_known_features_are_recovered(sparsity, firing_probability, bound):
+def test_known_features_are_recovered(sparsity, firing_probability, steps, bound):
     task = datasets.superposition(12, 12, firing_probability)
     model = models.shallow((12,), 12, sparsity)
-    model.compile(keras.optimizers.Adam(0.02))
-    model.fit(task.dataset(512 * 150, batch_size=512), verbose=0)
+    model.compile(keras.optimizers.Adam(3 / steps))
+    model.fit(task.dataset(512 * steps, batch_size=512), verbose=0)
     # A random dictionary scores 0.6 here.
     assert metrics.recovery_score(task.features, model.dictionary()) > bound
 
