@@ -1,4 +1,4 @@
-"""Prints the command of the README that ends with the given word."""
+"""Print the command of the README that ends with the given word."""
 
 import re
 import sys

@@ -17,7 +17,7 @@ from keras_sae.utils.io import atomic_write, output_folder
 if TYPE_CHECKING:
     import pandas as pd
 
-# Columns of the table of trials and the metrics in them, besides `l0`.
+# Columns of the table of trials and the metrics they hold, besides `l0`.
 _COLUMNS = {
     "reconstruction": "val_reconstruction_loss",
     "explained_variance": "val_explained_variance",
@@ -121,7 +121,7 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
     import pandas as pd
 
     table = pd.DataFrame(map(_row, tuner.oracle.trials.values()))
-    # Trials need not have all hyperparameters, so their order is that of the space.
+    # A trial may lack some hyperparameters, so the columns follow the search space.
     space = dict.fromkeys(hp.name for hp in tuner.oracle.get_space().space)
     first = ["trial", *(name for name in space if name in table.columns)]
     return table[[*first, *table.columns.difference(first, sort=False)]]
