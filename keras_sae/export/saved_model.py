@@ -20,7 +20,7 @@ from keras_sae.export.signatures import (
     image_signatures,
     model_signatures,
 )
-from keras_sae.types import PathLike, Tensor
+from keras_sae.types import PathLike, Shape, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.io import atomic_write, output_folder
 
@@ -182,6 +182,34 @@ def write_artifact(
             f"{error.strerror or error}. Nothing was left there."
         ) from error
     return path
+
+
+def write_keras_format(
+    model: keras.Model,
+    input_shape: Shape,
+    path: PathLike,
+    format: str,
+    verbose: bool | None = None,
+    **options: Any,
+) -> None:
+    """Write a model as `keras.Model.export` does, e.g. with `format="onnx"`.
+
+    Keras traces a copy, so that `model` keeps no trace.
+
+    Args:
+        model: A model that its class creates from its config.
+        input_shape: Shape of one sample.
+        path: As for Keras.
+        format: As for Keras.
+        verbose: As for Keras.
+        **options: As for Keras.
+    """
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    x = keras.Input(input_shape, name="x")
+    exported = keras.Model(x, copy(x), name=model.name)
+    exported(keras.ops.zeros((1, *input_shape)))  # ONNX requires a call.
+    exported.export(path, format, verbose, **options)
 
 
 def _build_in_process(source: Path, folder: Path) -> None:

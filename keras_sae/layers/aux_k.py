@@ -92,10 +92,9 @@ class AuxK:
         """Return what the selected dead units add to a reconstruction."""
         dimension, units = math.prod(step.target.shape[1:]), step.code.shape[-1]
         k = min(units, self.k_aux or max(1, dimension // 2))
-        if k * dimension <= _MAX_ROWS * units:
+        if step.top_pre_activations and k * dimension <= _MAX_ROWS * units:
             sparse_code = step.top_pre_activations(dead, k)
-            if sparse_code is not None:
-                return step.decode(sparse_code) - step.decode(sparse_code.empty())
+            return step.decode(sparse_code) - step.decode(sparse_code.empty())
         code = self._dense_code(step, dead, k)
         empty = ops.stop_gradient(ops.zeros_like(code[:1]))
         return step.decode(code) - step.decode(empty)

@@ -86,13 +86,6 @@ def activate(forward_pass: ForwardPass) -> Iterator[ForwardPass]:
         _local.forward_pass = previous
 
 
-def record(activations: Activations) -> None:
-    """Add the activations of a sparse layer to the current forward pass, if any."""
-    forward_pass = current()
-    if forward_pass is not None:
-        forward_pass.activations.append(activations)
-
-
 def add_loss(
     layer: keras.layers.Layer, name: str, value: Tensor, batch_size: int | Tensor
 ) -> None:

@@ -157,7 +157,9 @@ class SparseDense(keras.layers.Layer):
         if training:
             steps = ops.add(self.steps_since_active, 1.0)
             self.steps_since_active.assign(ops.where(active, 0.0, steps))
-        forward_pass.record(activations)
+        step = forward_pass.current()
+        if step is not None:
+            step.activations.append(activations)
         return code
 
     def pre_activations(self, inputs: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ class Step(Protocol):
         steps_since_active: Number of training steps since each unit was last non-zero,
             of shape `(units,)`.
         pre_activations: Function that returns the pre-activations of the code.
-        top_pre_activations: Function of a boolean mask `(units,)` and of `k`. It
-            returns the `k` largest pre-activations per sample among the selected
-            units, or None if the code was computed densely.
+        top_pre_activations: None if the code was computed densely. Otherwise a function
+            of a boolean mask `(units,)` and of `k` that returns the `k` largest
+            pre-activations per sample among the selected units.
         decode: Function of a code that returns its reconstruction.
         decode_units: Function of a boolean mask `(units,)` that returns the
             reconstruction from the selected units.
@@ -38,7 +38,7 @@ class Step(Protocol):
     code: Tensor
     steps_since_active: Tensor
     pre_activations: Callable[[], Tensor]
-    top_pre_activations: Callable[[Tensor, int], SparseCode | None]
+    top_pre_activations: Callable[[Tensor, int], SparseCode] | None
     decode: Callable[[Tensor | SparseCode], Tensor]
     decode_units: Callable[[Tensor], Tensor]
     decode_with_frozen_decoder: Callable[[Tensor], Tensor]

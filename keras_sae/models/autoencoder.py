@@ -9,10 +9,10 @@ import numpy as np
 from keras import ops
 
 from keras_sae import metrics
-from keras_sae.export import write_artifact
+from keras_sae.export.saved_model import write_artifact, write_keras_format
 from keras_sae.export.signatures import Signature, autoencoder_signatures
 from keras_sae.layers import SparseDense, forward_pass, tying
-from keras_sae.layers.forward_pass import Activations, ForwardPass
+from keras_sae.layers.forward_pass import ForwardPass
 from keras_sae.layers.normalization import adapt_layers
 from keras_sae.models import data_adapter, validation
 from keras_sae.models.building_blocks import output_bias
@@ -20,8 +20,8 @@ from keras_sae.models.contractive import ContractivePenalty
 from keras_sae.models.levels import Level, flatten, levels_of
 from keras_sae.models.losses import (
     AutoencoderStep,
+    code_activations,
     decode_sparsely,
-    decodes_sparsely,
     expand_sample_weight,
     loss_names,
     make_activity_metric,
@@ -236,11 +236,12 @@ class Autoencoder(keras.Model):
                 forward_pass.add_loss(
                     self, "auxiliary_loss", self.contractive * norm, batch_size
                 )
-            activations = self._code_activations(step)
+            activations = code_activations(self.encoder, step)
             sparse_code = None if activations is None else activations.sparse_code
-            if sparse_code is not None and decodes_sparsely(self.decoder, sparse_code):
+            reconstruction = None
+            if sparse_code is not None:
                 reconstruction = decode_sparsely(self.decoder, sparse_code)
-            else:
+            if reconstruction is None:
                 reconstruction = self.decoder(code, training=training)
             if activations is not None and (training or step.in_step):
                 target = inputs if step.target is None else step.target
@@ -255,15 +256,6 @@ class Autoencoder(keras.Model):
             code = activations.code if sparse_code is None else sparse_code.values
         step.code = code
         return reconstruction
-
-    def _code_activations(self, step: ForwardPass) -> Activations | None:
-        """Return the activations of the sparse layer whose output is the code."""
-        outputs = getattr(self.encoder, "outputs", None)
-        if not step.activations or not outputs:
-            return None
-        last = step.activations[-1]
-        is_code = last.layer is outputs[0]._keras_history.operation
-        return last if is_code else None
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
         """Run Keras's training step, and keep the parts of the loss for the metrics."""
@@ -387,13 +379,7 @@ class Autoencoder(keras.Model):
             if verbose:
                 print(f"Saved artifact at {str(path)!r}.")
             return
-        # Keras traces a copy, so that this model keeps no trace.
-        copy = type(self).from_config(self.get_config())
-        copy.set_weights(self.get_weights())
-        x = keras.Input(self.sample_shape, name="x")
-        model = keras.Model(x, copy(x), name=self.name)
-        model(ops.zeros((1, *self.sample_shape)))  # ONNX requires a call.
-        model.export(filepath, format, verbose, **kwargs)
+        write_keras_format(self, self.sample_shape, filepath, format, verbose, **kwargs)
 
     def get_config(self) -> Config:
         """Return the configs of encoder and decoder, and the contractive weight."""

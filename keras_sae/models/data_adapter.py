@@ -28,10 +28,6 @@ _DATASET_ARGUMENTS = {
     "validation_steps",
     "verbose",
 }
-# The TensorFlow training loop returns to Python after every execution, which takes one
-# to two milliseconds. JAX returns after each step anyway, and PyTorch does not
-# support several steps per execution.
-_STEPS_PER_EXECUTION = {"tensorflow": 32}
 
 
 def fit_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -119,10 +115,8 @@ def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dat
         # `tf.convert_to_tensor` would copy twice: to own the values and to align them.
         tensors = tuple(tf.raw_ops.Identity(input=array) for array in arrays)
 
-    def shuffle(_: "tf.Tensor") -> "tf.Tensor":
-        return tf.random.shuffle(tf.range(samples, dtype=tf.int64))
-
-    def split(indices: "tf.Tensor") -> "tf.data.Dataset":
+    def shuffled_indices(_: "tf.Tensor") -> "tf.data.Dataset":
+        indices = tf.random.shuffle(tf.range(samples, dtype=tf.int64))
         # With `drop_remainder` the batch size is static, as it is in Keras.
         return tf.data.Dataset.from_tensor_slices(indices).batch(
             batch_size, drop_remainder=samples % batch_size == 0
@@ -143,7 +137,7 @@ def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dat
     # The arrays are elements, because memory that a function closes over is released
     # only by Python's garbage collector.
     data = tf.data.Dataset.from_tensors(tensors).repeat()
-    indices = tf.data.Dataset.range(1).map(shuffle).flat_map(split)
+    indices = tf.data.Dataset.range(1).flat_map(shuffled_indices)
     batches = tf.data.Dataset.zip((indices, data)).map(take).prefetch(2)
     # Keras runs one step too many per epoch if the length is unknown.
     length = tf.data.experimental.assert_cardinality(-(-samples // batch_size))
@@ -161,7 +155,7 @@ def build_optimizer(model: keras.Model) -> None:
     """
     if not model.compiled or model.optimizer is None or model.optimizer.built:
         return
-    strategy = _strategy(model)
+    strategy = getattr(model, "distribute_strategy", None)  # on TensorFlow
     with strategy.scope() if strategy else contextlib.nullcontext():
         model.optimizer.build(model.trainable_variables)
 
@@ -169,21 +163,14 @@ def build_optimizer(model: keras.Model) -> None:
 def steps_per_execution(model: keras.Model) -> int:
     """Return the fastest `steps_per_execution` for training without batch callbacks.
 
-    Weights and logs do not depend on it.
-
-    Args:
-        model: A compiled model.
+    Weights and logs do not depend on it. The training loop on TensorFlow returns to
+    Python after every execution, which takes one to two milliseconds. Keras supports
+    several steps per execution neither on distributed data nor on PyTorch.
     """
-    if replicas(model) > 1:
-        return 1  # Keras fails to run several steps on distributed data.
-    return _STEPS_PER_EXECUTION.get(keras.config.backend(), 1)
+    return 32 if keras.config.backend() == "tensorflow" and replicas(model) == 1 else 1
 
 
 def replicas(model: keras.Model) -> int:
     """Return the number of replicas over which Keras distributes a batch."""
-    strategy = _strategy(model)
+    strategy = getattr(model, "distribute_strategy", None)  # on TensorFlow
     return strategy.num_replicas_in_sync if strategy else 1
-
-
-def _strategy(model: keras.Model) -> "tf.distribute.Strategy | None":
-    return getattr(model, "distribute_strategy", None)

@@ -1,6 +1,7 @@
 """Decoding within a training step, and the interface to it for auxiliary losses."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import keras
 from keras import ops
@@ -14,7 +15,7 @@ from keras_sae.layers import (
     Sparsity,
     UnitNormDense,
 )
-from keras_sae.layers.forward_pass import Activations
+from keras_sae.layers.forward_pass import Activations, ForwardPass
 from keras_sae.layers.serialization import activation_bounds, is_never_zero
 from keras_sae.models.data_adapter import replicas
 from keras_sae.ops.sparse_code import SparseCode
@@ -24,45 +25,59 @@ from keras_sae.types import Tensor
 _AFTER_DICTIONARY = (Scaling, keras.layers.Dense, keras.layers.Reshape)
 
 
-def decodes_sparsely(decoder: keras.Model, code: SparseCode) -> bool:
-    """Return whether `decoder` can decode `code` from its active entries alone.
+def code_activations(encoder: keras.Model, step: ForwardPass) -> Activations | None:
+    """Return the activations of the sparse layer that computes the code, if any.
 
-    It can if it is a chain of layers that starts with a `UnitNormDense` and calls each
-    layer once, and if no values need casting along the way.
+    The code of a variational encoder is its mean, without the noise.
     """
-    dictionary, *rest = _layers(decoder)
+    outputs = getattr(encoder, "outputs", None)
+    if not outputs:
+        return None
+    layer = outputs[0]._keras_history.operation
+    is_noisy = isinstance(layer, Sampling)
+    if is_noisy:
+        layer = layer.mean_input._keras_history.operation
+    found = [entry for entry in step.activations if entry.layer is layer]
+    if not found:
+        return None
+    # The decoder gets the code with its noise, not the entries of the mean.
+    return replace(found[-1], sparse_code=None) if is_noisy else found[-1]
+
+
+def decode_sparsely(decoder: keras.Model, code: SparseCode) -> Tensor | None:
+    """Return the reconstruction from the active entries of a code, if possible.
+
+    It is possible if `decoder` is a chain of layers that starts with a `UnitNormDense`
+    and calls each layer once, and if no values need casting along the way.
+    """
+    dictionary, *rest = (
+        layer
+        for layer in decoder.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+    )
     graph = getattr(decoder, "_functional", decoder)  # of a Sequential model
     is_chain = len(getattr(graph, "_nodes", ())) == len(graph.layers)
     if not (is_chain and isinstance(dictionary, UnitNormDense)):
-        return False
+        return None
     if not all(isinstance(layer, _AFTER_DICTIONARY) for layer in rest):
-        return False
+        return None
     # Keras adds an activity penalty only in the layer's `__call__`, which sparse
     # decoding bypasses.
     if dictionary.activity_regularizer is not None:
-        return False
+        return None
     kernel = ops.convert_to_tensor(dictionary.kernel)  # an outer model may autocast it
     kernel_dtype, code_dtype = (
         keras.backend.standardize_dtype(x.dtype) for x in (kernel, code.values)
     )
-    kernel_is_whole = kernel_dtype in (
+    if code_dtype != dictionary.compute_dtype or kernel_dtype not in (
         dictionary.compute_dtype,
         dictionary.variable_dtype,
-    )
-    return kernel_is_whole and code_dtype == dictionary.compute_dtype
-
-
-def decode_sparsely(decoder: keras.Model, code: SparseCode) -> Tensor:
-    """Return the reconstruction of a sparse code."""
-    dictionary, *rest = _layers(decoder)
+    ):
+        return None
     x = dictionary.decode(code)
     for layer in rest:
         x = layer(x)
     return x
-
-
-def _layers(model: keras.Model) -> list[keras.layers.Layer]:
-    return [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
 
 
 def expand_sample_weight(sample_weight: Tensor | None, target: Tensor) -> Tensor | None:
@@ -145,23 +160,17 @@ class AutoencoderStep:
         self.sample_weight = expand_sample_weight(sample_weight, target)
         self.reconstruction = reconstruction
         self.code = activations.code
+        self.pre_activations = activations.pre_activations
+        self.top_pre_activations = activations.top_pre_activations
         self.steps_since_active = activations.layer.steps_since_active
-
-    def pre_activations(self) -> Tensor:
-        """Return the pre-activations of the code, of shape `(batch, units)`."""
-        return self.activations.pre_activations()
-
-    def top_pre_activations(self, units: Tensor, k: int) -> SparseCode | None:
-        """Return the `k` largest pre-activations per sample among some units."""
-        top = self.activations.top_pre_activations
-        return None if top is None else top(units, k)
 
     def decode(self, code: Tensor | SparseCode) -> Tensor:
         """Return the reconstruction of a code."""
         decoder = self.model.decoder
         if isinstance(code, SparseCode):
-            if decodes_sparsely(decoder, code):
-                return decode_sparsely(decoder, code)
+            reconstruction = decode_sparsely(decoder, code)
+            if reconstruction is not None:
+                return reconstruction
             code = code.to_dense(self.code.shape[-1])
         return decoder(code, training=False)
 

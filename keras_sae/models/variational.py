@@ -11,7 +11,6 @@ from keras import ops
 
 from keras_sae.export.signatures import Outputs, Signature, standard_normal
 from keras_sae.layers import Sampling, SparseDense, UnitNormDense, get_sparsity
-from keras_sae.layers.forward_pass import Activations, ForwardPass
 from keras_sae.layers.serialization import activation_bounds
 from keras_sae.models import building_blocks, validation
 from keras_sae.models.autoencoder import Autoencoder
@@ -85,16 +84,6 @@ class VariationalAutoencoder(Autoencoder):
         if isinstance(loss, str) and loss == "auto":
             loss = self.likelihood.loss
         super().compile(optimizer, loss, **kwargs)
-
-    def _code_activations(self, step: ForwardPass) -> Activations | None:
-        """Return the activations of a sparse mean, which is the code without noise."""
-        mean = self._sampling().mean_input
-        if mean.shape[-1] != self.decoder.input_shape[-1]:
-            return None
-        layer = mean._keras_history.operation
-        found = [x for x in step.activations if x.layer is layer]
-        # The decoder gets the code with its noise, not the entries of the mean.
-        return replace(found[0], sparse_code=None) if found else None
 
     def _sampling(self) -> Sampling:
         layers = [x for x in self.encoder.layers if isinstance(x, Sampling)]
