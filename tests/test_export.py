@@ -414,17 +414,17 @@ def test_a_disk_that_fills_up_while_tensorflow_writes_leaves_nothing_behind(
 def test_an_artifact_that_differs_from_keras_is_not_published(
     output, tmp_path, monkeypatch
 ):
-    expected_outputs = verification.expected_outputs
+    example_answers = verification.example_answers
 
     def wrong(*args):
-        expected = expected_outputs(*args)
+        expected = example_answers(*args)
         if output == "encode/code":
             expected[output] = expected[output] * 1.001
         else:
             expected[output] = expected[output][:, ::-1]
         return expected
 
-    monkeypatch.setattr(verification, "expected_outputs", wrong)
+    monkeypatch.setattr(verification, "example_answers", wrong)
     with pytest.raises(RuntimeError, match="differs from Keras"):
         export.export_saved_model(models.shallow((6,), 4), tmp_path / "sae")
     assert list((tmp_path / "sae").iterdir()) == []

@@ -1,5 +1,6 @@
-"""SavedModels for TensorFlow Serving: a numbered version, or a folder of its own."""
+"""Write SavedModels for TensorFlow Serving."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -17,30 +18,25 @@ from keras_sae.export.signatures import (
     Outputs,
     Signature,
     accept_empty_batches,
-    image_signatures,
+    image_signature,
     model_signatures,
 )
 from keras_sae.types import PathLike, Shape, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.io import atomic_write, output_folder
 
-# Files that the caller's process hands to the one that builds the artifact.
+# Files from which `build_artifact` writes an artifact, maybe in another process.
 _MODEL, _ARRAYS, _OPTIONS = "model.keras", "arrays.npz", "options.json"
-# The builder needs no accelerator, which the caller's process may hold.
-_ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
 _ADVICE = "Choose another folder."
 
 
 def export_saved_model(
-    model: keras.Model,
-    path: PathLike,
-    version: int | None = None,
-    **options: Any,
+    model: keras.Model, path: PathLike, version: int | None = None, **options: Any
 ) -> Path:
     """Write `path/<version>/`, a SavedModel for TensorFlow Serving.
 
-    Each signature has one named input, a free batch
-    dimension and float32 outputs (int32 for indices and labels). An autoencoder has:
+    Each signature has one named input, a batch of any size, and float32 outputs (int32
+    for indices and labels). An autoencoder has:
 
     - `serving_default`, `reconstruct`: `x` to `reconstruction`
     - `encode`: `x` to `code`
@@ -54,16 +50,16 @@ def export_saved_model(
     Keras model has `serving_default`, from `x` to `output_0`.
 
     Every signature is run and compared with Keras before the artifact is renamed into
-    place, so a version is complete or absent. Metadata and warm-up requests are in its
-    `assets.extra`. The folder of the versions holds `models.config`. With the JAX and
-    PyTorch backends, a separate process with TensorFlow writes the artifact.
+    place, so a version is complete or absent. Its `assets.extra` holds metadata and
+    warm-up requests, and the folder of the versions holds `models.config`. With the
+    JAX and PyTorch backends, a separate process with TensorFlow writes the artifact.
 
     Args:
         model: A functional or sequential Keras model with one input, or a model with a
             method `serving_signatures(top_k)`, which returns a dict of
             `keras_sae.export.signatures.Signature`s.
-        path: Folder of the versions. Its last part is the name of the model.
-        version: Positive integer; None for the next free one.
+        path: Folder of the versions. Its name is the name of the model.
+        version: A positive integer. If None, the next free number is used.
         **options: Options of `write_artifact`.
 
     Returns:
@@ -113,17 +109,16 @@ def write_artifact(
     Args:
         model: Model as for `export_saved_model`.
         path: A new or empty folder.
-        top_k: Number of units that `top_features` returns; all of them if the code
-            has fewer.
+        top_k: Number of units that `top_features` returns, at most all of them.
         images: Whether to add, per signature that takes `x`, the signatures
             `NAME_uint8` (input `image`, bytes 0..255) and `NAME_png` (input
             `image_bytes`, PNG files).
         input_range: Range of the training data. The bytes 0 and 255 of an image
-            become its ends. It is also in the metadata.
+            are scaled to its ends. It is also in the metadata.
         metrics: Results of an evaluation, for the metadata.
-        warmup: Whether to write warm-up requests. None writes them if
-            `tensorflow-serving-api` is installed, and warns otherwise.
-        name: Name of the model on the server; None for the last part of `path`.
+        warmup: Whether to write warm-up requests. If None, they are written if
+            `tensorflow-serving-api` is installed, with a warning otherwise.
+        name: Name of the model on the server. If None, it is the name of `path`.
 
     Returns:
         The path.
@@ -166,9 +161,8 @@ def write_artifact(
     try:
         with tempfile.TemporaryDirectory() as folder, atomic_write(path) as temporary:
             source = Path(folder)
-            inputs = verification.example_inputs(signatures, input_range)
-            expected = verification.expected_outputs(signatures, inputs)
-            np.savez(source / _ARRAYS, **{**inputs, **expected})  # type: ignore[arg-type]
+            arrays = verification.example_answers(signatures, limits)
+            np.savez(source / _ARRAYS, **arrays)  # type: ignore[arg-type]
             model.save(source / _MODEL)
             (source / _OPTIONS).write_text(json.dumps(options))
             if keras.backend.backend() == "tensorflow":
@@ -213,27 +207,27 @@ def write_keras_format(
 
 
 def _build_in_process(source: Path, folder: Path) -> None:
-    modules = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run(
-        [sys.executable, "-m", "keras_sae.export", str(source), str(folder)],
-        env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": modules},
-        capture_output=True,
-        text=True,
-    )
+    """Run `build_artifact` with TensorFlow, without the accelerator held here."""
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    command = [sys.executable, "-m", "keras_sae.export", str(source), str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         last = "\n".join(done.stderr.strip().splitlines()[-5:])
         raise RuntimeError(
-            "With this backend a separate process writes the artifact with the "
-            "TensorFlow backend, and it failed. Nothing was exported. Its message:\n"
-            f"{last}"
+            "With this backend, a separate process with TensorFlow writes the "
+            f"artifact. It failed, and nothing was exported. Its message:\n{last}"
         )
 
 
 def build_artifact(source: Path, folder: Path) -> None:
     """Write an artifact to `folder` from the files that `write_artifact` saved.
 
-    The TensorFlow backend is needed. The model is loaded, so that the caller's model
-    keeps no trace.
+    It needs the TensorFlow backend. It traces a loaded copy of the caller's model.
     """
     import tensorflow as tf
 
@@ -245,7 +239,12 @@ def build_artifact(source: Path, folder: Path) -> None:
     if any(len(weight.shape) > 2 for weight in model.weights):  # convolutions
         signatures = {k: accept_empty_batches(v) for k, v in signatures.items()}
     if options["images"]:
-        signatures |= image_signatures(signatures, options["input_range"])
+        signatures |= {
+            f"{name}_{kind}": image_signature(signature, kind, options["input_range"])
+            for name, signature in signatures.items()
+            if signature.samples
+            for kind in ("uint8", "png")
+        }
         files = [tf.io.encode_png(image).numpy() for image in arrays["image"]]
         arrays["image_bytes"] = np.array(files, object)
     archive = keras.export.ExportArchive()
@@ -254,7 +253,7 @@ def build_artifact(source: Path, folder: Path) -> None:
         spec = tf.TensorSpec(shape, signature.dtype, name=signature.input)
         archive.add_endpoint(name, _endpoint(signature), [spec])
     codes = [v for name, v in arrays.items() if name.startswith("encode/")]
-    facts = {
+    metadata = {
         "name": options["name"],
         "model": type(model).__name__,
         "input_shape": list(next(iter(signatures.values())).shape),
@@ -262,30 +261,29 @@ def build_artifact(source: Path, folder: Path) -> None:
         "code_width": codes[0].shape[-1] if codes else None,
         "signatures": list(signatures),
         "metrics": options["metrics"],
+        "versions": {
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+            "tensorflow": tf.__version__,
+            "keras_sae": importlib.metadata.version("keras_sae"),
+        },
     }
+    no_gradients = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     try:
-        archive.write_out(
-            str(folder),
-            # Nobody differentiates on a server.
-            tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-            verbose=False,
-        )
-        serving_assets.write_metadata(folder, facts)
-        if options["warmup"]:
-            serving_assets.write_warmup_requests(
-                folder, signatures, arrays, options["name"]
-            )
-    except tf.errors.OpError as error:  # the disk is full, for one
+        archive.write_out(str(folder), no_gradients, verbose=False)
+        requests = arrays if options["warmup"] else None
+        serving_assets.write_assets(folder, metadata, signatures, requests)
+    except tf.errors.OpError as error:  # for example, the disk is full
         raise OSError(error.message) from error
     verification.verify(folder, signatures, arrays, options["tolerance"])
 
 
 def _endpoint(signature: Signature) -> Callable[[Tensor], Outputs]:
-    """Return what a server runs: outputs are float32 and int32 under any policy."""
+    """Return the function that a server runs, with float32 or int32 outputs."""
     import tensorflow as tf
 
     def serve(value: Tensor) -> Outputs:
-        # A server checks no shapes, and a reshape may change the number of samples.
+        # A server does not check shapes. A reshape could change the number of samples.
         value = tf.ensure_shape(value, (None, *signature.shape))
         return {
             name: tf.cast(output, tf.int32 if output.dtype.is_integer else tf.float32)
@@ -299,5 +297,5 @@ def _check_absent(path: Path) -> None:
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(
             f"An artifact is never overwritten. Received: {str(path)!r}, which exists. "
-            "Choose another version or folder, or delete it first."
+            "Choose another version or folder, or delete this one first."
         )

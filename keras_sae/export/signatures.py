@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import keras
 from keras import ops
@@ -23,8 +23,9 @@ class Signature:
         input: Name of the input.
         dtype: Data type of the input.
         samples: Whether the input holds samples, which may also be given as images.
-        ranked: Output that the integer outputs index, as `SIGNATURE/OUTPUT`. A check
-            compares its values, because the order of equal values may differ.
+        ranked: Name of the output that the integer outputs index, as
+            `SIGNATURE/OUTPUT`. The verification compares the values at the indices,
+            because the order of equal values may differ.
     """
 
     function: Callable[[Tensor], Outputs]
@@ -53,12 +54,11 @@ def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
         top_k: Number of units that `top_features` returns.
 
     Returns:
-        A dict of `Signature`s. A Keras model that is no classifier has only
-        `serving_default`, from `x` to `output_0`, `output_1` and so on, or to the keys
-        of a dict of outputs.
+        A dict of `Signature`s. A plain Keras model has only `serving_default`, from `x`
+        to `output_0`, `output_1` and so on, or to the names of a dict of outputs.
 
     Raises:
-        ValueError: `model` is something else.
+        ValueError: `model` is anything else.
 
     Example:
 
@@ -131,8 +131,7 @@ def encoder_signatures(encoder: keras.Model, top_k: int) -> dict[str, Signature]
 
     Args:
         encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
-        top_k: Number of units that `top_features` returns; all of them if the code
-            has fewer.
+        top_k: Number of units that `top_features` returns, at most all of them.
     """
     shape, units = tuple(encoder.input_shape[1:]), encoder.output_shape[-1]
 
@@ -149,7 +148,7 @@ def encoder_signatures(encoder: keras.Model, top_k: int) -> dict[str, Signature]
 def standard_normal(seeds: Tensor, width: int) -> Tensor:
     """Draw one standard normal vector per seed; equal seeds give equal vectors.
 
-    TensorFlow draws them on every backend, so an artifact draws what Keras draws.
+    TensorFlow draws them on every backend, so an artifact and Keras draw the same.
 
     Args:
         seeds: int32 tensor of shape `(batch,)`.
@@ -182,47 +181,34 @@ def accept_empty_batches(signature: Signature) -> Signature:
     return replace(signature, function=function)
 
 
-def image_signatures(
-    signatures: dict[str, Signature], input_range: tuple[float, float]
-) -> dict[str, Signature]:
-    """Return `NAME_uint8` and `NAME_png` for every signature that takes samples.
+def image_signature(
+    signature: Signature, kind: str, input_range: tuple[float, float]
+) -> Signature:
+    """Return a signature that takes images in place of samples.
 
     Args:
-        signatures: Signatures by name.
+        signature: A signature whose input holds samples.
+        kind: `"uint8"` for arrays of bytes, `"png"` for PNG files.
         input_range: Values of the training data that stand for the bytes 0 and 255.
     """
-    added: dict[str, Signature] = {}
-    for name, signature in signatures.items():
-        if signature.samples:
-            added[f"{name}_uint8"] = _from_image(signature, input_range, False)
-            added[f"{name}_png"] = _from_image(signature, input_range, True)
-    return added
-
-
-def _from_image(
-    signature: Signature, input_range: tuple[float, float], png: bool
-) -> Signature:
     import tensorflow as tf
 
-    shape = signature.shape
+    shape, (low, high) = signature.shape, input_range
 
     def function(images: Tensor) -> Outputs:
-        if png:
+        if kind == "png":
             images = tf.map_fn(
                 # A file with an image of another size is an error.
                 lambda f: tf.ensure_shape(tf.io.decode_png(f, shape[-1]), shape),
                 images,
                 fn_output_signature=tf.TensorSpec(shape, tf.uint8),
             )
-        return signature.function(scale(ops.cast(images, "float32"), input_range))
+        return signature.function(
+            ops.cast(images, "float32") / 255 * (high - low) + low
+        )
 
-    served = replace(signature, function=function)
-    if png:
-        return replace(served, shape=(), input="image_bytes", dtype="string")
-    return replace(served, input="image", dtype="uint8")
-
-
-def scale(images: Any, input_range: tuple[float, float]) -> Any:
-    """Return `low + image / 255 * (high - low)`, for arrays and tensors."""
-    low, high = input_range
-    return images / 255 * (high - low) + low
+    if kind == "png":
+        return replace(
+            signature, function=function, shape=(), input="image_bytes", dtype="string"
+        )
+    return replace(signature, function=function, input="image", dtype="uint8")

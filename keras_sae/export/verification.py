@@ -1,6 +1,6 @@
-"""Check that a finished artifact answers as Keras does."""
+"""Check that the outputs of a finished artifact equal those of Keras."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae.export.signatures import Signature, scale
+from keras_sae.export.signatures import Signature
 
 # Arrays by name of the input or output.
 Arrays: TypeAlias = dict[str, np.ndarray]
@@ -20,44 +20,39 @@ _FINE, _COARSE = 1e-5, 3e-2
 _HALF = ("float16", "bfloat16")
 
 
-def example_inputs(
-    signatures: Mapping[str, Signature], input_range: tuple[float, float]
+def example_answers(
+    signatures: Mapping[str, Signature], input_range: Sequence[float]
 ) -> Arrays:
-    """Return random inputs by name, and the samples as bytes by the name `image`."""
-    rng, inputs = np.random.default_rng(0), {}
-    for signature in signatures.values():
-        if signature.input not in inputs:
-            sizes = (n or _UNKNOWN_LENGTH for n in signature.shape)
-            image = rng.integers(0, 256, (_SAMPLES, *sizes), "uint8")
-            if signature.samples:
-                values, inputs["image"] = scale(image, input_range), image
-            else:
-                values = image if signature.dtype == "int32" else image / 255
-            inputs[signature.input] = values.astype(signature.dtype)
-    return inputs
+    """Return random inputs by name, and the outputs of Keras as `SIGNATURE/OUTPUT`.
 
-
-def expected_outputs(signatures: Mapping[str, Signature], inputs: Arrays) -> Arrays:
-    """Return what Keras answers on the current backend, as `SIGNATURE/OUTPUT`.
+    The samples are also returned as bytes, by the name `image`.
 
     Raises:
         ValueError: An output is NaN or infinite.
     """
-    expected = {}
+    rng, arrays, (low, high) = np.random.default_rng(0), {}, input_range
     for name, signature in signatures.items():
-        value = ops.convert_to_tensor(inputs[signature.input])
+        if signature.input not in arrays:
+            sizes = (n or _UNKNOWN_LENGTH for n in signature.shape)
+            image = rng.integers(0, 256, (_SAMPLES, *sizes), "uint8")
+            if signature.samples:
+                values, arrays["image"] = image / 255 * (high - low) + low, image
+            else:
+                values = image if signature.dtype == "int32" else image / 255
+            arrays[signature.input] = values.astype(signature.dtype)
+        value = ops.convert_to_tensor(arrays[signature.input])
         for key, output in signature.function(value).items():
             kind = keras.backend.standardize_dtype(output.dtype)
             output = ops.cast(output, "int32" if "int" in kind else "float32")
             answer = np.asarray(ops.convert_to_numpy(output))
-            expected[f"{name}/{key}"] = answer
+            arrays[f"{name}/{key}"] = answer
             if not np.isfinite(answer).all():
                 raise ValueError(
                     "The model outputs NaN: training diverged. Received: a model whose "
                     f"`{key}` of the signature `{name}` is NaN or infinite. Train it "
                     "again with a smaller learning rate."
                 )
-    return expected
+    return arrays
 
 
 def verify(
@@ -71,7 +66,7 @@ def verify(
     Args:
         folder: Folder of the artifact.
         signatures: Its signatures.
-        arrays: Results of `example_inputs` and `expected_outputs`.
+        arrays: Result of `example_answers`.
         tolerance: Largest error, as a fraction of the largest value of an output.
 
     Raises:
@@ -96,6 +91,7 @@ def verify(
 
 
 def _error(got: np.ndarray, expected: np.ndarray, ranked: np.ndarray | None) -> float:
+    """Return the largest difference, as a fraction of the largest expected value."""
     if got.shape != expected.shape:
         return float("inf")
     if ranked is not None and np.issubdtype(got.dtype, np.integer):
