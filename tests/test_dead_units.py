@@ -27,7 +27,7 @@ def resample(model, units, x=X) -> np.ndarray:
     """Resample `units`, and return the dictionary."""
     callback = callbacks.DeadUnits(resample=x)
     callback.set_model(model)
-    callback._restart(model.sparse_layers[-1], np.array(units))
+    callback._restart(*callback._layers(), np.array(units))
     return to_numpy(model.decoder.get_layer("output").kernel)
 
 

@@ -1,5 +1,7 @@
 """Count the units that have stopped being active, and resample them."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -8,9 +10,6 @@ from keras_sae.layers import SparseDense
 from keras_sae.models import Autoencoder
 from keras_sae.types import ArrayLike, Logs
 from keras_sae.utils import validation
-
-# Suffix of the moving average of a weight in an optimizer with `use_ema`.
-_AVERAGE = "_average"
 
 
 class DeadUnits(keras.callbacks.Callback):
@@ -69,48 +68,39 @@ class DeadUnits(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Check that the model has a code, and that its units can be resampled."""
-        self._code_layer()
-        if self.resample is not None:
-            self._output_layer()
-
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Reset the number of steps."""
-        self._steps = 0
+        self._layers()
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Count the steps; `batch` is the last of the steps that ran together."""
-        self._steps = batch + 1
+        """Count the steps of the epoch."""
+        self._steps = batch + 1  # `batch` is the last of the steps that ran together
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Log `dead_units`, and resample dead units if `resample` is set."""
-        code = self._code_layer()
+        code, output = self._layers()
         inactive = ops.convert_to_numpy(code.steps_since_active)
         dead = inactive >= (self._steps if self.window is None else self.window)
         if logs is not None:
             logs["dead_units"] = float(dead.mean())
         is_last = epoch + 1 >= self.params["epochs"]
-        if self.resample is not None and dead.any() and not is_last:
-            self._restart(code, np.flatnonzero(dead))
+        if output is not None and dead.any() and not is_last:
+            self._restart(code, output, np.flatnonzero(dead))
 
-    def _code_layer(self) -> SparseDense:
-        """Return the innermost sparse layer of an autoencoder, or the only one."""
-        if isinstance(self.model, Autoencoder):
-            layers = self.model.sparse_layers[-1:]
-        else:
-            sublayers = self.model._flatten_layers()
-            layers = [x for x in sublayers if isinstance(x, SparseDense)]
-        if len(layers) != 1:
+    def _layers(self) -> tuple[SparseDense, keras.layers.Dense | None]:
+        """Return the layer of the code, and that of the dictionary for resampling."""
+        layers = self.model._flatten_layers()
+        sparse = [layer for layer in layers if isinstance(layer, SparseDense)]
+        is_autoencoder = isinstance(self.model, Autoencoder)
+        codes = self.model.sparse_layers[-1:] if is_autoencoder else sparse
+        if len(codes) != 1:
             raise ValueError(
                 "`DeadUnits` needs an autoencoder with a "
                 "`keras_sae.layers.SparseDense`, or another model with exactly one. "
-                f"Received: model={self.model.name!r} with {len(layers)} of them."
+                f"Received: model={self.model.name!r} with {len(codes)} of them."
             )
-        return layers[0]
-
-    def _output_layer(self) -> keras.layers.Layer:
-        """Return the layer whose kernel is the dictionary of the code."""
-        sparse = [x for x in self.model._flatten_layers() if isinstance(x, SparseDense)]
-        outputs = [x for x in self.model.decoder.layers if hasattr(x, "kernel")]
+        if self.resample is None:
+            return codes[0], None
+        decoder = self.model.decoder.layers if is_autoencoder else []
+        outputs = [layer for layer in decoder if hasattr(layer, "kernel")]
         is_shallow = len(sparse) == len(outputs) == 1
         if not is_shallow or not isinstance(outputs[0], keras.layers.Dense):
             raise ValueError(
@@ -119,10 +109,17 @@ class DeadUnits(keras.callbacks.Callback):
                 "deep, tied or not an autoencoder. To only report dead units, use "
                 "DeadUnits(resample=None)."
             )
-        return outputs[0]
+        return codes[0], outputs[0]
 
-    def _restart(self, code: SparseDense, dead: np.ndarray) -> None:
-        output = self._output_layer()
+    def _restart(
+        self, code: SparseDense, output: keras.layers.Dense, dead: np.ndarray
+    ) -> None:
+        """Give dead units the residuals of samples, and reset the optimizer's moments.
+
+        Otherwise the moments would keep moving the new unit in the direction of the old
+        one. With `use_ema`, Keras finally copies the averages into the model, so the
+        averages are set to the new values.
+        """
         x = np.asarray(self.resample, "float32")
         residual = (x - self.model.predict(x, verbose=0)).reshape(len(x), -1)
         error = (residual**2).sum(axis=1).astype("float64")
@@ -132,39 +129,27 @@ class DeadUnits(keras.callbacks.Callback):
         samples = self.rng.choice(len(x), len(dead), replace=replace, p=probability)
         directions = residual[samples]
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-        kernel = ops.convert_to_numpy(code.kernel).copy()
-        rows = kernel if code.transposed_kernel else kernel.T  # a view
+        kernel = ops.convert_to_numpy(code.kernel)
+        rows = kernel if code.transposed_kernel else kernel.T
         alive = np.setdiff1d(np.arange(code.units), dead)
         norm = np.linalg.norm(rows[alive], axis=1).mean() if len(alive) else 1.0
-        rows[dead] = 0.2 * norm * directions
-        code.kernel.assign(kernel)
-        self._reset_moments(
-            code.kernel, dead if code.transposed_kernel else (slice(None), dead)
-        )
-        state: list[tuple[keras.Variable, float | np.ndarray]] = []
+        encoder = 0.2 * norm * directions
+        changes: list[tuple[keras.Variable, Any, Any]] = [
+            (code.kernel, dead, encoder)
+            if code.transposed_kernel
+            else (code.kernel, (slice(None), dead), encoder.T),
+            (output.kernel, dead, directions),
+        ]
         if code.bias is not None:
-            state.append((code.bias, 0.0))
+            changes.append((code.bias, dead, 0.0))
         if code.sparsity is not None:
-            state += code.sparsity.per_unit_state()
-        for variable, value in [*state, (output.kernel, directions)]:
-            values = ops.convert_to_numpy(variable).copy()
-            values[dead] = value
-            variable.assign(values)
-            self._reset_moments(variable, dead)
-
-    def _reset_moments(
-        self, variable: keras.Variable, entries: np.ndarray | tuple
-    ) -> None:
-        """Set the optimizer's moments of some entries to zero.
-
-        Otherwise the moments would keep moving the new unit in the direction of the old
-        one. With `use_ema`, Keras finally copies the averages into the model, so the
-        averages are set to the new values.
-        """
-        name = variable.path.replace("/", "_")
-        new = ops.convert_to_numpy(variable)[entries]
-        for moment in self.model.optimizer.variables:
-            if name in moment.path and moment.shape == variable.shape:
-                values = ops.convert_to_numpy(moment).copy()
-                values[entries] = new if moment.path.endswith(_AVERAGE) else 0.0
-                moment.assign(values)
+            changes += [(v, dead, start) for v, start in code.sparsity.per_unit_state()]
+        for variable, entries, value in changes:
+            name = variable.path.replace("/", "_")
+            for target in (variable, *self.model.optimizer.variables):
+                is_moment = name in target.path and target.shape == variable.shape
+                if target is variable or is_moment:
+                    keeps_value = target is variable or target.path.endswith("_average")
+                    values = ops.convert_to_numpy(target).copy()
+                    values[entries] = value if keeps_value else 0.0
+                    target.assign(values)

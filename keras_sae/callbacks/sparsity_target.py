@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,19 +16,19 @@ _METRICS = ("l0", "expected_l0")
 # Relative distance from the target that counts as reached.
 _TOLERANCE = 0.05
 
-# Initial and smallest coefficient. A large initial one would kill units before the
-# controller has measured anything. A much smaller one could not rise in time.
+# Initial and smallest coefficient. A much smaller one could not rise in time.
 _INITIAL, _MIN = 1e-3, 1e-4
 
-_MAX = 1e8  # its square, which Adam stores, is far below the limit of float32
+# Largest coefficient. Adam stores its square, which must not exceed float32's limit.
+_MAX = 1e8
 
 _PROPORTIONAL = 2.0  # gain of the proportional part, for the log of the coefficient
 _SMOOTHING = 5  # steps over which the error is averaged
-_FINAL = 0.02  # share of all steps whose mean L0 is compared with the target at the end
+_FINAL = 0.02  # fraction of all steps whose mean L0 decides about the warning
 
 # Until the first epoch has ended, an epoch of unknown length is assumed to have at
-# least this many steps, or this multiple of the steps so far. If the number were too
-# small, the coefficient would reach its limit at once.
+# least this many steps, or this multiple of the steps so far. With too small a number,
+# the coefficient would reach its limit at once.
 _UNKNOWN_STEPS, _UNKNOWN_FACTOR = 1000, 2
 
 
@@ -39,17 +38,17 @@ class SparsityTarget(keras.callbacks.Callback):
     `log(coefficient) = I + 2 e`, `I <- I + gain / steps * e`, `e = log(l0 / target)`
 
     after every training step, with `e` averaged over some steps and clipped to
-    [-1, 1]: a proportional-integral controller of the logarithm of the coefficient. It
-    starts at 0.001, so that no unit dies before the controller has measured anything.
-    Use it if you know how sparse the code should be, but not the penalty's factor.
+    [-1, 1]. This is a proportional-integral controller of the logarithm of the
+    coefficient. The coefficient starts at 0.001, because a large one would kill units
+    before the controller has measured anything. Use the callback if you know how sparse
+    the code should be, but not the penalty's factor.
 
-    The thresholds of a `keras_sae.layers.JumpReLU` stay where the penalty has moved
-    them, so the controller must push both ways: `coefficient = S e`,
+    The thresholds of a `keras_sae.layers.JumpReLU` do not fall when the penalty falls,
+    so its coefficient may become negative: `coefficient = S e`, with
     `log(S) <- log(S) + gain / steps * |e|`, also from 0.001. A negative coefficient
-    rewards active units, so base early stopping on `val_reconstruction_loss`,
-    not on the loss.
-    Between epochs and after `fit` the coefficient is 0. Callbacks that save or restore
-    the model must come after this one.
+    rewards active units, so base early stopping on `val_reconstruction_loss` instead of
+    the loss. Between epochs and after `fit` this coefficient is 0. Callbacks that save
+    or restore the model must come after this one.
 
     A resumed fit (`initial_epoch`, `keras.callbacks.BackupAndRestore`) continues with
     the coefficient of the model and plans with the remaining epochs. A `JumpReLU` keeps
@@ -131,13 +130,20 @@ class SparsityTarget(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Update the coefficient from the L0 of the last steps."""
-        l0, steps = self._l0_of_last_steps(batch + 1, logs or {})
-        share = min(1.0, steps / max(_SMOOTHING, _FINAL * self._total_steps))
+        logs = logs or {}
+        mean = float(next(logs[name] for name in _METRICS if name in logs))
+        total, steps = mean * (batch + 1), max(batch + 1 - self._count, 1)
+        l0 = (total - self._sum) / steps  # the logs hold the mean of the epoch so far
+        self._sum, self._count = total, batch + 1
+        unknown = max(_UNKNOWN_STEPS, _UNKNOWN_FACTOR * self._count)
+        epochs = self.params.get("epochs", 1) - (self._first_epoch or 0)
+        all_steps = max(int((self._epoch_steps or unknown) * epochs), 1)
+        share = min(1.0, steps / max(_SMOOTHING, _FINAL * all_steps))
         before = l0 if self._final_l0 is None else self._final_l0
         self._final_l0 = before + (l0 - before) * share
         error = float(np.clip(math.log(max(l0, 1e-3) / self.l0), -1, 1))
         self._error += (error - self._error) * min(1.0, steps / _SMOOTHING)
-        rate = steps * self.gain / self._total_steps
+        rate = steps * self.gain / all_steps
         low, high = math.log(_MIN), math.log(_MAX)
         self._integral = float(np.clip(self._integral + rate * self._error, low, high))
         self._strength = min(self._strength + rate * abs(self._error), high)
@@ -145,10 +151,13 @@ class SparsityTarget(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Log the coefficient as `sparsity_scale`."""
+        layers = self._layers()
         if logs is not None:
-            logs["sparsity_scale"] = float(self._layers()[0].coefficient)
+            logs["sparsity_scale"] = float(layers[0].coefficient)
         self._epoch_steps = self._epoch_steps or self._count
-        self._pause()
+        for layer in layers:
+            if layer.persistent:
+                layer.coefficient.assign(0.0)  # for callbacks that save the model
 
     def on_train_end(self, logs: Logs = None) -> None:
         """Warn if the target was not reached."""
@@ -163,35 +172,10 @@ class SparsityTarget(keras.callbacks.Callback):
             )
             warnings.warn(
                 f"`SparsityTarget` ended at an L0 of {final:.3g}, more than 5% off its "
-                f"target. Received: l0={self.l0:g}, {self._total_steps} steps. Train "
-                f"for more epochs, raise `gain`, or {advice}",
+                f"target. Received: l0={self.l0:g}. Train for more epochs, raise "
+                f"`gain`, or {advice}",
                 stacklevel=2,
             )
-        self._pause()
-
-    def _pause(self) -> None:
-        """Set the coefficients of persistent sparsities to 0, for saving the model."""
-        for layer in self._layers():
-            if layer.persistent:
-                layer.coefficient.assign(0.0)
-
-    @property
-    def _total_steps(self) -> int:
-        """Number of steps of the whole fit, from its first epoch."""
-        unknown = max(_UNKNOWN_STEPS, _UNKNOWN_FACTOR * self._count)
-        epochs = self.params.get("epochs", 1) - (self._first_epoch or 0)
-        return max(int((self._epoch_steps or unknown) * epochs), 1)
-
-    def _l0_of_last_steps(self, count: int, logs: dict[str, Any]) -> tuple[float, int]:
-        """Return the mean L0 since the last call, and the number of steps since then.
-
-        The logs hold the mean of the epoch so far.
-        """
-        mean = float(next(logs[name] for name in _METRICS if name in logs))
-        total, steps = mean * count, max(count - self._count, 1)
-        l0 = (total - self._sum) / steps
-        self._sum, self._count = total, count
-        return l0, steps
 
     def _layers(self) -> list[Sparsity]:
         layers = self.model._flatten_layers()

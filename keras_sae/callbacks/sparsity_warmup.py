@@ -12,11 +12,10 @@ class SparsityWarmup(keras.callbacks.Callback):
 
     `coefficient(epoch) = min(1, (epoch + 1) / (epochs + 1))`, where epochs start at 0
 
-    Units first learn features and are made sparse afterwards, which leaves fewer dead
-    units. `val_sparsity_loss` uses the same coefficient. A `TopK` or `BatchTopK` with
-    an `initial_k` anneals its `k` on the same schedule. The KL divergence of a
-    variational model is warmed up as well. The coefficient is logged as
-    `sparsity_scale`.
+    Units learn features before they are made sparse, which leaves fewer dead units.
+    `val_sparsity_loss` uses the same coefficient. A `TopK` or `BatchTopK` with an
+    `initial_k` anneals its `k` on the same schedule. The KL divergence of a variational
+    model is warmed up as well. The coefficient is logged as `sparsity_scale`.
 
     Args:
         epochs: Number of epochs below the full coefficient, a positive integer.
@@ -42,31 +41,25 @@ class SparsityWarmup(keras.callbacks.Callback):
         super().__init__()
         self.epochs = validation.positive_integer("epochs", epochs)
 
-    def on_train_begin(self, logs: Logs = None) -> None:
-        """Check that the model has a sparsity that can be raised."""
-        if not self._layers():
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Set the coefficient of every penalty, the `k` and the KL divergence."""
+        self._fraction = min(1.0, (epoch + 1) / (self.epochs + 1))
+        layers = [
+            layer
+            for layer in self.model._flatten_layers()
+            if isinstance(layer, Sampling)
+            or (isinstance(layer, Sparsity) and (layer.has_penalty or layer.anneals))
+        ]
+        if not layers:
             raise ValueError(
                 "`SparsityWarmup` needs a model with a sparsity penalty. Received: "
                 f"model={self.model.name!r} without one. Build it with sparsity='l1' "
                 "or 'kl', or with `TopK(k, initial_k=...)`, or leave out the callback."
             )
-
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Set the coefficient of every penalty."""
-        self._fraction = min(1.0, (epoch + 1) / (self.epochs + 1))
-        for layer in self._layers():
+        for layer in layers:
             layer.set_progress(self._fraction)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Log the coefficient as `sparsity_scale`."""
         if logs is not None:
             logs["sparsity_scale"] = self._fraction
-
-    def _layers(self) -> list[Sparsity | Sampling]:
-        layers = self.model._flatten_layers()
-        return [
-            layer
-            for layer in layers
-            if isinstance(layer, Sampling)
-            or (isinstance(layer, Sparsity) and (layer.has_penalty or layer.anneals))
-        ]

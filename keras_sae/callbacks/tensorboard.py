@@ -11,8 +11,7 @@ from keras_sae.types import ArrayLike, Logs, PathLike
 from keras_sae.utils import validation
 from keras_sae.utils.images import enlarge, filter_images, tile_sheet
 
-# Length in pixels of a filter's longer side in the image. An 8x8 filter would be too
-# small to see.
+# Pixels of a filter's longer side, to which small filters are enlarged.
 _SIDE = 32
 
 
@@ -20,7 +19,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
     """Log training to TensorBoard, with filters and histograms of activations.
 
     Keras's own callback writes losses, `l0` and all other logs. This one adds the run
-    `units`, which shows how features develop during training:
+    `units`, which shows how units develop during training:
 
     - `filters`: an image of what each unit adds to the reconstruction. Zero is gray.
     - `activations`: a histogram of the non-zero activations of `samples`.
@@ -84,10 +83,9 @@ class TensorBoard(keras.callbacks.TensorBoard):
         if epoch % self.every:
             return
         with self._units.as_default(step=epoch):
-            filters = enlarge(
-                filter_images(self.model.dictionary()[: self.count]), _SIDE
-            )
-            self.summary.image("filters", tile_sheet(filters, gap=2)[None])
+            filters = filter_images(self.model.dictionary()[: self.count])
+            sheet = tile_sheet(enlarge(filters, _SIDE), gap=2)
+            self.summary.image("filters", sheet[None])
             if self.samples is not None:
                 codes = self.model.encode(self.samples)
                 self.summary.histogram("activations", codes[codes != 0])
