@@ -137,7 +137,7 @@ class MetricCase:
 
 METRICS = {
     "L0": MetricCase(lambda: metrics.L0(name="active")),
-    "ExpectedL0": MetricCase(lambda: metrics.ExpectedL0((-1.0, 1.0))),
+    "L0-bounds": MetricCase(lambda: metrics.L0((-1.0, 1.0))),
     "ExplainedVariance": MetricCase(lambda: metrics.ExplainedVariance(12), arrays=2),
 }
 

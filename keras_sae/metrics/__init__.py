@@ -9,11 +9,10 @@ from keras_sae.metrics.reconstruction import (
     explained_variance,
     shrinkage,
 )
-from keras_sae.metrics.sparsity import L0, ExpectedL0, dead_fraction, hoyer, l0
+from keras_sae.metrics.sparsity import L0, dead_fraction, hoyer, l0
 
 __all__ = [
     "L0",
-    "ExpectedL0",
     "ExplainedVariance",
     "dead_fraction",
     "explained_variance",

@@ -1,6 +1,6 @@
-"""Metrics of how well a dictionary matches the known features of synthetic data.
+"""Metrics of how well a dictionary recovers known features.
 
-`keras_sae.datasets.superposition` makes such data.
+`keras_sae.datasets.superposition` generates data with known features.
 """
 
 import numpy as np
@@ -76,7 +76,8 @@ def uniqueness(features: ArrayLike, dictionary: ArrayLike) -> float:
 
     `|{nearest(unit)}| / units`
 
-    Below 1, several units share one nearest feature: the feature was split.
+    A value below 1 means that features were split: several units share the nearest
+    feature.
 
     Args:
         features: The true features, shape `(num_features, dimension)`.
@@ -103,15 +104,15 @@ def f1(
 ) -> float:
     """Return the mean F1 score of matched units as detectors of their features.
 
-    `2 tp / (2 tp + fp + fn)`, where unit and feature are on if they exceed 0
+    `2 tp / (2 tp + fp + fn)`, where units and features above 0 are active
 
     Args:
-        activations: Those of the true features, shape `(samples, num_features)`.
+        activations: Activations of the features, shape `(samples, num_features)`.
         codes: Shape `(samples, units)`.
         pairs: Indices of features and units, as `matching` returns them.
 
     Returns:
-        A float in `[0, 1]`. A pair that is never on counts as 0.
+        A float in `[0, 1]`. A pair that is never active counts as 0.
 
     Raises:
         ValueError: The numbers of samples differ.
@@ -145,7 +146,7 @@ def _cosines(features: ArrayLike, dictionary: ArrayLike) -> np.ndarray:
     norms = [np.linalg.norm(v, axis=1, keepdims=True) for v in rows]
     if any((norm == 0).any() for norm in norms):
         raise ValueError(
-            "Rows must not be zero, because zero has no direction. Received: "
+            "A row of zeros has no direction to compare. Received: "
             f"{int((norms[0] == 0).sum())} zero rows in `features` and "
             f"{int((norms[1] == 0).sum())} in `dictionary`."
         )

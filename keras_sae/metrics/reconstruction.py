@@ -15,7 +15,7 @@ def explained_variance(x: ArrayLike, reconstruction: ArrayLike) -> float:
     `1 - sum_i |x_i - r_i|^2 / sum_i |x_i - mean(x)|^2`
 
     It is 1 for a perfect reconstruction, 0 for the mean of the data, and negative for
-    anything worse than the mean. The mean of this ratio over batches differs from it.
+    anything worse than the mean. It differs from the mean of this ratio over batches.
 
     Args:
         x: Data of shape `(samples, ...)`.
@@ -41,12 +41,12 @@ def explained_variance(x: ArrayLike, reconstruction: ArrayLike) -> float:
 
 
 def shrinkage(x: ArrayLike, reconstruction: ArrayLike) -> float:
-    """Return how much shorter reconstructions are than the data.
+    """Return by which fraction reconstructions are shorter than the data.
 
     `1 - sum_i |r_i| / sum_i |x_i|`
 
-    An L1 penalty shrinks the activations of the units that it leaves active, and so the
-    reconstructions. The value is 0 if the lengths agree.
+    An L1 penalty also shrinks the activations of active units, and with them the
+    reconstructions. The value is 0 if the lengths are equal.
 
     Args:
         x: Data of shape `(samples, ...)`.

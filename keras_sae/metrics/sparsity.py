@@ -56,11 +56,11 @@ def hoyer(codes: ArrayLike) -> float:
     `(sqrt(m) - |h|_1 / |h|_2) / (sqrt(m) - 1)` for `m` units
 
     It is 0 if all units are equally active, and 1 if a single unit is active. It does
-    not depend on the scale of a code, so it compares codes that are never exactly zero.
+    not depend on the scale of a code, so it suits codes that are never exactly zero.
 
     Args:
         codes: Shape `(samples, units)`, at least two units. Samples whose code is all
-            zeros have no value and are left out.
+            zeros are left out.
 
     Returns:
         A float in `[0, 1]`; NaN if every code is all zeros.
@@ -116,10 +116,16 @@ def dead_fraction(codes: ArrayLike, threshold: float = 0.0) -> float:
 
 @register
 class L0(keras.metrics.Mean):
-    """Mean number of non-zero units per sample, over all batches.
+    """Mean number of active units per sample, over all batches.
+
+    `mean_i |{j : h_ij != 0}|`
+
+    For codes that are never exactly zero, such as those of a sigmoid, pass the bounds
+    of the activations. The metric is then `mean_i(sum_j (h_ij - low) / (high - low))`.
 
     Args:
-        name: Name in the logs.
+        bounds: `(low, high)` of the activations, or None to count non-zero units.
+        name: Name in the logs. If None, it is `"l0"`, or `"expected_l0"` with bounds.
         dtype: Dtype of the metric's state; float32 if None.
 
     Example:
@@ -131,52 +137,25 @@ class L0(keras.metrics.Mean):
     1.5
     """
 
-    def __init__(self, name: str = "l0", dtype: DTypeLike = None) -> None:
-        super().__init__(name=name, dtype=dtype)
-
-    def update_state(self, codes: Tensor, sample_weight: Tensor = None) -> None:
-        """Add a batch of codes, shape `(batch, ..., units)`."""
-        active = ops.cast(ops.not_equal(codes, 0), "float32")
-        super().update_state(ops.sum(active, axis=-1), sample_weight)
-
-
-@register
-class ExpectedL0(keras.metrics.Mean):
-    """Mean sum of the activations per sample, each rescaled to (0, 1).
-
-    `mean_i(sum_j (h_ij - low) / (high - low))`
-
-    Use it for bounded codes that are never exactly zero, such as those of a sigmoid.
-
-    Args:
-        bounds: `(low, high)` of the activations.
-        name: Name in the logs.
-        dtype: Dtype of the metric's state; float32 if None.
-
-    Example:
-
-    >>> from keras_sae import metrics
-    >>> metric = metrics.ExpectedL0()
-    >>> metric.update_state([[0.25, 0.5], [1.0, 0.25]])
-    >>> float(metric.result())
-    1.0
-    """
-
     def __init__(
         self,
-        bounds: tuple[float, float] = (0.0, 1.0),
-        name: str = "expected_l0",
+        bounds: tuple[float, float] | None = None,
+        name: str | None = None,
         dtype: DTypeLike = None,
     ) -> None:
+        name = name or ("l0" if bounds is None else "expected_l0")
         super().__init__(name=name, dtype=dtype)
-        self.bounds = tuple(bounds)
+        self.bounds = None if bounds is None else tuple(bounds)
 
     def update_state(self, codes: Tensor, sample_weight: Tensor = None) -> None:
         """Add a batch of codes, shape `(batch, ..., units)`."""
-        low, high = self.bounds
-        rescaled = (ops.cast(codes, "float32") - low) / (high - low)
-        super().update_state(ops.sum(rescaled, axis=-1), sample_weight)
+        if self.bounds is None:
+            active = ops.cast(ops.not_equal(codes, 0), "float32")
+        else:
+            low, high = self.bounds
+            active = (ops.cast(codes, "float32") - low) / (high - low)
+        super().update_state(ops.sum(active, axis=-1), sample_weight)
 
     def get_config(self) -> Config:
         """Return the arguments of the constructor."""
-        return {**super().get_config(), "bounds": list(self.bounds)}
+        return {**super().get_config(), "bounds": self.bounds}

@@ -129,7 +129,7 @@ def make_activity_metric(sparse_layers: Sequence[SparseDense]) -> keras.metrics.
     if not is_soft or not is_never_zero(code.activation):
         return metrics.L0()
     low, high = activation_bounds(code.activation)
-    return metrics.ExpectedL0((low, high) if low < 0 else (0.0, 1.0))
+    return metrics.L0((low, high) if low < 0 else (0.0, 1.0))
 
 
 class AutoencoderStep:
