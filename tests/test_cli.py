@@ -207,7 +207,7 @@ def test_folder_with_other_files_is_not_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     result = _run("train", *SMALL, "--output", tmp_path)
     assert result.exit_code == 2
-    assert "`output` holds files of something else" in result.output
+    assert "`output` must be a new or empty folder" in result.output
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 

@@ -6,19 +6,18 @@ import numpy as np
 
 from keras_sae.types import ArrayLike
 
-# Shortest vector of a square length that is taken for a flattened image: 8x8 digits.
+# Vectors of at least this length are drawn as squares if possible, such as 8x8 digits.
 _FLATTENED_IMAGE = 64
-# Sides of a strip: how many times longer it may be than an image that is averaged down,
-# and how many times as long as it is wide when it is enlarged.
-_STRIP_LENGTH, _STRIP_ASPECT = 4, 2
+_STRIP_LENGTH = 4  # longest strip, as a multiple of the longest side of an image
+_STRIP_ASPECT = 2  # length of an enlarged strip divided by its height
 
 
 def as_images(x: ArrayLike, max_side: int | None = None) -> np.ndarray:
     """Return samples of any shape as images that can be drawn.
 
     Matrices are gray images. A vector is a strip one pixel high, or a square image if
-    its length is a square number of at least 64, such as flattened MNIST. Channels
-    other than one or three have no color, so they are averaged.
+    its length is a square number of at least 64, such as flattened MNIST. Any number of
+    channels other than one or three is averaged to one.
 
     Args:
         x: Array of shape `(samples, *sample_shape)`.

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras_sae.types import PathLike
 
-# Prefix of what a killed process may leave behind; nothing ever reads it.
+# Prefix of temporary folders. A killed process may leave some behind.
 UNFINISHED = ".unfinished-"
 
 
@@ -18,9 +18,9 @@ UNFINISHED = ".unfinished-"
 def atomic_write(path: PathLike) -> Iterator[Path]:
     """Yield a temporary path, and rename it to `path` when the block succeeds.
 
-    Readers see the old content or the new one, never a part. The temporary path keeps
-    the suffix, because Keras and matplotlib choose the format by it, and it is in the
-    same folder, because a rename is atomic only within one file system.
+    Readers see the old content or the new content, never a part. The temporary path has
+    the same suffix, by which Keras and matplotlib choose a format. It is in the same
+    folder, because a rename is atomic only within one file system.
 
     Args:
         path: Where the file or folder should be. An existing file is replaced.
@@ -152,6 +152,6 @@ class RunDirectory:
             write_json(written, dict(settings))
         else:
             raise ValueError(
-                f"`{argument}` holds files of something else. Received: {str(path)!r}. "
-                f"Expected an empty or a new folder. {advice}"
+                f"`{argument}` must be a new or empty folder, or that of an earlier "
+                f"run. Received: {str(path)!r}, which holds other files. {advice}"
             )
