@@ -482,7 +482,7 @@ INVALID = {
     "no builder": ({"builders": {}}, "`builders` must be a dict"),
     "labels of two types": (
         {"train": (X, np.array([None, 0, 1] * 20, object))},
-        "labels of one type.*NoneType, int",
+        "labels of one type.*'int' and 'NoneType'",
     ),
     "batch size": ({"batch_size": 0}, "`batch_size` must be a positive"),
     "epochs": ({"epochs": 0}, "`epochs` must be a positive"),

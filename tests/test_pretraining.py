@@ -459,13 +459,6 @@ def test_models_without_levels_are_refused(method):
         _refused(method, "`model` must be an autoencoder of dense layers", model)
 
 
-@both
-def test_a_frozen_model_is_refused(method):
-    model = _stack()
-    model.trainable = False
-    _refused(method, "trainable weights.*Set `trainable = True`", model)
-
-
 def test_batches_too_small_for_a_sparsity_are_refused_before_training(rng):
     recorder = _Recorder()
     model = _stack(sparsity=[None, layers.LifetimeSparsity(0.1)])
@@ -482,7 +475,6 @@ def test_epochs_must_be_positive_and_one_per_level(method, epochs):
 
 @both
 def test_other_arguments_are_checked(method):
-    _refused(method, "`callbacks` must be a list", callbacks="early")
     _refused(method, "callbacks", callbacks=[[]])
     _refused(method, "batch_size", batch_size=0)
     name = "optimizer" if method is pretraining.greedy else "learning_rate"

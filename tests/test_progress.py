@@ -25,8 +25,8 @@ def _visible(bars):
     return [(task.description, task.completed, task.total) for task in tasks]
 
 
-def test_bars_count_trainings_and_their_epochs(bars):
-    with progress_bars(trainings=2, epochs=3) as callbacks:
+def test_bars_count_training_runs_and_their_epochs(bars):
+    with progress_bars(runs=2, epochs=3) as callbacks:
         assert _visible(bars) == [("reading", 0, 2)]
         (first,) = callbacks("L1")
         assert _visible(bars) == [("preparing L1", 0, 2)]
@@ -43,7 +43,7 @@ def test_bars_count_trainings_and_their_epochs(bars):
 
 
 def test_bars_are_not_done_after_an_error(bars):
-    with pytest.raises(RuntimeError), progress_bars(trainings=1, epochs=3):
+    with pytest.raises(RuntimeError), progress_bars(runs=1, epochs=3):
         raise RuntimeError
     assert _visible(bars) == [("reading", 0, 1)]
     assert not bars[0].live.is_started

@@ -304,7 +304,7 @@ def test_a_tuner_of_the_user_is_run_and_checked(tmp_path):
     tuner = run(space, tuner=mine, max_l0=None)
     assert tuner is mine
     assert len(tuning.trials(tuner)) == 4
-    with pytest.raises(ValueError, match="`epochs` must be given"):
+    with pytest.raises(ValueError, match="`epochs` is required"):
         tuning.best_model(mine, X, tmp_path / "best.keras")
 
     failing = Formula(accident=fail_above(0))
@@ -317,7 +317,7 @@ def test_a_tuner_of_the_user_has_its_own_hypermodel_and_folder(tmp_path):
     mine = own_tuner(Formula(), tmp_path)
     with pytest.raises(ValueError, match="a tuner that was made for `hypermodel`"):
         run(Formula(), tuner=mine, max_l0=None)
-    with pytest.raises(ValueError, match="excludes `directory`"):
+    with pytest.raises(ValueError, match="A tuner excludes `directory`"):
         run(mine.hypermodel, tuner=mine, max_l0=None, directory=tmp_path)
 
 
@@ -347,7 +347,9 @@ def test_the_cause_reaches_a_chief_through_a_file(monkeypatch):
 
 def test_the_first_failure_ends_a_search_and_completed_trials_are_reported():
     hypermodel = Formula(accident=fail_above(0.5))
-    with pytest.raises(tuning.FailedTrialsError, match="2 completed of 4") as raised:
+    with pytest.raises(
+        tuning.FailedTrialsError, match="Of 3 trials, 1 failed and 2 completed"
+    ) as raised:
         run(hypermodel)
     assert hypermodel.ran == [0.25, 0.5, 0.75]
     table = tuning.trials(raised.value.tuner)
@@ -361,7 +363,7 @@ def test_max_failures_allows_failed_trials_that_are_never_among_the_best():
     assert len(tuner.get_best_hyperparameters(4)) == 2
     assert len(tuning.pareto_front(tuner)) == 2
     tuner.oracle.max_failures = 1
-    with pytest.raises(tuning.FailedTrialsError, match="2 trials failed"):
+    with pytest.raises(tuning.FailedTrialsError, match="2 failed and 2 completed"):
         check_outcome(tuner, 1)
 
 
@@ -480,7 +482,7 @@ def test_other_data_and_options_make_another_search(change, tmp_path):
 # Bad input.
 
 
-def test_a_limit_that_no_trial_meets_names_the_nearest_trial():
+def test_a_limit_that_no_trial_meets_names_the_closest_trial():
     with pytest.raises(tuning.ConstraintError) as raised:
         run(max_l0=1)
     message = str(raised.value)

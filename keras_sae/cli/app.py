@@ -1,4 +1,4 @@
-"""The application, the options that commands share, and the folder of a run."""
+"""The application, the options that commands share, and the folder of results."""
 
 import functools
 import shutil
@@ -54,10 +54,10 @@ def report_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def open_run(output: str, context: typer.Context, clean: bool = True) -> Path:
-    """Create the folder of a run, or open it again to resume a run of equal options.
+    """Create the folder of a command, or open it to resume a run with equal options.
 
-    With `clean`, delete the unfinished files that a killed process leaves. Pass False
-    where another process may be writing to the folder.
+    With `clean`, delete the unfinished files of a killed process. Pass False if another
+    process may be writing to the folder.
     """
     options = {k: v for k, v in context.params.items() if k not in _OTHER_OPTIONS}
     folder = RunDirectory(

@@ -1,4 +1,4 @@
-"""`keras-sae compare`, and the runs that it shares with `keras-sae train`."""
+"""`keras-sae compare`, and the code that it shares with `keras-sae train`."""
 
 import json
 import os
@@ -81,9 +81,9 @@ class Run:
         self.folder = app.open_run(output, context)
 
     def train(self) -> None:
-        """Train the models that are not finished; print their table, and draw them."""
-        trainings = len(self.preset.builders) * len(self.seeds)
-        with progress_bars(trainings, self.epochs) as callbacks:
+        """Train the unfinished models, print the table, and draw the pictures."""
+        runs = len(self.preset.builders) * len(self.seeds)
+        with progress_bars(runs, self.epochs) as callbacks:
             table = evaluation.compare(
                 self.preset.builders,
                 *self.data,
@@ -120,8 +120,8 @@ class Run:
 
         typer.echo("Sweeping the factors of the penalties ...")
         parts = []
-        trainings = len(self.preset.sweeps) * len(FACTORS)
-        with progress_bars(trainings, self.epochs) as callbacks:
+        runs = len(self.preset.sweeps) * len(FACTORS)
+        with progress_bars(runs, self.epochs) as callbacks:
             for name, build in self.preset.sweeps.items():
                 folder = self.folder / "sweep" / file_stem(name, self.seeds[0])
                 part = evaluation.sweep(
@@ -166,7 +166,7 @@ def draw_pictures(
     x: np.ndarray,
     folder: Path,
 ) -> None:
-    """Draw models, codes and learning curves, and samples of a variational model."""
+    """Draw filters, reconstructions, codes, learning curves and variational samples."""
     from keras_sae import plots
 
     codes = {name: model.encode(x) for name, model in trained.items()}

@@ -21,7 +21,7 @@ class Preset:
     builders: Mapping[str, Callable[[], models.Autoencoder]]
     # Functions of a model and its training data, called before `fit`.
     prepare: Mapping[str, Callable] = field(default_factory=dict)
-    # Functions from the factor of a penalty to a new compiled model.
+    # Functions that take the factor of a penalty and return a new compiled model.
     sweeps: Mapping[str, Callable] = field(default_factory=dict)
 
 
@@ -53,7 +53,7 @@ def families(
         "deep, L1": make(models.deep, shape, deep, l1_penalty),
         "deep, tied": make(models.deep, shape, deep, l1_penalty, tied=True),
         "stacked, greedy": make(models.stacked, shape, deep, kl_penalty),
-        # With beta=1 the divergence of so small images collapses to 0.
+        # With beta=1, the divergence of such small images collapses to 0.
         "variational": make(models.variational, shape, deep[0], units, beta=0.01),
     }
     if len(shape) == 3:
@@ -81,8 +81,8 @@ def builder(
         model = factory(*args, **kwargs)
         model.compile(keras.optimizers.Adam(learning_rate))
         if keras.config.backend() == "tensorflow":
-            # `compile` would save it, and PyTorch does not load models that run several
-            # steps per call.
+            # If `compile` got it, the saved model would not load on PyTorch, which
+            # cannot run several steps per call.
             model.steps_per_execution = _STEPS_PER_EXECUTION
         return model
 

@@ -1,4 +1,4 @@
-"""Progress bars: one over all trainings, and one per training."""
+"""Progress bars: one for all training runs, and one per training run."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -9,19 +9,19 @@ import keras
 
 @contextmanager
 def progress_bars(
-    trainings: int, epochs: int
+    runs: int, epochs: int
 ) -> Iterator[Callable[[str], list[keras.callbacks.Callback]]]:
-    """Show progress, and yield a function from a name to the callbacks of its training.
+    """Show progress, and yield a function that returns the callbacks of a run by name.
 
-    The first bar counts finished trainings. Its spinner also turns during pretraining
-    and evaluation. Each training adds a bar of its epochs.
+    The first bar counts finished training runs. Its spinner also turns during
+    pretraining and evaluation. Each training run adds a bar that counts its epochs.
     """
     from rich import progress
 
     columns = [progress.SpinnerColumn(), progress.TextColumn("{task.description}")]
     columns += [progress.BarColumn(), progress.MofNCompleteColumn()]
     with progress.Progress(*columns, progress.TimeElapsedColumn()) as bars:
-        total = bars.add_task("reading", total=trainings)
+        total = bars.add_task("reading", total=runs)
         started = itertools.count()
 
         def callbacks(name: str) -> list[keras.callbacks.Callback]:
@@ -37,4 +37,4 @@ def progress_bars(
             return [callback]
 
         yield callbacks
-        bars.update(total, description="done", completed=trainings)
+        bars.update(total, description="done", completed=runs)

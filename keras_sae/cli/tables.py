@@ -36,17 +36,14 @@ trial first. sparsity: kind and settings. LR: learning rate. error: mean squared
 per value. EV: explained variance. L0: active units per sample (~: sum of activations, \
 for kl). probe: accuracy of a linear classifier on the code. score: the objective. \
 trials.csv has all settings."""
-# Over several seeds, these are printed with their standard deviation. Others are left
-# out to make room for it.
+# Over several seeds, the former are printed with their standard deviation, and the
+# latter are left out to make room for it.
 _WITH_DEVIATION = ("reconstruction", "probe_accuracy")
 _WITHOUT_DEVIATION = ("parameters", "seconds")
 
 
 def print_table(table: "pd.DataFrame", caption: str) -> None:
-    """Print the columns of a table that are listed in `COLUMNS`.
-
-    Each row is one model or trial.
-    """
+    """Print the columns of a table that are in `COLUMNS`; a row is a model or trial."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

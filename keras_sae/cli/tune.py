@@ -50,10 +50,10 @@ def tune(
     from keras_sae.tuning.workers import role
 
     (x, y), test = datasets.load_data(dataset)
-    hypermodel = tuning.SparsityHyperModel(
-        split_names(model), x.shape[1:], sparsity=split_names(sparsity)
-    )
-    # Other processes of the search may be writing when a worker gets here.
+    # A list of one name is a constant.
+    families, kinds = (n.replace(" ", "").split(",") for n in (model, sparsity))
+    hypermodel = tuning.SparsityHyperModel(families, x.shape[1:], sparsity=kinds)
+    # When a worker gets here, other processes of the search may be writing.
     folder = app.open_run(output, context, clean=role() is None)
     train, validation = split_validation(len(x), seed)
     try:
@@ -97,12 +97,6 @@ def tune(
         export_model(folder / "best.keras", export_to, dataset=dataset)
 
 
-def split_names(names: str) -> str | list[str]:
-    """Return `"l1, kl"` as a list of names, and `"l1"` as a name."""
-    parts = [name.strip() for name in names.split(",")]
-    return parts[0] if len(parts) == 1 else parts
-
-
 def split_validation(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return indices of training and of validation data, a fifth of all samples."""
     order = np.random.default_rng(seed).permutation(samples)
@@ -126,7 +120,7 @@ def save_trials(
 
 
 def describe_sparsity(table: "pd.DataFrame") -> list[str]:
-    """Return the kind of sparsity and its settings per trial, as in `kl 0.05, 0.5`."""
+    """Return the kind of sparsity and its settings per trial, like `kl 0.05, 0.5`."""
     described = []
     for row in table.to_dict("records"):
         kind = row["sparsity"]

@@ -15,7 +15,7 @@ from keras_sae.evaluation.baselines import (
     RandomEncoder,
 )
 from keras_sae.evaluation.evaluate import evaluate
-from keras_sae.evaluation.training import Builder, Prepare, plan_trainings
+from keras_sae.evaluation.training import Builder, Prepare, plan_runs
 from keras_sae.models import Autoencoder
 from keras_sae.types import LabeledData, PathLike
 
@@ -40,13 +40,13 @@ def compare(
     callbacks: Callable[[str], list[keras.callbacks.Callback]] | None = None,
     baselines: bool = True,
 ) -> "pd.DataFrame":
-    """Train models on the same data and tabulate their metrics beside baselines.
+    """Train models on the same data, and tabulate their metrics beside baselines.
 
     The table has a row per model and random seed. Its metrics are those of
     `keras_sae.evaluation.evaluate` on the test data; probes are fitted to the training
     data. `fine_tuned_accuracy` is the accuracy of the encoder after supervised training
-    with a softmax layer, and `seconds` the time of training. The baselines are PCA, the
-    raw data, a random encoder and dictionary learning, as wide as the widest code.
+    with a softmax layer. `seconds` is the training time. The baselines are PCA, the raw
+    data, a random encoder and dictionary learning, all as wide as the widest code.
 
     Args:
         builders: Dict of names and functions without arguments that return a new model.
@@ -61,11 +61,12 @@ def compare(
         prepare: Dict of names in `builders` and functions of the model and the training
             data. They are called before `fit`, for example for greedy pretraining.
         fine_tuning: Number of epochs for `fine_tuned_accuracy`; 0 leaves it out.
-        directory: None, or a folder. Each finished training saves `NAME-seed0.keras`
-            and `NAME-seed0.json` (settings, metrics and history) in it. A later call
-            with the same settings reads them, so an interrupted comparison resumes.
-        callbacks: None, or a function that receives the name of a training and returns
-            the Keras callbacks of its `fit`, for example a progress bar.
+        directory: None, or a folder. Each finished training run saves
+            `NAME-seed0.keras` and `NAME-seed0.json` (settings, metrics and history) in
+            it. A later call with the same settings reads them, so an interrupted
+            comparison resumes.
+        callbacks: None, or a function that receives the name of a training run and
+            returns the Keras callbacks of its `fit`, for example a progress bar.
         baselines: Whether to add the baselines.
 
     Returns:
@@ -74,8 +75,8 @@ def compare(
 
     Raises:
         ValueError: An argument is invalid, data, labels and models do not fit, or
-            `directory` holds a training with other settings. All of this is checked
-            before the first training.
+            `directory` holds a training run with other settings. All of this is
+            checked before the first training run.
 
     Example:
 
@@ -97,30 +98,28 @@ def compare(
     train, test = _arrays("train", train), _arrays("test", test)
     if batch_size is None:
         batch_size = max(1, min(_BATCH_SIZE, len(train[0])))
-    prepare = prepare or {}
-    trainings = plan_trainings(
+    runs = plan_runs(
         builders,
         train,
         test,
         seeds,
         {"epochs": epochs, "batch_size": batch_size, "fine_tuning": fine_tuning},
         optimizer=optimizer,
-        prepare=prepare,
+        prepare=prepare or {},
         directory=directory,
     )
     rows = []
-    for training in trainings:
-        name, seed = training.name, training.seed
-        extra = callbacks(f"{name}, seed {seed}") if callbacks else []
-        result = training.saved_metrics()
+    for run in runs:
+        extra = callbacks(f"{run.name}, seed {run.seed}") if callbacks else []
+        result = run.saved_metrics()
         if result is None:
-            result = training.run(train, test, prepare.get(name), extra)
-        rows.append({"model": name, "seed": seed, **result})
+            result = run.train(train, test, extra)
+        rows.append({"model": run.name, "seed": run.seed, **result})
     if baselines:
-        width = max(training.width for training in trainings)
-        first = trainings[0].seed
+        width = max(run.width for run in runs)
+        first = runs[0].seed
         fitted = [("PCA", first, PCA(width)), ("raw pixels", first, Identity())]
-        for seed in dict.fromkeys(training.seed for training in trainings):
+        for seed in dict.fromkeys(run.seed for run in runs):
             learner = DictionaryLearning(width, seed)
             fitted.append(("random encoder", seed, RandomEncoder(width, seed)))
             fitted.append(("dictionary learning", seed, learner))
@@ -151,7 +150,9 @@ def sweep(
     epochs: int,
     **kwargs: Any,
 ) -> "pd.DataFrame":
-    """Train one model per penalty factor, to trade reconstruction against sparsity.
+    """Train one model per penalty factor.
+
+    The table shows how the reconstruction error grows as codes become sparser.
 
     Args:
         builder: Function of a factor that returns a new model.
@@ -159,7 +160,7 @@ def sweep(
         train: As in `compare`.
         test: As in `compare`.
         epochs: As in `compare`.
-        **kwargs: Other arguments of `compare`. `fine_tuning` is 0 by default.
+        **kwargs: Other arguments of `compare`. The default of `fine_tuning` is 0.
 
     Returns:
         A `pandas.DataFrame` with the columns `factor`, `seed` and the metrics, without
@@ -192,14 +193,15 @@ def sweep(
 
 
 def summarize(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Return mean and standard deviation over the random seeds.
+    """Return means and standard deviations over the random seeds.
 
     Args:
         table: A table that `compare` returned.
 
     Returns:
-        A `pandas.DataFrame` with a row per model, in the same order. A metric `f` has
-        the columns `f` (mean) and `f_std` (standard deviation, NaN for a single seed).
+        A `pandas.DataFrame` with a row per model, in the same order. Each metric has
+        two columns, such as `l0` (mean) and `l0_std` (standard deviation). The latter
+        is NaN for a single seed.
 
     Example:
 

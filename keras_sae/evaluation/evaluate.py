@@ -11,7 +11,7 @@ from keras_sae.models import Autoencoder, VariationalAutoencoder
 from keras_sae.regularizers import KLDivergence
 from keras_sae.types import ArrayLike, LabeledData
 
-# The standard error of a mean over so many samples is 1% of their standard deviation.
+# The standard error of a mean over that many samples is 1% of a standard deviation.
 _NOISE_SAMPLES = 10_000
 
 
@@ -28,20 +28,20 @@ def evaluate(
     - `reconstruction`: squared error per value; `reconstruction_sum`: per sample.
     - `explained_variance`: `keras_sae.metrics.explained_variance`.
     - `copying`: `keras_sae.evaluation.copying`, the explained variance on noise. The
-      identity scores 1, and a model that has learned only structure about 0.
+      identity scores 1. A model that has learned only structure scores about 0.
     - `copying_gap`: `explained_variance - copying`.
     - `l0`: mean number of non-zero units per sample. Codes that are bounded and never
       exactly zero have `expected_l0` instead, the mean sum of activations per sample.
     - `dead_fraction`: fraction of units that are zero in every sample.
     - `mean_activation`: mean of the codes; `hoyer`: `keras_sae.metrics.hoyer`.
-    - `parameters`: number of trainable values, shared ones counted once.
-    - `target_distance`: distance between mean activation and target, mean over the
-      units; only for a KL divergence penalty.
-    - `elbo`: evidence lower bound in nats per sample; only for variational models.
-    - `probe_accuracy`: only with labels; accuracy of a linear classifier on the codes.
-      It is fitted to `train`, or to each half of `x` and tested on the other half.
-    - `probe_accuracy_100`, `probe_accuracy_1000`: only with `train`; the classifier is
-      fitted to 100 or 1,000 labels, if there are more.
+    - `parameters`: number of trainable values; shared ones are counted once.
+    - `target_distance`, for a KL divergence penalty: distance between the mean
+      activation and the target, mean over the units.
+    - `elbo`, for variational models: evidence lower bound in nats per sample.
+    - `probe_accuracy`, with labels: accuracy of a linear classifier on the codes. It
+      is fitted to `train`, or to each half of `x` and tested on the other half.
+    - `probe_accuracy_100`, `probe_accuracy_1000`, with `train`: the classifier is
+      fitted to 100 or 1,000 labels only, if there are more.
 
     Args:
         model: A trained `keras_sae.models.Autoencoder`, a fitted baseline, or another
@@ -49,7 +49,7 @@ def evaluate(
         x: Test data of shape `(samples, *input_shape)`.
         y: None, or labels of shape `(samples,)`.
         seed: Random seed of the noise and of the samples that probes are fitted to.
-        train: None, or `(x_train, y_train)` for the probes; without labels, `(x_train,
+        train: None, or `(x_train, y_train)` for the probes. Without labels, `(x_train,
             None)`, there are no probes.
 
     Returns:
@@ -113,8 +113,7 @@ def evaluate(
     if isinstance(model, VariationalAutoencoder):
         result["elbo"] = float(model.elbo(x))
     if y is not None and train is None:
-        accuracy = two_fold_probe(codes, y, seed) if codes.any() else float("nan")
-        result["probe_accuracy"] = accuracy
+        result["probe_accuracy"] = two_fold_probe(codes, y, seed)
     elif y is not None and train is not None and train[1] is not None:
         result |= subset_probes(model.encode(train[0]), train[1], codes, y, seed)
     return result
@@ -126,7 +125,7 @@ def copying(model: Codec, x: ArrayLike, seed: int = 0) -> float:
     `z_ij ~ Normal(mean_j(x), variance_j(x))`, drawn independently for each value
 
     Such noise has no structure. A model that reconstructs it well copies its input, as
-    the identity does, and its reconstruction error says little about its features.
+    the identity does. Its reconstruction error then says little about its features.
 
     Args:
         model: As in `evaluate`.
@@ -156,9 +155,8 @@ def target_activation(model: Codec) -> float | None:
 
     The target is a fraction of the activation's range. For tanh, 0.2 is a mean of -0.6.
     """
-    if not isinstance(model, Autoencoder) or not model.sparse_layers:
-        return None
-    penalty = model.sparse_layers[-1].sparsity
+    layers = model.sparse_layers if isinstance(model, Autoencoder) else []
+    penalty = layers[-1].sparsity if layers else None
     if isinstance(penalty, ActivityPenalty):
         regularizer, (low, high) = penalty.regularizer, penalty.bounds
         if isinstance(regularizer, KLDivergence):

@@ -5,16 +5,12 @@ import numpy as np
 from keras_sae import models
 from keras_sae.types import ArrayLike, LabeledData
 
-# Numbers of labels that `subset_probes` fits to besides all of them.
-_LABEL_COUNTS = (100, 1000)
-
 
 def probe(
     codes_train: ArrayLike,
     y_train: ArrayLike,
     codes_test: ArrayLike,
     y_test: ArrayLike,
-    max_iter: int = 1000,
 ) -> float:
     """Return the accuracy of a linear classifier on codes.
 
@@ -27,7 +23,6 @@ def probe(
         y_train: Class labels of shape `(samples,)`.
         codes_test: Codes of the test data, shape `(samples, units)`.
         y_test: Class labels of the test data.
-        max_iter: Maximum number of iterations of the solver.
 
     Returns:
         Fraction of the test samples that are classified correctly, in `[0, 1]`.
@@ -61,16 +56,18 @@ def probe(
                 f"{codes.shape[1]} dead units. Lower the factor of the penalty, or "
                 "train for more epochs."
             )
-    regression = LogisticRegression(max_iter=max_iter, tol=1e-3)
+    regression = LogisticRegression(max_iter=1000, tol=1e-3)
     classifier = make_pipeline(StandardScaler(), regression).fit(train, labels)
     return float(classifier.score(test, expected))
 
 
-def two_fold_probe(codes: ArrayLike, y: ArrayLike, seed: int = 0) -> float:
+def two_fold_probe(codes: np.ndarray, y: ArrayLike, seed: int) -> float:
     """Return the accuracy of `probe` in stratified two-fold cross-validation."""
     from sklearn.model_selection import train_test_split
 
     codes, y = _labeled_codes("test", codes, y)
+    if not codes.any():
+        return float("nan")
     split = {"test_size": 0.5, "stratify": y, "random_state": seed}
     a, b, y_a, y_b = train_test_split(codes, y, **split)
     return (probe(a, y_a, b, y_b) + probe(b, y_b, a, y_a)) / 2
@@ -81,7 +78,7 @@ def subset_probes(
     y_train: ArrayLike,
     codes_test: np.ndarray,
     y_test: ArrayLike,
-    seed: int = 0,
+    seed: int,
 ) -> dict[str, float]:
     """Return the accuracies of probes fitted to all labels, to 100 and to 1,000.
 
@@ -94,7 +91,7 @@ def subset_probes(
     every = np.arange(len(y_train))
     subsets = {"probe_accuracy": every}
     counts = np.unique(y_train, return_counts=True)[1]
-    for size in _LABEL_COUNTS:
+    for size in (100, 1000):
         # The split needs at least one sample per class on both sides.
         if len(counts) <= size <= len(y_train) - len(counts) and counts.min() >= 2:
             split = {"train_size": size, "stratify": y_train, "random_state": seed}
@@ -158,17 +155,16 @@ def _check_labels(name: str, y: np.ndarray, samples: int) -> None:
             f"`y_{name}` must have one label per sample. Received: "
             f"y_{name}.shape={y.shape} for {samples} samples."
         )
-    if not (np.issubdtype(y.dtype, np.integer) or y.dtype.kind in "bUSO"):
+    if y.dtype.kind not in "biuUSO":
         raise ValueError(
             f"`y_{name}` must contain class labels. Received: dtype={y.dtype}. Convert "
             "them to integers, e.g. y.astype(int)."
         )
     try:
         classes = np.unique(y)
-    except TypeError as error:  # for example None and numbers, which have no order
-        kinds = ", ".join(sorted({type(label).__name__ for label in y.tolist()}))
+    except TypeError as error:  # for example None and numbers have no order
         raise ValueError(
-            f"`y_{name}` must contain labels of one type. Received: {kinds}. Remove "
+            f"`y_{name}` must contain labels of one type. Received: {error}. Remove "
             "the samples without a label."
         ) from error
     if name == "train" and len(classes) < 2:

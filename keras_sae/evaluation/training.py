@@ -1,6 +1,5 @@
-"""The training runs of a comparison, checked before the first starts, and resumable."""
+"""Training runs of a comparison: checked before the first one starts, resumable."""
 
-import functools
 import itertools
 import json
 import math
@@ -30,19 +29,21 @@ _ADVICE = "Choose another directory, or delete this one."
 
 
 def file_stem(name: str, seed: int) -> str:
-    """Return the file name of a training run without its suffix: "no-penalty-seed0"."""
+    """Return the file name of a training run without suffix: "no-penalty-seed0"."""
     stem = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
     return f"{stem}-seed{seed}"
 
 
 @dataclass(frozen=True)
-class Training:
-    """One training run of a comparison: a compiled model and a random seed."""
+class TrainingRun:
+    """One training run of a comparison: a model and a random seed."""
 
     name: str
     seed: int
+    builder: Builder
+    optimizer: str
+    prepare: Prepare | None
     width: int  # of the code
-    build: Builder
     settings: Config  # everything that determines the metrics, as JSON-like values
     directory: Path | None
 
@@ -62,27 +63,32 @@ class Training:
         # JSON has no NaN.
         return {k: math.nan if v is None else v for k, v in record["metrics"].items()}
 
-    def run(
+    def train(
         self,
         train: LabeledData,
         test: LabeledData,
-        prepare: Prepare | None,
         callbacks: list[keras.callbacks.Callback],
     ) -> dict[str, float]:
         """Train, evaluate and save the model, and return its metrics."""
-        batch_size = self.settings["batch_size"]
+        epochs, batch_size, fine_tuning = (
+            self.settings[name] for name in ("epochs", "batch_size", "fine_tuning")
+        )
         keras.utils.set_random_seed(self.seed)
-        model = self.build()
+        model = build(self.builder, self.optimizer)
         begin = time.perf_counter()
-        if prepare is not None:
-            prepare(model, np.asarray(train[0]))
+        if self.prepare is not None:
+            self.prepare(model, np.asarray(train[0]))
         if model.sparse_layers:
             callbacks = [DeadUnits(), *callbacks]
-        options = {"epochs": self.settings["epochs"], "batch_size": batch_size}
-        history = model.fit(train[0], **options, callbacks=callbacks, verbose=0)
+        history = model.fit(
+            train[0],
+            epochs=epochs,
+            batch_size=batch_size,
+            callbacks=callbacks,
+            verbose=0,
+        )
         seconds = time.perf_counter() - begin
         result = evaluate(model, *test, train=train)
-        fine_tuning = self.settings["fine_tuning"]
         if fine_tuning and train[1] is not None and test[1] is not None:
             result["fine_tuned_accuracy"] = fine_tuned_accuracy(
                 model, train, test, fine_tuning, batch_size
@@ -97,7 +103,7 @@ class Training:
         return result
 
 
-def plan_trainings(
+def plan_runs(
     builders: Mapping[str, Builder],
     train: LabeledData,
     test: LabeledData,
@@ -107,7 +113,7 @@ def plan_trainings(
     optimizer: str,
     prepare: Mapping[str, Prepare],
     directory: PathLike | None,
-) -> list[Training]:
+) -> list[TrainingRun]:
     """Check the arguments of `keras_sae.evaluation.compare`, and plan its runs.
 
     `settings` contains `epochs`, `batch_size` and `fine_tuning`. The folder is created
@@ -139,10 +145,9 @@ def plan_trainings(
                     f"{file_stem(name, 0)!r}."
                 )
         settings = settings | {"train": fingerprint(train), "test": fingerprint(test)}
-    trainings = []
+    runs = []
     for name, builder in builders.items():
-        build = functools.partial(_build, builder, optimizer)
-        model = build()
+        model = build(builder, optimizer)
         model.check_data(train[0], batch_size=settings["batch_size"])
         if isinstance(model, models.VariationalAutoencoder):
             model.check_data(test[0])  # a Bernoulli likelihood needs data in [0, 1]
@@ -151,16 +156,17 @@ def plan_trainings(
         if folder is not None:
             own |= {"model": model_fingerprint(model), "prepared": name in prepare}
         width = int(model.encoder.output_shape[-1])
+        shared = builder, optimizer, prepare.get(name), width, own, folder
         for seed in integers:
-            trainings.append(Training(name, seed, width, build, own, folder))
-            # Raises if it was saved with different settings.
-            trainings[-1].saved_metrics()
+            runs.append(TrainingRun(name, seed, *shared))
+            runs[-1].saved_metrics()  # raises if it was saved with other settings
     if folder is not None:
         io.output_folder(folder, "directory", _ADVICE)
-    return trainings
+    return runs
 
 
-def _build(builder: Builder, optimizer: str) -> models.Autoencoder:
+def build(builder: Builder, optimizer: str) -> models.Autoencoder:
+    """Return a new compiled model, or raise if `builder` does not make one."""
     # A Keras model is callable too, but expects an input, so do not call it.
     model = builder if isinstance(builder, keras.Model) else builder()
     if model is builder or not isinstance(model, models.Autoencoder):

@@ -122,7 +122,19 @@ def boltzmann(
         model, x, validation_data, epochs, batch_size, callbacks, verbose
     )
     levels = [rbm_layers(trainer.levels, i) for i in range(len(trainer.levels))]
-    penalty = _regularizer(sparsity)
+    penalty = layers.get_sparsity(sparsity)
+    if not isinstance(penalty, layers.ActivityPenalty | None):
+        raise ValueError(
+            "`sparsity` must be a penalty on the hidden means: a regularizer, its "
+            f"name, or None. Received: sparsity={sparsity!r}. A sparsity that selects "
+            "units belongs to the model and acts in `fit`."
+        )
+    regularizer = None if penalty is None else penalty.regularizer
+    if isinstance(regularizer, KLDivergence) and regularizer.momentum is not None:
+        raise ValueError(
+            "`sparsity` must penalize the means of a batch. Received: momentum="
+            f"{regularizer.momentum}, which needs a running mean. Use momentum=None."
+        )
     rbms = [
         RBM(
             level.code.units,
@@ -130,7 +142,7 @@ def boltzmann(
             level.hidden,
             cd_steps,
             weight_decay,
-            penalty if level.hidden == "sigmoid" else None,
+            regularizer if level.hidden == "sigmoid" else None,
             kernel_initializer,
             name=f"level_{index}",
             dtype="float32",
@@ -148,7 +160,7 @@ def boltzmann(
         "method": "boltzmann",
         "optimizer": [keras.optimizers.serialize(one) for one in optimizers],
         "momentum_epochs": momentum_epochs,
-        "sparsity": keras.regularizers.serialize(penalty),
+        "sparsity": keras.regularizers.serialize(regularizer),
     }
     trainer.resume_from(directory, settings)
     for index, (level, rbm) in enumerate(zip(levels, rbms, strict=True)):
@@ -179,7 +191,7 @@ class RBMLayers:
         kernel = ops.convert_to_numpy(rbm.kernel)
         bias = ops.convert_to_numpy(rbm.hidden_bias)
         if self.center is not None:
-            # The RBM was trained on x, the layer gets x minus its mean.
+            # The RBM was trained on x, but the layer receives x minus its mean.
             self.center.mean.assign(mean)
             self.center.count.assign(samples)
             bias = bias + mean.astype("float32") @ kernel
@@ -195,23 +207,22 @@ def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
     encode = [layer for layer in levels[index].encode if not is_identity(layer)]
     decode = [layer for layer in levels[index].decode if not is_identity(layer)]
     center = next((x for x in encode if isinstance(x, layers.Centering)), None)
-    dense = [x for x in encode if x is not center]
-    for found in (dense, decode):
-        sparsities = [x.sparsity for x in found if isinstance(x, layers.SparseDense)]
+    found = []
+    for side in ([layer for layer in encode if layer is not center], decode):
+        layer = side[0]
+        penalty = layer.sparsity if isinstance(layer, layers.SparseDense) else None
         if (
-            len(found) != 1
-            or not isinstance(found[0], DENSE)
-            or found[0].bias is None
-            or not all(isinstance(x, layers.ActivityPenalty | None) for x in sparsities)
+            len(side) != 1
+            or not isinstance(layer, DENSE)
+            or layer.bias is None
+            or not isinstance(penalty, layers.ActivityPenalty | None)
         ):
             raise ValueError(
                 "An RBM is one dense layer with a bias, and its transpose. Received: "
-                f"level {index} with {[type(x).__name__ for x in found]}. Build the "
+                f"level {index} with {[type(x).__name__ for x in side]}. Build the "
                 "model with biases and a penalty as its sparsity, without batch "
                 "normalization and scaling, or use `keras_sae.pretraining.greedy`."
             )
-    [code], [output] = dense, decode
-    for layer in (code, output):
         constrained = getattr(layer, "kernel_constraint", None) is not None
         if constrained or not layer.trainable:
             raise ValueError(
@@ -221,6 +232,8 @@ def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
                 "unit_norm=False and trainable layers, or use "
                 "`keras_sae.pretraining.greedy`."
             )
+        found.append(layer)
+    code, output = found
     hidden, visible = _kind_of_units(code), _kind_of_units(output)
     if index and visible != _kind_of_units(levels[index - 1].encode[-1]):
         raise ValueError(
@@ -245,23 +258,3 @@ def _kind_of_units(layer: keras.layers.Layer) -> str:
         f"{layer.name!r}. Build the model with activation='sigmoid' (code and output "
         "may be 'linear'), or use `keras_sae.pretraining.greedy`."
     )
-
-
-def _regularizer(sparsity: SparsityLike) -> keras.regularizers.Regularizer | None:
-    """Return the regularizer that `sparsity` stands for."""
-    layer = layers.get_sparsity(sparsity)
-    if layer is None:
-        return None
-    if not isinstance(layer, layers.ActivityPenalty):
-        raise ValueError(
-            "`sparsity` must be a penalty on the hidden means: a regularizer, its "
-            f"name, or None. Received: sparsity={sparsity!r}. A sparsity that selects "
-            "units belongs to the model and acts in `fit`."
-        )
-    penalty = layer.regularizer
-    if isinstance(penalty, KLDivergence) and penalty.momentum is not None:
-        raise ValueError(
-            "`sparsity` must penalize the means of a batch. Received: momentum="
-            f"{penalty.momentum}, which needs a running mean. Use momentum=None."
-        )
-    return penalty

@@ -49,29 +49,15 @@ class LevelTrainer:
                 f"layer by layer. Received: model={model!r}. Use "
                 "`keras_sae.models.shallow`, `deep` or `stacked`."
             ) from error
-        if not model.trainable_weights:
-            raise ValueError(
-                "`model` must have trainable weights. Received: a model with trainable="
-                f"{model.trainable}. Set `trainable = True` on the model or its layers."
-            )
         count = len(self.levels)
         self.epochs = [
             validation.positive_integer("epochs", number)
             for number in per_level("epochs", epochs, count)
         ]
         self.batch_size = validation.positive_integer("batch_size", batch_size)
-        flat = keras.tree.flatten(callbacks or [])
-        if not all(isinstance(entry, keras.callbacks.Callback) for entry in flat):
-            raise ValueError(
-                "`callbacks` must be a list of Keras callbacks, or one such list per "
-                f"level. Received: callbacks={callbacks!r}."
-            )
-        nested = isinstance(callbacks, (list, tuple)) and any(
-            isinstance(entry, (list, tuple)) for entry in callbacks
-        )
-        self.callbacks = (
-            per_level("callbacks", callbacks, count) if nested else [flat] * count
-        )
+        self.callbacks: list[Callbacks] = [callbacks] * count
+        if isinstance(callbacks, list) and any(isinstance(c, list) for c in callbacks):
+            self.callbacks = per_level("callbacks", callbacks, count)
         self.verbose = verbose
         self.steps_per_execution = model.steps_per_execution
         self.directory: Path | None = None
@@ -103,12 +89,11 @@ class LevelTrainer:
             for level in self.levels
             for layer in (*level.encode, *level.decode)
         ]
-        parts = self.x, *self.validation_data
-        arrays = [x.array if isinstance(x, DiskBatches) else x for x in parts]
-        # Streams cannot be compared.
-        fingerprints = [
-            fingerprint(x) if isinstance(x, np.ndarray) else "stream" for x in arrays
-        ]
+        fingerprints = []
+        for x in (self.x, *self.validation_data):
+            array = x.array if isinstance(x, DiskBatches) else x
+            is_stream = not isinstance(array, np.ndarray)  # cannot be compared
+            fingerprints.append("stream" if is_stream else fingerprint(array))
         settings = {
             **without_names(settings),
             "model": fingerprint(layers),

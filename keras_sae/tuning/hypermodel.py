@@ -43,10 +43,10 @@ KINDS: dict[str, tuple[str, ...]] = {
 class SparsityHyperModel(keras_tuner.HyperModel):
     """Search space over the sparsity settings of one or several families of models.
 
-    Each hyperparameter has a default range. Pass an argument of its name to replace
-    that range by a constant, by `(low, high)`, by a list of choices, or by a function
-    of the `keras_tuner.HyperParameters` that returns the value. A hyperparameter is
-    part of a trial only where it applies:
+    Each hyperparameter has a default range. An argument of the same name replaces it by
+    a constant, by `(low, high)`, by a list of choices, or by a function that takes the
+    `keras_tuner.HyperParameters` and returns the value. A hyperparameter is part of a
+    trial only where it applies:
 
     - `sparsity`: one or several of the kinds `"l1"`, `"kl"`, `"top_k"`,
       `"batch_top_k"`, `"lifetime"`, `"jump_relu"` and `"gated"`, or a

@@ -1,4 +1,4 @@
-"""The outcome of a search: tables, the best model, and errors."""
+"""Results of a search: tables of trials, the best model, and errors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from keras_sae.utils.io import atomic_write, output_folder
 if TYPE_CHECKING:
     import pandas as pd
 
-# Columns of the table of trials and the metrics they hold, besides `l0`.
+# Columns of the table of trials, and the metrics that they hold.
 _COLUMNS = {
     "reconstruction": "val_reconstruction_loss",
     "explained_variance": "val_explained_variance",
@@ -25,11 +25,20 @@ _COLUMNS = {
 }
 
 
-class FailedTrialsError(RuntimeError):
-    """Too many trials of a search failed. The first error is the cause.
+class SearchError(Exception):
+    """Base class of the errors that a finished search raises.
 
     Attributes:
-        tuner: The tuner of the search, for `keras_sae.tuning.trials`.
+        tuner: The tuner of the search, to be passed to `keras_sae.tuning.trials`.
+    """
+
+    def __init__(self, message: str, tuner: keras_tuner.Tuner) -> None:
+        super().__init__(message)
+        self.tuner = tuner
+
+
+class FailedTrialsError(SearchError, RuntimeError):
+    """Too many trials of a search failed. The first error is attached as `__cause__`.
 
     Example:
 
@@ -38,14 +47,9 @@ class FailedTrialsError(RuntimeError):
     True
     """
 
-    tuner: keras_tuner.Tuner | None = None
 
-
-class ConstraintError(ValueError):
+class ConstraintError(SearchError, ValueError):
     """No trial of a search meets the limit on active units.
-
-    Attributes:
-        tuner: The tuner of the search, for `keras_sae.tuning.trials`.
 
     Example:
 
@@ -54,46 +58,42 @@ class ConstraintError(ValueError):
     True
     """
 
-    tuner: keras_tuner.Tuner | None = None
-
 
 def check_outcome(tuner: keras_tuner.Tuner, max_failures: int) -> None:
     """Raise if a search failed, or if no trial meets the limit of its objective."""
-    oracle = tuner.oracle
+    oracle, objective = tuner.oracle, tuner.oracle.objective
     failed = trials_with_status(oracle, "FAILED")
     completed = trials_with_status(oracle, "COMPLETED")
-    error: FailedTrialsError | ConstraintError
     if len(failed) > max_failures or not completed:
-        done = f"{len(completed) or 'none'} completed of {oracle.max_trials}"
-        message = f"{len(failed)} trials failed and {done}."
+        message = "The search ended without completing a trial. Widen the search space."
         if failed:
             name, hp = failed[0].trial_id, failed[0].hyperparameters
             file = Path(tuner.get_trial_dir(name), ERROR_FILE)
             cause = file.read_text() if file.exists() else failed[0].message
-            message += (
-                f" The first failure was trial {name} with {hp.values}: {cause}\n"
-                "Repeat the call to try failed trials again and to resume the search. "
-                f"Pass max_failures={len(failed)} to continue without them."
+            message = (
+                f"Of {len(oracle.trials)} trials, {len(failed)} failed and "
+                f"{len(completed) or 'none'} completed. The first to fail was trial "
+                f"{name} with {hp.values}: {cause}\nRepeat the call to resume the "
+                "search and try the failed trials again, or pass "
+                f"max_failures={len(failed)} to continue without them."
             )
-        error = FailedTrialsError(message)
-        error.tuner = tuner
-        raise error from (tuner.first_error if isinstance(tuner, SearchTuner) else None)
-    objective = oracle.objective
-    l0s = [logged_l0(_metrics(trial)) or 0.0 for trial in completed]
-    l0, nearest = min(zip(l0s, completed, strict=True), key=lambda pair: pair[0])
+        error = tuner.first_error if isinstance(tuner, SearchTuner) else None
+        raise FailedTrialsError(message, tuner) from error
+    l0s = [logged_l0(last_metrics(trial)) or 0.0 for trial in completed]
+    l0, closest = min(zip(l0s, completed, strict=True), key=lambda pair: pair[0])
     if isinstance(objective, ReconstructionUnderL0) and l0 > objective.max_l0:
-        error = ConstraintError(
-            f"No trial meets the limit of {objective.max_l0:g} active units per sample "
-            f"({len(completed)} completed). The nearest is trial {nearest.trial_id} "
-            f"with l0={l0:.4g}: {nearest.hyperparameters.values}. Raise `max_l0`, or "
-            "raise the upper end of the range of the penalty's factor."
+        raise ConstraintError(
+            f"None of the {len(completed)} completed trials meets the limit of "
+            f"{objective.max_l0:g} active units per sample. The closest is trial "
+            f"{closest.trial_id} with l0={l0:.4g}: {closest.hyperparameters.values}. "
+            "Raise `max_l0`, or increase the maximum penalty factor in the search "
+            "space.",
+            tuner,
         )
-        error.tuner = tuner
-        raise error
 
 
 def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
-    """Tabulate the trials of a search, in the order in which they began.
+    """Tabulate the trials of a search, in the order in which they started.
 
     Args:
         tuner: The output of `keras_sae.tuning.search`.
@@ -164,27 +164,27 @@ def best_model(
 ) -> Autoencoder:
     """Train a new model with the best hyperparameters of a search, and save it.
 
-    With the data, epochs and random seed of the search, the result is the model of the
-    best trial. A trial of `tuner="hyperband"` that resumed an earlier one is trained
-    in one go instead, so it differs slightly.
+    With the same data, epochs and random seed as the search, this reproduces the best
+    trial's model. With `tuner="hyperband"` it may differ slightly, because a trial that
+    continued an earlier one is now trained without interruption.
 
     Args:
         tuner: The output of `keras_sae.tuning.search`.
         x: Array of shape `(samples, *input_shape)`. It may include the validation
-            data, because the hyperparameters are chosen now.
+            data, because the hyperparameters have been chosen.
         path: Path of the `.keras` file. It is written atomically.
-        epochs: Number of passes through the data. None means as many as the best
-            trial had.
-        validation_data: As in `keras.Model.fit`.
-        callbacks: As in `keras.Model.fit`.
-        verbose: As in `keras.Model.fit`.
+        epochs: Number of passes through the data. The default is the number of the
+            best trial.
+        validation_data: Validation data, as for `keras.Model.fit`.
+        callbacks: List of Keras callbacks.
+        verbose: Verbosity, as for `keras.Model.fit`.
 
     Returns:
         The trained model.
 
     Raises:
-        ValueError: `path` does not end in `.keras`, or `epochs` is missing for a
-            tuner that `search` did not make.
+        ValueError: `path` does not end in `.keras`, or `epochs` is None for a tuner
+            that `search` did not create.
 
     Example:
 
@@ -209,7 +209,8 @@ def best_model(
             keras.utils.set_random_seed(tuner.seed)
     elif epochs is None:
         raise ValueError(
-            "`epochs` must be given for a tuner of your own. Received: epochs=None."
+            "`epochs` is required, because `search` did not create this tuner. "
+            "Received: epochs=None."
         )
     model = tuner.hypermodel.build(hp)
     fit = {"validation_data": validation_data, "callbacks": callbacks}
@@ -219,12 +220,13 @@ def best_model(
     return model
 
 
-def _metrics(trial: Trial) -> dict[str, float]:
+def last_metrics(trial: Trial) -> dict[str, float]:
+    """Return the metrics of a trial after its last epoch."""
     return {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
 
 
 def _row(trial: Trial) -> dict[str, Any]:
-    metrics, values = _metrics(trial), trial.hyperparameters.values
+    metrics, values = last_metrics(trial), trial.hyperparameters.values
     return {
         "trial": trial.trial_id,
         # Hyperband stores its state among the hyperparameters, as "tuner/...".

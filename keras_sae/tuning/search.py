@@ -45,16 +45,16 @@ def search(
 ) -> keras_tuner.Tuner:
     """Search the hyperparameters of a space, and return the finished tuner.
 
-    The metrics of a trial are those of the validation data after its last epoch, and
-    all trials start from the same random seed. A search with a `directory` is resumed
-    by the same call: completed trials are kept, failed and interrupted ones are tried
-    again, and a larger `max_trials` adds trials.
+    The metrics of a trial are those of the validation data after its last epoch. All
+    trials start from the same random seed. To resume a search with a `directory`,
+    repeat the call: completed trials are kept, and failed and interrupted ones are
+    tried again. A larger `max_trials` adds trials.
 
     Args:
         hypermodel: A `SparsityHyperModel`, or another `keras_tuner.HyperModel`.
         x: Array of shape `(samples, *input_shape)`.
         validation_data: Array like `x`, or `(x, target)` as in `keras.Model.fit`.
-        max_trials: Maximum number of trials, those of earlier calls included.
+        max_trials: Maximum number of trials, including those of earlier calls.
         epochs: Number of passes through the data per trial; a maximum for Hyperband.
         tuner: `"random"`, `"bayesian"`, `"hyperband"`, `"grid"`, or a
             `keras_tuner.Tuner` for `hypermodel` with its own objective and directory.
@@ -67,8 +67,8 @@ def search(
         labels: `(y, y_val)`, labels for `x` and the validation data, to measure the
             accuracy of a linear classifier on the codes, `"probe_accuracy"`.
         directory: Folder of the search. None means a temporary folder.
-        seed: Random seed of the hyperparameters and of each training, or None.
-        max_failures: Number of failed trials that do not end the search.
+        seed: Random seed of the hyperparameters and of each training run, or None.
+        max_failures: Number of failed trials that the search tolerates.
         callbacks: Keras callbacks. Each trial gets copies.
         workers: Number of processes on this machine, started by `launch_workers`.
         command: Command line of a script that makes this call, for `workers`. None
@@ -105,8 +105,8 @@ def search(
         excluded = directory or labels or max_l0 is not None or launches
         if tuner.hypermodel is not hypermodel or excluded:
             raise ValueError(
-                "`tuner` must be a name, or a tuner that was made for `hypermodel`, "
-                "which excludes `directory`, `labels`, `max_l0` and `workers`."
+                "`tuner` must be a name, or a tuner that was made for `hypermodel`. "
+                "A tuner excludes `directory`, `labels`, `max_l0` and `workers`."
             )
         tuner.oracle.max_trials = max_trials
         tuner.oracle.max_consecutive_failed_trials = sys.maxsize  # see `check_outcome`

@@ -1,4 +1,4 @@
-"""The tuner and the oracles of a search: keras-tuner's, made safe to interrupt."""
+"""The tuner and the oracles of a search, which is safe to interrupt."""
 
 import copy
 import json
@@ -27,16 +27,16 @@ Arrays = tuple[np.ndarray, ...]
 
 
 def trials_with_status(oracle: keras_tuner.Oracle, status: str) -> list[Trial]:
-    """Return the trials of this status, in the order in which they began."""
+    """Return the trials of this status, in the order in which they started."""
     return [trial for trial in oracle.trials.values() if trial.status == status]
 
 
 class SearchOracle(keras_tuner.Oracle):
     """Base class of the oracles: they can be resumed, and failed trials end a search.
 
-    keras-tuner writes several files, one after the other and not atomically, so a
-    killed process can leave a state that does not load. It also counts failed trials
-    as done. This class keeps the whole state in one file in `folder`.
+    keras-tuner writes several files one after the other, so a killed process can leave
+    a state that does not load. It also counts failed trials as done. This class keeps
+    the whole state in one file in `folder`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SearchOracle(keras_tuner.Oracle):
             return super().create_trial(tuner_id)
 
     def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
-        """Return the best completed trials, fewer if there are not as many."""
+        """Return up to `num_trials` completed trials, the best first."""
         best = super().get_best_trials(num_trials)
         return [trial for trial in best if trial.status == TrialStatus.COMPLETED]
 
@@ -218,7 +218,7 @@ class SearchTuner(keras_tuner.Tuner):
             x_val = validation_data[0] if has_target else validation_data
             codes = model.encode(x)
             data = codes, labels[0], model.encode(x_val), labels[1]
-            # No classifier learns from codes that are zero throughout.
+            # A classifier cannot be fitted to codes that are all zero.
             metrics[objectives.PROBE] = evaluation.probe(*data) if codes.any() else 0.0
         if objective.name not in metrics:
             if not objective.has_value(metrics):

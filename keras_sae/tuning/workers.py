@@ -17,17 +17,17 @@ LAUNCHED = "KERAS_SAE_LAUNCHED"
 def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -> None:
     """Run a command as keras-tuner's chief and as its workers on this machine.
 
-    The command has to call `keras_sae.tuning.search` with a `directory`. All processes
-    run the same command; keras-tuner's environment variables tell each whether it is
-    the chief, which hands out trials, or a worker, which trains. Workers divide the
-    cores among them by `OMP_NUM_THREADS` and the like, unless these are set already. A
-    worker that is killed is restarted, and resumes with the trial that it had. All
-    processes end with this one. On Linux they also end when this one is killed, if the
-    program `setpriv` of util-linux is installed.
+    The command must call `keras_sae.tuning.search` with a `directory`. All processes
+    run the same command. keras-tuner's environment variables tell each of them whether
+    it is the chief, which hands out trials, or a worker, which trains. Workers share
+    the cores through `OMP_NUM_THREADS` and similar variables, unless these are already
+    set. A worker that is killed is restarted with the trial that it had. All processes
+    end with this one. On Linux they also end when this one is killed, if the program
+    `setpriv` of util-linux is installed.
 
     Args:
         command: List of words, such as `[sys.executable, "tune.py"]`.
-        workers: Number of workers. The chief, which trains nothing, comes on top.
+        workers: Number of workers, besides the chief, which trains nothing.
         restarts: How often each worker is restarted after it was killed.
 
     Raises:
