@@ -492,7 +492,7 @@ def test_invalid_data_are_refused(method):
     x = _data(np.random.default_rng(0))
     broken = x.copy()
     broken[3, 2] = np.nan
-    _refused(method, "a tuple of 2. Pass its first element", x=(x, np.arange(len(x))))
+    _refused(method, "tuple. Pass data without labels", x=(x, np.arange(len(x))))
     _refused(method, "shape", x=x[:, :5])
     _refused(method, "has no samples", x=x[:0])
     _refused(method, "finite", x=broken)

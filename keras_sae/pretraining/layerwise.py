@@ -251,19 +251,15 @@ def open_data(
     Only the first batch of a stream is checked. A `numpy.memmap` becomes batches,
     which are shuffled if `argument`, the caller's name for the data, is `"x"`.
     """
-    if isinstance(x, tuple):
-        raise ValueError(
-            f"`{argument}` must be one array or one stream of batches, without labels. "
-            f"Received: a tuple of {len(x)}. Pass its first element."
-        )
     in_memory = isinstance(x, list) or is_array(x)
     if in_memory:
         x = first = as_numpy(x)
-    elif isinstance(x, Iterator) or not isinstance(x, Iterable):
+    elif isinstance(x, (Iterator, tuple)) or not isinstance(x, Iterable):
         raise ValueError(
             f"`{argument}` is read once per epoch and level, so it must be an array, a "
             "`tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`. "
-            f"Received: {type(x).__name__}. A `PyDataset` can wrap any source."
+            f"Received: {type(x).__name__}. Pass data without labels. A `PyDataset` "
+            "can wrap any source."
         )
     elif is_dataset(x) and x.cardinality() == -1:  # infinite
         raise ValueError(
