@@ -48,7 +48,7 @@ class Baseline(abc.ABC):
 
 
 class Identity(Baseline):
-    """The data themselves as their code.
+    """Baseline whose code is the data themselves.
 
     A probe on this code shows what a classifier achieves without any autoencoder.
 

@@ -151,7 +151,7 @@ def boltzmann(
     ]
     rates = per_level("learning_rate", learning_rate, len(levels))
     for index, level in enumerate(levels):
-        if rates[index] is None:  # Gaussian units diverge at the rate of binary units
+        if rates[index] is None:  # Gaussian units diverge at 0.1
             rates[index] = 0.001 if "linear" in (level.visible, level.hidden) else 0.1
     validation.positive_integer("momentum_epochs", momentum_epochs)
     optimizers = [ScheduledMomentum(r, initial_momentum, momentum) for r in rates]

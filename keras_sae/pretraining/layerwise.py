@@ -143,7 +143,7 @@ class LevelTrainer:
             x,
             batch_size=self.batch_size if isinstance(x, np.ndarray) else None,
             epochs=self.epochs[index],
-            # Keras warns if it is asked to shuffle another stream.
+            # Keras warns when it is asked to shuffle any other stream.
             shuffle=isinstance(x, (np.ndarray, keras.utils.PyDataset))
             and not isinstance(x, DiskBatches),
             validation_data=self.validation_data or None,

@@ -107,7 +107,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         self._kinds = [kind for kind in offered if isinstance(kind, str)]
         for kind in self._kinds:
             validation.known_name("sparsity", kind, KINDS)
-        # Bad ranges are reported here, for each kind, and not in a trial.
+        # Report bad ranges of each kind here rather than in a trial.
         for kind in self._kinds or [""]:
             hp = HyperParameters()
             hp.values = {"sparsity": kind} if kind else {}

@@ -1,4 +1,4 @@
-"""What a search optimizes, by name or as a keras-tuner objective."""
+"""Objectives of a search, by name or as keras-tuner objects."""
 
 import math
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from keras_sae.utils import validation
 
 DEFAULT = "reconstruction_under_l0"
 PROBE = "probe_accuracy"
-# Metric and direction of the objectives that are plain metrics with a name.
+# Metric and direction of the objectives that are a single metric.
 NAMED = {
     PROBE: (PROBE, "max"),
     "reconstruction": ("val_reconstruction_loss", "min"),
 }
-# Endings of the names of metrics that are better when larger.
+# Metrics are better when larger if their names end like this.
 _LARGER_IS_BETTER = ("accuracy", "explained_variance", "hoyer", "copying_gap")
 
 

@@ -135,9 +135,9 @@ ORACLES: dict[str, type[SearchOracle]] = {
 
 
 class SearchTuner(keras_tuner.Tuner):
-    """Tuner that trains all trials from one seed, and reports their last epoch.
+    """Tuner that trains all trials from one seed, and reports the last epoch of each.
 
-    keras-tuner reports the best epoch, but the model of the last one is kept.
+    keras-tuner would report the best epoch, although it keeps the last model.
     """
 
     def __init__(
