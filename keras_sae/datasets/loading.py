@@ -18,7 +18,6 @@ from keras_sae.utils.validation import positive_integer
 if TYPE_CHECKING:
     import tensorflow as tf
     from tensorflow_datasets.core import DatasetBuilder
-    from tensorflow_datasets.core.dataset_info import DatasetInfo
 
 EMBEDDED = ("digits", "natural_patches")
 _DEFAULT_FOLDER = os.path.join("~", "tensorflow_datasets")  # the default of TFDS
@@ -69,9 +68,9 @@ def load_data(
         `(samples,)`, or None if the dataset has no class labels.
 
     Raises:
-        ValueError: The dataset is unknown, is not prepared and may not be downloaded,
-            has no images of one fixed size or no train and test splits; `data_dir`
-            cannot be written; or an argument of the builder is wrong.
+        ValueError: The dataset is unknown, or it is not prepared and may not be
+            downloaded. It has no images of one fixed size, or no train and test splits.
+            `data_dir` cannot be written, or an argument of the builder is wrong.
 
     Reference:
         [TensorFlow Datasets](https://www.tensorflow.org/datasets)
@@ -90,7 +89,17 @@ def load_data(
             f"The dataset {name!r} has no {sorted(missing)} split, only "
             f"{sorted(builder.info.splits)}. Load these with `load`."
         )
-    return _arrays(builder, "train"), _arrays(builder, "test")
+    splits = []
+    for split in ("train", "test"):
+        batches = _batches(_read(builder, split), _READING_BATCH)
+        parts = list(batches.as_numpy_iterator())
+        if isinstance(parts[0], tuple):
+            images, labels = zip(*parts, strict=True)
+            splits.append((np.concatenate(images), np.concatenate(labels)))
+        else:
+            splits.append((np.concatenate(parts), None))
+    train, test = splits
+    return train, test
 
 
 def load(
@@ -117,21 +126,19 @@ def load(
         batch_size: Samples per batch, at most the number of samples in the split.
         shuffle: Whether to shuffle. None shuffles splits that begin with `"train"`.
         as_supervised: Whether to return `(x, label)` instead of `x`.
-        data_dir: Folder of prepared TFDS datasets. Defaults to `TFDS_DATA_DIR`, or
-            else to the default of TFDS.
+        data_dir: As in `load_data`.
         seed: Random seed of the order. None uses the global seed of TensorFlow, which
             `keras.utils.set_random_seed` sets.
-        download: Whether TFDS may download and prepare a missing dataset.
-        **builder_kwargs: Arguments of the TFDS builder, see `load_data`.
+        download: As in `load_data`.
+        **builder_kwargs: As in `load_data`.
 
     Returns:
         A `tf.data.Dataset` of known length. `x` is float32 of shape
         `(batch, height, width, channels)`, `label` int64 of shape `(batch,)`.
 
     Raises:
-        ValueError: As in `load_data`; or `split` is unknown or empty, `batch_size` is
-            not a positive integer or exceeds the split, or `as_supervised` asks for
-            labels that the dataset does not have.
+        ValueError: As in `load_data`. `split` is unknown or empty, `batch_size` exceeds
+            it, or `as_supervised` asks for labels that the dataset does not have.
 
     Reference:
         [Splits in TFDS](https://www.tensorflow.org/datasets/splits)
@@ -179,7 +186,7 @@ def _prepared_builder(
         raise ValueError(
             f"`name` must be the name of a dataset, a string. Received: name={name!r}."
         )
-    # TFDS reads the variable only once, when it is imported.
+    # TFDS reads this variable only when it is imported.
     folder = data_dir or os.environ.get("TFDS_DATA_DIR") or None
     if folder is not None:
         folder = os.path.expanduser(os.fspath(folder))
@@ -200,7 +207,7 @@ def _prepared_builder(
         except OSError as error:
             causes.append(error)
         else:
-            # A new builder also reads the metadata that another process has written.
+            # A new builder reads the metadata, also if another process wrote them.
             return create(data_dir=path, **builder_kwargs)
     raise ValueError(
         f"The dataset {name!r} is prepared on first use, and no folder for it can be "
@@ -248,7 +255,7 @@ def _tfds_builder(
         try:
             urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
         except urllib.error.HTTPError:
-            break  # the server answers, and TFDS knows what to request
+            break  # The server answers, and TFDS knows what to request.
         except OSError as error:
             raise ValueError(
                 f"The dataset {name!r} is not prepared in {builder.data_dir} and "
@@ -283,11 +290,16 @@ def _prepare(builder: "DatasetBuilder") -> None:
         random.setstate(state)
 
 
-def _keys(info: "DatasetInfo") -> tuple[str, str | None]:
-    """Return the names of the image and of the label, None without class labels."""
+def _read(
+    builder: "DatasetBuilder", split: str, with_labels: bool | None = None
+) -> "tf.data.Dataset":
+    """Return the examples of a split in a fixed order: image, or image and label.
+
+    If `with_labels` is None, the examples have labels if the dataset has class labels.
+    """
     import tensorflow_datasets as tfds
 
-    features = info.features
+    info, features = builder.info, builder.info.features
     items = features.items() if isinstance(features, tfds.features.FeaturesDict) else ()
     images = [key for key, value in items if isinstance(value, tfds.features.Image)]
     if not images:
@@ -304,28 +316,12 @@ def _keys(info: "DatasetInfo") -> tuple[str, str | None]:
             "`tf.image.resize` and pass arrays to the model."
         )
     label = supervised[1] if len(supervised) > 1 else None
-    if not isinstance(label, str) or features[label].shape != ():
-        return image, None
-    return image, label if np.issubdtype(features[label].np_dtype, np.integer) else None
-
-
-def _arrays(builder: "DatasetBuilder", split: str) -> Arrays:
-    labelled = _keys(builder.info)[1] is not None
-    batches = _batches(_read(builder, split, labelled), _READING_BATCH)
-    if not labelled:
-        return np.concatenate(list(batches.as_numpy_iterator())), None
-    images, labels = zip(*batches.as_numpy_iterator(), strict=True)
-    return np.concatenate(images), np.concatenate(labels)
-
-
-def _read(
-    builder: "DatasetBuilder", split: str, as_supervised: bool
-) -> "tf.data.Dataset":
-    """Return the examples of a split in a fixed order: image, or image and label."""
-    import tensorflow_datasets as tfds
-
-    image, label = _keys(builder.info)
-    if as_supervised and label is None:
+    has_labels = (
+        isinstance(label, str)
+        and features[label].shape == ()
+        and np.issubdtype(features[label].np_dtype, np.integer)
+    )
+    if with_labels and not has_labels:
         raise ValueError(
             f"`as_supervised` needs class labels, and the dataset {builder.name!r} has "
             "none. Received: as_supervised=True. Leave it out."
@@ -333,7 +329,7 @@ def _read(
     # TFDS would cache whole examples; `load` caches only what it uses.
     config = tfds.ReadConfig(try_autocache=False)
     examples = builder.as_dataset(split, shuffle_files=False, read_config=config)
-    if as_supervised:
+    if has_labels and with_labels is not False:
         return examples.map(lambda example: (example[image], example[label]))
     return examples.map(lambda example: example[image])
 

@@ -25,7 +25,7 @@ class Superposition:
         probabilities: Firing probability per feature, shape `(num_features,)`.
         magnitude: Mean of `a_j` of a firing feature.
         magnitude_std: Standard deviation of `a_j` of a firing feature.
-        group_size: Size of the groups of neighbouring features that fire together.
+        group_size: Size of the groups of neighboring features that fire together.
         correlation: Correlation of firing within a group, as in `superposition`.
 
     Example:
@@ -54,7 +54,7 @@ class Superposition:
 
         Args:
             samples: Number of samples.
-            seed: Random seed. The data differ from those of `dataset` in any case.
+            seed: Random seed. The data always differ from those of `dataset`.
 
         Returns:
             Float32 arrays of shapes `(samples, dimension)` and
@@ -73,7 +73,7 @@ class Superposition:
         """Return batches of data, drawn in the graph, the same in every epoch.
 
         Args:
-            samples: Number of samples per epoch. A last incomplete batch is left out.
+            samples: Number of samples per epoch. An incomplete last batch is dropped.
             batch_size: Samples per batch.
             seed: Random seed.
 
@@ -131,11 +131,11 @@ def superposition(
     features: npt.ArrayLike | None = None,
     seed: int = 0,
 ) -> Superposition:
-    """Return synthetic data with known features, possibly more than dimensions.
+    """Return synthetic data whose features are known.
 
-    Real data do not tell which features a sparse autoencoder should find. Here
-    `metrics.recovery_score(task.features, model.dictionary())` compares the known
-    features with the learned ones.
+    There may be more features than dimensions. The true features of real data are
+    unknown, but here `metrics.recovery_score(task.features, model.dictionary())`
+    compares them with the learned ones.
 
     Args:
         num_features: Number of features.
@@ -143,7 +143,8 @@ def superposition(
         firing_probability: Probability that a feature fires in a sample: one number, or
             one per feature, for example from `zipf`.
         magnitude: Mean activation of a firing feature.
-        magnitude_std: Standard deviation of that activation. Negative values become 0.
+        magnitude_std: Standard deviation of that activation. A negative activation
+            becomes 0.
         group_size: Size of the groups in which firing is correlated.
         correlation: Correlation of the normal variables that decide which features of
             a group fire, at least 0 and below 1. It does not change the probabilities.
@@ -159,10 +160,8 @@ def superposition(
             row that is zero or not finite.
 
     References:
-        - [Elhage et al., 2022](https://arxiv.org/abs/2209.10652), "Toy models of
-          superposition"
-        - [Sharkey et al., 2022](https://www.alignmentforum.org/posts/z6QQJbtpkEAX3Aojj),
-          "Taking features out of superposition with sparse autoencoders"
+        - [Elhage et al., 2022](https://arxiv.org/abs/2209.10652)
+        - [Sharkey et al., 2022](https://www.alignmentforum.org/posts/z6QQJbtpkEAX3Aojj)
 
     Example:
 

@@ -40,12 +40,7 @@ def known_shape(input_shape: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def layer_units(units: int | Iterable[int], min_layers: int = 1) -> tuple[int, ...]:
-    """Return `units` as a tuple of positive integers, outermost first.
-
-    Args:
-        units: Width of each layer, or of the only one.
-        min_layers: Smallest number of layers.
-    """
+    """Return the widths of at least `min_layers` layers, outermost first."""
     if not isinstance(units, Iterable):
         units = (positive_integer("units", units),)
     units = tuple(units)
@@ -74,12 +69,9 @@ def layer_sparsities(
 
 
 def copy_layer(name: str, layer: LayerLike, example: str) -> keras.layers.Layer:
-    """Return a copy of a layer that a user passes, whose state belongs to one model.
+    """Return a copy of the layer that a user passes as the argument `name`.
 
-    Args:
-        name: Name of the argument, and of the copy.
-        layer: A layer or its config.
-        example: What an error message shows.
+    The copy has this name, and its state belongs to one model.
     """
     if isinstance(layer, dict):
         layer = keras.saving.deserialize_keras_object(layer)
@@ -137,14 +129,12 @@ def rescaling(scaling: bool, output_activation: ActivationLike) -> Layers:
     return [Scaling(inverse=True, name="unscale")]
 
 
-def batch_norm(name: str, enabled: bool) -> Layers:
-    """Return the batch normalization of the layer `name`, if it is enabled."""
-    return [keras.layers.BatchNormalization(name=f"{name}_norm")] if enabled else []
-
-
-def batch_normalized(layers: Iterable[keras.layers.Layer], enabled: bool) -> Layers:
+def batch_normalized(layers: Layers, enabled: bool) -> Layers:
     """Return the layers, each followed by a batch normalization if it is enabled."""
-    return [x for layer in layers for x in (layer, *batch_norm(layer.name, enabled))]
+    if not enabled:
+        return layers
+    norms = [keras.layers.BatchNormalization(name=f"{x.name}_norm") for x in layers]
+    return [x for pair in zip(layers, norms, strict=True) for x in pair]
 
 
 def mirrored_decoder(
@@ -157,20 +147,11 @@ def mirrored_decoder(
     layer_class: type[keras.layers.Dense] = keras.layers.Dense,
     **kwargs: Any,
 ) -> tuple[keras.Model, Layers]:
-    """Return a decoder with the layers `..., decode_2, output`, and these layers.
+    """Return a dense decoder, and its layers `output, decode_2, ...` with a kernel.
 
-    Args:
-        sample_shape: Shape of one sample.
-        code_units: Width of the code.
-        outputs: Width and activation of each layer, outermost first.
-        tied: Layers of the encoder whose kernels the decoder uses, outermost first.
-        batch_normalization: Whether to normalize between the layers.
-        scaling: Whether to scale the output to the data.
-        layer_class: Class of the layers unless `tied`.
-        **kwargs: Arguments of these layers.
-
-    Returns:
-        The decoder, and its layers with a kernel, outermost first.
+    `outputs` has the width and the activation of each layer, outermost first. `tied`
+    has the layers of the encoder whose kernels these layers use. Without it, they are
+    of the class `layer_class` and get the further arguments.
     """
     layers: Layers = []
     for n, (width, activation) in enumerate(outputs, start=1):
@@ -208,7 +189,7 @@ def dense_models(
 ) -> tuple[keras.Model, keras.Model]:
     """Return a dense encoder and the decoder that mirrors it.
 
-    Options are as for `keras_sae.models.shallow`, with one entry of `units`,
+    The arguments are as for `keras_sae.models.shallow`, with one entry of `units`,
     `sparsities` and `activations` per layer of the encoder, outermost first. Further
     arguments go to every `SparseDense`, and `decoder_options` to `mirrored_decoder`.
     """
@@ -250,10 +231,10 @@ def initialize_kernels(
 
     Args:
         encoding: Layers of the encoder.
-        decoding: For each the layer of the decoder that mirrors it.
+        decoding: Layer of the decoder that mirrors each of them.
         tied_initialization: Whether each kernel of the encoder starts as the transpose
-            of the kernel that mirrors it. In the kernel of a posterior, the columns of
-            the means do.
+            of the kernel that mirrors it. The kernel of a posterior may have more
+            columns, which keep their values.
     """
     for layer, mirror in zip(encoding, decoding, strict=True):
         is_tied = mirror.kernel is layer.kernel
@@ -271,13 +252,9 @@ def initialize_kernels(
 
 
 def output_bias(decoder: keras.Model) -> keras.Variable | None:
-    """Return the bias of a linear output layer, which can hold the data's centre.
+    """Return the bias of a linear output layer, which can hold the data's center.
 
-    Args:
-        decoder: Model whose bias has one entry per value, or per channel.
-
-    Returns:
-        The variable, or None if there is no such bias.
+    It has one entry per value or per channel. Other decoders have no such bias.
     """
     layers = [layer for layer in flatten(decoder) if not isinstance(layer, Scaling)]
     output = output_layer(layers)

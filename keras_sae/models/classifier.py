@@ -15,9 +15,8 @@ from keras_sae.utils.validation import positive_integer
 class InferenceModel(keras.Model):
     """Functional model that always runs in inference mode and adds no penalties.
 
-    Keras passes `training=True` on to every layer of a functional model during `fit`,
-    even to a layer that was called with `training=False`. This model ignores it. Its
-    sparsity layers add nothing to the loss, also after saving or cloning.
+    During `fit`, Keras passes `training=True` to every layer of a functional model,
+    even to a layer that was called with `training=False`. This model ignores it.
 
     Args:
         inputs: As for a functional `keras.Model`.
@@ -45,18 +44,18 @@ def classifier(
     `p = softmax(encoder(x) V + d)`
 
     An autoencoder learns from unlabeled data, so a classifier on its code needs fewer
-    labels than one that starts from random weights. Freeze the encoder to train the
-    softmax layer alone, or fine-tune all layers.
+    labels than one that starts from random weights.
 
-    The encoder is a copy. Training the classifier does not change the autoencoder. The
-    copy always runs in inference mode, without corruption, dropout or sampling, and
-    its sparsity penalties are off. Weight decay stays.
+    The encoder is a copy, so training does not change the autoencoder. The copy always
+    runs in inference mode, without corruption, dropout or sampling, and its sparsity
+    penalties are off. Weight decay stays.
 
     Args:
         autoencoder: A `keras_sae.models.Autoencoder`.
         num_classes: Number of classes, at least 2.
-        trainable_encoder: Whether `fit()` changes the encoder. Set `trainable` of
-            `model.get_layer("encoder")` to change it later, and compile again.
+        trainable_encoder: Whether `fit()` trains the encoder too, or the softmax layer
+            alone. To change it later, set `trainable` of `model.get_layer("encoder")`
+            and compile again.
         name: Name of the model.
 
     Returns:

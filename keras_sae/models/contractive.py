@@ -22,7 +22,7 @@ from keras_sae.types import Tensor
 _DENSE = (SparseDense, UnitNormDense, keras.layers.Dense)
 # Their derivative is the identity.
 _LINEAR = (ActivityPenalty, Centering, keras.layers.GaussianNoise)
-# Allowed before the first dense layer only. Reshaping does not change the norm of the
+# Allowed only before the first dense layer. Reshaping does not change the norm of the
 # Jacobian, and the derivative is taken at the corrupted input.
 _IN_FRONT = (
     keras.layers.Dropout,
@@ -33,7 +33,6 @@ _IN_FRONT = (
     SaltAndPepperNoise,
 )
 _SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772  # of SELU
-
 
 # The derivative f'(z), from the output h = f(z) where that determines it.
 _DERIVATIVES: dict[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]] = {
@@ -92,7 +91,43 @@ class ContractivePenalty:
 
     def __init__(self, encoder: keras.Model) -> None:
         self._units = int(encoder.output_shape[-1])
-        self._steps, self._scalings = _chain(encoder)
+        steps: list[_Step] = []
+        scalings: list[Scaling] = []
+        in_front: list[keras.layers.Layer] = []
+        code = tensor = encoder.outputs[0]
+        while True:
+            history = tensor._keras_history
+            layer = history.operation
+            inputs = layer._inbound_nodes[history.node_index].input_tensors
+            if not inputs:
+                break
+            if isinstance(layer, Sampling) and tensor is code:
+                tensor = layer.mean_input
+                continue
+            if type(layer) in _DENSE:
+                if in_front:
+                    raise _error(in_front[0], " behind a dense layer")
+                if len(inputs[0].shape) != 2:
+                    raise _error(
+                        layer, f" with inputs of shape {tuple(inputs[0].shape)}"
+                    )
+                sparsity = layer.sparsity if isinstance(layer, SparseDense) else None
+                if not isinstance(sparsity, ActivityPenalty | None):
+                    raise _error(layer, f" with sparsity={type(sparsity).__name__}")
+                if layer.activation not in _DERIVATIVES:
+                    name = getattr(layer.activation, "__name__", repr(layer.activation))
+                    raise _error(layer, f" with activation={name!r}")
+                steps.append((layer, inputs[0], tensor))
+            elif isinstance(layer, Scaling):
+                scalings.append(layer)
+            elif isinstance(layer, _IN_FRONT):
+                in_front.append(layer)
+            elif type(layer) not in _LINEAR:
+                raise _error(layer)
+            tensor = inputs[0]
+        if not steps:
+            raise _error(encoder, " without a dense layer")
+        self._steps, self._scalings = steps[::-1], scalings
         # One pass computes every tensor, so that a corruption is drawn once.
         tensors = [(below, above) for _, below, above in self._steps]
         self._model = keras.Model(encoder.inputs[0], [encoder.outputs[0], tensors])
@@ -121,68 +156,22 @@ class ContractivePenalty:
         derivative, kernel = factors[-1]
         factors[-1] = derivative[:, : self._units], kernel[:, : self._units]
         (derivative, kernel), *deeper = factors
-        jacobian = None
-        for slope, weights in reversed(deeper):
-            rows = ops.transpose(weights)
-            if jacobian is None:
-                jacobian = slope[:, :, None] * rows
-            else:
-                jacobian = ops.matmul(jacobian * slope[:, None], rows)
-        if jacobian is None:
-            squares = ops.square(derivative) * ops.sum(ops.square(kernel), axis=0)
-            penalty = ops.mean(ops.sum(squares, axis=1))
-        else:
+        if deeper:
+            slope, weights = deeper.pop()
+            jacobian = slope[:, :, None] * ops.transpose(weights)
+            for slope, weights in reversed(deeper):
+                jacobian = ops.matmul(jacobian * slope[:, None], ops.transpose(weights))
             # |J W^T|^2 = <J W^T W, J> avoids a product as wide as the input.
             jacobian = jacobian * derivative[:, None]
             gram = ops.matmul(ops.transpose(kernel), kernel)
-            products = jacobian * ops.matmul(jacobian, gram)
-            penalty = ops.mean(ops.sum(products, axis=(1, 2)))
+            norms = ops.sum(jacobian * ops.matmul(jacobian, gram), axis=(1, 2))
+        else:
+            columns = ops.sum(ops.square(kernel), axis=0)
+            norms = ops.sum(ops.square(derivative) * columns, axis=1)
+        penalty = ops.mean(norms)
         for layer in self._scalings:
             penalty = penalty * ops.square(layer.factor())
         return code, penalty
-
-
-def _chain(encoder: keras.Model) -> tuple[list[_Step], list[Scaling]]:
-    """Return the dense layers of an encoder in order, and its scaling layers."""
-    steps: list[_Step] = []
-    scalings: list[Scaling] = []
-    in_front: list[keras.layers.Layer] = []
-    tensor = encoder.outputs[0]
-    layer, inputs = _source(tensor)
-    if isinstance(layer, Sampling):
-        tensor = layer.mean_input
-        layer, inputs = _source(tensor)
-    while inputs:
-        if type(layer) in _DENSE:
-            for other in in_front:
-                raise _error(other, " behind a dense layer")
-            if len(inputs[0].shape) != 2:
-                raise _error(layer, f" with inputs of shape {tuple(inputs[0].shape)}")
-            sparsity = layer.sparsity if isinstance(layer, SparseDense) else None
-            if not isinstance(sparsity, ActivityPenalty | None):
-                raise _error(layer, f" with sparsity={type(sparsity).__name__}")
-            if layer.activation not in _DERIVATIVES:
-                name = getattr(layer.activation, "__name__", repr(layer.activation))
-                raise _error(layer, f" with activation={name!r}")
-            steps.append((layer, inputs[0], tensor))
-        elif isinstance(layer, Scaling):
-            scalings.append(layer)
-        elif isinstance(layer, _IN_FRONT):
-            in_front.append(layer)
-        elif type(layer) not in _LINEAR:
-            raise _error(layer)
-        tensor = inputs[0]
-        layer, inputs = _source(tensor)
-    if not steps:
-        raise _error(encoder, " without a dense layer")
-    return steps[::-1], scalings
-
-
-def _source(tensor: Tensor) -> tuple[Any, list[Tensor]]:
-    """Return the layer that made a symbolic tensor, and its inputs."""
-    history = tensor._keras_history
-    node = history.operation._inbound_nodes[history.node_index]
-    return history.operation, list(node.input_tensors)
 
 
 def _error(layer: keras.layers.Layer, detail: str = "") -> ValueError:

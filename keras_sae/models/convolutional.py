@@ -10,13 +10,7 @@ from keras_sae.layers import SparseDense, TiedConv2DTranspose, TiedDense, UnitNo
 from keras_sae.layers.serialization import copy_for
 from keras_sae.models import building_blocks
 from keras_sae.models.autoencoder import Autoencoder
-from keras_sae.types import (
-    ActivationLike,
-    InitializerLike,
-    LayerLike,
-    RegularizerLike,
-    SparsityLike,
-)
+from keras_sae.types import ActivationLike, LayerLike, SparsityLike
 from keras_sae.utils import validation
 
 
@@ -37,9 +31,8 @@ def convolutional(
     tied_initialization: bool = False,
     centering: bool = False,
     scaling: bool = False,
-    kernel_initializer: InitializerLike = "glorot_uniform",
-    kernel_regularizer: RegularizerLike = None,
     name: str = "convolutional",
+    **kwargs: Any,
 ) -> Autoencoder:
     """Create a convolutional autoencoder for images, with a vector as its code.
 
@@ -54,26 +47,25 @@ def convolutional(
         input_shape: Shape of one image, `(height, width, channels)`.
         units: Number of filters of each convolution, outermost first, and last the
             number of units of the code: `(16, 32, 64, 30)` has three convolutions.
-        sparsity: Sparsity of the code, as in `keras_sae.models.shallow`; or a list
-            with one entry per layer.
+        sparsity: As for `keras_sae.models.deep`.
         activation: Activation of the convolutions of encoder and decoder.
-        code_activation: Activation of the code. `"auto"` takes that of the sparsity.
-        output_activation: Activation of the reconstruction.
+        code_activation: As for `keras_sae.models.deep`.
+        output_activation: As for `keras_sae.models.shallow`.
         tied: Whether the decoder uses the kernels of the encoder. It excludes
             `pooling`. `unit_norm` then constrains the kernel of the code.
         kernel_size: Height and width of the kernels.
-        pooling: Layer that turns the last feature maps into a vector, e.g.
+        pooling: Layer that turns the last feature maps into a vector, such as
             `keras.layers.GlobalAveragePooling2D()`. None flattens them.
-        corruption: Layer that corrupts the input during training, or None.
+        corruption: As for `keras_sae.models.shallow`.
         batch_normalization: Whether to normalize the outputs of the convolutions.
         unit_norm: Whether the dense kernel behind the code has rows of unit norm.
         tied_initialization: Whether the kernel of the code is initialized to the
             transpose of the dense kernel behind it. It excludes `pooling`.
         centering: Whether the encoder subtracts the mean per channel.
         scaling: As for `keras_sae.models.shallow`.
-        kernel_initializer: Initializer of every kernel.
-        kernel_regularizer: Regularizer of every kernel.
         name: Name of the model.
+        **kwargs: Arguments of every layer with a kernel of its own, such as
+            `kernel_initializer` and `kernel_regularizer`.
 
     Returns:
         A `keras_sae.models.Autoencoder`.
@@ -99,48 +91,46 @@ def convolutional(
         )
     *filters, code_units = building_blocks.layer_units(units, min_layers=2)
     *penalties, sparsest = building_blocks.layer_sparsities(sparsity, len(filters) + 1)
-    options: dict[str, Any] = {
-        "kernel_initializer": kernel_initializer,
-        "kernel_regularizer": kernel_regularizer,
-    }
-    # `input_shape` is channels last, whatever Keras is configured to.
-    layout = {"padding": "same", "data_format": "channels_last"}
     kernel_size = validation.positive_integer("kernel_size", kernel_size)
-    norm = keras.constraints.UnitNorm(axis=0) if unit_norm and tied else None
-    code = SparseDense(
-        code_units,
-        code_activation,
-        sparsest,
-        kernel_constraint=norm,
-        name="code",
-        **options,
-    )
+    # `input_shape` is channels last, whatever Keras is configured to.
+    layout: dict[str, Any] = {"padding": "same", "data_format": "channels_last"}
 
-    down = []
+    convolutions = []
     layers = building_blocks.preprocessing(
         corruption, centering, scaling, flatten_input=False
     )
     for n, (count, penalty) in enumerate(zip(filters, penalties, strict=True), start=1):
-        down_options: dict[str, Any] = {"activation": activation, **layout, **options}
+        layer_name = f"encode_{n}"
         convolution = keras.layers.Conv2D(
-            count, kernel_size, name=f"encode_{n}", **down_options
+            count,
+            kernel_size,
+            activation=activation,
+            name=layer_name,
+            **layout,
+            **kwargs,
         )
-        down.append(convolution)
+        convolutions.append(convolution)
         layers.append(convolution)
         if penalty is not None:
-            penalty_name = f"encode_{n}_penalty"
+            penalty_name = f"{layer_name}_penalty"
             layers.append(copy_for(penalty, convolution.activation, name=penalty_name))
-        layers += building_blocks.batch_norm(f"encode_{n}", batch_normalization)
+        if batch_normalization:
+            layers.append(keras.layers.BatchNormalization(name=f"{layer_name}_norm"))
         layers.append(keras.layers.MaxPooling2D(2, **layout))
     pooling = pooling or keras.layers.Flatten(data_format="channels_last")
     example = "`keras.layers.GlobalAveragePooling2D()`"
-    layers += [building_blocks.copy_layer("pooling", pooling, example), code]
-    encoder = building_blocks.chain(shape, layers, "encoder")
+    layers.append(building_blocks.copy_layer("pooling", pooling, example))
+    code_options = dict(kwargs)
+    if unit_norm and tied:
+        code_options["kernel_constraint"] = keras.constraints.UnitNorm(axis=0)
+    code = SparseDense(
+        code_units, code_activation, sparsest, name="code", **code_options
+    )
+    encoder = building_blocks.chain(shape, [*layers, code], "encoder")
 
     sizes = [shape[:2]]
     for _ in filters:
-        height, width = sizes[-1]
-        sizes.append((-(-height // 2), -(-width // 2)))
+        sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
     bottom = (*sizes[-1], filters[-1])
     flat_size, pooled_size = math.prod(bottom), code.kernel.shape[0]
     if (tied or tied_initialization) and pooled_size != flat_size:
@@ -156,31 +146,31 @@ def convolutional(
         dense = TiedDense(code, activation, name=inner)
     else:
         dense_class = UnitNormDense if unit_norm else keras.layers.Dense
-        dense = dense_class(flat_size, activation, name=inner, **options)
+        dense = dense_class(flat_size, activation, name=inner, **kwargs)
     layers = building_blocks.batch_normalized([dense], batch_normalization)
     layers.append(keras.layers.Reshape(bottom))
+    widths = [shape[-1], *filters]
     for n in range(len(filters), 0, -1):
-        outermost = n == 1
-        up_options: dict[str, Any] = {
+        layer_name = "output" if n == 1 else f"decode_{n}"
+        options: dict[str, Any] = {
             "strides": 2,
-            "activation": output_activation if outermost else activation,
-            "name": "output" if outermost else f"decode_{n}",
+            "activation": output_activation if n == 1 else activation,
+            "name": layer_name,
             **layout,
         }
         if tied:
-            layers.append(TiedConv2DTranspose(down[n - 1], **up_options))
+            layers.append(TiedConv2DTranspose(convolutions[n - 1], **options))
         else:
-            up_options |= options
-            count = shape[-1] if outermost else filters[n - 2]
+            options |= kwargs
             layers.append(
-                keras.layers.Conv2DTranspose(count, kernel_size, **up_options)
+                keras.layers.Conv2DTranspose(widths[n - 1], kernel_size, **options)
             )
         height, width = sizes[n - 1]
         if height % 2 or width % 2:
             crop = ((0, height % 2), (0, width % 2))
             layers.append(keras.layers.Cropping2D(crop, data_format="channels_last"))
-        if not outermost:
-            layers += building_blocks.batch_norm(f"decode_{n}", batch_normalization)
+        if batch_normalization and n > 1:
+            layers.append(keras.layers.BatchNormalization(name=f"{layer_name}_norm"))
     layers += building_blocks.rescaling(scaling, output_activation)
     decoder = building_blocks.chain((code_units,), layers, "decoder")
     initialize_tied = tied_initialization and not tied

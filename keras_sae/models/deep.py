@@ -36,22 +36,21 @@ def deep(
     `h_l = sparsity_l(f_l(h_{l-1} W_l + b_l))` for `l = 1 ... L`, `h_0 = x - mean`;
     `r_{l-1} = f_{l-1}(r_l W'_l + c_l)` from `r_L = h_L` to `r_0`
 
-    where `f_0` is the output activation. A smaller layer and a larger next one lower a
-    penalty that depends on the scale of the code (L1) at no cost.
-    `kernel_regularizer` prevents this, and so does `unit_norm` without
-    `batch_normalization`.
+    where `f_0` is the output activation. A penalty that depends on the scale of the
+    code, such as L1, can be lowered at no cost by smaller weights in front of the code
+    and larger ones behind it. `kernel_regularizer` prevents this, and so does
+    `unit_norm` without `batch_normalization`.
 
     Args:
         input_shape: As for `keras_sae.models.shallow`.
-        units: Width of each layer of the encoder, outermost first. The last is the
-            code's. `(1000, 500, 250, 30)` makes eight layers in all.
-        sparsity: As for `keras_sae.models.shallow`, for the code. Or a list or tuple of
-            one entry per layer, outermost first, None for a layer without.
-        activation: Activation of every layer but code and output, on both sides.
-            `"auto"` is the one that the sparsity of each layer needs.
+        units: Width of each layer of the encoder, outermost first, and last that of
+            the code. `(1000, 500, 250, 30)` makes eight layers in all.
+        sparsity: As for `keras_sae.models.shallow`, for the code. Or a list or tuple
+            with one entry per layer, outermost first; None is a layer without.
+        activation: Activation of all layers of encoder and decoder except code and
+            output. `"auto"` is the one that the sparsity of each layer needs.
         code_activation: Activation of the code.
-        tied: Whether each layer of the decoder uses the transposed kernel of the layer
-            that it mirrors.
+        tied: Whether the decoder uses the transposed kernels of the encoder.
         unit_norm: Whether the dictionary of every layer, the rows of each `W'`, has
             unit norm (`keras_sae.layers.UnitNormDense` unless `tied`).
         kernel_initializer: Initializer of every kernel.
@@ -59,10 +58,10 @@ def deep(
         contractive: As for `keras_sae.models.shallow`, for the Jacobian through all
             layers. The cost per sample is `units[0]^2` times the width of the code.
         name: Name of the model.
-        **kwargs: `batch_normalization=True` normalizes the outputs of all layers but
-            code and output. `output_activation`, `corruption`, `tied_initialization`
-            (False by default), `centering`, `scaling` and further arguments are as for
-            `keras_sae.models.shallow`.
+        **kwargs: `batch_normalization=True` normalizes the outputs of all layers
+            except code and output. `output_activation`, `corruption`, `centering`,
+            `scaling`, `tied_initialization` (False by default) and further arguments
+            are as for `keras_sae.models.shallow`.
 
     Returns:
         A `keras_sae.models.Autoencoder`.
@@ -72,8 +71,7 @@ def deep(
             number of entries, or the Jacobian of a layer is not known to `contractive`.
 
     Reference:
-        - [Hinton & Salakhutdinov, Reducing the dimensionality of data with neural
-          networks, 2006](https://www.cs.toronto.edu/~hinton/absps/science.pdf)
+        [Hinton & Salakhutdinov, 2006](https://doi.org/10.1126/science.1127647)
 
     Example:
 
@@ -128,10 +126,9 @@ def stacked(
         input_shape: As for `keras_sae.models.shallow`.
         units: Width of each level, outermost first.
         sparsity: As for `keras_sae.models.shallow`, for every level. Or a list or tuple
-            of one entry per level, None for a level without.
-        activation: Activation of every level but code and output. `"auto"` is the one
-            that the sparsity of each level needs.
-        tied: Whether the decoder of each level uses the transposed kernel.
+            with one entry per level; None is a level without.
+        activation: As for `keras_sae.models.deep`.
+        tied: As for `keras_sae.models.deep`.
         name: Name of the model.
         **kwargs: Further arguments of `keras_sae.models.deep`.
 
@@ -142,8 +139,7 @@ def stacked(
         ValueError: As for `keras_sae.models.deep`.
 
     Reference:
-        - [Bengio et al., Greedy layer-wise training of deep networks,
-          2007](https://proceedings.neurips.cc/paper/2006/hash/5da713a690c067105aeb2fae32403405-Abstract.html)
+        - [Bengio et al., 2007](https://proceedings.neurips.cc/paper/2006/hash/5da713a690c067105aeb2fae32403405-Abstract.html)
         - [UFLDL, Stacked autoencoders](http://ufldl.stanford.edu/wiki/index.php/Stacked_Autoencoders)
 
     Example:

@@ -11,17 +11,16 @@ Layers = list[keras.layers.Layer]
 
 @dataclass(frozen=True)
 class Level:
-    """A level of a deep autoencoder: a layer and its mirror, with what is around them.
+    """A level of a deep autoencoder: one layer of the encoder, and its mirror.
 
-    `code_l = encode(code_{l-1})`, `code_{l-1} ~ decode(code_l)`,
+    `code_l = encode(code_{l-1})`, `code_{l-1} ~ decode(code_l)`
 
-    where the code below the first level is the input.
+    The code below the first level is the input. A layer without a kernel belongs to the
+    level of the kernel in front of it, or else to that of the first kernel.
 
     Args:
-        encode: Layers that compute the code of this level from the code below, in
-            order. Those of the first level begin with what flattens the input.
-        decode: Layers that reconstruct the code below from the code of this level, in
-            order. Those of the first level end with what restores the shape.
+        encode: Layers that compute the code of this level from the code below.
+        decode: Layers that reconstruct the code below from the code of this level.
 
     Example:
 
@@ -51,9 +50,9 @@ def levels_of(model: keras.Model) -> list[Level]:
     Raises:
         ValueError: Encoder and decoder are not dense, or do not mirror each other.
     """
-    encode, decode = _split(model.encoder), _split(model.decoder)[::-1]
-    up, down = ([_widths(layers) for layers in side] for side in (encode, decode))
-    if None in up or up != [widths and widths[::-1] for widths in down]:
+    encode, up = _split(model.encoder)
+    decode, down = (side[::-1] for side in _split(model.decoder))
+    if not up or None in up or up != [widths and widths[::-1] for widths in down]:
         raise ValueError(
             "`levels` needs a dense encoder and a dense decoder that mirrors it, layer "
             f"by layer. Received: model={model.name!r} with widths {up} and, from the "
@@ -63,35 +62,28 @@ def levels_of(model: keras.Model) -> list[Level]:
     return [Level(tuple(a), tuple(b)) for a, b in zip(encode, decode, strict=True)]
 
 
-def _split(model: keras.Model) -> list[Layers]:
-    """Split a model's layers before each kernel but the first."""
+def _split(model: keras.Model) -> tuple[list[Layers], list[tuple[int, int] | None]]:
+    """Split a model's layers before each kernel but the first.
+
+    Returns:
+        The parts, and the input and output width of each kernel. The widths of a layer
+        that is not dense are None.
+    """
     parts: list[Layers] = [[]]
+    widths: list[tuple[int, int] | None] = []
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        if _kernel_layers([layer]) and _kernel_layers(parts[-1]):
-            parts.append([])
+        if hasattr(layer, "kernel"):
+            if widths:
+                parts.append([])
+            if isinstance(layer, (SparseDense, TiedDense, keras.layers.Dense)):
+                rows, columns = layer.kernel.shape
+                is_transposed = isinstance(layer, TiedDense) or (
+                    isinstance(layer, SparseDense) and layer.transposed_kernel
+                )
+                widths.append((columns, rows) if is_transposed else (rows, columns))
+            else:
+                widths.append(None)
         parts[-1].append(layer)
-    return parts
-
-
-def _kernel_layers(layers: Layers) -> Layers:
-    found: Layers = []
-    for layer in layers:
-        if isinstance(layer, keras.Model):
-            found += _kernel_layers(layer.layers)
-        elif hasattr(layer, "kernel"):
-            found.append(layer)
-    return found
-
-
-def _widths(layers: Layers) -> tuple[int, int] | None:
-    """Return the input and output width of the dense layer among these, if any."""
-    layer = next(iter(_kernel_layers(layers)), None)
-    if not isinstance(layer, (SparseDense, TiedDense, keras.layers.Dense)):
-        return None
-    rows, columns = layer.kernel.shape
-    is_transposed = isinstance(layer, TiedDense) or (
-        isinstance(layer, SparseDense) and layer.transposed_kernel
-    )
-    return (columns, rows) if is_transposed else (rows, columns)
+    return parts, widths

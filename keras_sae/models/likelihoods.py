@@ -19,7 +19,7 @@ class Likelihood(abc.ABC):
     """Base class of the likelihoods of a variational autoencoder.
 
     Attributes:
-        loss: Keras loss that is the negative log-likelihood but for a factor and a
+        loss: Keras loss that is the negative log-likelihood, except for a factor and a
             constant.
         output_activation: Recommended activation of the reconstruction.
         bounds: Lowest and highest value that a reconstruction can have.
@@ -58,8 +58,7 @@ class GaussianLikelihood(Likelihood):
 
     Args:
         variance: Variance of each value. The mean squared error of a good
-            reconstruction is a usual choice. `loss` weighs the KL divergence by
-            `2 * variance / D`.
+            reconstruction is a usual choice.
 
     Raises:
         ValueError: `variance` is not positive and finite.
@@ -99,7 +98,7 @@ class BernoulliLikelihood(Likelihood):
 
     `log p(x | r) = sum_d x_d log(r_d) + (1 - x_d) log(1 - r_d)`
 
-    For data between 0 and 1 it is a score and not the logarithm of a density.
+    If values lie between 0 and 1, it is not the logarithm of a density.
 
     Example:
 

@@ -49,14 +49,14 @@ def shallow(
         contractive: Weight of the contractive penalty `mean_i(|dh_i / dx_i|_F^2)`, the
             squared norm of the Jacobian of the code, logged as `auxiliary_loss`. For a
             sigmoid it is `sum_j (h_j (1 - h_j))^2 sum_k W_kj^2`.
-        unit_norm: Whether the rows of `W'`, the dictionary, have norm 1. Without this,
-            a smaller encoder and a larger decoder lower an L1 penalty at no cost. None
-            is True if the penalty depends on the scale of the code. Published settings
-            need False. With a sparsity other than a penalty, the decoder is a
+        unit_norm: Whether the rows of `W'`, the dictionary, have norm 1. Otherwise, a
+            smaller encoder and a larger decoder lower an L1 penalty at no cost. None
+            means True if the penalty depends on the scale of the code. Published
+            settings need False. The decoder of a sparsity other than a penalty is a
             `keras_sae.layers.UnitNormDense`, which projects gradients on the sphere.
         tied_initialization: Whether the encoder starts as the transpose of the decoder,
             so that a unit responds to its own row of the dictionary from the first
-            step. None is True for any sparsity other than a penalty.
+            step. None means True for any sparsity other than a penalty.
         centering: Whether the encoder subtracts the mean of the data
             (`keras_sae.layers.Centering`), which keeps ReLU units alive. Published
             settings need False.
@@ -77,10 +77,10 @@ def shallow(
             sparsity or an activation whose Jacobian is not known.
 
     Reference:
-        - [Vincent et al., Extracting and composing robust features with denoising
-          autoencoders, 2008](https://dl.acm.org/doi/10.1145/1390156.1390294)
-        - [Rifai et al., Contractive auto-encoders,
-          2011](https://icml.cc/2011/papers/455_icmlpaper.pdf)
+        - [Vincent et al., 2008](https://dl.acm.org/doi/10.1145/1390156.1390294),
+          denoising autoencoders
+        - [Rifai et al., 2011](https://icml.cc/2011/papers/455_icmlpaper.pdf),
+          contractive autoencoders
 
     Example:
 

@@ -19,11 +19,9 @@ from keras_sae.types import (
     ActivationLike,
     Config,
     Data,
-    InitializerLike,
     LayerLike,
     LossLike,
     OptimizerLike,
-    RegularizerLike,
     SparsityLike,
     Tensor,
 )
@@ -75,11 +73,8 @@ class VariationalAutoencoder(Autoencoder):
     ) -> None:
         """Configure training as `keras.Model.compile` does.
 
-        Args:
-            optimizer: As for Keras.
-            loss: Data term. `"auto"` is `"mse"` for a Gaussian likelihood and
-                `"binary_crossentropy"` for a Bernoulli likelihood.
-            **kwargs: As for Keras.
+        The loss is the data term. `"auto"` is `"mse"` for a Gaussian likelihood and
+        `"binary_crossentropy"` for a Bernoulli likelihood.
         """
         if isinstance(loss, str) and loss == "auto":
             loss = self.likelihood.loss
@@ -117,14 +112,14 @@ class VariationalAutoencoder(Autoencoder):
     ) -> float:
         """Return the evidence lower bound of `x` in nats per sample.
 
-        `E_q[log p(x | z)] - KL(q(z | x) | p(z))`, mean over `x`
+        `mean_i(E_q[log p(x_i | z)] - KL(q(z | x_i) | p(z)))`
 
         The divergence is exact, and the expectation is a mean over random codes.
 
         Args:
             x: Array of shape `(samples, *input_shape)`.
             samples: Number of random codes per sample.
-            batch_size: Number of samples per batch.
+            batch_size: Number of codes per batch.
             seed: Random seed of the codes.
 
         Raises:
@@ -148,7 +143,7 @@ class VariationalAutoencoder(Autoencoder):
         return float(total / len(rows) - divergence.mean())
 
     def sample(self, n: int, seed: int | None = None) -> np.ndarray:
-        """Decode `n` random codes from the prior to an array `(n, *input_shape)`."""
+        """Decode `n` random codes of the prior to an array `(n, *input_shape)`."""
         shape = (positive_integer("n", n), self.decoder.input_shape[-1])
         return self.decode(np.random.default_rng(seed).normal(size=shape))
 
@@ -210,9 +205,8 @@ def variational(
     centering: bool = False,
     scaling: bool = False,
     batch_normalization: bool = False,
-    kernel_initializer: InitializerLike = "glorot_uniform",
-    kernel_regularizer: RegularizerLike = None,
     name: str = "variational",
+    **kwargs: Any,
 ) -> VariationalAutoencoder:
     """Create a dense variational autoencoder, with a decoder that mirrors the encoder.
 
@@ -220,17 +214,17 @@ def variational(
     `KL = mean_i(1/2 sum_j(mean_ij^2 + variance_ij - 1 - log(variance_ij)))`
 
     `D` is the number of values per sample, because Keras's `"mse"` is a mean over them.
-    At `beta=1` the loss is the negative evidence lower bound divided by `D`, but for a
-    factor and a constant. A Gaussian likelihood multiplies the KL term by
-    `2 * variance`. A Bernoulli likelihood replaces `mse` by the cross-entropy. A
-    `sparsity` applies to the mean, so `sparsity_loss` and `l0` are those of the mean.
+    At `beta=1` the loss is the negative evidence lower bound divided by `D`, except for
+    a factor and a constant. A Gaussian likelihood multiplies the KL term by
+    `2 * variance`. A Bernoulli likelihood replaces `mse` by the cross-entropy.
 
     Args:
-        input_shape: Shape of one sample without the batch, e.g. `(28, 28, 1)`.
+        input_shape: As for `keras_sae.models.shallow`.
         units: Number of units of each hidden layer of the encoder, outermost first.
         latent_dim: Number of units of the code.
         beta: Weight of the divergence from the prior.
-        sparsity: Sparsity of the mean, as in `keras_sae.models.shallow`.
+        sparsity: Sparsity of the mean, as in `keras_sae.models.shallow`. The logs
+            `sparsity_loss` and `l0` are those of the mean.
         likelihood: `GaussianLikelihood(variance)`, `BernoulliLikelihood()`,
             `"gaussian"` with a variance of 1/2, or `"bernoulli"`.
         free_bits: Nats per latent unit that are not penalized.
@@ -240,20 +234,18 @@ def variational(
         output_activation: Activation of the reconstruction. `"auto"` is the one that
             the likelihood recommends.
         corruption: As for `keras_sae.models.shallow`.
-        contractive: Weight of the penalty `mean_i(|dm_i / dx_i|_F^2)` on the Jacobian
-            of the mean.
+        contractive: As for `keras_sae.models.shallow`, for the Jacobian of the mean.
         unit_norm: Whether the kernels of the decoder have rows of unit norm.
         tied_initialization: As for `keras_sae.models.shallow`, for every layer.
         centering: As for `keras_sae.models.shallow`.
         scaling: As for `keras_sae.models.shallow`.
         batch_normalization: Whether to normalize the outputs of the hidden layers.
-        kernel_initializer: Initializer of every kernel.
-        kernel_regularizer: Regularizer of every kernel.
         name: Name of the model.
+        **kwargs: Arguments of every dense layer, such as `kernel_initializer` and
+            `kernel_regularizer`.
 
     Returns:
-        A `keras_sae.models.VariationalAutoencoder`: an `Autoencoder` with the methods
-        `posterior`, `elbo` and `sample`.
+        A `keras_sae.models.VariationalAutoencoder`.
 
     Raises:
         ValueError: An argument is out of range, the output activation has values that
@@ -288,12 +280,8 @@ def variational(
             f"{output_activation!r}, with values from {low:g} to {high:g}. Use "
             f"{likelihood.output_activation!r} or 'auto'."
         )
-    options: dict[str, Any] = {
-        "kernel_initializer": kernel_initializer,
-        "kernel_regularizer": kernel_regularizer,
-    }
     hidden = [
-        keras.layers.Dense(width, activation, name=f"encode_{n}", **options)
+        keras.layers.Dense(width, activation, name=f"encode_{n}", **kwargs)
         for n, width in enumerate(units, start=1)
     ]
     layers = building_blocks.preprocessing(corruption, centering, scaling)
@@ -302,13 +290,11 @@ def variational(
     sparsity = get_sparsity(sparsity)
     mean: keras.layers.Layer
     if sparsity is None and code_activation == "auto":
-        mean = keras.layers.Dense(2 * latent_dim, name="posterior", **options)
+        mean = keras.layers.Dense(2 * latent_dim, name="posterior", **kwargs)
         parameters = mean(below.output)
     else:
-        mean = SparseDense(
-            latent_dim, code_activation, sparsity, name="mean", **options
-        )
-        log_variance = keras.layers.Dense(latent_dim, name="log_variance", **options)
+        mean = SparseDense(latent_dim, code_activation, sparsity, name="mean", **kwargs)
+        log_variance = keras.layers.Dense(latent_dim, name="log_variance", **kwargs)
         both = [mean(below.output), log_variance(below.output)]
         parameters = keras.layers.Concatenate(name="posterior")(both)
     factor = non_negative("beta", beta) * likelihood.scale / size
@@ -322,7 +308,7 @@ def variational(
         batch_normalization=batch_normalization,
         layer_class=UnitNormDense if unit_norm else keras.layers.Dense,
         scaling=scaling,
-        **options,
+        **kwargs,
     )
     building_blocks.initialize_kernels([*hidden, mean], mirrors, tied_initialization)
     return VariationalAutoencoder(

@@ -10,7 +10,6 @@ import pandas as pd
 from bokeh.embed import json_item
 from bokeh.models import ColumnDataSource, HoverTool, TapTool
 from bokeh.plotting import figure as Figure  # noqa: N812
-from bokeh.resources import Resources
 
 from keras_sae import evaluation
 from keras_sae.evaluation.comparison import l0_or_expected_l0
@@ -26,30 +25,28 @@ _CURVES = ("training", _BLUE, "solid"), ("validation", _ORANGE, "dashed")
 _MARKERS = {"circle": "●", "square": "■", "triangle": "▲", "diamond": "◆"}
 
 
-def script() -> str:
-    """Return the source of Bokeh's JavaScript library."""
-    return "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
+def activations() -> dict[str, Chart]:
+    """Return the charts of the selected unit and of the selected sample.
 
-
-def histogram() -> Chart:
-    """Return a histogram of the activations of the selected unit."""
+    `histogram` counts the activations of the unit. `activations` has a bar per unit of
+    the sample's code, and a tap on a bar selects its unit.
+    """
     bars = {"left": [0], "right": [1], "count": [0]}
     source = ColumnDataSource(bars, name="histogram")
-    figure = _figure("non-zero activation", "samples", height=190)
+    histogram = _figure("non-zero activation", "samples", height=190)
     style = {"fill_color": _BLUE, "line_color": None}
-    figure.quad("left", "right", "count", 0, source=source, **style)
+    histogram.quad("left", "right", "count", 0, source=source, **style)
     tips = {"from": "@left{0.000}", "to": "@right{0.000}", "samples": "@count"}
-    return _chart(figure, tips)
-
-
-def activations() -> Chart:
-    """Return bars of the selected sample's code; a tap on a bar selects its unit."""
     source = ColumnDataSource({"unit": [0], "activation": [0]}, name="activations")
-    figure = _figure("unit", "activation", height=240)
+    code = _figure("unit", "activation", height=240)
     style = {"color": _BLUE, "nonselection_alpha": 1.0}
-    figure.vbar("unit", 0.9, "activation", source=source, **style)
-    figure.add_tools(TapTool())
-    return _chart(figure, {"unit": "@unit", "activation": "@activation{0.000}"})
+    code.vbar("unit", 0.9, "activation", source=source, **style)
+    code.add_tools(TapTool())
+    code_tips = {"unit": "@unit", "activation": "@activation{0.000}"}
+    return {
+        "histogram": _chart(histogram, tips),
+        "activations": _chart(code, code_tips),
+    }
 
 
 def learning_curve(metric: str) -> Chart:

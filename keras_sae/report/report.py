@@ -10,6 +10,7 @@ import jinja2
 import keras
 import numpy as np
 import pandas as pd
+from bokeh.resources import Resources
 from PIL import Image
 
 from keras_sae.models import Autoencoder
@@ -130,11 +131,10 @@ def write_report(
         },
         sheets=sheets,
         comparison=None if table is None else comparison_table(table),
-        charts={"histogram": charts.histogram(), "activations": charts.activations()}
-        | ({} if pareto is None else {"pareto": pareto}),
+        charts=charts.activations() | ({} if pareto is None else {"pareto": pareto}),
         curves={metric: charts.learning_curve(metric) for metric in curves},
         legend=legend,
-        bokeh=charts.script(),
+        bokeh="\n".join(Resources(mode="inline", components=["bokeh"]).js_raw),
     )
     path = Path(path)
     with atomic_write(path) as temporary:

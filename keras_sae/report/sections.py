@@ -101,14 +101,12 @@ class ModelSection:
 
 
 def unit_statistics(codes: np.ndarray, y: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Return statistics of each unit over all samples.
+    """Return statistics over all samples, as arrays with one row per unit.
 
-    Returns:
-        Arrays with one row per unit: `rate`, the fraction of samples for which it is
-        not zero; `mean` and `peak` of its magnitude; `low`, `high` and `counts`, a
-        histogram of its non-zero activations; `top` and `top_values`, the samples with
-        its strongest activations. With labels also `classes` and `shares`: its mean
-        magnitude per class, divided by the sum of these means, greatest first.
+    `rate` is the fraction of samples for which the unit is not zero. `mean` and `peak`
+    are those of its magnitude. `low`, `high` and `counts` are a histogram of its
+    non-zero activations. `top` are the samples with its strongest activations. With
+    labels, `shares` are its mean magnitudes per class, divided by their sum.
     """
     magnitude = np.abs(codes)
     low, high = np.minimum(codes.min(axis=0), 0.0), np.maximum(codes.max(axis=0), 0.0)
@@ -138,11 +136,10 @@ def unit_statistics(codes: np.ndarray, y: np.ndarray | None) -> dict[str, np.nda
 
 
 def comparison_table(table: pd.DataFrame) -> dict[str, list]:
-    """Return the table of models for the page, as means over random seeds.
+    """Return the headings and rows of the table of models, as means over random seeds.
 
-    Returns:
-        `headings`: name and description of each column. `rows`: the cells of each
-        model, each a value to sort by, None if it is missing, and a text.
+    A heading is a name and a description. A cell is a value to sort by, which is None
+    if it is missing, and a text.
     """
     if "model" not in table.columns:
         raise ValueError(

@@ -82,10 +82,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     Raises:
         ValueError: As for `PatchesConfig`.
 
-    References:
-        - [Ng, 2011](https://web.stanford.edu/class/cs294a/sparseAutoencoder.pdf),
-          "Sparse autoencoder" (8x8 pixels, 10,000 patches, classic)
-        - `sklearn.datasets.load_sample_images`
+    Reference:
+        [Ng, 2011](https://web.stanford.edu/class/cs294a/sparseAutoencoder.pdf)
 
     Example:
 

@@ -30,8 +30,8 @@ def tiles(split: str) -> np.ndarray:
     height, width = _TILE
     chosen = []
     for photograph in load_sample_images().images:
-        grey = photograph[: 2 * _ROWS * height] @ _LUMA / 255.0
-        halved = grey.reshape(_ROWS * height, 2, _COLUMNS * width, 2).mean(axis=(1, 3))
+        gray = photograph[: 2 * _ROWS * height] @ _LUMA / 255.0
+        halved = gray.reshape(_ROWS * height, 2, _COLUMNS * width, 2).mean(axis=(1, 3))
         for row in range(_ROWS):
             for column in range(_COLUMNS):
                 if ((2 * row + column) % _COLUMNS == 2) == (split == "test"):

@@ -23,9 +23,9 @@ def classic(patches: np.ndarray, count: int) -> np.ndarray:
     Reference:
         [Ng, 2011](https://web.stanford.edu/class/cs294a/sparseAutoencoder.pdf)
     """
-    centred = patches - patches.mean(axis=(1, 2), keepdims=True)
-    limit = 3.0 * centred[:count].std()
-    return 0.5 + 0.4 * np.clip(centred, -limit, limit) / limit
+    centered = patches - patches.mean(axis=(1, 2), keepdims=True)
+    limit = 3.0 * centered[:count].std()
+    return 0.5 + 0.4 * np.clip(centered, -limit, limit) / limit
 
 
 def zca(patches: np.ndarray, count: int) -> np.ndarray:
