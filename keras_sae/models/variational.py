@@ -128,9 +128,7 @@ class VariationalAutoencoder(Autoencoder):
         positive_integer("samples", samples)
         x = validation.as_samples(x, self.sample_shape)
         self.check_data(x)
-        mean, log_variance = (
-            v.astype("float64") for v in self.posterior(x, batch_size)
-        )
+        mean, log_variance = np.asarray(self.posterior(x, batch_size), "float64")
         divergence = (mean**2 + np.expm1(log_variance) - log_variance).sum(axis=1) / 2
         rows = np.repeat(np.arange(len(mean)), samples)
         noise = np.random.default_rng(seed).standard_normal((len(rows), mean.shape[1]))
@@ -163,22 +161,17 @@ class VariationalAutoencoder(Autoencoder):
             mean, log_variance = layer.split(posterior(x, training=False))
             return {"mean": mean, "log_variance": log_variance}
 
+        def sample(seeds: Tensor) -> Outputs:
+            codes = standard_normal(seeds, latent_dim)
+            return {"sample": self.decoder(codes, training=False)}
+
         signatures = super().serving_signatures(top_k)
-        decode = signatures["decode"].function
-        signatures["encode"] = Signature(encode, self.sample_shape)
-        signatures["top_features"] = replace(
-            signatures["top_features"], ranked="encode/mean"
-        )
-        signatures["sample"] = Signature(
-            lambda seed: {
-                "sample": decode(standard_normal(seed, latent_dim))["reconstruction"]
-            },
-            shape=(),
-            input="seed",
-            dtype="int32",
-            samples=False,
-        )
-        return signatures
+        top_features = replace(signatures["top_features"], ranked="encode/mean")
+        return signatures | {
+            "encode": Signature(encode, self.sample_shape),
+            "top_features": top_features,
+            "sample": Signature(sample, (), "seed", "int32", samples=False),
+        }
 
     def get_config(self) -> Config:
         """Return the configs of encoder, decoder and likelihood."""
