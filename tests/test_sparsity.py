@@ -151,13 +151,13 @@ def test_few_frames_lie_between_fit_and_a_loss_term(x, monkeypatch):
         monkeypatch.setattr(cls, method, wrapped)
 
     counting(regularizers.L1, "__call__")
-    counting(aux_k.AuxK, "_decode_dead_units")
+    counting(aux_k.AuxK, "_loss_of_dead_units")
     aux = layers.AuxK(1, dead_after=1)
     for sparsity in ("l1", layers.TopK(2, auxiliary=aux)):
         model = models.shallow((12,), 8, sparsity)
         model.compile("adam")
         model.fit(x, verbose=0)
-    # `_decode_dead_units` is called by the function that computes the term.
+    # The term of `AuxK` is computed inside a conditional.
     assert depths == {"L1": 6, "AuxK": 7}, BACKEND
 
 

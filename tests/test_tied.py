@@ -71,7 +71,7 @@ def test_inputs_must_have_the_width_of_the_code(source):
 
 
 def test_a_name_requires_output_dim():
-    with pytest.raises(ValueError, match=r"`output_dim` is required.*tied_to='code'"):
+    with pytest.raises(ValueError, match=r"`output_dim`.*positive integer"):
         layers.TiedDense("code")
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae.layers.sparsity import Sparsity, layer_state
+from keras_sae.layers.base import layer_state
+from keras_sae.layers.sparsity import Sparsity
 from keras_sae.regularizers import L1, KLDivergence
 from keras_sae.types import Config, RegularizerLike, Shape, Tensor
 from keras_sae.utils.serialization import register
@@ -13,25 +14,22 @@ from keras_sae.utils.serialization import register
 
 @register
 class ActivityPenalty(Sparsity):
-    """Return the code unchanged and add a regularizer's penalty to the loss.
+    """Return the code unchanged, and add a regularizer's penalty to the loss.
 
     `loss += coefficient * regularizer(h) / batch`
 
-    `SparseDense` creates this layer if its `sparsity` is a regularizer. Use it by
-    itself to penalize the output of another layer. Callbacks can adjust the penalty.
+    `SparseDense` creates this layer if its `sparsity` is a regularizer. It can also
+    penalize the output of any other layer. Callbacks can adjust the penalty.
 
     Args:
         regularizer: A `keras.regularizers.Regularizer` whose value is a sum over the
             batch, as for Keras's activity regularizers.
-        bounds: `(low, high)` of the activations. A KL divergence needs values in (0, 1)
+        bounds: Lowest and highest activation. A KL divergence needs values in (0, 1)
             and gets `(h - low) / (high - low)`. Other penalties get `h` itself.
         **kwargs: Arguments of `keras.layers.Layer`.
 
-    Input shape:
+    Input and output shape:
         `(batch, ..., units)`.
-
-    Output shape:
-        The same.
 
     Example:
 
@@ -73,25 +71,24 @@ class ActivityPenalty(Sparsity):
         if isinstance(self.regularizer, KLDivergence):
             low, high = self.bounds
             code = (code - low) / (high - low)
-        if self.running_mean is not None:
-            value = self.regularizer.penalty(self._average(code, training))
-        else:
-            batch = ops.cast(ops.shape(code)[0], "float32")
-            value = ops.cast(self.regularizer(code), "float32") / batch
-        self.add_penalty(value, inputs)
+        batch = ops.shape(code)[0]
+        if self.running_mean is None:
+            value = self.regularizer(code)
+            self.add_penalty(
+                ops.cast(value, "float32") / ops.cast(batch, "float32"), inputs
+            )
+            return inputs
+        mean = ops.mean(code, axis=0)
+        if training and self.trainable:
+            momentum, old = self.regularizer.momentum, self.running_mean
+            average = momentum * old + (1 - momentum) * ops.stop_gradient(mean)
+            # A replica may receive an empty batch at the end of an epoch.
+            average = ops.where(batch > 0, average, old)
+            self.running_mean.assign(average)
+            # The value of the running mean, with the gradient of the batch mean.
+            mean = mean + ops.stop_gradient(average - mean)
+        self.add_penalty(self.regularizer.penalty(mean), inputs)
         return inputs
-
-    def _average(self, code: Tensor, training: bool | None) -> Tensor:
-        """Return the running mean, with the gradient of the batch mean."""
-        mean, old = ops.mean(code, axis=0), ops.convert_to_tensor(self.running_mean)
-        if not (training and self.trainable):
-            return mean
-        momentum = self.regularizer.momentum
-        average = momentum * old + (1 - momentum) * ops.stop_gradient(mean)
-        # A replica may receive an empty batch at the end of an epoch.
-        average = ops.where(ops.shape(code)[0] > 0, average, old)
-        self.running_mean.assign(average)
-        return mean + ops.stop_gradient(average - mean)
 
     def get_config(self) -> Config:
         """Return the constructor's arguments."""

@@ -5,6 +5,7 @@ import math
 from keras import ops
 
 from keras_sae.layers.sparsity import Step
+from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.types import Config, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
@@ -13,8 +14,8 @@ from keras_sae.utils.serialization import register
 # many codes. Above it the dense products are no slower and need less memory.
 _MAX_ROWS = 4
 
-# A residual whose variance is a smaller share of its mean square than this is constant
-# up to rounding.
+# A residual is constant up to rounding if its variance is a smaller share of its mean
+# square.
 _MIN_VARIANCE = 1e-3
 
 
@@ -27,11 +28,11 @@ class AuxK:
     among the dead units
 
     A hard sparsity never selects a dead unit, so the data loss gives it no gradient.
-    The pre-activations count without a ReLU, because a ReLU would keep units with
-    negative ones dead. The loss is 0, and costs nothing, while no unit is dead. It is
+    The pre-activations have no ReLU here, because it would keep units with negative
+    pre-activations dead. The loss is 0, and costs nothing, while no unit is dead. It is
     also 0 if the residual does not vary, as for a batch of one sample.
 
-    On data with known features `k_aux=1` revived more units than the published default
+    On data with known features, `k_aux=1` revived more units than the published default
     of half the input dimension. A single dead unit per sample learns a feature, while
     many at once learn a dense code of the residual. A sparsity's `auxiliary="auto"` is
     therefore `AuxK(k_aux=1, dead_after=50)`.
@@ -71,22 +72,22 @@ class AuxK:
     def loss(self, step: Step) -> Tensor:
         """Return the weighted loss of a step, a float32 scalar."""
         dead = ops.convert_to_tensor(step.steps_since_active) >= self.dead_after
-
-        def unexplained_share() -> Tensor:
-            target, reconstruction = (
-                ops.cast(v, "float32") for v in (step.target, step.reconstruction)
-            )
-            residual = ops.stop_gradient(target - reconstruction)
-            answer = ops.cast(self._decode_dead_units(step, dead), "float32")
-            error = ops.mean(ops.square(residual - answer))
-            variance = ops.mean(ops.var(residual, axis=0))
-            varies = variance > _MIN_VARIANCE * ops.mean(ops.square(residual))
-            share = error / ops.where(varies, variance, 1.0)
-            return self.factor * ops.where(varies, share, 0.0)
-
         return ops.cond(
-            ops.any(dead), unexplained_share, lambda: ops.zeros((), "float32")
+            ops.any(dead),
+            lambda: self._loss_of_dead_units(step, dead),
+            lambda: ops.zeros((), "float32"),
         )
+
+    def _loss_of_dead_units(self, step: Step, dead: Tensor) -> Tensor:
+        target = ops.cast(step.target, "float32")
+        residual = target - ops.cast(step.reconstruction, "float32")
+        residual = ops.stop_gradient(residual)
+        answer = ops.cast(self._decode_dead_units(step, dead), "float32")
+        error = ops.mean(ops.square(residual - answer))
+        variance = ops.mean(ops.var(residual, axis=0))
+        varies = variance > _MIN_VARIANCE * ops.mean(ops.square(residual))
+        share = error / ops.where(varies, variance, 1.0)
+        return self.factor * ops.where(varies, share, 0.0)
 
     def _decode_dead_units(self, step: Step, dead: Tensor) -> Tensor:
         """Return what the selected dead units add to a reconstruction."""
@@ -94,20 +95,17 @@ class AuxK:
         k = min(units, self.k_aux or max(1, dimension // 2))
         if step.top_pre_activations and k * dimension <= _MAX_ROWS * units:
             sparse_code = step.top_pre_activations(dead, k)
-            return step.decode(sparse_code) - step.decode(sparse_code.empty())
-        code = self._dense_code(step, dead, k)
-        empty = ops.stop_gradient(ops.zeros_like(code[:1]))
-        return step.decode(code) - step.decode(empty)
-
-    def _dense_code(self, step: Step, dead: Tensor, k: int) -> Tensor:
-        """Return the `k` largest pre-activations of dead units as a dense code."""
+            zero = ops.zeros((1, 1), sparse_code.values.dtype)
+            empty = SparseCode(zero, ops.zeros((1, 1), "int32"))
+            return step.decode(sparse_code) - step.decode(empty)
         values = ops.cast(step.pre_activations(), "float32")
         candidates = ops.where(dead, ops.stop_gradient(values), -1e30)
         # By a threshold: XLA cannot compile the gradient of a `top_k` inside a
         # conditional on TensorFlow.
         threshold = ops.min(ops.top_k(candidates, k)[0], axis=-1, keepdims=True)
         selected = ops.logical_and(dead, candidates >= threshold)
-        return ops.where(selected, values, 0.0)
+        code = ops.where(selected, values, 0.0)
+        return step.decode(code) - step.decode(ops.zeros_like(code[:1]))
 
     def get_config(self) -> Config:
         """Return the constructor's arguments."""

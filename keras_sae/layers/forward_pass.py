@@ -7,9 +7,9 @@ channel and exists for a single pass, in the thread that traces it, so no tensor
 stored on layers.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import keras
@@ -17,8 +17,6 @@ from keras import ops
 
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.types import Tensor
-
-_local = threading.local()
 
 
 @dataclass(frozen=True)
@@ -70,20 +68,19 @@ class ForwardPass:
     adds_losses: bool = True
 
 
-def current() -> ForwardPass | None:
-    """Return the forward pass that this thread is in, or None."""
-    return getattr(_local, "forward_pass", None)
+_current: ContextVar[ForwardPass | None] = ContextVar("forward_pass", default=None)
+# Function that returns the forward pass that this thread is in, or None.
+current = _current.get
 
 
 @contextmanager
-def activate(forward_pass: ForwardPass) -> Iterator[ForwardPass]:
+def activate(forward_pass: ForwardPass) -> Iterator[None]:
     """Make `forward_pass` the current one inside the `with` block."""
-    previous = current()
-    _local.forward_pass = forward_pass
+    token = _current.set(forward_pass)
     try:
-        yield forward_pass
+        yield
     finally:
-        _local.forward_pass = previous
+        _current.reset(token)
 
 
 def add_loss(

@@ -1,34 +1,30 @@
 """Layers that corrupt their input in training, for denoising autoencoders."""
 
 import math
-import numbers
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_sae.types import Config, Shape, Tensor
+from keras_sae.layers.base import ShapePreservingLayer
+from keras_sae.types import Config, Tensor
 from keras_sae.utils.serialization import register
 
 
-class _Corruption(keras.layers.Layer):
+class _Corruption(ShapePreservingLayer):
     """Base class: a rate and a random seed. The input is unchanged at inference."""
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
+        if not 0 <= rate < 1:
             raise ValueError(
                 "`rate`, the fraction of corrupted values, must lie in [0, 1). "
-                f"Received: rate={rate!r}. A usual value is 0.3."
+                f"Received: rate={rate}. A usual value is 0.3."
             )
-        self.rate: float = float(rate)
-        self.seed: int | None = seed
-        self.seed_generator: Any = keras.random.SeedGenerator(seed)
+        self.rate = float(rate)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Return `input_shape`."""
-        return input_shape
 
     def get_config(self) -> Config:
         """Return the constructor arguments."""
@@ -73,8 +69,8 @@ class MaskingNoise(_Corruption):
         if not training or self.rate == 0:
             return inputs
         shape, seed = ops.shape(inputs), self.seed_generator
-        kept = keras.random.uniform(shape, dtype="float32", seed=seed) >= self.rate
-        return ops.where(kept, inputs, ops.zeros_like(inputs))
+        draw = keras.random.uniform(shape, dtype="float32", seed=seed)
+        return ops.where(draw < self.rate, ops.zeros_like(inputs), inputs)
 
 
 @register
@@ -118,11 +114,10 @@ class SaltAndPepperNoise(_Corruption):
         **kwargs: Any,
     ) -> None:
         super().__init__(rate, seed, **kwargs)
-        is_real = all(isinstance(x, numbers.Real) for x in (low, high))
-        if not (is_real and -math.inf < low < high < math.inf):
+        if not -math.inf < low < high < math.inf:
             raise ValueError(
                 "`low` must be less than `high`, and both must be finite. Received: "
-                f"low={low!r}, high={high!r}. Use the limits of the data."
+                f"low={low}, high={high}. Use the limits of the data."
             )
         self.low, self.high = float(low), float(high)
 

@@ -1,4 +1,4 @@
-"""Layers that center and scale the data, and the centre of an array."""
+"""Layers that center and scale the data."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,14 +7,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sae.layers.sparsity import layer_state
+from keras_sae.layers.base import ShapePreservingLayer, layer_state
 from keras_sae.types import ArrayLike, Config, Shape, Tensor
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import known_name
 
 
 @register
-class Centering(keras.layers.Layer):
+class Centering(ShapePreservingLayer):
     """Subtract the running mean of the training samples.
 
     `y = x - mean`, where after `n` samples and a batch of `b` more
@@ -22,11 +22,11 @@ class Centering(keras.layers.Layer):
 
     A ReLU unit whose weights point away from the mean of the data is inactive for
     nearly every sample and gets no gradient. On images, which are non-negative, this
-    happens to up to half of the units of a new encoder. Around the mean, half of the
-    samples activate each unit.
+    happens to up to half of the units of a new encoder. After centering, each unit is
+    active for about half of the samples.
 
-    `adapt` sets the mean in advance. The mean is fixed at inference, and also in
-    training if `count` is infinite or `trainable` is False.
+    `keras_sae.models.Autoencoder.adapt` sets the mean in advance. The mean is fixed at
+    inference, and also in training if `count` is infinite or `trainable` is False.
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -68,26 +68,9 @@ class Centering(keras.layers.Layer):
             self.count.assign(count)
         return inputs - ops.cast(mean, self.compute_dtype)
 
-    def adapt(self, x: ArrayLike) -> None:
-        """Set the mean to the mean of `x`, as training on `x` would.
-
-        Args:
-            x: Array of shape `(samples, ..., input_dim)`.
-        """
-        x = np.asarray(x)
-        if not self.built:
-            self.build(x.shape)
-        rows = x.reshape(-1, x.shape[-1])
-        self.mean.assign(rows.mean(axis=0, dtype="float64"))
-        self.count.assign(len(rows))
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Return `input_shape`."""
-        return input_shape
-
 
 @register
-class Scaling(keras.layers.Layer):
+class Scaling(ShapePreservingLayer):
     """Divide by the root mean square of the data, or multiply by it.
 
     `y = x / rms`, or `y = x * rms` with `inverse=True`
@@ -95,7 +78,7 @@ class Scaling(keras.layers.Layer):
     Published thresholds and penalty weights of sparse autoencoders are for inputs of
     unit mean square. A model that is built with `scaling=True` has this layer in its
     encoder and its inverse at the end of its decoder, and `adapt` of the model sets
-    both. One number for all values preserves the directions of the data.
+    both. All values are divided by the same number, so directions do not change.
 
     Args:
         inverse: Whether to multiply.
@@ -125,14 +108,7 @@ class Scaling(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         """Create the root mean square."""
         del input_shape
-        self.rms = self.add_weight(
-            shape=(),
-            initializer="zeros",
-            name="rms",
-            trainable=False,
-            dtype="float32",
-            autocast=False,
-        )
+        self.rms = layer_state("rms")
 
     def call(self, inputs: Tensor) -> Tensor:
         """Return the scaled inputs."""
@@ -154,10 +130,6 @@ class Scaling(keras.layers.Layer):
             self.build(np.shape(x))
         self.rms.assign(np.sqrt(np.mean(np.square(x, dtype="float64"))))
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Return `input_shape`."""
-        return input_shape
-
     def get_config(self) -> Config:
         """Return the constructor arguments."""
         return {**super().get_config(), "inverse": self.inverse}
@@ -169,14 +141,14 @@ def adapt_layers(
     samples: np.ndarray,
     location: str = "mean",
 ) -> np.ndarray:
-    """Set `Centering` and `Scaling` layers, and return the centre of scaled samples.
+    """Set `Centering` and `Scaling` layers, and return the center of scaled samples.
 
     Args:
         encoder: Layers of an encoder.
-        decoder: Layers of its decoder, of which only the scales are set.
+        decoder: Layers of its decoder. Only their scales are set.
         samples: float64 array of shape `(samples, ...)`.
-        location: `"mean"`, or `"geometric_median"`: the point with the smallest sum of
-            distances to the samples, by Weiszfeld's algorithm.
+        location: `"mean"` or `"geometric_median"`, the point with the smallest sum of
+            distances to the samples.
 
     Raises:
         ValueError: `location` is unknown, or samples to scale are all equal.
@@ -184,7 +156,7 @@ def adapt_layers(
     known_name("location", location, ("mean", "geometric_median"))
     rows = samples.reshape(len(samples), -1)
     center = rows.mean(axis=0)
-    for _ in range(100 if location == "geometric_median" else 0):
+    for _ in range(100 if location == "geometric_median" else 0):  # Weiszfeld
         weight = 1 / np.maximum(np.linalg.norm(rows - center, axis=1), 1e-12)
         previous, center = center, (weight[:, None] * rows).sum(axis=0) / weight.sum()
         if np.linalg.norm(center - previous) <= 1e-7 * np.linalg.norm(center):

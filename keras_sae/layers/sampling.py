@@ -6,36 +6,38 @@ import keras
 from keras import ops
 
 from keras_sae.layers import forward_pass
+from keras_sae.layers.base import layer_state
 from keras_sae.types import Config, Shape, Tensor
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import non_negative
 
-# Variances of exp(-20) and exp(10) are far outside of any useful posterior.
+# Log variances beyond these bounds are outside of any useful posterior.
 _LOG_VARIANCE = (-20.0, 10.0)
 
 
 @register
 class Sampling(keras.layers.Layer):
-    """Sample a code from a Gaussian posterior and add its divergence from the prior.
+    """Sample a code from a Gaussian posterior, and add its divergence from the prior.
 
     `z = mean + exp(log_variance / 2) * epsilon`, `epsilon ~ Normal(0, 1)`;
     `loss += coefficient * factor * mean_i(KL_i)`, with
     `KL_i = 1/2 sum_j(mean_ij^2 + variance_ij - 1 - log(variance_ij))`
 
-    The divergence from a standard normal prior, in nats, makes codes from the prior
-    decodable. At inference the code is the mean. `log_variance` is clipped to
-    [-20, 10], but its gradient is not. Noise and divergence are computed in float32.
+    The prior is standard normal, and the divergence from it is in nats. It lets the
+    decoder decode codes that are drawn from the prior. At inference the code is the
+    mean. `log_variance` is clipped to [-20, 10], but its gradient is not. Noise and
+    divergence are computed in float32.
 
     Args:
         factor: Weight of the divergence: reconstruction loss per nat. With Keras's
             `"mse"`, a mean over the `D` values of a sample, it is `beta / D`.
-        free_bits: Nats per latent unit that are not penalized. The divergence becomes
+        free_bits: Nats per latent unit that add no penalty. The divergence becomes
             `sum_j max(free_bits, mean_i(KL_ij))`.
         seed: Random seed of the noise, or None.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Attributes:
-        coefficient: float32 variable that multiplies the divergence, 1 at first.
+        coefficient: float32 variable that multiplies the divergence, initially 1.
 
     Input shape:
         `(batch, ..., 2 * latent_dim)`: the means, then the log variances.
@@ -82,25 +84,18 @@ class Sampling(keras.layers.Layer):
                 f" input_shape={tuple(input_shape)}. A code of m units needs m means "
                 "and m log variances."
             )
-        self.coefficient = self.add_weight(
-            shape=(),
-            initializer="ones",
-            name="coefficient",
-            trainable=False,
-            dtype="float32",
-            autocast=False,
-        )
+        self.coefficient = layer_state("coefficient", initial=1.0)
 
     def set_progress(self, fraction: float) -> None:
-        """Set the coefficient, which is 1 at the end of a warm-up."""
+        """Set the coefficient during a warm-up, at the end of which it is 1."""
         self.coefficient.assign(fraction)
 
     @property
     def mean_input(self) -> Tensor:
-        """Symbolic input of which the first `latent_dim` values are the means.
+        """Symbolic tensor of which the first `latent_dim` values are the means.
 
-        It is the first input of a `Concatenate` layer in front of this layer if that
-        consists of the means, and the whole input otherwise.
+        It is the input of this layer. If a `Concatenate` layer joins means and log
+        variances, it is the input of that layer that holds the means.
         """
         source = self.input._keras_history.operation
         if isinstance(source, keras.layers.Concatenate):
@@ -121,12 +116,8 @@ class Sampling(keras.layers.Layer):
         excess = ops.expm1(log_variance) - log_variance
         per_unit = ops.mean((ops.square(mean) + excess) / 2, axis=0)
         divergence = ops.sum(ops.maximum(per_unit, self.free_bits))
-        forward_pass.add_loss(
-            self,
-            "kl_loss",
-            self.coefficient * (self.factor * divergence),
-            ops.shape(inputs)[0],
-        )
+        loss = self.coefficient * (self.factor * divergence)
+        forward_pass.add_loss(self, "kl_loss", loss, ops.shape(inputs)[0])
         if training:
             noise = keras.random.normal(
                 ops.shape(mean), dtype="float32", seed=self.seed_generator
@@ -135,7 +126,7 @@ class Sampling(keras.layers.Layer):
         return ops.cast(mean, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return `input_shape` with half its last entry."""
+        """Return `(batch, ..., latent_dim)`."""
         return (*input_shape[:-1], input_shape[-1] // 2)
 
     def get_config(self) -> Config:

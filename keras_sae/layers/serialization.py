@@ -1,6 +1,4 @@
-"""Convert `sparsity=` and `"auto"` arguments to layers and initializers."""
-
-import math
+"""Convert the argument `sparsity=` to a layer, and find the bounds of activations."""
 
 import keras
 import numpy as np
@@ -13,7 +11,7 @@ from keras_sae.layers.matryoshka import Matryoshka
 from keras_sae.layers.sparsity import Sparsity
 from keras_sae.layers.top_k import BatchTopK, TopK
 from keras_sae.regularizers import L1, KLDivergence
-from keras_sae.types import Activation, InitializerLike, SparsityLike
+from keras_sae.types import Activation, SparsityLike
 from keras_sae.utils import validation
 
 NAMES: dict[str, type] = {
@@ -27,8 +25,8 @@ NAMES: dict[str, type] = {
     "matryoshka": Matryoshka,
 }
 
-# Large enough that every bounded activation has reached its bounds in float32, and fine
-# enough near zero for the minimum of SiLU.
+# Every bounded activation has reached its bounds in float32 at the ends of the probe.
+# Near zero it is dense enough for the minimum of SiLU.
 _PROBE = np.concatenate(
     [-np.logspace(6, 1, 100), np.linspace(-10, 10, 4001), np.logspace(1, 6, 100)]
 )
@@ -39,12 +37,11 @@ def get(identifier: SparsityLike) -> Sparsity | None:
 
     Args:
         identifier: None, a `keras_sae.layers.Sparsity`, a
-            `keras.regularizers.Regularizer`, a name such as `"l1"`, or a config of
-            one of these.
+            `keras.regularizers.Regularizer`, a name such as `"l1"`, or a config.
 
     Returns:
-        None or a `Sparsity`. A regularizer becomes an `ActivityPenalty`. An object is
-        returned as it is; `SparseDense` copies it.
+        None or a `Sparsity`. A regularizer becomes an `ActivityPenalty`. A `Sparsity`
+        is returned itself; `SparseDense` copies it.
 
     Raises:
         ValueError: The name is unknown, or the object is of another type.
@@ -87,10 +84,10 @@ def copy_for(
     The state of a sparsity belongs to one layer, so a layer copies what a user passes.
 
     Args:
-        sparsity: A sparsity that may be shared.
-        activation: Activation function applied before the sparsity.
-        dtype: Policy of the layer around it; None keeps the default.
-        name: Name of the copy; None keeps the name.
+        sparsity: The sparsity to copy.
+        activation: Activation function in front of the sparsity.
+        dtype: Policy of the layer. The default policy if None.
+        name: Name of the copy. The same name if None.
 
     Raises:
         ValueError: The sparsity is a KL divergence and the activation is unbounded.
@@ -102,22 +99,19 @@ def copy_for(
         config["name"] = name
     penalty = sparsity.regularizer if isinstance(sparsity, ActivityPenalty) else None
     if isinstance(penalty, KLDivergence):
-        config["bounds"] = _divergence_bounds(activation)
+        low, high = activation_bounds(activation)
+        if not np.isfinite([low, high]).all() or low == high:
+            label = getattr(activation, "__name__", activation)
+            raise ValueError(
+                "`KLDivergence` needs a bounded activation, because it compares mean "
+                "activations in (0, 1) with its target. Received: "
+                f"activation={label!r}, with values from {low:g} to {high:g}. Use "
+                "activation='sigmoid' or 'auto', or an L1 penalty."
+            )
+        # Values in [0, 1] are probabilities already. Those of tanh are rescaled.
+        is_probability = low >= 0 and high <= 1
+        config["bounds"] = (0.0, 1.0) if is_probability else (low, high)
     return type(sparsity).from_config(config)
-
-
-def _divergence_bounds(activation: Activation) -> tuple[float, float]:
-    low, high = activation_bounds(activation)
-    if not np.isfinite([low, high]).all() or low == high:
-        name = getattr(activation, "__name__", activation)
-        raise ValueError(
-            "`KLDivergence` needs a bounded activation, because it compares mean "
-            "activations in (0, 1) with its target. Received: "
-            f"activation={name!r}, with values from {low:g} to {high:g}. Use "
-            "activation='sigmoid' or 'auto', or an L1 penalty."
-        )
-    # Values in [0, 1] are probabilities already. Others, such as tanh's, are rescaled.
-    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
 
 def activation_bounds(activation: Activation) -> tuple[float, float]:
@@ -129,47 +123,7 @@ def activation_bounds(activation: Activation) -> tuple[float, float]:
     probe = keras.ops.convert_to_tensor(_PROBE[None, :], "float32")
     values = keras.ops.convert_to_numpy(activation(probe))
     # Round outwards: softsign is 1e-6 short of its bound at the end of the probe.
-    # The largest value of an exponential is infinite.
     low = float(np.floor(float(values.min()) * 1e4) / 1e4)
     high = float(np.ceil(float(values.max()) * 1e4) / 1e4)
-    limit = 1e3  # beyond it, the probe limits the values, not the activation
+    limit = 1e3  # Larger values depend on the probe.
     return (low if low > -limit else -np.inf, high if high < limit else np.inf)
-
-
-def is_never_zero(activation: Activation) -> bool:
-    """Return whether an activation is bounded and never exactly zero.
-
-    Args:
-        activation: A function of one tensor.
-
-    Returns:
-        True for a sigmoid, False for a ReLU with or without an upper bound.
-    """
-    low = activation(keras.ops.convert_to_tensor([[-4.0, -5.0]], "float32"))
-    zero = (keras.ops.convert_to_numpy(low) == 0).all()
-    return bool(np.isfinite(activation_bounds(activation)).all() and not zero)
-
-
-def get_bias_initializer(
-    identifier: InitializerLike, sparsity: Sparsity | None, activation: Activation
-) -> keras.initializers.Initializer:
-    """Return the bias initializer; `"auto"` starts units at a KL penalty's target.
-
-    With a zero bias a sigmoid unit starts at 0.5, and the divergence from a target of
-    0.05 dominates the first epochs.
-
-    Args:
-        identifier: An initializer as for `keras.layers.Dense`, or `"auto"`.
-        sparsity: A sparsity or None.
-        activation: The activation of the layer.
-    """
-    if not (isinstance(identifier, str) and identifier == "auto"):
-        return keras.initializers.get(identifier)
-    if isinstance(sparsity, ActivityPenalty):
-        penalty = sparsity.regularizer
-        sigmoid = activation is keras.activations.sigmoid
-        if isinstance(penalty, KLDivergence) and sigmoid:
-            return keras.initializers.Constant(
-                math.log(penalty.target / (1 - penalty.target))
-            )
-    return keras.initializers.Zeros()

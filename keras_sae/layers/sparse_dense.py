@@ -1,5 +1,6 @@
 """A dense layer whose output is a sparse code."""
 
+import math
 from typing import Any
 
 import keras
@@ -7,9 +8,10 @@ from keras import ops
 
 from keras_sae.layers import forward_pass, serialization
 from keras_sae.layers.activity_penalty import ActivityPenalty
-from keras_sae.layers.sparsity import layer_state
+from keras_sae.layers.base import layer_state
 from keras_sae.ops import sparse_code
 from keras_sae.ops.sparse_code import SparseCode
+from keras_sae.regularizers import KLDivergence
 from keras_sae.types import (
     ActivationLike,
     Config,
@@ -50,7 +52,7 @@ class SparseDense(keras.layers.Layer):
         kernel_constraint: Constraint of `W`, in the layout in which it is stored.
         transposed_kernel: Whether `kernel` is stored as `(units, input_dim)`. The
             gradient of a k-sparse code then updates contiguous rows, which is faster.
-            The results are the same.
+            Results do not change.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
@@ -99,9 +101,6 @@ class SparseDense(keras.layers.Layer):
         if isinstance(activation, str) and activation == "auto":
             activation = "relu" if sparsity is None else sparsity.activation
         self.activation = keras.activations.get(activation)
-        self.bias_initializer = serialization.get_bias_initializer(
-            bias_initializer, sparsity, self.activation
-        )
         self.sparsity = None
         if sparsity is not None:
             self.sparsity = serialization.copy_for(
@@ -109,6 +108,19 @@ class SparseDense(keras.layers.Layer):
             )
             self.sparsity.trainable = self.trainable and self.sparsity.trainable
         self.use_bias = use_bias
+        if isinstance(bias_initializer, str) and bias_initializer == "auto":
+            bias_initializer = keras.initializers.Zeros()
+            if (
+                isinstance(self.sparsity, ActivityPenalty)
+                and isinstance(self.sparsity.regularizer, KLDivergence)
+                and self.activation is keras.activations.sigmoid
+            ):
+                # With a zero bias the mean activation would be 0.5, far from a target
+                # of 0.05, and the divergence would dominate the first epochs.
+                target = self.sparsity.regularizer.target
+                logit = math.log(target / (1 - target))
+                bias_initializer = keras.initializers.Constant(logit)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
@@ -143,18 +155,19 @@ class SparseDense(keras.layers.Layer):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return the code of `inputs`."""
         activations = self._sparse_activations(inputs, training)
-        if activations is not None and activations.sparse_code is not None:
-            code = activations.code
-            active = activations.sparse_code.is_active(self.units)
-        else:
+        if activations is None:
             pre_activations = self.pre_activations(inputs)
             code = self.activation(pre_activations)
             if self.sparsity is not None:
                 code = self.sparsity(code, training=training)
-            axes = tuple(range(len(code.shape) - 1))
-            active = ops.any(ops.not_equal(code, 0), axis=axes)
             activations = forward_pass.Activations(self, code, lambda: pre_activations)
+        code = activations.code
         if training:
+            if activations.sparse_code is None:
+                axes = tuple(range(len(code.shape) - 1))
+                active = ops.any(ops.not_equal(code, 0), axis=axes)
+            else:  # `code` itself may not be needed, and is then never computed.
+                active = activations.sparse_code.is_active(self.units)
             steps = ops.add(self.steps_since_active, 1.0)
             self.steps_since_active.assign(ops.where(active, 0.0, steps))
         step = forward_pass.current()
@@ -178,11 +191,7 @@ class SparseDense(keras.layers.Layer):
     def _sparse_activations(
         self, inputs: Tensor, training: bool | None
     ) -> forward_pass.Activations | None:
-        """Compute the code by its active entries, if the sparsity selects them.
-
-        The selection has no gradient. The gradient of the selected entries costs less
-        than one through all pre-activations.
-        """
+        """Compute only the entries that the sparsity selects, if it selects any."""
         monotone = self.activation in (keras.activations.relu, keras.activations.linear)
         if (
             self.sparsity is None
@@ -190,11 +199,10 @@ class SparseDense(keras.layers.Layer):
             or len(inputs.shape) != 2
         ):
             return None
-        # One read for selection and gradient: of two reads, TensorFlow's graph
-        # optimizer may move the gradient's behind the update of the weights.
-        kernel, bias = (
-            ops.cast(v, self.compute_dtype) for v in (self.kernel, self.bias)
-        )
+        # Selection and gradient share one read of the weights. TensorFlow's graph
+        # optimizer could move a second read behind the update of the weights.
+        kernel = ops.cast(self.kernel, self.compute_dtype)
+        bias = ops.cast(self.bias, self.compute_dtype)
         rows = kernel if self.transposed_kernel else ops.transpose(kernel)
         pre_activations = ops.stop_gradient(
             ops.add(ops.matmul(inputs, ops.transpose(rows)), bias)
@@ -208,14 +216,9 @@ class SparseDense(keras.layers.Layer):
             candidates = ops.where(units, candidates, -1e30)
             indices = ops.cast(ops.top_k(candidates, k)[1], "int32")
             values = ops.take_along_axis(pre_activations, indices, axis=1)
-            code = sparse_code.encode(
-                inputs,
-                rows,
-                bias,
-                SparseCode(values, indices),
-                keras.activations.linear,
-                trainable=ops.take(units, indices),
-            )
+            top, linear = SparseCode(values, indices), keras.activations.linear
+            trainable = ops.take(units, indices)
+            code = sparse_code.encode(inputs, rows, bias, top, linear, trainable)
             return code.mask(units)
 
         code = sparse_code.encode(inputs, rows, bias, selected, self.activation)

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_sae.layers import forward_pass
+from keras_sae.layers.base import ShapePreservingLayer, layer_state
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.types import Shape, Tensor
 from keras_sae.utils.serialization import register
@@ -46,7 +47,7 @@ class Step(Protocol):
 
 
 @register
-class Sparsity(keras.layers.Layer):
+class Sparsity(ShapePreservingLayer):
     """Base class of all sparsities: turn activations into a sparse code.
 
     Override `call`, and pass an instance as `sparsity=` of any factory or of
@@ -70,11 +71,8 @@ class Sparsity(keras.layers.Layer):
         selects: Whether `select` is implemented.
         anneals: Whether `set_progress` changes anything besides the coefficient.
 
-    Input shape:
+    Input and output shape:
         `(batch, ..., units)`.
-
-    Output shape:
-        The same.
 
     Example:
 
@@ -106,14 +104,7 @@ class Sparsity(keras.layers.Layer):
         """Create the coefficient of the penalty."""
         del input_shape
         if self.has_penalty:
-            self.coefficient = self.add_weight(
-                shape=(),
-                initializer="ones",
-                name="coefficient",
-                trainable=False,
-                dtype="float32",
-                autocast=False,
-            )
+            self.coefficient = layer_state("coefficient", initial=1.0)
 
     def add_penalty(self, value: Tensor, inputs: Tensor) -> None:
         """Add `coefficient * value` to the loss, logged as `sparsity_loss`.
@@ -165,31 +156,3 @@ class Sparsity(keras.layers.Layer):
         `keras_sae.callbacks.DeadUnits` resets them when it resamples a unit.
         """
         return []
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Return `input_shape`."""
-        return input_shape
-
-
-def layer_state(name: str, shape: Shape = (), initial: float = 0.0) -> keras.Variable:
-    """Return a float32 variable that a layer may assign during a forward pass.
-
-    Under `tf.distribute` each replica has its own copy, and reading it outside a step
-    returns their mean. An assignment that synchronizes the replicas would swap losses
-    between them when it happens in a forward pass.
-
-    Args:
-        name: Name of the variable.
-        shape: Its shape.
-        initial: Its initial value.
-    """
-    return keras.Variable(
-        keras.initializers.Constant(initial),
-        shape=shape,
-        dtype="float32",
-        trainable=False,
-        autocast=False,
-        aggregation="mean",
-        synchronization="on_read",
-        name=name,
-    )

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_sae.types import ActivationLike, Config, InitializerLike, Shape, Tensor
+from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
 
 _sources: ContextVar[dict[str, keras.layers.Layer] | None] = ContextVar(
@@ -24,14 +25,14 @@ class TiedDense(keras.layers.Layer):
     `r = activation(h W^T + c)`
 
     where `W` is the kernel of `tied_to` and `c` is a bias of this layer. Tied weights
-    halve the number of parameters of an autoencoder.
+    nearly halve the number of parameters of an autoencoder.
 
     A `keras_sae.models.Autoencoder` ties its layers again when it is loaded, cloned or
     unpickled. In other models, a loaded layer warns and gets a copy of the kernel.
 
     Args:
         tied_to: Built layer whose `kernel`, of shape `(output_dim, input_dim)`, is
-            shared. Or the name of a layer passed to `keras_sae.layers.tying`.
+            shared, or the name of a layer passed to `keras_sae.layers.tying`.
         activation: Activation function.
         use_bias: Whether to add a bias.
         bias_initializer: Initializer of the bias.
@@ -46,7 +47,7 @@ class TiedDense(keras.layers.Layer):
 
     Raises:
         ValueError: `tied_to` is not a built layer with a kernel of two dimensions, or
-            it is a name and `output_dim` is missing.
+            is a name and `output_dim` is missing.
 
     Example:
 
@@ -77,12 +78,8 @@ class TiedDense(keras.layers.Layer):
         if not isinstance(tied_to, str):
             self.kernel = _shared_kernel(tied_to, 2)
             output_dim, tied_to = self.kernel.shape[0], tied_to.name
-        elif output_dim is None:
-            raise ValueError(
-                "`output_dim` is required if `tied_to` is a name. Received: tied_to="
-                f"{tied_to!r}, output_dim=None. Or pass the layer as `tied_to`."
-            )
-        self.tied_to, self.output_dim = tied_to, output_dim
+        self.tied_to = tied_to
+        self.output_dim = validation.positive_integer("output_dim", output_dim)
 
     def build(self, input_shape: Shape) -> None:
         """Find the shared kernel and create the bias."""
@@ -116,7 +113,7 @@ class TiedDense(keras.layers.Layer):
         return (*input_shape[:-1], self.output_dim)
 
     def get_config(self) -> Config:
-        """Return the arguments of the constructor, with the name of the other layer."""
+        """Return the constructor's arguments, with `tied_to` as a name."""
         return {
             **super().get_config(),
             "tied_to": self.tied_to,
@@ -138,7 +135,7 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
     is a bias of this layer. Loading works as for `keras_sae.layers.TiedDense`.
 
     Args:
-        tied_to: Built convolution whose `kernel` is shared. Or the name of a layer
+        tied_to: Built convolution whose `kernel` is shared, or the name of a layer
             passed to `keras_sae.layers.tying`.
         filters: Number of channels of the output. Required if `tied_to` is a name.
         kernel_size: Height and width of the kernel. Required if `tied_to` is a name.
@@ -151,11 +148,11 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
         `(batch, new_height, new_width, input channels of the convolution)`.
 
     Raises:
-        ValueError: `tied_to` is not a built convolution without groups, or it is a name
-            and `filters` or `kernel_size` is missing.
+        ValueError: `tied_to` is not a built convolution without groups.
 
-    Reference:
-        [Masci et al., 2011](https://doi.org/10.1007/978-3-642-21735-7_7)
+    References:
+        [Masci et al., "Stacked convolutional auto-encoders for hierarchical feature
+        extraction", 2011](https://doi.org/10.1007/978-3-642-21735-7_7).
 
     Example:
 
@@ -186,12 +183,6 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
                 )
             kernel_size, filters = tuple(kernel.shape[:2]), kernel.shape[2]
             tied_to = tied_to.name
-        elif filters is None or kernel_size is None:
-            raise ValueError(
-                "`filters` and `kernel_size` are required if `tied_to` is a name. "
-                f"Received: tied_to={tied_to!r}, filters={filters}, "
-                f"kernel_size={kernel_size}. Or pass the layer itself as `tied_to`."
-            )
         super().__init__(filters, kernel_size, **kwargs)
         self.tied_to = tied_to
         self.kernel = kernel
@@ -203,14 +194,6 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
         if self.kernel is None:
             super().build(input_shape)
             return
-        channels = input_shape[-1 if self.data_format == "channels_last" else 1]
-        if tuple(self.kernel.shape) != (*self.kernel_size, self.filters, channels):
-            raise ValueError(
-                "The inputs of `TiedConv2DTranspose` must have "
-                f"{self.kernel.shape[-1]} channels. Received: input_shape="
-                f"{tuple(input_shape)}, and a kernel of {self.tied_to!r} of shape "
-                f"{tuple(self.kernel.shape)}."
-            )
         self.bias: Any = None
         if self.use_bias:
             self.bias = self.add_weight(
@@ -222,15 +205,15 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
             )
 
     def get_config(self) -> Config:
-        """Return the arguments of the constructor, with the name of the other layer."""
+        """Return the constructor's arguments, with `tied_to` as a name."""
         return {**super().get_config(), "tied_to": self.tied_to}
 
 
 @contextmanager
 def tying(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
-    """Let tied layers that are built inside of this context find layers by name.
+    """Let tied layers that are built inside this context find other layers by name.
 
-    A tied layer stores only the name of the other layer in its config.
+    The config of a tied layer has only the name of the other layer.
 
     Args:
         layers: Built layers to tie to.
@@ -264,9 +247,9 @@ def _shared_kernel(
         layer = (_sources.get() or {}).get(tied_to)
         if layer is None:
             warnings.warn(
-                f"A tied layer was loaded without the layer {tied_to!r}, and now has "
+                f"A tied layer was loaded without the layer {tied_to!r}. It now has "
                 "its own kernel with the same values. Load the whole "
-                "`keras_sae.models.Autoencoder` to keep them tied.",
+                "`keras_sae.models.Autoencoder` to keep the kernels tied.",
                 stacklevel=3,
             )
             return None

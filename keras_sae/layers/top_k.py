@@ -1,4 +1,4 @@
-"""Hard sparsity by selection: only the largest activations stay active."""
+"""Hard sparsity: only the largest activations stay active."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from keras_sae.layers.aux_k import AuxK
-from keras_sae.layers.sparsity import Sparsity, Step, layer_state
+from keras_sae.layers.base import layer_state
+from keras_sae.layers.sparsity import Sparsity, Step
 from keras_sae.ops import top_k
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.types import Config, Shape, Tensor
@@ -64,14 +65,7 @@ class KSparsity(Sparsity):
             )
         self.current_k: keras.Variable | None = None
         if self.initial_k is not None:
-            self.current_k = self.add_weight(
-                shape=(),
-                initializer=keras.initializers.Constant(self.k),
-                name="current_k",
-                trainable=False,
-                dtype="float32",
-                autocast=False,
-            )
+            self.current_k = layer_state("current_k", initial=self.k)
 
     def set_progress(self, fraction: float) -> None:
         """Set the current `k`: `initial_k` at a fraction of 0, `k` at 1."""
@@ -104,17 +98,17 @@ class TopK(KSparsity):
 
     `h_j = a_j` if `a_j` is among the `k` largest of the sample's `a`, else 0
 
-    L0 is `k` by construction, in training and at inference. It is lower for a sample
-    with fewer positive activations. Choose it if you know how many units should be
-    active per sample. As `sparsity=` of a layer it follows a ReLU.
+    L0 is `k` by construction, in training and at inference. A sample with fewer than
+    `k` positive activations has a lower L0. Choose `TopK` if you know how many units
+    should be active per sample. As `sparsity=` of a layer it follows a ReLU.
 
     Args:
         k: Number of active units per sample.
         initial_k: None, or a larger `k` that `keras_sae.callbacks.SparsityWarmup`
             anneals down to `k`.
         auxiliary: `AuxK(...)`, a loss that revives dead units. `"auto"` trains one dead
-            unit per sample, and None switches it off. It acts if the code of the model
-            comes from this layer.
+            unit per sample, and None switches it off. It is only used on the innermost
+            layer.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
@@ -150,14 +144,13 @@ class TopK(KSparsity):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return `inputs` with all but the largest values of each sample zeroed."""
         del training
-        code = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        values, indices = ops.top_k(code, self.max_k)
+        units = inputs.shape[-1]
+        values, indices = ops.top_k(ops.reshape(inputs, (-1, units)), self.max_k)
         if self.current_k is not None:
             k = ops.cast(ops.convert_to_tensor(self.current_k), "int32")
             values = ops.where(ops.arange(self.max_k) < k, values, 0)
-        return ops.reshape(
-            top_k.scatter(values, indices, code.shape[-1]), ops.shape(inputs)
-        )
+        code = SparseCode(values, ops.cast(indices, "int32"))
+        return ops.reshape(code.to_dense(units), ops.shape(inputs))
 
 
 @register
@@ -168,12 +161,11 @@ class BatchTopK(KSparsity):
     Inference: `h_ij = a_ij` if `a_ij > threshold`, else 0, where each training step
     updates `threshold <- mu * threshold + (1 - mu) * min(h_ij > 0)`. In step `t`,
     `mu = min(momentum, t / (t + 9))` with `t` from 0. The first step therefore sets the
-    threshold, and early steps are soon forgotten.
+    threshold, and early steps soon lose their influence.
 
     A complex sample gets more units than a simple one. At inference the code of a
     sample does not depend on the other samples. With `trainable = False` the layer
-    behaves as at inference during training too, like
-    `keras.layers.BatchNormalization`.
+    behaves in training as at inference, like `keras.layers.BatchNormalization`.
 
     Args:
         k: Mean number of active units per sample.
@@ -254,7 +246,8 @@ class BatchTopK(KSparsity):
         return ops.where(active, inputs, ops.zeros_like(inputs))
 
     def _update_threshold(self, smallest: Tensor) -> None:
-        old, steps = (ops.convert_to_tensor(v) for v in (self.threshold, self.steps))
+        old = ops.convert_to_tensor(self.threshold)
+        steps = ops.convert_to_tensor(self.steps)
         momentum = ops.minimum(self.momentum, steps / (steps + 9))
         # A batch without an active unit does not change the threshold.
         found = ops.isfinite(smallest)

@@ -38,9 +38,9 @@ class UnitNormDense(keras.layers.Dense):
     Output shape:
         `(batch, ..., units)`.
 
-    Reference:
-        - [Bricken et al., Towards monosemanticity,
-          2023](https://transformer-circuits.pub/2023/monosemantic-features)
+    References:
+        [Bricken et al., "Towards Monosemanticity", 2023](
+        https://transformer-circuits.pub/2023/monosemantic-features).
 
     Example:
 
@@ -62,37 +62,29 @@ class UnitNormDense(keras.layers.Dense):
     def build(self, input_shape: Shape) -> None:
         """Create the dictionary, with rows of unit norm, and the bias."""
         super().build(input_shape)
-        # Keras applies a constraint only after an update, so apply it to the initial
-        # values here.
+        # Keras applies a constraint only after an update.
         self.kernel.assign(self.kernel_constraint(ops.convert_to_tensor(self.kernel)))
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Return the outputs."""
+    def call(self, inputs: Tensor | SparseCode, training: bool | None = None) -> Tensor:
+        """Return the outputs for a code."""
         del training
         kernel = project_gradient(ops.cast(self.kernel, self.compute_dtype))
-        return self._add_bias(ops.matmul(inputs, kernel))
-
-    def decode(self, code: SparseCode) -> Tensor:
-        """Return the outputs for a sparse code."""
-        kernel = project_gradient(ops.cast(self.kernel, self.compute_dtype))
-        return self._add_bias(sparse_code.decode(code, kernel))
-
-    def _add_bias(self, x: Tensor) -> Tensor:
+        if isinstance(inputs, SparseCode):
+            x = sparse_code.decode(inputs, kernel)
+        else:
+            x = ops.matmul(inputs, kernel)
         if self.bias is not None:
             x = ops.add(x, ops.cast(self.bias, self.compute_dtype))
         return x if self.activation is None else self.activation(x)
 
 
-def project_gradient(rows: Tensor) -> Tensor:
+@ops.custom_gradient
+def project_gradient(rows: Tensor) -> tuple[Tensor, Any]:
     """Return unit-norm `rows`, with gradients projected onto the tangent space."""
 
-    @ops.custom_gradient
-    def project(rows: Tensor) -> tuple[Tensor, Any]:
-        def gradient(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
-            by_rows = args[-1] if upstream is None else upstream
-            along = ops.sum(by_rows * rows, axis=1, keepdims=True)
-            return by_rows - along * rows
+    def gradient(*args: Tensor, upstream: Tensor | None = None) -> Tensor:
+        d_rows = args[-1] if upstream is None else upstream
+        along = ops.sum(d_rows * rows, axis=1, keepdims=True)
+        return d_rows - along * rows
 
-        return rows, gradient
-
-    return project(ops.convert_to_tensor(rows))
+    return rows, gradient

@@ -1,5 +1,6 @@
 """Decoding within a training step, and the interface to it for auxiliary losses."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from keras_sae.layers import (
     UnitNormDense,
 )
 from keras_sae.layers.forward_pass import Activations, ForwardPass
-from keras_sae.layers.serialization import activation_bounds, is_never_zero
+from keras_sae.layers.serialization import activation_bounds
 from keras_sae.models.data_adapter import replicas
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.types import Tensor
@@ -74,7 +75,7 @@ def decode_sparsely(decoder: keras.Model, code: SparseCode) -> Tensor | None:
         dictionary.variable_dtype,
     ):
         return None
-    x = dictionary.decode(code)
+    x = dictionary.call(code)
     for layer in rest:
         x = layer(x)
     return x
@@ -124,11 +125,13 @@ def make_activity_metric(sparse_layers: Sequence[SparseDense]) -> keras.metrics.
     if not sparse_layers:
         return metrics.L0()
     code = sparse_layers[-1]
-    # Every sparsity except a penalty sets units to zero.
-    is_soft = code.sparsity is None or isinstance(code.sparsity, ActivityPenalty)
-    if not is_soft or not is_never_zero(code.activation):
-        return metrics.L0()
+    if not isinstance(code.sparsity, ActivityPenalty | None):
+        return metrics.L0()  # Every other sparsity sets units to zero.
     low, high = activation_bounds(code.activation)
+    tail = code.activation(ops.convert_to_tensor([[-4.0, -5.0]], "float32"))
+    is_zero = bool(ops.all(ops.equal(tail, 0)))  # as for a ReLU with an upper bound
+    if is_zero or math.inf in (-low, high):
+        return metrics.L0()
     return metrics.L0((low, high) if low < 0 else (0.0, 1.0))
 
 

@@ -1,6 +1,6 @@
 """Sparse codes as their active entries, and the products that touch only those.
 
-Of a code of `m` units only `k` are active per sample. The encoder's product must be
+Only `k` of the `m` units of a code are active per sample. The encoder's product must be
 dense, because it decides which `k` those are. Decoding and every weight gradient need
 only `k` rows per sample. The tests compare each function here with dense `keras.ops`.
 """
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import keras
 from keras import ops
 
-from keras_sae.ops import top_k
 from keras_sae.types import Tensor
 
 
@@ -57,20 +56,17 @@ class SparseCode:
         kept = ops.where(ops.take(keep, self.indices), self.values, 0)
         return SparseCode(kept, *self.positions)
 
-    def empty(self) -> SparseCode:
-        """Return the code of a single sample in which no unit is active."""
-        zero = ops.zeros((1, 1), dtype=self.values.dtype)
-        return SparseCode(zero, ops.zeros((1, 1), dtype=self.indices.dtype))
-
     def to_dense(self, units: int) -> Tensor:
         """Return the code as a tensor of shape `(batch, units)`."""
-        if self.rows is None:
-            return top_k.scatter(self.values, self.indices, units)
-        flat = [ops.reshape(v, (-1,)) for v in (self.rows, self.indices)]
-        shape = (ops.shape(self.values)[0], units)
+        samples, k = ops.shape(self.values)[0], self.values.shape[-1]
+        rows = self.rows
+        if rows is None:
+            rows = ops.repeat(ops.arange(samples, dtype="int32"), k)
+        positions = [ops.reshape(v, (-1,)) for v in (rows, self.indices)]
+        # `ops.scatter` would be a Python loop over the entries on PyTorch.
         return ops.scatter_update(
-            ops.zeros(shape, dtype=self.values.dtype),
-            ops.stack(flat, axis=-1),
+            ops.zeros((samples, units), dtype=self.values.dtype),
+            ops.stack(positions, axis=-1),
             ops.reshape(self.values, (-1,)),
         )
 
@@ -110,7 +106,7 @@ def encode(
         trainable: Tensor,
         *positions: Tensor,
     ) -> tuple[Tensor, Callable]:
-        del bias  # only its gradient is wanted
+        del bias  # only its gradient is needed
 
         def gradient(*args: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:
             d_values = args[-1] if upstream is None else upstream
@@ -165,14 +161,13 @@ def kernel_gradient(code: SparseCode, x: Tensor, units: int) -> Tensor:
         x: Tensor of shape `(batch, dim)`.
         units: Width of the code.
     """
+    if keras.backend.backend() != "jax":
+        samples = x[:, None] if code.rows is None else ops.take(x, code.rows, axis=0)
+        products = ops.reshape(code.values[:, :, None] * samples, (-1, x.shape[1]))
+        return _sum_per_unit(products, ops.reshape(code.indices, (-1,)), units)
+
     # XLA adds to an array in place and is three times as fast in a loop. TensorFlow
     # copies the array in each iteration and is twice as fast without one.
-    if keras.backend.backend() == "jax":
-        return _kernel_gradient_in_a_loop(code, x, units)
-    return _kernel_gradient_at_once(code, x, units)
-
-
-def _kernel_gradient_in_a_loop(code: SparseCode, x: Tensor, units: int) -> Tensor:
     def add(j: Tensor, total: Tensor) -> Tensor:
         values, indices, rows = _column(code, j)
         samples = x if rows is None else ops.take(x, rows, axis=0)
@@ -181,12 +176,6 @@ def _kernel_gradient_in_a_loop(code: SparseCode, x: Tensor, units: int) -> Tenso
 
     total = ops.zeros((units, x.shape[1]), dtype="float32")
     return ops.cast(ops.fori_loop(0, code.values.shape[1], add, total), x.dtype)
-
-
-def _kernel_gradient_at_once(code: SparseCode, x: Tensor, units: int) -> Tensor:
-    samples = x[:, None, :] if code.rows is None else ops.take(x, code.rows, axis=0)
-    products = ops.reshape(code.values[:, :, None] * samples, (-1, x.shape[1]))
-    return _sum_per_unit(products, ops.reshape(code.indices, (-1,)), units)
 
 
 def _column(code: SparseCode, j: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

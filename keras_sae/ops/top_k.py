@@ -1,34 +1,15 @@
-"""Top-k selection per sample and over a batch."""
+"""Top-k selection over a batch."""
 
 from keras import ops
 
 from keras_sae.types import Tensor
 
-# Batch top-k first takes this many times `k` candidates per sample: a sample rarely
-# holds more of the batch's largest values. Narrow codes skip that stage.
+# A sample rarely holds more than this many times `k` of the batch's largest values.
+# Selection first takes that many candidates per sample, except from narrow codes.
 _CANDIDATES, _NARROW = 4, 16
 
 # Bisection to 2^-48 of the range, finer than float32 for all but the smallest values.
 _HALVINGS = 48
-
-
-def scatter(values: Tensor, indices: Tensor, units: int) -> Tensor:
-    """Return a dense code of shape `(samples, units)` with these entries.
-
-    Args:
-        values: Tensor of shape `(samples, k)`.
-        indices: Integers of the same shape, distinct within a row.
-        units: Width of the code.
-    """
-    samples, k = ops.shape(values)[0], values.shape[-1]
-    row = ops.repeat(ops.arange(samples, dtype="int32"), k)
-    column = ops.reshape(ops.cast(indices, "int32"), (-1,))
-    # `ops.scatter` would be a Python loop over the entries on PyTorch.
-    return ops.scatter_update(
-        ops.zeros((samples, units), dtype=values.dtype),
-        ops.stack([row, column], axis=-1),
-        ops.reshape(values, (-1,)),
-    )
 
 
 def batch_top_k(code: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,7 +28,7 @@ def batch_top_k(code: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         flat = _first_above(code, _bisect(code, n), n)
         return flat % units, flat // units
 
-    if _is_narrow(units, k):
+    if units < _NARROW * _CANDIDATES * k:
         indices, rows = select_from_all()
     else:
         candidates, columns = ops.top_k(code, _CANDIDATES * k)
@@ -60,7 +41,7 @@ def batch_top_k(code: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
 
         overflow = _may_overflow(candidates, threshold)
         indices, rows = ops.cond(overflow, select_from_all, select_from_candidates)
-    indices, rows = (ops.reshape(v, (-1, k)) for v in (indices, rows))
+    indices, rows = ops.reshape(indices, (-1, k)), ops.reshape(rows, (-1, k))
     values = ops.take(ops.reshape(code, (-1,)), rows * units + indices)
     return values, indices, rows
 
@@ -73,16 +54,12 @@ def batch_threshold(code: Tensor, n: int | Tensor, k: int) -> Tensor:
         n: Number of entries, at most `k` per sample on average.
         k: Upper bound of the mean number of entries per sample.
     """
-    if _is_narrow(code.shape[-1], k):
+    if code.shape[-1] < _NARROW * _CANDIDATES * k:
         return _bisect(code, n)
     candidates = ops.top_k(code, _CANDIDATES * k)[0]
     threshold = _bisect(candidates, n)
     overflow = _may_overflow(candidates, threshold)
     return ops.cond(overflow, lambda: _bisect(code, n), lambda: threshold)
-
-
-def _is_narrow(units: int, k: int) -> bool:
-    return units < _NARROW * _CANDIDATES * k
 
 
 def _may_overflow(candidates: Tensor, threshold: Tensor) -> Tensor:
@@ -112,7 +89,7 @@ def _first_above(values: Tensor, threshold: Tensor, n: int | Tensor) -> Tensor:
     """Return the flat positions of the first `n` entries above `threshold`."""
     above = ops.reshape(values > threshold, (-1,))
     position = ops.cumsum(ops.cast(above, "int32")) - 1
-    # Everything that is not wanted goes to one extra place at the end.
+    # Other entries go to one extra place at the end.
     position = ops.where(ops.logical_and(above, position < n), position, n)
     index = ops.arange(ops.shape(position)[0], dtype="int32")
     places = ops.zeros((n + 1,), dtype="int32")
