@@ -79,33 +79,31 @@ class AuxK:
         )
 
     def _loss_of_dead_units(self, step: Step, dead: Tensor) -> Tensor:
-        target = ops.cast(step.target, "float32")
-        residual = target - ops.cast(step.reconstruction, "float32")
-        residual = ops.stop_gradient(residual)
-        answer = ops.cast(self._decode_dead_units(step, dead), "float32")
+        dimension, units = math.prod(step.target.shape[1:]), step.code.shape[-1]
+        k = min(units, self.k_aux or max(1, dimension // 2))
+        if step.top_pre_activations and k * dimension <= _MAX_ROWS * units:
+            code = step.top_pre_activations(dead, k)
+            zero = ops.zeros((1, 1), code.values.dtype)
+            empty = SparseCode(zero, ops.zeros((1, 1), "int32"))
+        else:
+            values = ops.cast(step.pre_activations(), "float32")
+            candidates = ops.where(dead, ops.stop_gradient(values), -1e30)
+            # By a threshold: XLA cannot compile the gradient of a `top_k` inside a
+            # conditional on TensorFlow.
+            threshold = ops.min(ops.top_k(candidates, k)[0], axis=-1, keepdims=True)
+            selected = ops.logical_and(dead, candidates >= threshold)
+            code = ops.where(selected, values, 0.0)
+            empty = ops.zeros_like(code[:1])
+        # The bias of the decoder is not part of the answer.
+        answer = ops.cast(step.decode(code) - step.decode(empty), "float32")
+        residual = ops.stop_gradient(
+            ops.cast(step.target, "float32") - ops.cast(step.reconstruction, "float32")
+        )
         error = ops.mean(ops.square(residual - answer))
         variance = ops.mean(ops.var(residual, axis=0))
         varies = variance > _MIN_VARIANCE * ops.mean(ops.square(residual))
         share = error / ops.where(varies, variance, 1.0)
         return self.factor * ops.where(varies, share, 0.0)
-
-    def _decode_dead_units(self, step: Step, dead: Tensor) -> Tensor:
-        """Return what the selected dead units add to a reconstruction."""
-        dimension, units = math.prod(step.target.shape[1:]), step.code.shape[-1]
-        k = min(units, self.k_aux or max(1, dimension // 2))
-        if step.top_pre_activations and k * dimension <= _MAX_ROWS * units:
-            sparse_code = step.top_pre_activations(dead, k)
-            zero = ops.zeros((1, 1), sparse_code.values.dtype)
-            empty = SparseCode(zero, ops.zeros((1, 1), "int32"))
-            return step.decode(sparse_code) - step.decode(empty)
-        values = ops.cast(step.pre_activations(), "float32")
-        candidates = ops.where(dead, ops.stop_gradient(values), -1e30)
-        # By a threshold: XLA cannot compile the gradient of a `top_k` inside a
-        # conditional on TensorFlow.
-        threshold = ops.min(ops.top_k(candidates, k)[0], axis=-1, keepdims=True)
-        selected = ops.logical_and(dead, candidates >= threshold)
-        code = ops.where(selected, values, 0.0)
-        return step.decode(code) - step.decode(ops.zeros_like(code[:1]))
 
     def get_config(self) -> Config:
         """Return the constructor's arguments."""

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_sae.layers.base import ShapePreservingLayer, layer_state
-from keras_sae.types import ArrayLike, Config, Shape, Tensor
+from keras_sae.types import Config, Shape, Tensor
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import known_name
 
@@ -77,8 +77,8 @@ class Scaling(ShapePreservingLayer):
 
     Published thresholds and penalty weights of sparse autoencoders are for inputs of
     unit mean square. A model that is built with `scaling=True` has this layer in its
-    encoder and its inverse at the end of its decoder, and `adapt` of the model sets
-    both. All values are divided by the same number, so directions do not change.
+    encoder and its inverse at the end of its decoder. Its method `adapt` sets both. All
+    values are divided by the same number, so directions do not change.
 
     Args:
         inverse: Whether to multiply.
@@ -88,15 +88,16 @@ class Scaling(ShapePreservingLayer):
         Any.
 
     Attributes:
-        rms: float32 scalar variable. It is 0 before `adapt`, and the layer then
-            returns its inputs unchanged.
+        rms: float32 scalar variable. It is 0 initially, and the layer then returns its
+            inputs unchanged.
 
     Example:
 
     >>> import numpy as np
     >>> from keras_sae import layers
     >>> layer = layers.Scaling()
-    >>> layer.adapt(np.array([[3.0, -3.0]], "float32"))
+    >>> layer.build((None, 2))
+    >>> _ = layer.rms.assign(3.0)
     >>> np.asarray(layer(np.array([[6.0, 1.5]], "float32"))).tolist()
     [[2.0, 0.5]]
     """
@@ -119,16 +120,6 @@ class Scaling(ShapePreservingLayer):
         rms = ops.convert_to_tensor(self.rms)
         rms = ops.where(rms > 0, rms, 1.0)
         return rms if self.inverse else 1 / rms
-
-    def adapt(self, x: ArrayLike) -> None:
-        """Set the root mean square to that of `x`.
-
-        Args:
-            x: Array of any shape, centered if the inputs of the layer are.
-        """
-        if not self.built:
-            self.build(np.shape(x))
-        self.rms.assign(np.sqrt(np.mean(np.square(x, dtype="float64"))))
 
     def get_config(self) -> Config:
         """Return the constructor arguments."""
@@ -176,6 +167,7 @@ def adapt_layers(
             layer.mean.assign(mean)
             # Training continues to average a mean, and cannot average a median.
             layer.count.assign(len(centered) if location == "mean" else np.inf)
+    rms = np.sqrt(np.mean(centered**2)) if scaling else 1.0
     for layer in scaling:
-        layer.adapt(centered)
-    return center / np.sqrt(np.mean(centered**2)) if scaling else center
+        layer.rms.assign(rms)
+    return center / rms
