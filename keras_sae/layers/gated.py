@@ -1,4 +1,4 @@
-"""Gated sparsity: one path decides which units are active, another one how strongly."""
+"""Gated sparsity: a gate decides which units are active."""
 
 from typing import Any
 
@@ -20,9 +20,9 @@ class Gated(Sparsity):
     `loss += mean((x - decode(ReLU(z)))^2)` with the decoder held fixed
 
     An L1 penalty shrinks the activations that it keeps. Here the penalty acts on the
-    gate alone, so active units are not shrunk. The gate itself has no gradient: it is
-    trained by the penalty and by the second reconstruction, logged as
-    `auxiliary_loss`.
+    gate alone, so active units are not shrunk. The gate has no gradient in the first
+    equation. The penalty and the second reconstruction, logged as `auxiliary_loss`,
+    train it.
 
     Args:
         factor: Weight of the penalty.

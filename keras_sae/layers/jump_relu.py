@@ -16,8 +16,8 @@ class JumpReLU(Sparsity):
     """Activate a unit above a learned threshold, and penalize L0.
 
     `h_j = z_j * 1[z_j > threshold_j]`,
-    `loss += coefficient * factor * L0`, or
-    `coefficient * factor * (L0 / target_l0 - 1)^2` with a target, where
+    `loss += coefficient * factor * L0`, or with a target
+    `loss += coefficient * factor * (L0 / target_l0 - 1)^2`, where
     `L0 = mean_i(sum_j 1[z_ij > threshold_j])`
 
     Neither the jump nor the step has a useful derivative with respect to the threshold
@@ -76,7 +76,7 @@ class JumpReLU(Sparsity):
         self.target_l0 = target_l0
         if target_l0 is not None:
             self.target_l0 = validation.positive_number("target_l0", target_l0)
-        self.persistent = target_l0 is None  # the penalty alone lowers no threshold
+        self.persistent = target_l0 is None  # then nothing lowers a threshold
         self.initial_threshold = validation.non_negative("threshold", threshold)
         self.bandwidth = validation.positive_number("bandwidth", bandwidth)
 

@@ -17,8 +17,8 @@ class LifetimeSparsity(Sparsity):
     Training: `h_ij = a_ij` if it is among the `ceil(fraction * B)` largest of unit
     `j` over the batch of `B` samples, else 0. Inference: `h = a`.
 
-    Every unit is active in every batch, so no unit dies, and each is active rarely.
-    At inference nothing is zeroed: classify with these codes, do not count them.
+    Every unit is active in every batch, so no unit dies. At inference no value is set
+    to zero. Such codes are good for classification, but their L0 has no meaning.
 
     Args:
         fraction: Share of the samples for which a unit is active, between 0 and 1.
@@ -55,7 +55,7 @@ class LifetimeSparsity(Sparsity):
             return inputs
         code = ops.reshape(inputs, (-1, inputs.shape[-1]))
         samples = ops.shape(code)[0]
-        # A small margin, so that 0.3 of 50 samples are 15 in float32 as well.
+        # The margin makes 0.3 of 50 samples 15 in float32 as well.
         share = ops.cast(samples, "float32") * self.fraction - 1e-4
         winners = ops.maximum(ops.cast(ops.ceil(share), "int32"), 1)
         ranked = ops.sort(ops.stop_gradient(code), axis=0)

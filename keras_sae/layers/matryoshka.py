@@ -20,9 +20,9 @@ class Matryoshka(Sparsity):
 
     `loss += sum_w loss(target, decode(h_1, ..., h_w, 0, ..., 0))`
 
-    over the `widths` below the width of the code, whose loss is there anyway. The sum
-    is logged as `auxiliary_loss`. The first units serve every prefix, so they learn the
-    most general features, and a wide code splits them less into special cases.
+    The sum runs over the `widths` that are smaller than the code, and is logged as
+    `auxiliary_loss`. The first units are part of every prefix, so they learn the most
+    general features. A wide code then splits these less into special cases.
 
     Args:
         sparsity: The sparsity of the whole code, such as `TopK(32)`, or its config.

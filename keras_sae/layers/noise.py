@@ -12,7 +12,7 @@ from keras_sae.utils.serialization import register
 
 
 class _Corruption(ShapePreservingLayer):
-    """Base class: a rate and a random seed. The input is unchanged at inference."""
+    """Base class of layers that change random values in training only."""
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -37,9 +37,9 @@ class MaskingNoise(_Corruption):
 
     `y = x * m`, with `m_ij = 0` with probability `rate`, else 1
 
-    Unlike `keras.layers.Dropout`, the layer does not scale up the other values, so a
-    clean input is larger by a factor of `1 / (1 - rate)` than those in training. Use
-    `keras.layers.Dropout` if clean inputs must be reconstructed well.
+    Unlike `keras.layers.Dropout`, the layer does not scale up the other values. On
+    average, inputs are therefore larger at inference, by a factor of `1 / (1 - rate)`.
+    Use `keras.layers.Dropout` if clean inputs must be reconstructed well.
 
     Args:
         rate: Probability that a value is set to zero, in [0, 1).
@@ -52,8 +52,9 @@ class MaskingNoise(_Corruption):
     Raises:
         ValueError: `rate` is not in [0, 1).
 
-    Reference:
-        [Vincent et al., 2008](https://dl.acm.org/doi/10.1145/1390156.1390294)
+    References:
+        [Vincent et al., "Extracting and composing robust features with denoising
+        autoencoders", 2008](https://dl.acm.org/doi/10.1145/1390156.1390294).
 
     Example:
 
@@ -92,8 +93,9 @@ class SaltAndPepperNoise(_Corruption):
     Raises:
         ValueError: `rate` is not in [0, 1), or not `low < high`, both finite.
 
-    Reference:
-        [Vincent et al., 2010](https://jmlr.org/papers/v11/vincent10a.html)
+    References:
+        [Vincent et al., "Stacked denoising autoencoders", 2010](
+        https://jmlr.org/papers/v11/vincent10a.html).
 
     Example:
 

@@ -49,9 +49,11 @@ class Sampling(keras.layers.Layer):
         ValueError: `factor` or `free_bits` is negative or not finite, or the inputs
             have an odd width.
 
-    Reference:
-        - [Kingma & Welling, 2014](https://arxiv.org/abs/1312.6114)
-        - [Kingma et al., 2016](https://arxiv.org/abs/1606.04934), for the free bits
+    References:
+        [Kingma & Welling, "Auto-encoding variational Bayes", 2014](
+        https://arxiv.org/abs/1312.6114); [Kingma et al., "Improving variational
+        inference with inverse autoregressive flow", 2016](
+        https://arxiv.org/abs/1606.04934), for the free bits.
 
     Example:
 
