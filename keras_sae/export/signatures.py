@@ -59,14 +59,6 @@ def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
 
     Raises:
         ValueError: `model` is anything else.
-
-    Example:
-
-    >>> from keras_sae import models
-    >>> from keras_sae.export.signatures import model_signatures
-    >>> model = models.shallow((6,), units=4, sparsity="l1")
-    >>> list(model_signatures(model, top_k=2))[:2]
-    ['reconstruct', 'encode']
     """
     if isinstance(model, Servable):
         return model.serving_signatures(top_k)

@@ -100,13 +100,6 @@ def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dat
 
     Returns:
         A dataset of known length that yields tuples of one batch per array.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_sae.models.data_adapter import array_dataset
-    >>> [len(x) for x, y in array_dataset([np.zeros((5, 3)), np.arange(5)], 2)]
-    [2, 2, 1]
     """
     import tensorflow as tf
 

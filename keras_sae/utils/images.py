@@ -26,13 +26,6 @@ def as_images(x: ArrayLike, max_side: int | None = None) -> np.ndarray:
 
     Returns:
         Array of shape `(samples, height, width, channels)` with 1 or 3 channels.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_sae.utils.images import as_images
-    >>> [as_images(np.ones((2, *shape))).shape for shape in [(5,), (784,), (4, 4, 2)]]
-    [(2, 1, 5, 1), (2, 28, 28, 1), (2, 4, 4, 1)]
     """
     images = np.asarray(x, "float64")
     if images.ndim == 4 and images.shape[-1] not in (1, 3):
@@ -64,13 +57,6 @@ def filter_images(dictionary: ArrayLike, max_side: int | None = None) -> np.ndar
     Returns:
         Array of shape `(units, height, width, channels)` with values in [0, 1], where
         0.5 stands for zero.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_sae.utils.images import filter_images
-    >>> filter_images(np.array([[0.0, -2.0, 1.0]])).ravel().tolist()
-    [0.5, 0.0, 0.75]
     """
     images = as_images(dictionary, max_side)
     largest = np.abs(images).max(axis=(1, 2, 3), keepdims=True)
@@ -78,15 +64,7 @@ def filter_images(dictionary: ArrayLike, max_side: int | None = None) -> np.ndar
 
 
 def rescale(images: np.ndarray, low: ArrayLike, high: ArrayLike) -> np.ndarray:
-    """Map the range from `low` to `high` to [0, 1], and clip values outside it.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_sae.utils.images import rescale
-    >>> rescale(np.array([-1.0, 0.0, 1.0, 5.0]), low=0.0, high=2.0).tolist()
-    [0.0, 0.0, 0.5, 1.0]
-    """
+    """Map the range from `low` to `high` to [0, 1], and clip values outside it."""
     spread = np.subtract(high, low)
     return np.clip((images - low) / np.where(spread > 0, spread, 1.0), 0.0, 1.0)
 
@@ -127,14 +105,6 @@ def tile_sheet(
 
     Returns:
         Array of shape `(sheet_height, sheet_width, channels)`.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_sae.utils.images import tile_sheet
-    >>> images = np.arange(1, 4).reshape(3, 1, 1, 1)
-    >>> tile_sheet(images, columns=2)[..., 0].tolist()
-    [[1, 2], [3, 0]]
     """
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count * height / width))
