@@ -272,10 +272,10 @@ def _is_prepared(builder: "DatasetBuilder") -> bool:
 
 
 def _prepare(builder: "DatasetBuilder") -> None:
-    """Prepare a dataset in a temporary folder, which TFDS renames when it is complete.
+    """Prepare a dataset, with a new seed for Python's global random generator.
 
-    TFDS draws the name of that folder from Python's global generator. With equal seeds,
-    two processes would write to one folder, so it gets a new seed for the preparation.
+    TFDS draws the name of a temporary folder from this generator. With equal seeds, two
+    processes would write to one folder.
     """
     state = random.getstate()
     random.seed()

@@ -50,15 +50,11 @@ class Superposition:
         return float(self.probabilities.sum())
 
     def sample(self, samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return data and the activations of their features.
+        """Return float32 arrays: data, and the activations of their features.
 
         Args:
             samples: Number of samples.
             seed: Random seed. The data always differ from those of `dataset`.
-
-        Returns:
-            Float32 arrays of shapes `(samples, dimension)` and
-            `(samples, num_features)`.
         """
         import tensorflow as tf
 
@@ -70,15 +66,12 @@ class Superposition:
     def dataset(
         self, samples: int, batch_size: int = 1024, seed: int = 0
     ) -> "tf.data.Dataset":
-        """Return batches of data, drawn in the graph, the same in every epoch.
+        """Return float32 batches of data, which are the same in every epoch.
 
         Args:
             samples: Number of samples per epoch. An incomplete last batch is dropped.
             batch_size: Samples per batch.
             seed: Random seed.
-
-        Returns:
-            A dataset of float32 batches of shape `(batch_size, dimension)`.
 
         Raises:
             ValueError: There are fewer samples than one batch.

@@ -17,11 +17,6 @@ class InferenceModel(keras.Model):
 
     During `fit`, Keras passes `training=True` to every layer of a functional model,
     even to a layer that was called with `training=False`. This model ignores it.
-
-    Args:
-        inputs: As for a functional `keras.Model`.
-        outputs: As for a functional `keras.Model`.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def call(

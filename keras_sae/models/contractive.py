@@ -77,16 +77,6 @@ class ContractivePenalty:
 
     Reference:
         [Rifai et al., 2011](https://icml.cc/2011/papers/455_icmlpaper.pdf)
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_sae import models
-    >>> from keras_sae.models.contractive import ContractivePenalty
-    >>> encoder = models.shallow((6,), 4, activation="sigmoid").encoder
-    >>> code, penalty = ContractivePenalty(encoder)(np.zeros((2, 6), "float32"))
-    >>> tuple(code.shape), float(penalty) > 0
-    ((2, 4), True)
     """
 
     def __init__(self, encoder: keras.Model) -> None:
@@ -135,12 +125,7 @@ class ContractivePenalty:
     def __call__(
         self, x: Tensor, training: bool | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the code and the penalty, a float32 scalar.
-
-        Args:
-            x: Inputs of shape `(batch, *input_shape)`.
-            training: Whether corruption and noise are active.
-        """
+        """Return the code and the penalty, a float32 scalar."""
         code, tensors = self._model(x, training=training)
         factors = []  # f'(z), `(batch, units)`, and W, `(input_dim, units)`, per layer
         for (layer, _, _), (below, h) in zip(self._steps, tensors, strict=True):

@@ -149,10 +149,7 @@ class VariationalAutoencoder(Autoencoder):
         """Return the signatures of an `Autoencoder`, another `encode`, and `sample`.
 
         `encode` returns `mean` and `log_variance` of the posterior. `sample` decodes
-        one code from the prior per int32 `seed`.
-
-        Args:
-            top_k: Number of units that `top_features` returns.
+        one code of the prior per int32 `seed`.
         """
         layer, latent_dim = self._sampling(), self.decoder.input_shape[-1]
         posterior = keras.Model(self.encoder.input, layer.input)

@@ -43,16 +43,10 @@ _PROBE_OF_MODEL = (
 
 
 class ModelSection:
-    """What the page shows of one model.
-
-    Args:
-        model: A `keras_sae.models.Autoencoder`.
-        x: Array of shape `(samples, *input_shape)`.
-        y: None, or labels of shape `(samples,)`.
-        samples: Number of samples whose code is shown.
+    """The metrics, units and samples of one model.
 
     Attributes:
-        reconstructions: Reconstructions of the samples whose code is shown.
+        samples: Indices of the samples whose code and reconstruction are shown.
         samples_with_image: Indices of all samples that the page shows.
     """
 

@@ -72,8 +72,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     of shape `(patch_size, patch_size, 1)`.
 
     Args:
-        config: A `PatchesConfig` or its name. None makes one from `patch_size`,
-            `num_patches` and `whitening`.
+        config: A `PatchesConfig` or its name. None uses the next three arguments.
         patch_size: As in `PatchesConfig`.
         num_patches: As in `PatchesConfig`.
         whitening: As in `PatchesConfig`.
