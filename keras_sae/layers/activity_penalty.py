@@ -80,7 +80,8 @@ class ActivityPenalty(Sparsity):
             return inputs
         mean = ops.mean(code, axis=0)
         if training and self.trainable:
-            momentum, old = self.regularizer.momentum, self.running_mean
+            momentum = self.regularizer.momentum
+            old = ops.convert_to_tensor(self.running_mean)
             average = momentum * old + (1 - momentum) * ops.stop_gradient(mean)
             # A replica may receive an empty batch at the end of an epoch.
             average = ops.where(batch > 0, average, old)
