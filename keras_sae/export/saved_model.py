@@ -178,7 +178,7 @@ def write_artifact(
     return path
 
 
-def write_keras_format(
+def write_model(
     model: keras.Model,
     input_shape: Shape,
     path: PathLike,
@@ -186,9 +186,10 @@ def write_keras_format(
     verbose: bool | None = None,
     **options: Any,
 ) -> None:
-    """Write a model as `keras.Model.export` does, e.g. with `format="onnx"`.
+    """Write a model as `keras.Model.export` does.
 
-    Keras traces a copy, so that `model` keeps no trace.
+    A SavedModel is that of `write_artifact`. For other formats Keras traces a copy, so
+    that `model` keeps no trace.
 
     Args:
         model: A model that its class creates from its config.
@@ -196,8 +197,13 @@ def write_keras_format(
         path: As for Keras.
         format: As for Keras.
         verbose: As for Keras.
-        **options: As for Keras.
+        **options: Options of `write_artifact` or of the other format.
     """
+    if format == "tf_saved_model":
+        write_artifact(model, path, **options)
+        if verbose:
+            print(f"Saved artifact at {str(path)!r}.")
+        return
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
     x = keras.Input(input_shape, name="x")

@@ -9,37 +9,18 @@ import numpy as np
 from keras import ops
 
 from keras_sae import metrics
-from keras_sae.export.saved_model import write_artifact, write_keras_format
+from keras_sae.export.saved_model import write_model
 from keras_sae.export.signatures import Signature, autoencoder_signatures
 from keras_sae.layers import SparseDense, forward_pass, tying
 from keras_sae.layers.forward_pass import ForwardPass
 from keras_sae.layers.normalization import adapt_layers
-from keras_sae.models import data_adapter, validation
-from keras_sae.models.building_blocks import output_bias
+from keras_sae.models import data_adapter, losses, validation
+from keras_sae.models.building_blocks import set_output_bias
 from keras_sae.models.contractive import ContractivePenalty
 from keras_sae.models.levels import Level, flatten, levels_of
-from keras_sae.models.losses import (
-    AutoencoderStep,
-    code_activations,
-    decode_sparsely,
-    expand_sample_weight,
-    loss_names,
-    make_activity_metric,
-)
-from keras_sae.types import (
-    ArrayLike,
-    Config,
-    Data,
-    LossLike,
-    OptimizerLike,
-    Shape,
-    Tensor,
-)
+from keras_sae.types import Config, Data, LossLike, OptimizerLike, Shape, Tensor
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import non_negative
-
-# Small beside the range of a sigmoid, large beside float32's rounding.
-_DICTIONARY_STEP = 0.05
 
 
 @register
@@ -58,7 +39,8 @@ class Autoencoder(keras.Model):
     in `model.losses`.
 
     Args:
-        encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
+        encoder: Functional or sequential Keras model from `(batch, *input_shape)` to
+            `(batch, units)`.
         decoder: Model from `(batch, units)` to `(batch, *input_shape)`.
         contractive: Weight of `mean_i(|dh_i / dx_i|_F^2)`, the squared norm of the
             Jacobian of the code, logged as `auxiliary_loss`.
@@ -95,9 +77,9 @@ class Autoencoder(keras.Model):
         self.explained_variance = metrics.ExplainedVariance(
             int(np.prod(self.sample_shape))
         )
-        self.activity = make_activity_metric(self.sparse_layers)
+        self.activity = losses.make_activity_metric(self.sparse_layers)
         layers = [*flatten(encoder), *flatten(decoder)]
-        names = loss_names(layers, self.sparse_layers, self.contractive)
+        names = losses.loss_names(layers, self.sparse_layers, self.contractive)
         self.loss_means = {name: keras.metrics.Mean(name=name) for name in names}
         self.build(encoder.input_shape)
 
@@ -119,12 +101,12 @@ class Autoencoder(keras.Model):
         """The levels of a dense model with a mirrored decoder, outermost first."""
         return levels_of(self)
 
-    def adapt(self, x: ArrayLike, location: str = "mean") -> None:
-        """Set centre and scale from data, before `fit`.
+    def adapt(self, x: Tensor, location: str = "mean") -> None:
+        """Set center and scale from data, before `fit`.
 
-        The centring layer gets the centre, and so does the bias of a linear output
+        The centering layer gets the center, and so does the bias of a linear output
         (the published pre-bias). Scaling layers get the root mean square of the
-        centred data. `fit` continues to average a mean, but not a median.
+        centered data. `fit` continues to average a mean, but not a median.
 
         Args:
             x: Array of shape `(samples, *input_shape)`. Ten thousand samples are
@@ -134,12 +116,10 @@ class Autoencoder(keras.Model):
         Raises:
             ValueError: `x` has another shape, or does not vary and must be scaled.
         """
-        samples = validation.as_samples(x, self.sample_shape).astype("float64")
+        samples = validation.as_samples(x, self.sample_shape)
         parts = flatten(self.encoder), flatten(self.decoder)
-        center = adapt_layers(*parts, samples, location)
-        bias = output_bias(self.decoder)
-        if bias is not None:
-            bias.assign(center.reshape(-1, bias.shape[0]).mean(axis=0))
+        center = adapt_layers(*parts, samples.astype("float64"), location)
+        set_output_bias(self.decoder, center)
 
     def fit(
         self,
@@ -189,7 +169,7 @@ class Autoencoder(keras.Model):
         y: Tensor | None = None,
         batch_size: int | None = None,
         verbose: str | int = "auto",
-        sample_weight: ArrayLike | None = None,
+        sample_weight: Tensor | None = None,
         *args: Any,
         **kwargs: Any,
     ) -> Any:
@@ -236,21 +216,19 @@ class Autoencoder(keras.Model):
                 forward_pass.add_loss(
                     self, "auxiliary_loss", self.contractive * norm, batch_size
                 )
-            activations = code_activations(self.encoder, step)
+            activations = losses.code_activations(self.encoder, step)
             sparse_code = None if activations is None else activations.sparse_code
-            reconstruction = None
-            if sparse_code is not None:
-                reconstruction = decode_sparsely(self.decoder, sparse_code)
+            reconstruction = losses.decode_sparsely(self.decoder, sparse_code)
             if reconstruction is None:
                 reconstruction = self.decoder(code, training=training)
             if activations is not None and (training or step.in_step):
                 target = inputs if step.target is None else step.target
-                decoded = AutoencoderStep(
+                decoded = losses.AutoencoderStep(
                     self, activations, target, step.sample_weight, reconstruction
                 )
                 sparsity = activations.layer.sparsity
-                losses = {} if sparsity is None else sparsity.auxiliary_losses(decoded)
-                for name, loss in losses.items():
+                terms = {} if sparsity is None else sparsity.auxiliary_losses(decoded)
+                for name, loss in terms.items():
                     forward_pass.add_loss(self, name, loss, batch_size)
         if activations is not None:  # the mean of a variational code, without its noise
             code = activations.code if sparse_code is None else sparse_code.values
@@ -280,18 +258,18 @@ class Autoencoder(keras.Model):
         """Return the loss against `y`, or against `x` if there is no `y`."""
         y = x if y is None else y
         validation.check_target(tuple(y.shape), tuple(y_pred.shape))
-        sample_weight = expand_sample_weight(sample_weight, y)
+        sample_weight = losses.expand_sample_weight(sample_weight, y)
         step = forward_pass.current()
         if step is not None and step.model is self and step.code is not None:
-            losses = dict(step.losses)
+            terms = dict(step.losses)
             if self._compile_loss is not None:
                 # Keras divides a loss by the number of replicas.
                 data_loss = self._compile_loss(y, y_pred, sample_weight)
-                losses["reconstruction_loss"] = data_adapter.replicas(self) * data_loss
+                terms["reconstruction_loss"] = data_adapter.replicas(self) * data_loss
             batch_size = ops.shape(step.code)[0]
             for name, mean in self.loss_means.items():
-                if name in losses:
-                    mean.update_state(losses[name], sample_weight=batch_size)
+                if name in terms:
+                    mean.update_state(terms[name], sample_weight=batch_size)
             self.explained_variance.update_state(y, y_pred)
             self.activity.update_state(step.code)
         return super().compute_loss(x, y, y_pred, sample_weight, training=training)
@@ -345,9 +323,9 @@ class Autoencoder(keras.Model):
     def dictionary(self) -> np.ndarray:
         """Return what each unit adds to a reconstruction, `(units, *input_shape)`.
 
-        `row_j = (decode(s e_j) - decode(0)) / s` with `s = 0.05`: a small step from the
-        empty code, which an output activation does not saturate. For a shallow model
-        with a linear output it is row `j` of the decoder's kernel.
+        `row_j = (decode(s e_j) - decode(0)) / s` with `s = 0.05`: a step that saturates
+        no output activation and is large beside the rounding of float32. For a shallow
+        model with a linear output it is row `j` of the decoder's kernel.
 
         Example:
 
@@ -355,11 +333,9 @@ class Autoencoder(keras.Model):
         >>> models.shallow((4, 4, 1), 8).dictionary().shape
         (8, 4, 4, 1)
         """
-        units = int(self.decoder.input_shape[-1])
-        steps = _DICTIONARY_STEP * np.eye(units)
-        codes = np.concatenate([np.zeros((1, units)), steps]).astype("float32")
-        outputs = self.decode(codes)
-        return (outputs[1:] - outputs[:1]) / _DICTIONARY_STEP
+        units, step = self.decoder.input_shape[-1], np.float32(0.05)
+        outputs = self.decode(step * np.eye(units + 1, units, -1, "float32"))
+        return (outputs[1:] - outputs[:1]) / step
 
     def export(
         self,
@@ -374,12 +350,7 @@ class Autoencoder(keras.Model):
         writes numbered versions for a server. Any other format is written by Keras and
         has one function, `model(x)`.
         """
-        if format == "tf_saved_model":
-            path = write_artifact(self, filepath, **kwargs)
-            if verbose:
-                print(f"Saved artifact at {str(path)!r}.")
-            return
-        write_keras_format(self, self.sample_shape, filepath, format, verbose, **kwargs)
+        write_model(self, self.sample_shape, filepath, format, verbose, **kwargs)
 
     def get_config(self) -> Config:
         """Return the configs of encoder and decoder, and the contractive weight."""

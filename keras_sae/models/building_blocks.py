@@ -251,10 +251,10 @@ def initialize_kernels(
             layer.kernel.assign(ops.concatenate([ops.transpose(rows), rest], axis=1))
 
 
-def output_bias(decoder: keras.Model) -> keras.Variable | None:
-    """Return the bias of a linear output layer, which can hold the data's center.
+def set_output_bias(decoder: keras.Model, center: np.ndarray) -> None:
+    """Set the bias of a linear output layer to the center of the data.
 
-    It has one entry per value or per channel. Other decoders have no such bias.
+    The bias must have one entry per value or per channel.
     """
     layers = [layer for layer in flatten(decoder) if not isinstance(layer, Scaling)]
     output = output_layer(layers)
@@ -262,4 +262,5 @@ def output_bias(decoder: keras.Model) -> keras.Variable | None:
     linear = getattr(output, "activation", None) is keras.activations.linear
     shape = decoder.output_shape[1:]
     widths = (int(np.prod(shape)), shape[-1])
-    return bias if bias is not None and linear and bias.shape[0] in widths else None
+    if bias is not None and linear and bias.shape[0] in widths:
+        bias.assign(center.reshape(-1, bias.shape[0]).mean(axis=0))

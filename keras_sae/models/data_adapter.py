@@ -153,16 +153,6 @@ def build_optimizer(model: keras.Model) -> None:
         model.optimizer.build(model.trainable_variables)
 
 
-def steps_per_execution(model: keras.Model) -> int:
-    """Return the fastest `steps_per_execution` for training without batch callbacks.
-
-    Weights and logs do not depend on it. The training loop on TensorFlow returns to
-    Python after every execution, which takes one to two milliseconds. Keras supports
-    several steps per execution neither on distributed data nor on PyTorch.
-    """
-    return 32 if keras.config.backend() == "tensorflow" and replicas(model) == 1 else 1
-
-
 def replicas(model: keras.Model) -> int:
     """Return the number of replicas over which Keras distributes a batch."""
     strategy = getattr(model, "distribute_strategy", None)  # on TensorFlow

@@ -45,12 +45,15 @@ def code_activations(encoder: keras.Model, step: ForwardPass) -> Activations | N
     return replace(found[-1], sparse_code=None) if is_noisy else found[-1]
 
 
-def decode_sparsely(decoder: keras.Model, code: SparseCode) -> Tensor | None:
+def decode_sparsely(decoder: keras.Model, code: SparseCode | None) -> Tensor | None:
     """Return the reconstruction from the active entries of a code, if possible.
 
-    It is possible if `decoder` is a chain of layers that starts with a `UnitNormDense`
-    and calls each layer once, and if no values need casting along the way.
+    It is possible if there is a sparse code, if `decoder` is a chain of layers that
+    starts with a `UnitNormDense` and calls each layer once, and if no values need
+    casting along the way.
     """
+    if code is None:
+        return None
     dictionary, *rest = (
         layer
         for layer in decoder.layers
