@@ -189,15 +189,7 @@ def write_model(
     """Write a model as `keras.Model.export` does.
 
     A SavedModel is that of `write_artifact`. For other formats Keras traces a copy, so
-    that `model` keeps no trace.
-
-    Args:
-        model: A model that its class creates from its config.
-        input_shape: Shape of one sample.
-        path: As for Keras.
-        format: As for Keras.
-        verbose: As for Keras.
-        **options: Options of `write_artifact` or of the other format.
+    that `model` keeps no trace. Its class must be able to create it from its config.
     """
     if format == "tf_saved_model":
         write_artifact(model, path, **options)

@@ -48,17 +48,8 @@ class Servable(Protocol):
 def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
     """Return the signatures of a model by name, the default one first.
 
-    Args:
-        model: A model with a method `serving_signatures`, or any functional or
-            sequential Keras model with one input.
-        top_k: Number of units that `top_features` returns.
-
-    Returns:
-        A dict of `Signature`s. A plain Keras model has only `serving_default`, from `x`
-        to `output_0`, `output_1` and so on, or to the names of a dict of outputs.
-
-    Raises:
-        ValueError: `model` is anything else.
+    A plain Keras model has only `serving_default`, from `x` to `output_0`, `output_1`
+    and so on, or to the names of a dict of outputs.
     """
     if isinstance(model, Servable):
         return model.serving_signatures(top_k)
@@ -178,10 +169,8 @@ def image_signature(
 ) -> Signature:
     """Return a signature that takes images in place of samples.
 
-    Args:
-        signature: A signature whose input holds samples.
-        kind: `"uint8"` for arrays of bytes, `"png"` for PNG files.
-        input_range: Values of the training data that stand for the bytes 0 and 255.
+    `kind` is `"uint8"` for arrays of bytes or `"png"` for PNG files. The bytes 0 and
+    255 stand for the ends of `input_range`.
     """
     import tensorflow as tf
 

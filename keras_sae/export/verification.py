@@ -63,14 +63,8 @@ def verify(
 ) -> None:
     """Run every signature of an artifact, and compare its outputs with Keras.
 
-    Args:
-        folder: Folder of the artifact.
-        signatures: Its signatures.
-        arrays: Result of `example_answers`.
-        tolerance: Largest error, as a fraction of the largest value of an output.
-
-    Raises:
-        RuntimeError: An output differs.
+    `arrays` is the result of `example_answers`. Raise a `RuntimeError` if an output
+    differs by more than `tolerance`, a fraction of its largest value.
     """
     import tensorflow as tf
 

@@ -19,11 +19,6 @@ def layer_state(name: str, shape: Shape = (), initial: float = 0.0) -> keras.Var
     A layer may assign it during a forward pass. Under `tf.distribute` each replica has
     its own copy, and reading it outside a step returns their mean. An assignment that
     synchronizes the replicas in a forward pass would swap losses between them.
-
-    Args:
-        name: Name of the variable.
-        shape: Its shape.
-        initial: Its initial value.
     """
     return keras.Variable(
         keras.initializers.Constant(initial),

@@ -134,15 +134,8 @@ def adapt_layers(
 ) -> np.ndarray:
     """Set `Centering` and `Scaling` layers, and return the center of scaled samples.
 
-    Args:
-        encoder: Layers of an encoder.
-        decoder: Layers of its decoder. Only their scales are set.
-        samples: float64 array of shape `(samples, ...)`.
-        location: `"mean"` or `"geometric_median"`, the point with the smallest sum of
-            distances to the samples.
-
-    Raises:
-        ValueError: `location` is unknown, or samples to scale are all equal.
+    Only the scales of the decoder's layers are set. `location` is `"mean"` or
+    `"geometric_median"`, the point with the smallest sum of distances to the samples.
     """
     known_name("location", location, ("mean", "geometric_median"))
     rows = samples.reshape(len(samples), -1)

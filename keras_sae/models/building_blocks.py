@@ -227,14 +227,9 @@ def initialize_kernels(
 ) -> None:
     """Apply the constraints of new kernels, and tie their initial values.
 
-    Keras applies a constraint only after an update.
-
-    Args:
-        encoding: Layers of the encoder.
-        decoding: Layer of the decoder that mirrors each of them.
-        tied_initialization: Whether each kernel of the encoder starts as the transpose
-            of the kernel that mirrors it. The kernel of a posterior may have more
-            columns, which keep their values.
+    Keras applies a constraint only after an update. With `tied_initialization`, each
+    kernel of the encoder starts as the transpose of the kernel that mirrors it. The
+    kernel of a posterior may have more columns, which keep their values.
     """
     for layer, mirror in zip(encoding, decoding, strict=True):
         is_tied = mirror.kernel is layer.kernel

@@ -68,12 +68,7 @@ class ContractivePenalty:
     Jacobian is `W_1 diag(f_1') W_2 diag(f_2') ...`, so the penalty is exact and needs
     one forward pass. Centering, scaling, reshaping, noise and dropout may precede the
     first dense layer. The code of a variational encoder is the mean of its posterior.
-
-    Args:
-        encoder: Functional model from `(batch, *input_shape)` to `(batch, units)`.
-
-    Raises:
-        ValueError: The encoder has a layer or an activation of another kind.
+    Any other layer or activation is a `ValueError`.
 
     Reference:
         [Rifai et al., 2011](https://icml.cc/2011/papers/455_icmlpaper.pdf)

@@ -36,12 +36,6 @@ def fit_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     On TensorFlow, arrays become an `array_dataset` of the same batches in the same
     order. Sample weights without a target get `x` as the target, because Keras ignores
     the weights otherwise.
-
-    Args:
-        arguments: Arguments that the user passed to `fit`, by name.
-
-    Returns:
-        A dict of the same form.
     """
     x, y = arguments.get("x"), arguments.get("y")
     if arguments.get("validation_data") is not None:

@@ -74,13 +74,6 @@ def enlarge(images: np.ndarray, side: int) -> np.ndarray:
 
     Strips are stretched until they are half as high as they are wide. Images that are
     large enough already are not changed.
-
-    Example:
-
-    >>> import numpy as np
-    >>> from keras_sae.utils.images import enlarge
-    >>> enlarge(np.ones((5, 1, 8, 1)), 32).shape
-    (5, 16, 32, 1)
     """
     height, width = images.shape[1:3]
     zoom = max(1, round(side / max(height, width)))
@@ -97,14 +90,8 @@ def tile_sheet(
 ) -> np.ndarray:
     """Arrange images of one size as the tiles of a sheet, row by row.
 
-    Args:
-        images: Array of shape `(count, height, width, channels)`.
-        columns: Tiles per row. If None, the sheet is about as high as it is wide.
-        gap: Pixels between tiles.
-        background: Value of gaps and of places without a tile.
-
-    Returns:
-        Array of shape `(sheet_height, sheet_width, channels)`.
+    With `columns=None`, the sheet is about as high as it is wide. `gap` is the number
+    of pixels between tiles. Gaps and places without a tile have the value `background`.
     """
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count * height / width))

@@ -21,14 +21,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     `sklearn.datasets.load_digits`, 0 to 16, divided by 16. `label` is int64, 0 to 9.
 
     Reference:
-        [Alpaydin and Kaynak, 1998](https://archive.ics.uci.edu/dataset/80), "Optical
-        recognition of handwritten digits"
-
-    Example:
-
-    >>> from keras_sae.datasets.digits.digits_dataset_builder import Builder
-    >>> Builder().info.features["image"].shape
-    (8, 8, 1)
+        [Alpaydin and Kaynak, 1998](https://archive.ics.uci.edu/dataset/80)
     """
 
     VERSION = tfds.core.Version("1.0.0")

@@ -69,29 +69,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     The photographs are converted to gray, halved and cut into tiles. Of all patches
     that lie within a tile, the half with the highest contrast is kept, and
     `num_patches` of them are drawn without replacement. The feature `image` is float32
-    of shape `(patch_size, patch_size, 1)`.
-
-    Args:
-        config: A `PatchesConfig` or its name. None uses the next three arguments.
-        patch_size: As in `PatchesConfig`.
-        num_patches: As in `PatchesConfig`.
-        whitening: As in `PatchesConfig`.
-        **kwargs: Arguments of `tfds.core.GeneratorBasedBuilder`, such as `data_dir`.
-
-    Raises:
-        ValueError: As for `PatchesConfig`.
+    of shape `(patch_size, patch_size, 1)`. `config` is a `PatchesConfig` or its name.
 
     Reference:
         [Ng, 2011](https://web.stanford.edu/class/cs294a/sparseAutoencoder.pdf)
-
-    Example:
-
-    >>> from keras_sae.datasets.natural_patches import (
-    ...     natural_patches_dataset_builder,
-    ... )
-    >>> builder = natural_patches_dataset_builder.Builder(config="12x12_500_raw")
-    >>> builder.builder_config.patch_size
-    12
     """
 
     VERSION = tfds.core.Version("1.0.0")
