@@ -29,16 +29,14 @@ class SearchError(Exception):
     """Base class of the errors that a finished search raises.
 
     Attributes:
-        tuner: The tuner of the search, to be passed to `keras_sae.tuning.trials`.
+        tuner: The tuner of the search. `keras_sae.tuning.trials` shows its trials.
     """
 
-    def __init__(self, message: str, tuner: keras_tuner.Tuner) -> None:
-        super().__init__(message)
-        self.tuner = tuner
+    tuner: keras_tuner.Tuner
 
 
 class FailedTrialsError(SearchError, RuntimeError):
-    """Too many trials of a search failed. The first error is attached as `__cause__`.
+    """Too many trials of a search failed. The first error is the `__cause__`.
 
     Example:
 
@@ -62,6 +60,7 @@ class ConstraintError(SearchError, ValueError):
 def check_outcome(tuner: keras_tuner.Tuner, max_failures: int) -> None:
     """Raise if a search failed, or if no trial meets the limit of its objective."""
     oracle, objective = tuner.oracle, tuner.oracle.objective
+    error: SearchError
     failed = trials_with_status(oracle, "FAILED")
     completed = trials_with_status(oracle, "COMPLETED")
     if len(failed) > max_failures or not completed:
@@ -77,19 +76,20 @@ def check_outcome(tuner: keras_tuner.Tuner, max_failures: int) -> None:
                 "search and try the failed trials again, or pass "
                 f"max_failures={len(failed)} to continue without them."
             )
-        error = tuner.first_error if isinstance(tuner, SearchTuner) else None
-        raise FailedTrialsError(message, tuner) from error
+        error = FailedTrialsError(message)
+        error.tuner = tuner
+        raise error from (tuner.first_error if isinstance(tuner, SearchTuner) else None)
     l0s = [logged_l0(last_metrics(trial)) or 0.0 for trial in completed]
     l0, closest = min(zip(l0s, completed, strict=True), key=lambda pair: pair[0])
     if isinstance(objective, ReconstructionUnderL0) and l0 > objective.max_l0:
-        raise ConstraintError(
+        error = ConstraintError(
             f"None of the {len(completed)} completed trials meets the limit of "
             f"{objective.max_l0:g} active units per sample. The closest is trial "
             f"{closest.trial_id} with l0={l0:.4g}: {closest.hyperparameters.values}. "
-            "Raise `max_l0`, or increase the maximum penalty factor in the search "
-            "space.",
-            tuner,
+            "Raise `max_l0`, or the maximum penalty factor in the search space."
         )
+        error.tuner = tuner
+        raise error
 
 
 def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
