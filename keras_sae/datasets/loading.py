@@ -89,7 +89,7 @@ def load_data(
             f"The dataset {name!r} has no {sorted(missing)} split, only "
             f"{sorted(builder.info.splits)}. Load these with `load`."
         )
-    splits = []
+    splits: list[Arrays] = []
     for split in ("train", "test"):
         batches = _batches(_read(builder, split), _READING_BATCH)
         parts = list(batches.as_numpy_iterator())

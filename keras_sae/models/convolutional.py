@@ -128,7 +128,7 @@ def convolutional(
     )
     encoder = building_blocks.chain(shape, [*layers, code], "encoder")
 
-    sizes = [shape[:2]]
+    sizes: list[tuple[int, ...]] = [shape[:2]]
     for _ in filters:
         sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
     bottom = (*sizes[-1], filters[-1])

@@ -51,15 +51,18 @@ def levels_of(model: keras.Model) -> list[Level]:
         ValueError: Encoder and decoder are not dense, or do not mirror each other.
     """
     encode, up = _split(model.encoder)
-    decode, down = (side[::-1] for side in _split(model.decoder))
-    if not up or None in up or up != [widths and widths[::-1] for widths in down]:
+    decode, down = _split(model.decoder)
+    mirrored = [widths and widths[::-1] for widths in reversed(down)]
+    if not up or None in up or up != mirrored:
         raise ValueError(
             "`levels` needs a dense encoder and a dense decoder that mirrors it, layer "
             f"by layer. Received: model={model.name!r} with widths {up} and, from the "
-            f"outside in, {down}. Build the model with `keras_sae.models.stacked`, "
+            f"outside in, {down[::-1]}. Build the model with `keras_sae.models.stacked`, "
             "`deep` or `shallow`."
         )
-    return [Level(tuple(a), tuple(b)) for a, b in zip(encode, decode, strict=True)]
+    return [
+        Level(tuple(a), tuple(b)) for a, b in zip(encode, decode[::-1], strict=True)
+    ]
 
 
 def _split(model: keras.Model) -> tuple[list[Layers], list[tuple[int, int] | None]]:

@@ -39,8 +39,8 @@ def activations() -> dict[str, Chart]:
     tips = {"from": "@left{0.000}", "to": "@right{0.000}", "samples": "@count"}
     source = ColumnDataSource({"unit": [0], "activation": [0]}, name="activations")
     code = _figure("unit", "activation", height=240)
-    style = {"color": _BLUE, "nonselection_alpha": 1.0}
-    code.vbar("unit", 0.9, "activation", source=source, **style)
+    options: Chart = {"color": _BLUE, "nonselection_alpha": 1.0, "source": source}
+    code.vbar("unit", 0.9, "activation", **options)
     code.add_tools(TapTool())
     code_tips = {"unit": "@unit", "activation": "@activation{0.000}"}
     return {
