@@ -240,7 +240,7 @@ def test_train_applies_its_options(tmp_path):
         (["--sparsity", "k1"], "Did you mean"),
         (["--family", "shalow"], "Did you mean 'shallow'"),
         (["--target", "0.1"], "is an option of the KL penalty"),
-        (["--sparsity", "top_k"], "must be one of l1, kl, jump_relu, gated"),
+        (["--sparsity", "top_k"], "Known: gated, jump_relu, kl, l1"),
         (["--sparsity", "kl", "--target", "1.5"], "between 0 and 1"),
         (["--factor", "-1"], "`factor`"),
         (["--factor", "nan"], "`factor`"),

@@ -49,13 +49,7 @@ def train(
     """Train one model with its settings as options."""
     factory = FAMILIES[known_name("family", family, FAMILIES)]
     positive_number("learning_rate", learning_rate)
-    layers.get_sparsity(sparsity)  # an unknown name is an error
-    if sparsity not in PENALTIES:
-        raise ValueError(
-            f"`sparsity` must be one of {', '.join(PENALTIES)}. Received: --sparsity "
-            f"{sparsity}. `keras-sae tune` also tries top_k and batch_top_k, and "
-            "keras_sae.models.shallow(..., sparsity=...) takes every sparsity."
-        )
+    known_name("sparsity", sparsity, PENALTIES)
     if target is not None and sparsity != "kl":
         raise ValueError(
             f"`target` is an option of the KL penalty. Received: --target {target} "

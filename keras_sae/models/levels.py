@@ -57,8 +57,8 @@ def levels_of(model: keras.Model) -> list[Level]:
         raise ValueError(
             "`levels` needs a dense encoder and a dense decoder that mirrors it, layer "
             f"by layer. Received: model={model.name!r} with widths {up} and, from the "
-            f"outside in, {down[::-1]}. Build the model with `keras_sae.models.stacked`, "
-            "`deep` or `shallow`."
+            f"outside in, {down[::-1]}. Build the model with "
+            "`keras_sae.models.stacked`, `deep` or `shallow`."
         )
     return [
         Level(tuple(a), tuple(b)) for a, b in zip(encode, decode[::-1], strict=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 import keras_tuner
@@ -120,7 +120,17 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    table = pd.DataFrame(map(_row, tuner.oracle.trials.values()))
+    rows = []
+    for trial in tuner.oracle.trials.values():
+        metrics = last_metrics(trial)
+        row = {"trial": trial.trial_id}
+        # Hyperband stores its state among the hyperparameters, as "tuner/...".
+        settings = trial.hyperparameters.values.items()
+        row |= {name: v for name, v in settings if not name.startswith("tuner/")}
+        row |= {name: metrics[key] for name, key in _COLUMNS.items() if key in metrics}
+        row |= {"l0": logged_l0(metrics), "expected": "val_l0" not in metrics}
+        rows.append(row | {"score": trial.score, "status": trial.status})
+    table = pd.DataFrame(rows)
     # A trial may lack some hyperparameters, so the columns follow the search space.
     space = dict.fromkeys(hp.name for hp in tuner.oracle.get_space().space)
     first = ["trial", *(name for name in space if name in table.columns)]
@@ -223,17 +233,3 @@ def best_model(
 def last_metrics(trial: Trial) -> dict[str, float]:
     """Return the metrics of a trial after its last epoch."""
     return {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
-
-
-def _row(trial: Trial) -> dict[str, Any]:
-    metrics, values = last_metrics(trial), trial.hyperparameters.values
-    return {
-        "trial": trial.trial_id,
-        # Hyperband stores its state among the hyperparameters, as "tuner/...".
-        **{name: v for name, v in values.items() if not name.startswith("tuner/")},
-        **{name: metrics[key] for name, key in _COLUMNS.items() if key in metrics},
-        "l0": logged_l0(metrics),
-        "expected": "val_l0" not in metrics,
-        "score": trial.score,
-        "status": trial.status,
-    }
