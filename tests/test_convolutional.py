@@ -62,15 +62,35 @@ def test_a_published_architecture_has_its_published_shapes():
     assert kinds[-1] == "Conv2DTranspose"  # its activation bounds the output
 
 
-def test_layers_are_channels_last_whatever_keras_is_configured_to(images):
-    options = {"units": (4, 3), "kernel_initializer": "ones", "tied": True}
-    expected = to_numpy(models.convolutional(IMAGE, **options)(images))
+@pytest.fixture
+def channels_first():
     keras.config.set_image_data_format("channels_first")
-    try:
-        model = models.convolutional(IMAGE, **options)
-        np.testing.assert_allclose(to_numpy(model(images)), expected, rtol=1e-5)
-    finally:
-        keras.config.set_image_data_format("channels_last")
+    yield
+    keras.config.set_image_data_format("channels_last")
+
+
+def test_channels_first_is_refused(channels_first):
+    with pytest.raises(ValueError, match=r"'channels_first'.*set_image_data_format"):
+        models.convolutional(IMAGE, (4, 3))
+
+
+def test_loaded_model_ignores_the_configured_data_format(
+    tied_model, tmp_path, channels_first
+):
+    model, x, _ = tied_model
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(to_numpy(loaded(x)), to_numpy(model(x)), **CLOSE)
+
+
+def test_dense_models_flatten_in_the_order_of_numpy(images, channels_first):
+    """A unit that reads one pixel reads the same pixel under any configuration."""
+    model = models.shallow(IMAGE, 70, activation="linear", centering=True)
+    model.sparse_layers[0].kernel.assign(np.eye(70))
+    x = images.reshape(4, 70)
+    np.testing.assert_allclose(model.encode(images), x, rtol=1e-6)
+    model.adapt(images)
+    np.testing.assert_allclose(model.encode(images), x - x.mean(axis=0), atol=1e-6)
 
 
 def test_penalties_of_feature_maps_are_added(images):

@@ -106,7 +106,9 @@ def preprocessing(
         example = "`keras_sae.layers.MaskingNoise(0.3)`"
         layers.append(copy_layer("corruption", corruption, example))
     if flatten_input:
-        layers.append(keras.layers.Flatten(name="flatten"))
+        # Configured to channels first, Keras would reorder the values here, but not in
+        # the decoder's `Reshape`.
+        layers.append(keras.layers.Flatten("channels_last", name="flatten"))
     if centering:
         layers.append(Centering(name="center"))
     if scaling:

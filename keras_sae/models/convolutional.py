@@ -71,7 +71,8 @@ def convolutional(
         A `keras_sae.models.Autoencoder`.
 
     Raises:
-        ValueError: `input_shape` or `units` is too short, or an argument is invalid.
+        ValueError: `input_shape` or `units` is too short, an argument is invalid, or
+            Keras is configured to `"channels_first"`.
 
     Reference:
         [Masci et al., 2011](https://doi.org/10.1007/978-3-642-21735-7_7)
@@ -92,8 +93,13 @@ def convolutional(
     *filters, code_units = building_blocks.layer_units(units, min_layers=2)
     *penalties, sparsest = building_blocks.layer_sparsities(sparsity, len(filters) + 1)
     kernel_size = validation.positive_integer("kernel_size", kernel_size)
-    # `input_shape` is channels last, whatever Keras is configured to.
-    layout: dict[str, Any] = {"padding": "same", "data_format": "channels_last"}
+    if keras.config.image_data_format() == "channels_first":
+        raise ValueError(
+            "`keras_sae.models.convolutional` needs images with the channels last. "
+            "Received: keras.config.image_data_format()='channels_first'. Call "
+            "`keras.config.set_image_data_format('channels_last')`, and reorder images "
+            "with `numpy.moveaxis(x, 1, -1)`."
+        )
 
     convolutions = []
     layers = building_blocks.preprocessing(
@@ -104,9 +110,9 @@ def convolutional(
         convolution = keras.layers.Conv2D(
             count,
             kernel_size,
+            padding="same",
             activation=activation,
             name=layer_name,
-            **layout,
             **kwargs,
         )
         convolutions.append(convolution)
@@ -116,8 +122,8 @@ def convolutional(
             layers.append(copy_for(penalty, convolution.activation, name=penalty_name))
         if batch_normalization:
             layers.append(keras.layers.BatchNormalization(name=f"{layer_name}_norm"))
-        layers.append(keras.layers.MaxPooling2D(2, **layout))
-    pooling = pooling or keras.layers.Flatten(data_format="channels_last")
+        layers.append(keras.layers.MaxPooling2D(2, padding="same"))
+    pooling = pooling or keras.layers.Flatten()
     example = "`keras.layers.GlobalAveragePooling2D()`"
     layers.append(building_blocks.copy_layer("pooling", pooling, example))
     code_options = dict(kwargs)
@@ -154,9 +160,9 @@ def convolutional(
         layer_name = "output" if n == 1 else f"decode_{n}"
         options: dict[str, Any] = {
             "strides": 2,
+            "padding": "same",
             "activation": output_activation if n == 1 else activation,
             "name": layer_name,
-            **layout,
         }
         if tied:
             layers.append(TiedConv2DTranspose(convolutions[n - 1], **options))
@@ -168,7 +174,7 @@ def convolutional(
         height, width = sizes[n - 1]
         if height % 2 or width % 2:
             crop = ((0, height % 2), (0, width % 2))
-            layers.append(keras.layers.Cropping2D(crop, data_format="channels_last"))
+            layers.append(keras.layers.Cropping2D(crop))
         if batch_normalization and n > 1:
             layers.append(keras.layers.BatchNormalization(name=f"{layer_name}_norm"))
     layers += building_blocks.rescaling(scaling, output_activation)
