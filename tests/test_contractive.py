@@ -1,12 +1,11 @@
 """The contractive penalty against automatic and numerical differentiation."""
 
-from collections.abc import Callable
 from functools import partial
 
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, sigmoid, to_numpy, total
+from helpers import gradient, sigmoid, to_numpy, total
 
 from keras_sae import layers, models
 from keras_sae.models.contractive import ContractivePenalty
@@ -41,31 +40,77 @@ class DoubledDense(keras.layers.Dense):
         return 2 * super().call(inputs)
 
 
-def jacobian(function: Callable[[Tensor], Tensor], x: np.ndarray) -> np.ndarray:
-    """Return `d function(x) / dx` of one sample, of shape (outputs, inputs)."""
-    if BACKEND == "jax":
-        import jax
+class DoubledFlatten(keras.layers.Flatten):
+    """A subclass of `Flatten` with another derivative."""
 
-        return to_numpy(jax.jacobian(lambda v: function(v[None])[0])(x))
-    if BACKEND == "torch":
-        import torch
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return twice the outputs of `Flatten`."""
+        return 2 * super().call(inputs)
 
-        x = keras.ops.convert_to_tensor(x)
-        return to_numpy(
-            torch.autograd.functional.jacobian(lambda v: function(v[None])[0], x)
-        )
-    import tensorflow as tf
 
-    x = tf.convert_to_tensor(x)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        code = function(x[None])[0]
-    return to_numpy(tape.jacobian(code, x))
+@keras.saving.register_keras_serializable("test_contractive")
+class DoubledPenalty(layers.ActivityPenalty):
+    """A penalty that changes the code."""
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return twice the inputs."""
+        return 2 * super().call(inputs, training=training)
 
 
 def expected(encoder: keras.Model, x: np.ndarray) -> float:
-    jacobians = [jacobian(encoder, sample) for sample in x]
-    return float(np.mean([(j**2).sum() for j in jacobians]))
+    """Return the mean squared norm of the Jacobian, by the gradient of each unit."""
+    norms = np.zeros(len(x))
+    for unit in range(encoder.output_shape[-1]):
+        rows = gradient(lambda v, unit=unit: keras.ops.sum(encoder(v)[:, unit]), x)
+        norms += np.square(rows).reshape(len(x), -1).sum(axis=1)
+    return float(norms.mean())
+
+
+def random_encoder(seed: int) -> keras.Model:
+    """Return an encoder of random layers, all of which are accepted."""
+    rng = np.random.default_rng(seed)
+    keras.utils.set_random_seed(seed)
+
+    def some(*choices):
+        return choices[rng.integers(len(choices))]
+
+    def dense(units):
+        kind = some(keras.layers.Dense, layers.UnitNormDense, layers.SparseDense)
+        options = {"use_bias": some(True, False), "bias_initializer": "normal"}
+        if kind is layers.SparseDense:
+            options["transposed_kernel"] = some(True, False)
+            options["sparsity"] = some(None, "l1", keras.regularizers.L2(0.1))
+        return kind(units, some(*ACTIVATIONS), **options)
+
+    shape = some((6,), (3, 2), (3, 1, 2))
+    corruptions = [keras.layers.Dropout, keras.layers.GaussianDropout]
+    corruptions += [keras.layers.GaussianNoise, layers.MaskingNoise]
+    corruptions += [layers.SaltAndPepperNoise]
+    if len(shape) == 2:
+        corruptions.append(keras.layers.SpatialDropout1D)
+    chain = [some(*corruptions)(0.2), keras.layers.Reshape((2, 3))]
+    chain = [layer for layer in chain if some(True, False)]
+    h = x = keras.Input(shape)
+    for layer in [layers.Centering(), *chain, keras.layers.Flatten(), layers.Scaling()]:
+        h = layer(h)
+    for width in rng.integers(1, 7, size=rng.integers(1, 4)):
+        h = dense(int(width))(h)
+        if some(True, False):
+            linear = [layers.Centering(), layers.Scaling(inverse=True)]
+            linear += [keras.layers.GaussianNoise(0.1), layers.ActivityPenalty("l1")]
+            h = some(*linear)(h)
+    ending = some("plain", "sampling", "sampling of two")
+    if ending == "sampling":
+        h = layers.Sampling()(dense(4)(h))
+    elif ending == "sampling of two":
+        h = layers.Sampling()(keras.layers.Concatenate()([dense(2)(h), dense(2)(h)]))
+    encoder = keras.Model(x, h)
+    for layer in encoder.layers:
+        if isinstance(layer, layers.Centering):
+            layer.mean.assign(rng.normal(size=layer.mean.shape))
+        if isinstance(layer, layers.Scaling):
+            layer.rms.assign(rng.uniform(0.5, 2.0))
+    return encoder
 
 
 def penalty(encoder: keras.Model, x: np.ndarray, training: bool = False) -> float:
@@ -78,6 +123,15 @@ def x(rng):
 
 
 # The value.
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_penalty_of_any_accepted_encoder_equals_the_automatic_jacobian(seed):
+    encoder = random_encoder(seed)
+    x = np.random.default_rng(seed).normal(size=(3, *encoder.input_shape[1:]))
+    x = x.astype("float32")
+    value = expected(encoder, x)
+    assert penalty(encoder, x) == pytest.approx(value, rel=2e-4, abs=1e-10)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -284,6 +338,12 @@ IMAGE, CODE = (4, 4, 2), keras.layers.Dense(4)
         ([keras.layers.Conv2D(2, 3), keras.layers.Flatten(), CODE], IMAGE, "Conv2D"),
         ([keras.layers.GlobalAveragePooling2D(), CODE], IMAGE, "GlobalAveragePooling"),
         ([keras.layers.Flatten()], IMAGE, "without a dense layer"),
+        ([DoubledFlatten(name="f"), CODE], IMAGE, r"'f' \(DoubledFlatten\)"),
+        (
+            [layers.SparseDense(5, sparsity=DoubledPenalty("l1"))],
+            (6,),
+            "=DoubledPenalty",
+        ),
     ],
 )
 def test_other_layers_are_refused_by_name(inner, shape, named):

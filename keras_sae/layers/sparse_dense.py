@@ -237,7 +237,7 @@ class SparseDense(keras.layers.Layer):
     def get_config(self) -> Config:
         """Return the constructor's arguments."""
         sparsity: Any = self.sparsity
-        if isinstance(sparsity, ActivityPenalty):
+        if type(sparsity) is ActivityPenalty:
             sparsity = sparsity.regularizer
         serialize = keras.saving.serialize_keras_object
         return {

@@ -29,6 +29,9 @@ _IN_FRONT = (
     keras.layers.Flatten,
     keras.layers.GaussianDropout,
     keras.layers.Reshape,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
     MaskingNoise,
     SaltAndPepperNoise,
 )
@@ -86,7 +89,8 @@ class ContractivePenalty:
             inputs = layer._inbound_nodes[history.node_index].input_tensors
             if not inputs:
                 break
-            if isinstance(layer, Sampling) and tensor is code:
+            # Only exact types, because a subclass may have another derivative.
+            if type(layer) is Sampling and tensor is code:
                 tensor = layer.mean_input
                 continue
             if type(layer) in _DENSE:
@@ -97,15 +101,15 @@ class ContractivePenalty:
                         layer, f" with inputs of shape {tuple(inputs[0].shape)}"
                     )
                 sparsity = layer.sparsity if isinstance(layer, SparseDense) else None
-                if not isinstance(sparsity, ActivityPenalty | None):
+                if sparsity is not None and type(sparsity) is not ActivityPenalty:
                     raise _error(layer, f" with sparsity={type(sparsity).__name__}")
                 if layer.activation not in _DERIVATIVES:
                     name = getattr(layer.activation, "__name__", repr(layer.activation))
                     raise _error(layer, f" with activation={name!r}")
                 steps.append((layer, inputs[0], tensor))
-            elif isinstance(layer, Scaling):
+            elif type(layer) is Scaling:
                 scalings.append(layer)
-            elif isinstance(layer, _IN_FRONT):
+            elif type(layer) in _IN_FRONT:
                 in_front.append(layer)
             elif type(layer) not in _LINEAR:
                 raise _error(layer)
