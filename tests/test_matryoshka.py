@@ -31,6 +31,39 @@ def test_loss_of_each_prefix_is_added(rng):
     assert logs["loss"] == pytest.approx(whole + expected, rel=1e-5)
 
 
+class Constant(layers.Sparsity):
+    """A sparsity whose losses are Python numbers."""
+
+    has_penalty = True
+    auxiliary_loss_names = ("auxiliary_loss",)
+
+    def call(self, inputs, training=None):
+        self.add_penalty(0.5, inputs)
+        return inputs
+
+    def auxiliary_losses(self, step):
+        return {"auxiliary_loss": 2}
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "expected"),
+    [
+        (layers.Matryoshka(layers.TopK(5, auxiliary=None), widths=(24,)), 0),
+        (layers.Matryoshka(layers.LifetimeSparsity(0.3), widths=(24,)), 0),
+        (Constant(), 2),
+    ],
+    ids=["top_k", "lifetime", "constant"],
+)
+def test_losses_may_be_python_numbers(sparsity, expected, rng):
+    x = rng.normal(size=(20, 12)).astype("float32")
+    logs = make(sparsity).fit(x, verbose=0).history
+    assert logs["auxiliary_loss"] == [expected]
+    penalty = logs.get("sparsity_loss", [0])[0]
+    assert penalty == (0.5 if isinstance(sparsity, Constant) else 0)
+    parts = logs["reconstruction_loss"][0] + expected + penalty
+    assert logs["loss"] == pytest.approx([parts], rel=1e-5)
+
+
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 def test_prefixes_reconstruct_the_given_target(rng, weighted):
     x, y = rng.normal(size=(2, 20, 12)).astype("float32")

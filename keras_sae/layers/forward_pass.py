@@ -91,13 +91,14 @@ def add_loss(
     Args:
         layer: The layer or model that adds the term.
         name: Name of the term in the logs.
-        value: A float32 scalar.
+        value: A scalar, which is added as float32. It may be a Python number.
         batch_size: Number of samples. If it is 0, as on a replica with an empty batch,
             0 is added, because `value` would be NaN.
     """
     forward_pass = current()
     if forward_pass is not None and not forward_pass.adds_losses:
         return
+    value = ops.cast(value, "float32")  # Keras accepts no Python number on JAX.
     if not isinstance(batch_size, int):
         value = ops.where(batch_size > 0, value, ops.zeros_like(value))
     layer.add_loss(value)
