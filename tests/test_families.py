@@ -1,5 +1,6 @@
 """What all factories have in common: saving, logs, precision, and bad arguments."""
 
+import copy
 import functools
 import pickle
 from functools import partial
@@ -124,11 +125,11 @@ def test_saved_cloned_and_pickled_models_are_equal(make, tmp_path):
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
     expected = to_numpy(model(x))
-    for copy in (loaded, clone, pickle.loads(pickle.dumps(model))):
-        assert type(copy) is type(model)
-        assert_same_weights(weights_of(model), weights_of(copy))
-        np.testing.assert_allclose(to_numpy(copy(x)), expected, rtol=1e-5, atol=1e-7)
-        assert copy.get_config().keys() == model.get_config().keys()
+    for again in (loaded, clone, pickle.loads(pickle.dumps(model))):
+        assert type(again) is type(model)
+        assert_same_weights(weights_of(model), weights_of(again))
+        np.testing.assert_allclose(to_numpy(again(x)), expected, rtol=1e-5, atol=1e-7)
+        assert again.get_config().keys() == model.get_config().keys()
     model.reset_metrics()
     logs = [m.test_on_batch(x, return_dict=True) for m in (model, loaded)]
     assert logs[0] == pytest.approx(logs[1], rel=1e-5)
@@ -153,6 +154,49 @@ def test_half_precision_trains_with_finite_logs(make):
     model.compile("sgd", jit_compile=False)
     logs = model.train_on_batch(uniform_data(model), return_dict=True)
     assert np.isfinite(list(logs.values())).all(), logs
+
+
+def entries(node, path=()):
+    """Yield the path of every entry of nested dicts and lists."""
+    children = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in children:
+        yield (*path, key)
+        if isinstance(value, (dict, list)):
+            yield from entries(value, (*path, key))
+
+
+@pytest.mark.parametrize("name", ["deep-each", "convolutional-tied", "variational-l1"])
+def test_damaged_config_gives_one_short_error(name):
+    """Entries are removed, or replaced by an integer or a string."""
+    model = FAMILIES[name.replace("-l1", "-atoms-l1")]()
+    model.compile("adam")
+    saved = keras.saving.serialize_keras_object(model)
+    inside = [p for p in entries(saved) if len(p) > 1 and p[0].endswith("config")]
+    errors = []
+    for index in np.random.default_rng(0).permutation(len(inside))[:40]:
+        config, path = copy.deepcopy(saved), inside[index]
+        parent = functools.reduce(lambda node, key: node[key], path[:-1], config)
+        if isinstance(parent, dict) and index % 2:
+            del parent[path[-1]]
+        else:
+            parent[path[-1]] = "x" if isinstance(parent[path[-1]], int) else 7
+        try:
+            keras.saving.deserialize_keras_object(config)
+        except ValueError as error:
+            errors.append(str(error))
+    assert len(errors) > 10
+    assert max(map(len, errors)) < 400, max(errors, key=len)
+    assert any("cannot be created from its config" in text for text in errors)
+
+
+def test_error_of_a_damaged_config_names_its_own_cause():
+    saved = keras.saving.serialize_keras_object(models.deep((D,), (5, 4)))
+    del saved["config"]["encoder"]["config"]["layers"][3]["config"]["units"]
+    try:
+        raise OSError("another error, which is being handled")
+    except OSError:
+        with pytest.raises(ValueError, match=r"`Autoencoder`.*argument: 'units'"):
+            keras.saving.deserialize_keras_object(saved)
 
 
 CONVOLUTIONAL = (models.convolutional, IMAGE)

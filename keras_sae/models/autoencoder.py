@@ -19,7 +19,7 @@ from keras_sae.models.building_blocks import set_output_bias
 from keras_sae.models.contractive import ContractivePenalty
 from keras_sae.models.levels import Level, flatten, levels_of
 from keras_sae.types import Config, Data, LossLike, OptimizerLike, Shape, Tensor
-from keras_sae.utils.serialization import register
+from keras_sae.utils.serialization import config_errors, register
 from keras_sae.utils.validation import non_negative
 
 
@@ -292,7 +292,8 @@ class Autoencoder(keras.Model):
 
     def compile_from_config(self, config: Config) -> None:
         """Compile as saved; Keras requires this of models with their own `compile`."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        with config_errors(type(self).__name__):
+            self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
     def encode(self, x: Data, batch_size: int = 256) -> np.ndarray:
@@ -369,7 +370,8 @@ class Autoencoder(keras.Model):
         """Create the model of a config, and tie its tied layers again."""
         deserialize = keras.saving.deserialize_keras_object
         config = dict(config)
-        encoder = deserialize(config.pop("encoder"), custom_objects)
-        with tying(flatten(encoder)):
-            decoder = deserialize(config.pop("decoder"), custom_objects)
-        return cls(encoder, decoder, **config)
+        with config_errors(cls.__name__):
+            encoder = deserialize(config.pop("encoder"), custom_objects)
+            with tying(flatten(encoder)):
+                decoder = deserialize(config.pop("decoder"), custom_objects)
+            return cls(encoder, decoder, **config)

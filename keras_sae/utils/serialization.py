@@ -1,6 +1,41 @@
-"""Registration of the classes of this package with Keras's serialization."""
+"""Registration of the classes of this package, and errors of damaged configs."""
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import keras
 
 # Class decorator: register as "keras_sae>NAME", so that `.keras` files load.
 register = keras.saving.register_keras_serializable(package="keras_sae")
+
+
+@contextmanager
+def config_errors(name: str) -> Iterator[None]:
+    """Replace the errors of a damaged config by one that names their first cause.
+
+    Keras adds the whole config to the message of every object around the damaged one.
+
+    Args:
+        name: Name of the class that is created.
+    """
+    outer = sys.exception()
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, ValueError) and len(str(error)) < 400:
+            raise
+        cause: BaseException = error
+        while inner := cause.__cause__ or cause.__context__:
+            if inner is outer:
+                break
+            cause = inner
+        # Keras's messages end with the config of the damaged object.
+        reason = f"{type(cause).__name__}: {cause}".split("Full ")[0].rstrip(" .\n")
+        reason = textwrap.shorten(reason, 160, placeholder="..")
+        raise ValueError(
+            f"`{name}` cannot be created from its config, because an entry is missing "
+            f"or wrong. Received: {reason}. Import classes of your own before loading, "
+            "or save the model again."
+        ) from error
