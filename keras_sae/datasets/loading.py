@@ -125,7 +125,8 @@ def load(
         split: A split or a part of one, such as `"train"`, `"test"`, `"train[:80%]"`.
         batch_size: Samples per batch, at most the number of samples in the split.
         shuffle: Whether to shuffle. None shuffles splits that begin with `"train"`.
-        as_supervised: Whether to return `(x, label)` instead of `x`.
+        as_supervised: Whether to return `(x, label)`, as a classifier needs, instead of
+            `x`, as an autoencoder needs.
         data_dir: As in `load_data`.
         seed: Random seed of the order. None uses the global seed of TensorFlow, which
             `keras.utils.set_random_seed` sets.
@@ -170,7 +171,8 @@ def load(
     if batch_size > samples:
         raise ValueError(
             f"`batch_size` must not exceed the {samples} samples of the split "
-            f"{split!r} of {name!r}. Received: batch_size={batch_size}."
+            f"{split!r} of {name!r}. Received: batch_size={batch_size}. Pass a smaller "
+            "`batch_size`, or a larger part of the dataset."
         )
     examples = _read(builder, split, as_supervised).cache()
     if split.startswith("train") if shuffle is None else shuffle:
