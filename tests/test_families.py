@@ -156,6 +156,25 @@ def test_half_precision_trains_with_finite_logs(make):
     assert np.isfinite(list(logs.values())).all(), logs
 
 
+@pytest.mark.parametrize("inside", ["model", "encoder"])
+def test_outer_model_has_the_penalty_in_its_loss(inside):
+    model = models.deep((D,), (5, 4), L1(0.3))
+    x = uniform_data(model)
+    inner = model if inside == "model" else model.encoder
+    inputs = keras.Input((D,))
+    outer = keras.Model(inputs, inner(inputs))
+    outer.compile(loss="mse")
+    outputs = to_numpy(inner(x))
+    target = np.zeros_like(outputs)
+    error = np.square(outputs).mean()
+    penalty = 0.3 * np.abs(model.encode(x)).sum(axis=1).mean()
+    assert penalty > 0
+    loss = outer.evaluate(x, target, verbose=0)
+    assert loss == pytest.approx(error + penalty, rel=1e-5)
+    model.sparse_layers[-1].sparsity.coefficient.assign(0.0)
+    assert outer.evaluate(x, target, verbose=0) == pytest.approx(error, rel=1e-5)
+
+
 def entries(node, path=()):
     """Yield the path of every entry of nested dicts and lists."""
     children = node.items() if isinstance(node, dict) else enumerate(node)

@@ -36,7 +36,8 @@ class Autoencoder(keras.Model):
     zero. Tell Keras in which direction a metric should go:
     `EarlyStopping("val_reconstruction_loss", mode="min")`. A training loop of your own
     calls `model(x, training=True)` and finds every term except the reconstruction loss
-    in `model.losses`.
+    in `model.losses`. A model that contains this one has these terms in its own loss,
+    also in `evaluate`, as Keras adds the losses of all layers.
 
     Args:
         encoder: Functional or sequential Keras model from `(batch, *input_shape)` to
