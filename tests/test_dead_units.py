@@ -103,6 +103,15 @@ def test_resampled_units_become_active(sparsity):
     assert (model.encode(X)[:, [0, 3]] != 0).any(axis=0).all()
 
 
+def test_units_are_resampled_between_fits_of_one_epoch():
+    model = make()
+    kill(model, [0, 3])
+    watch = callbacks.DeadUnits(resample=X)
+    for _ in range(3):
+        model.fit(X, batch_size=16, verbose=0, callbacks=[watch])
+    assert (model.encode(X)[:, [0, 3]] != 0).any(axis=0).all()
+
+
 def test_resampled_units_differ_from_each_other():
     model = make()
     dead = np.arange(1, 8)

@@ -29,12 +29,12 @@ X = np.random.default_rng(0).random((32, 4, 4, 1), dtype="float32")
 
 @pytest.fixture(scope="module")
 def model():
-    """A shallow model after one epoch, with two callbacks."""
+    """A shallow model after two epochs, with two callbacks."""
     keras.utils.set_random_seed(0)
     model = models.shallow((4, 4, 1), 8, regularizers.L1(1e-3))
     model.compile("adam")
     watch = [callbacks.SparsityWarmup(1), callbacks.DeadUnits()]
-    model.fit(X, validation_data=X, verbose=0, callbacks=watch)
+    model.fit(X, epochs=2, validation_data=X, verbose=0, callbacks=watch)
     return model
 
 

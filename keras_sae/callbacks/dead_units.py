@@ -1,5 +1,6 @@
 """Count the units that have stopped being active, and resample them."""
 
+import math
 from typing import Any
 
 import keras
@@ -29,8 +30,8 @@ class DeadUnits(keras.callbacks.Callback):
         window: Number of training steps without activity after which a unit is dead;
             the steps of one epoch if None.
         resample: None, or data of shape `(samples, *input_shape)` from which dead units
-            restart after every epoch but the last. The model must be shallow: one
-            `SparseDense`, followed by one dense output layer.
+            restart before the next epoch, also if that belongs to a later fit. The
+            model must have one `SparseDense`, followed by one dense output layer.
         seed: Random seed for the choice of samples.
 
     Raises:
@@ -65,25 +66,32 @@ class DeadUnits(keras.callbacks.Callback):
         self.window = window
         self.resample = resample
         self.rng = np.random.default_rng(seed)
+        self._steps = math.inf  # of an epoch, until one has ended or Keras knows it
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Check that the model has a code, and that its units can be resampled."""
         self._layers()
+        self._steps = self.params["steps"] or self._steps
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Resample dead units if `resample` is set."""
+        code, output = self._layers()
+        dead = self._dead(code)
+        if output is not None and dead.any():
+            self._restart(code, output, np.flatnonzero(dead))
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Count the steps of the epoch."""
         self._steps = batch + 1  # `batch` is the last of the steps that ran together
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Log `dead_units`, and resample dead units if `resample` is set."""
-        code, output = self._layers()
-        inactive = ops.convert_to_numpy(code.steps_since_active)
-        dead = inactive >= (self._steps if self.window is None else self.window)
+        """Log `dead_units`."""
         if logs is not None:
-            logs["dead_units"] = float(dead.mean())
-        is_last = epoch + 1 >= self.params["epochs"]
-        if output is not None and dead.any() and not is_last:
-            self._restart(code, output, np.flatnonzero(dead))
+            logs["dead_units"] = float(self._dead(self._layers()[0]).mean())
+
+    def _dead(self, code: SparseDense) -> np.ndarray:
+        window = self._steps if self.window is None else self.window
+        return ops.convert_to_numpy(code.steps_since_active) >= window
 
     def _layers(self) -> tuple[SparseDense, keras.layers.Dense | None]:
         """Return the layer of the code, and that of the dictionary for resampling."""

@@ -1,5 +1,7 @@
 """Raise the sparsity over the first epochs."""
 
+import warnings
+
 import keras
 
 from keras_sae.layers import Sampling, Sparsity
@@ -12,10 +14,19 @@ class SparsityWarmup(keras.callbacks.Callback):
 
     `coefficient(epoch) = min(1, (epoch + 1) / (epochs + 1))`, where epochs start at 0
 
-    Units learn features before they are made sparse, which leaves fewer dead units.
-    `val_sparsity_loss` uses the same coefficient. A `TopK` or `BatchTopK` with an
-    `initial_k` anneals its `k` on the same schedule. The KL divergence of a variational
-    model is warmed up as well. The coefficient is logged as `sparsity_scale`.
+    Units learn features before they are made sparse, which leaves fewer dead units. A
+    `TopK` or `BatchTopK` with an `initial_k` anneals its `k` on the same schedule. The
+    KL divergence of a variational model is warmed up as well. The coefficient is logged
+    as `sparsity_scale`.
+
+    Validation and the model between epochs have the full coefficient. `val_loss` is
+    therefore comparable over all epochs, and early stopping may monitor it. The losses
+    of the training data rise with the coefficient, so do not monitor those. Callbacks
+    that save the model must come after this one.
+
+    Epochs are counted over all fits of the same callback and the same model, so
+    `fit(epochs=1)` in a loop works. If a fit ends below the full coefficient, a warning
+    says so.
 
     Args:
         epochs: Number of epochs below the full coefficient, a positive integer.
@@ -41,9 +52,42 @@ class SparsityWarmup(keras.callbacks.Callback):
         super().__init__()
         self.epochs = validation.positive_integer("epochs", epochs)
 
+    def set_model(self, model: keras.Model) -> None:
+        """Start the warm-up again if this is another model than in the last fit."""
+        if model is not self.model:
+            self._finished_epochs, self._fraction = 0, 1.0
+        super().set_model(model)
+
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Set the coefficient of every penalty, the `k` and the KL divergence."""
-        self._fraction = min(1.0, (epoch + 1) / (self.epochs + 1))
+        self._finished_epochs = max(self._finished_epochs, epoch)  # a resumed fit
+        self._fraction = min(1.0, (self._finished_epochs + 1) / (self.epochs + 1))
+        self._set_progress(self._fraction)
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        """Validate with the full coefficient."""
+        self._set_progress(1.0)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Log the coefficient of the epoch, and set the full one."""
+        self._finished_epochs += 1
+        self._set_progress(1.0)
+        if logs is not None:
+            logs["sparsity_scale"] = self._fraction
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Warn if no epoch was trained with the full coefficient."""
+        if self._fraction < 1:
+            warnings.warn(
+                "Training ended during the warm-up: its last epoch had "
+                f"{self._fraction:.2g} of the full sparsity. Received: "
+                f"SparsityWarmup(epochs={self.epochs}), and {self._finished_epochs} "
+                "epochs of training. Train for more epochs, call `fit` again with the "
+                "same callback, or lower `epochs`.",
+                stacklevel=2,
+            )
+
+    def _set_progress(self, fraction: float) -> None:
         layers = [
             layer
             for layer in self.model._flatten_layers()
@@ -57,9 +101,4 @@ class SparsityWarmup(keras.callbacks.Callback):
                 "or 'kl', or with `TopK(k, initial_k=...)`, or leave out the callback."
             )
         for layer in layers:
-            layer.set_progress(self._fraction)
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Log the coefficient as `sparsity_scale`."""
-        if logs is not None:
-            logs["sparsity_scale"] = self._fraction
+            layer.set_progress(fraction)
