@@ -37,6 +37,7 @@ def test_signatures_have_named_inputs_a_free_batch_and_plain_types(variational):
         "top_features": ("x", "float32", {"indices", "values"}),
         "anomaly_score": ("x", "float32", {"score"}),
         "sample": ("seed", "int32", {"sample"}),
+        "serve": ("x", "float32", {"output_0"}),
     }
     for name in ("reconstruct", "encode", "top_features", "anomaly_score"):
         wanted[f"{name}_uint8"] = ("image", "uint8", wanted[name][2])
@@ -61,7 +62,7 @@ def test_metadata_and_server_config_describe_the_artifact(variational):
     metadata = json.loads((path / "assets.extra" / "metadata.json").read_text())
     assert metadata["versions"]["keras"] == keras.__version__
     assert metadata["input_shape"] == [8, 8, 1]
-    assert metadata["input_range"] == [0.0, 1.0]
+    assert metadata["input_range"] is None  # this model was not trained
     assert metadata["code_width"] == model.encoder.output_shape[-1]
     assert metadata["metrics"] == {**artifacts.METRICS, "probe_accuracy": None}
     names = set(artifacts.load(path).signatures)
@@ -71,7 +72,7 @@ def test_metadata_and_server_config_describe_the_artifact(variational):
         model_server_config_pb2.ModelServerConfig(),
     )
     [entry] = config.model_config_list.config
-    assert (entry.name, entry.base_path) == ("variational", str(path.parent))
+    assert (entry.name, entry.base_path) == ("variational", "/models/variational")
     assert {p.name for p in path.parent.iterdir()} == {"1", "models.config"}
 
 
@@ -201,6 +202,122 @@ def test_images_are_scaled_to_the_input_range(tmp_path):
     assert np.sort(got["indices"]).tolist() == [[0, 1, 2, 3, 4]] * 3
 
 
+@tensorflow_only
+@pytest.mark.parametrize("family", ["top_k", "variational", "classifier"])
+def test_keras_loads_an_artifact_as_a_layer(family):
+    model, path = artifacts.exported(family)
+    inputs = keras.Input(artifacts.SHAPE)
+    loaded = keras.Model(inputs, keras.layers.TFSMLayer(str(path))(inputs))
+    x = artifacts.question("reconstruct", model, 3)["x"]
+    expected = model.predict_on_batch(x)
+    np.testing.assert_allclose(loaded(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@tensorflow_only
+def test_code_with_axes_has_the_top_features_of_each_position(tmp_path):
+    inputs, codes = keras.Input((5, 12)), keras.Input((5, 9))
+    model = models.Autoencoder(
+        keras.Model(inputs, layers.SparseDense(9, sparsity=layers.TopK(4))(inputs)),
+        keras.Model(codes, keras.layers.Dense(12)(codes)),
+    )
+    model.export(tmp_path / "artifact", top_k=2)
+    x = np.random.default_rng(0).normal(size=(3, 5, 12)).astype("float32")
+    code = model.encode(x)
+    assert code.shape == (3, 5, 9)
+    got = artifacts.ask(tmp_path / "artifact", "top_features", {"x": x})
+    order = np.argsort(-code, axis=-1)[..., :2]
+    np.testing.assert_array_equal(got["indices"], order)
+    np.testing.assert_allclose(
+        got["values"], np.sort(code)[..., ::-1][..., :2], rtol=1e-5
+    )
+    score = artifacts.ask(tmp_path / "artifact", "anomaly_score", {"x": x})["score"]
+    gap = x - model.predict(x, verbose=0)
+    np.testing.assert_allclose(score, np.einsum("nij,nij->n", gap, gap), rtol=1e-4)
+
+
+# Preprocessing and ranges
+
+
+def with_preprocessing(*layers_in_front, decoder=()):
+    """Return a trained model's parts behind other layers, and the trained model."""
+    model, inputs = models.shallow((6,), 4, "l1"), keras.Input((6,))
+    x, codes = inputs, keras.Input((4,))
+    for layer in layers_in_front:
+        x = layer(x)
+    outputs = model.decoder(codes)
+    for layer in decoder:
+        outputs = layer(outputs)
+    parts = keras.Model(inputs, model.encoder(x)), keras.Model(codes, outputs)
+    return models.Autoencoder(*parts), model
+
+
+MEAN, VARIANCE = np.arange(6.0) + 50, np.arange(1.0, 7) * 9
+NORMALIZE = {"axis": -1, "mean": MEAN, "variance": VARIANCE}
+
+
+@tensorflow_only
+@pytest.mark.parametrize(
+    ("make", "scaled"),
+    [
+        (lambda: [keras.layers.Normalization(**NORMALIZE)], True),
+        (
+            lambda: [
+                keras.Sequential(
+                    [keras.Input((6,)), keras.layers.Normalization(**NORMALIZE)]
+                )
+            ],
+            True,
+        ),
+        (lambda: [keras.layers.Rescaling(1 / 8), keras.layers.Rescaling(2, -1)], False),
+    ],
+    ids=["normalization", "nested", "rescaling"],
+)
+def test_anomaly_score_compares_with_the_preprocessed_input(make, scaled, tmp_path):
+    whole, model = with_preprocessing(*make())
+    whole.export(tmp_path / "artifact")
+    x = (MEAN + np.random.default_rng(0).normal(size=(5, 6)) * 9).astype("float32")
+    z = (x - MEAN) / np.sqrt(VARIANCE) if scaled else x / 4 - 1
+    z = z.astype("float32")
+    expected = np.square(z - model.predict(z, verbose=0)).sum(axis=1)
+    got = artifacts.ask(tmp_path / "artifact", "anomaly_score", {"x": x})["score"]
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+@tensorflow_only
+@pytest.mark.parametrize("is_fitted", [False, True])
+def test_anomaly_score_compares_with_the_input_that_was_the_target(
+    is_fitted, tmp_path, monkeypatch
+):
+    """The decoder restores the scale, or the model was trained as a whole."""
+    normalization = keras.layers.Normalization(**NORMALIZE)
+    if is_fitted:
+        monkeypatch.setattr(
+            models.Autoencoder, "input_range", (-1.0, 1.0), raising=False
+        )
+        whole, _ = with_preprocessing(normalization)
+    else:
+        inverse = keras.layers.Normalization(**NORMALIZE, invert=True)
+        whole, _ = with_preprocessing(normalization, decoder=[inverse])
+    whole.export(tmp_path / "artifact")
+    x = (MEAN + np.random.default_rng(0).normal(size=(5, 6))).astype("float32")
+    expected = np.square(x - whole.predict(x, verbose=0)).sum(axis=1)
+    got = artifacts.ask(tmp_path / "artifact", "anomaly_score", {"x": x})["score"]
+    np.testing.assert_allclose(got, expected, rtol=1e-3)
+
+
+@tensorflow_only
+def test_metadata_has_the_range_that_was_seen_in_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(models.Autoencoder, "input_range", (-3.0, 4.0), raising=False)
+    model = models.shallow((4, 4, 1), 4)
+    model.export(tmp_path / "a")
+    model.export(tmp_path / "b", images=True, input_range=(-4, 4))
+    for name, expected in {"a": [-3.0, 4.0], "b": [-4.0, 4.0]}.items():
+        file = tmp_path / name / "assets.extra" / "metadata.json"
+        assert json.loads(file.read_text())["input_range"] == expected
+    with pytest.raises(ValueError, match="trained on values from -3 to 4"):
+        model.export(tmp_path / "c", images=True)
+
+
 def test_every_backend_writes_an_artifact_that_tensorflow_runs(tmp_path):
     model = models.deep((8,), (6, 4), layers.TopK(2), tied=True)
     path = export.export_saved_model(model, tmp_path / "sae", 7)
@@ -220,11 +337,13 @@ def test_any_keras_model_has_a_default_signature(tmp_path):
     embedded = keras.layers.Embedding(9, 2)(inputs)
     model = keras.Model(inputs, [embedded, keras.layers.Flatten()(embedded)])
     path = export.export_saved_model(model, tmp_path / "plain")
-    assert set(artifacts.load(path).signatures) == {"serving_default"}
+    assert set(artifacts.load(path).signatures) == {"serving_default", "serve"}
     x = np.arange(6, dtype="int32")[None]
     got = artifacts.ask(path, "serving_default", {"x": x})
+    layer = keras.layers.TFSMLayer(str(path))
     for n, expected in enumerate(model.predict(x, verbose=0)):
         np.testing.assert_allclose(got[f"output_{n}"], expected)
+        np.testing.assert_allclose(layer(x)[n], expected)
 
 
 def test_a_dict_of_outputs_keeps_its_names():
@@ -373,6 +492,44 @@ def test_model_export_refuses_an_input_signature(tmp_path):
         model.export(tmp_path / "a", input_signature=[None])
 
 
+@pytest.mark.parametrize("fails", [True, False])
+def test_another_format_is_written_whole_or_not_at_all(fails, tmp_path, monkeypatch):
+    def write(_, path, format, verbose):
+        for file in (path, path.replace(".xml", ".bin")):
+            with open(file, "w") as stream:
+                stream.write(format)
+        if fails:
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(keras.Model, "export", write)
+    (tmp_path / "model.xml").write_text("before")
+    model = models.shallow((6,), 4)
+    if fails:
+        with pytest.raises(OSError, match="No space"):
+            model.export(tmp_path / "model.xml", "openvino")
+    else:
+        model.export(tmp_path / "model.xml", "openvino")
+    found = {p.name: p.read_text() for p in tmp_path.iterdir()}
+    written = {"model.xml": "openvino", "model.bin": "openvino"}
+    assert found == ({"model.xml": "before"} if fails else written)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch has its own converter")
+@pytest.mark.filterwarnings("ignore")  # those of the converter
+@pytest.mark.parametrize(
+    "sparsity", [layers.TopK(2), layers.Matryoshka(layers.TopK(2), (4, 9))]
+)
+def test_onnx_of_selected_units_from_pytorch(sparsity, tmp_path):
+    pytest.importorskip("onnx", reason="needs keras-sae[onnx]")
+    runtime = pytest.importorskip("onnxruntime", reason="needs keras-sae[onnx]")
+    model, path = models.shallow((6,), 9, sparsity), str(tmp_path / "model.onnx")
+    model.export(path, format="onnx")
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(0).random((5, 6), "float32")
+    got = session.run(None, {"x": x})[0]
+    np.testing.assert_allclose(got, model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+
+
 @contextmanager
 def no_file_longer_than(size: int):
     """Make longer writes fail, as on a full disk."""
@@ -385,7 +542,7 @@ def no_file_longer_than(size: int):
 
 
 @tensorflow_only
-@pytest.mark.parametrize("size", [10_000, 1_000_000])
+@pytest.mark.parametrize("size", [0, 10_000, 200_000, 1_000_000])
 def test_a_full_disk_leaves_nothing_behind(size, tmp_path):
     model = models.shallow((600,), 400)  # 1.9 MB of weights
     with no_file_longer_than(size), pytest.raises(OSError, match="written"):

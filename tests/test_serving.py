@@ -67,7 +67,7 @@ def answered(tmp_path_factory):
 def test_warmup_requests_cover_every_signature(family, answered):
     model, path = artifacts.exported(family)
     requests, answers = answered[family][0]
-    names = {"serving_default", *(name for name, _ in requests)}
+    names = {"serving_default", "serve", *(name for name, _ in requests)}
     assert names == set(artifacts.load(path).signatures)
     for (name, inputs), got in zip(requests, answers, strict=True):
         artifacts.assert_equal(got, artifacts.answer(name, model, inputs))

@@ -128,10 +128,12 @@ def test_a_request_of_another_shape_is_refused(served):
 
 
 def test_guide_shows_the_output_of_saved_model_cli(guide):
-    [shown] = re.findall(r"saved_model_cli show --all --dir \S+\n(.*?)```", GUIDE, re.S)
+    pattern = r"saved_model_cli (show .*?) --dir \S+\n(.*?)```"
+    [(arguments, shown)] = re.findall(pattern, GUIDE, re.S)
     code = "from tensorflow.python.tools import saved_model_cli as c; c.main()"
+    command = [sys.executable, "-c", code, *arguments.split(), "--dir"]
     done = subprocess.run(
-        [sys.executable, "-c", code, "show", "--all", "--dir", guide["version"]],
+        [*command, guide["version"]],
         capture_output=True,
         text=True,
         cwd=guide["folder"],

@@ -43,11 +43,12 @@ def export_saved_model(
     - `decode`: `code` to `reconstruction`
     - `top_features`: `x` to `indices` and `values` of the largest units
     - `anomaly_score`: `x` to `score = sum_d (x_d - r_d)^2`
+    - `serve`: as Keras writes it, from `x` to `model(x)`, for `keras.layers.TFSMLayer`
 
     The `encode` of a variational model returns `mean` and `log_variance`, and its
     `sample` draws one `sample` per int32 `seed`. A classifier has `classify` (`x` to
     `probabilities` and `label`, the default), `encode` and `top_features`. Any other
-    Keras model has `serving_default`, from `x` to `output_0`.
+    Keras model has `serving_default`, from `x` to `output_0`, and `serve`.
 
     Every signature is run and compared with Keras before the artifact is renamed into
     place, so a version is complete or absent. Its `assets.extra` holds metadata and
@@ -99,7 +100,7 @@ def write_artifact(
     *,
     top_k: int = 10,
     images: bool = False,
-    input_range: tuple[float, float] = (0.0, 1.0),
+    input_range: tuple[float, float] | None = None,
     metrics: Mapping[str, float] | None = None,
     warmup: bool | None = None,
     name: str | None = None,
@@ -113,8 +114,8 @@ def write_artifact(
         images: Whether to add, per signature that takes `x`, the signatures
             `NAME_uint8` (input `image`, bytes 0..255) and `NAME_png` (input
             `image_bytes`, PNG files).
-        input_range: Range of the training data. The bytes 0 and 255 of an image
-            are scaled to its ends. It is also in the metadata.
+        input_range: Values that the bytes 0 and 255 of an image stand for. If None,
+            they are 0 and 1, and the metadata has the range seen in training.
         metrics: Results of an evaluation, for the metadata.
         warmup: Whether to write warm-up requests. If None, they are written if
             `tensorflow-serving-api` is installed, with a warning otherwise.
@@ -141,17 +142,26 @@ def write_artifact(
             "`images=True` needs samples of shape (height, width, channels) with 1, 3 "
             f"or 4 channels. Received: samples of shape {shape}. Leave `images` out."
         )
-    limits = np.ravel(input_range).astype("float64").tolist()
+    given = (0, 1) if input_range is None else input_range
+    limits = np.ravel(given).astype("float64").tolist()
     if len(limits) != 2 or not -np.inf < limits[0] < limits[1] < np.inf:
         raise ValueError(
             "`input_range` must be two finite numbers, the lower first. Received: "
             f"input_range={input_range!r}. Pixels between 0 and 1 have (0.0, 1.0)."
         )
+    seen = getattr(model, "input_range", None)
+    if images and input_range is None and seen and not 0 <= seen[0] < seen[1] <= 1:
+        raise ValueError(
+            "`images=True` scales bytes to values from 0 to 1. Received: a model that "
+            f"was trained on values from {seen[0]:g} to {seen[1]:g}. Pass the values "
+            "that the bytes 0 and 255 stand for, for example input_range=(-1.0, 1.0)."
+        )
     options = {
         "name": name or path.resolve().name,
         "top_k": top_k,
         "images": images,
-        "input_range": limits,
+        "image_range": limits,
+        "input_range": seen if input_range is None else limits,
         "warmup": serving_assets.check_warmup(warmup),
         "metrics": {key: float(value) for key, value in (metrics or {}).items()},
         "tolerance": verification.answer_tolerance(model),
@@ -186,22 +196,29 @@ def write_model(
     verbose: bool | None = None,
     **options: Any,
 ) -> None:
-    """Write a model as `keras.Model.export` does.
+    """Write a model as `keras.Model.export` does, whole or not at all.
 
     A SavedModel is that of `write_artifact`. For other formats Keras traces a copy, so
     that `model` keeps no trace. Its class must be able to create it from its config.
     """
+    path = Path(path)
     if format == "tf_saved_model":
         write_artifact(model, path, **options)
-        if verbose:
-            print(f"Saved artifact at {str(path)!r}.")
-        return
-    copy = type(model).from_config(model.get_config())
-    copy.set_weights(model.get_weights())
-    x = keras.Input(input_shape, name="x")
-    exported = keras.Model(x, copy(x), name=model.name)
-    exported(keras.ops.zeros((1, *input_shape)))  # ONNX requires a call.
-    exported.export(path, format, verbose, **options)
+    else:
+        copy = type(model).from_config(model.get_config())
+        copy.set_weights(model.get_weights())
+        for layer in copy._flatten_layers():
+            layer.selects = False  # no other format has the products of sparse codes
+        x = keras.Input(input_shape, name="x")
+        exported = keras.Model(x, copy(x), name=model.name)
+        exported(keras.ops.zeros((1, *input_shape)))  # ONNX requires a call.
+        with atomic_write(path) as temporary:
+            exported.export(str(temporary), format, verbose=False, **options)
+            for file in temporary.parent.iterdir():
+                if file != temporary:  # OpenVINO writes its weights to a second file
+                    os.replace(file, path.parent / file.name)
+    if verbose:
+        print(f"Saved artifact at {str(path)!r}.")
 
 
 def _build_in_process(source: Path, folder: Path) -> None:
@@ -238,7 +255,7 @@ def build_artifact(source: Path, folder: Path) -> None:
         signatures = {k: accept_empty_batches(v) for k, v in signatures.items()}
     if options["images"]:
         signatures |= {
-            f"{name}_{kind}": image_signature(signature, kind, options["input_range"])
+            f"{name}_{kind}": image_signature(signature, kind, options["image_range"])
             for name, signature in signatures.items()
             if signature.samples
             for kind in ("uint8", "png")
@@ -246,10 +263,19 @@ def build_artifact(source: Path, folder: Path) -> None:
         files = [tf.io.encode_png(image).numpy() for image in arrays["image"]]
         arrays["image_bytes"] = np.array(files, object)
     archive = keras.export.ExportArchive()
-    for name, signature in signatures.items():
+    endpoints = {name: (v, _endpoint(v)) for name, v in signatures.items()}
+    default, answer = next(iter(endpoints.values()))
+
+    def serve(x: Tensor) -> Tensor:
+        """Return `model(x)`, as in the exports of Keras."""
+        outputs = list(answer(x).values())
+        several = "serving_default" in signatures and len(outputs) > 1
+        return outputs if several else outputs[0]
+
+    for name, (signature, function) in {**endpoints, "serve": (default, serve)}.items():
         shape = (None, *signature.shape)
         spec = tf.TensorSpec(shape, signature.dtype, name=signature.input)
-        archive.add_endpoint(name, _endpoint(signature), [spec])
+        archive.add_endpoint(name, function, [spec])
     codes = [v for name, v in arrays.items() if name.startswith("encode/")]
     metadata = {
         "name": options["name"],
@@ -257,7 +283,7 @@ def build_artifact(source: Path, folder: Path) -> None:
         "input_shape": list(next(iter(signatures.values())).shape),
         "input_range": options["input_range"],
         "code_width": codes[0].shape[-1] if codes else None,
-        "signatures": list(signatures),
+        "signatures": [*signatures, "serve"],
         "metrics": options["metrics"],
         "versions": {
             "keras": keras.__version__,

@@ -68,8 +68,8 @@ def write_server_config(path: Path, model_name: str) -> None:
     if config.exists():
         return  # a user may have edited it
     # Strings have the same quotes and escapes in protobuf text files as in JSON. A
-    # server takes absolute paths only.
-    name, base_path = json.dumps(model_name), json.dumps(str(path.resolve()))
+    # server takes absolute paths only, and its container mounts models at `/models`.
+    name, base_path = json.dumps(model_name), json.dumps(f"/models/{path.name}")
     entry = f'name: {name}, base_path: {base_path}, model_platform: "tensorflow"'
     with atomic_write(config) as temporary:
         temporary.write_text(f"model_config_list {{ config {{ {entry} }} }}\n")

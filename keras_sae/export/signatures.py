@@ -1,6 +1,6 @@
 """Signatures: the functions that a served model offers to its clients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -82,14 +82,19 @@ def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
 
 
 def autoencoder_signatures(
-    encoder: keras.Model, decoder: keras.Model, top_k: int
+    encoder: keras.Model,
+    decoder: keras.Model,
+    top_k: int,
+    preprocessing: Sequence[keras.layers.Layer] = (),
 ) -> dict[str, Signature]:
     """Return `reconstruct`, the `encoder_signatures`, `decode` and `anomaly_score`.
 
     Args:
-        encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
-        decoder: Model from `(batch, units)` to `(batch, *input_shape)`.
+        encoder: Model from `(batch, *input_shape)` to `(batch, ..., units)`.
+        decoder: Model from `(batch, ..., units)` to `(batch, *input_shape)`.
         top_k: Number of units that `top_features` returns.
+        preprocessing: First layers of the encoder, whose output the decoder
+            reconstructs instead of the input. `anomaly_score` compares with it.
     """
 
     def decode(code: Tensor) -> Outputs:
@@ -97,8 +102,10 @@ def autoencoder_signatures(
 
     def anomaly_score(x: Tensor) -> Outputs:
         outputs = decode(encoder(x, training=False))
-        squares = ops.square(x - ops.cast(outputs["reconstruction"], "float32"))
-        return {"score": ops.sum(squares, axis=tuple(range(1, len(x.shape))))}
+        for layer in preprocessing:
+            x = layer(x)
+        gap = ops.cast(x, "float32") - ops.cast(outputs["reconstruction"], "float32")
+        return {"score": ops.sum(ops.square(gap), axis=tuple(range(1, len(x.shape))))}
 
     shape, width = tuple(encoder.input_shape[1:]), tuple(decoder.input_shape[1:])
     return {
@@ -113,7 +120,7 @@ def encoder_signatures(encoder: keras.Model, top_k: int) -> dict[str, Signature]
     """Return `encode`, and `top_features` with the largest units of each code.
 
     Args:
-        encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
+        encoder: Model from `(batch, *input_shape)` to `(batch, ..., units)`.
         top_k: Number of units that `top_features` returns, at most all of them.
     """
     shape, units = tuple(encoder.input_shape[1:]), encoder.output_shape[-1]

@@ -89,8 +89,10 @@ def _error(got: np.ndarray, expected: np.ndarray, ranked: np.ndarray | None) -> 
     if got.shape != expected.shape:
         return float("inf")
     if ranked is not None and np.issubdtype(got.dtype, np.integer):
-        rows = np.arange(len(got)).reshape(-1, *[1] * (got.ndim - 1))
-        got, expected = ranked[rows, got], ranked[rows, expected]
+        got, expected = (
+            np.take_along_axis(ranked, v.reshape(*ranked.shape[:-1], -1), axis=-1)
+            for v in (got, expected)
+        )
     gap = np.abs(got.astype("float64") - expected).max(initial=0.0)
     return float(gap / max(1.0, np.abs(expected).max(initial=0.0)))
 

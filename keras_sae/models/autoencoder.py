@@ -320,7 +320,10 @@ class Autoencoder(keras.Model):
 
     def serving_signatures(self, top_k: int) -> dict[str, Signature]:
         """Return the signatures of an exported model by name, the default one first."""
-        return autoencoder_signatures(self.encoder, self.decoder, top_k)
+        parts = self.encoder, self.decoder
+        unfitted = getattr(self, "input_range", None) is None
+        preprocessing = validation.preprocessing_layers(*parts) if unfitted else []
+        return autoencoder_signatures(*parts, top_k, preprocessing)
 
     def dictionary(self) -> np.ndarray:
         """Return what each unit adds to a reconstruction, `(units, *input_shape)`.

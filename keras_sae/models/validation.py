@@ -5,6 +5,7 @@ JAX, data of a wrong shape also makes the model lose its weights, because Keras 
 them into the compiled step.
 """
 
+import itertools
 from collections.abc import Iterable
 from typing import TypeGuard
 
@@ -297,6 +298,20 @@ def output_layer(layers: Iterable[keras.layers.Layer]) -> keras.layers.Layer | N
         if not (is_identity(layer) or isinstance(layer, _SELECTION_LAYERS))
     ]
     return computing[-1] if computing else None
+
+
+def preprocessing_layers(
+    encoder: keras.Model, decoder: keras.Model
+) -> list[keras.layers.Layer]:
+    """Return the layers that rescale the input of a trained encoder in a new model.
+
+    A decoder reconstructs their output, unless it ends with such a layer itself.
+    """
+    kinds = (keras.layers.Normalization, keras.layers.Rescaling)
+    chain = [x for x in flatten(encoder) if not isinstance(x, keras.layers.InputLayer)]
+    if isinstance(decoder.layers[-1], kinds):
+        return []
+    return list(itertools.takewhile(lambda layer: isinstance(layer, kinds), chain))
 
 
 def is_identity(layer: keras.layers.Layer) -> bool:

@@ -182,6 +182,8 @@ def answer(signature: str, model: Any, inputs: dict) -> dict:
         width = (model.decoder.input_shape[-1],)
         codes = [tf.random.stateless_normal(width, [s, 0]) for s in inputs["seed"]]
         return {"sample": model.decode(np.stack(codes))}
+    if signature == "serve":
+        return {"output_0": model.predict_on_batch(inputs["x"])}
     base = signature.removesuffix("_uint8").removesuffix("_png")
     if base == "serving_default":
         base = "classify" if is_classifier(model) else "reconstruct"

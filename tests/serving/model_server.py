@@ -27,7 +27,7 @@ def model_server(path: Path, name: str) -> Iterator[tuple[str, str]]:
     """Serve the versions beside `path`; yield the REST and the gRPC address."""
     rest, rpc = _free_port(), _free_port()
     command = [NAME, f"--rest_api_port={rest}", f"--port={rpc}"]
-    command += [f"--model_config_file={path.parent / 'models.config'}"]
+    command += [f"--model_name={name}", f"--model_base_path={path.parent}"]
     server = subprocess.Popen(command)
     try:
         _wait(f"http://127.0.0.1:{rest}/v1/models/{name}", server)
