@@ -172,16 +172,23 @@ def test_model_is_unchanged_and_trains_on(tmp_path):
     model.fit(x, verbose=0)
 
 
-@tensorflow_only
-def test_half_precision_model_answers_in_float32(tmp_path):
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    model = models.shallow((6,), 4, "l1")
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16"])
+def test_half_precision_model_answers_as_its_weights_in_float32(policy, tmp_path):
+    """In half precision, a `TopK` would choose other units than in another runtime."""
+    keras.config.set_dtype_policy(policy)
+    model = models.shallow((12,), 40, layers.TopK(8))
+    model.compile("adam")
     model.export(tmp_path / "artifact")
-    x = np.random.default_rng(0).random((5, 6), "float32")
-    got = artifacts.ask(tmp_path / "artifact", "reconstruct", {"x": x})
-    assert got["reconstruction"].dtype == np.float32
-    expected = np.asarray(model.predict(x, verbose=0), "float32")
-    np.testing.assert_allclose(got["reconstruction"], expected, atol=2e-2)
+    keras.config.set_dtype_policy("float32")
+    reference = models.shallow((12,), 40, layers.TopK(8))
+    reference.set_weights(model.get_weights())
+    x = np.random.default_rng(0).random((500, 12), "float32")
+    got = artifacts.ask(tmp_path / "artifact", "encode", {"x": x})["code"]
+    expected = reference.encode(x)
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got > 0, expected > 0)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    assert model.dtype_policy.name == policy
 
 
 @tensorflow_only

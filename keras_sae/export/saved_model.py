@@ -28,6 +28,7 @@ from keras_sae.utils.io import atomic_write, output_folder
 # Files from which `build_artifact` writes an artifact, maybe in another process.
 _MODEL, _ARRAYS, _OPTIONS = "model.keras", "arrays.npz", "options.json"
 _ADVICE = "Choose another folder."
+_HALF = ("float16", "bfloat16")
 
 
 def export_saved_model(
@@ -36,7 +37,8 @@ def export_saved_model(
     """Write `path/<version>/`, a SavedModel for TensorFlow Serving.
 
     Each signature has one named input, a batch of any size, and float32 outputs (int32
-    for indices and labels). An autoencoder has:
+    for indices and labels). A model in half precision is exported in float32. An
+    autoencoder has:
 
     - `serving_default`, `reconstruct`: `x` to `reconstruction`
     - `encode`: `x` to `code`
@@ -135,6 +137,9 @@ def write_artifact(
     'artifact'
     """
     path = Path(path)
+    policies = {layer.compute_dtype for layer in model._flatten_layers()}
+    if not policies.isdisjoint(_HALF):
+        model = _float32_copy(model)
     signatures = model_signatures(model, validation.positive_integer("top_k", top_k))
     shape = next(iter(signatures.values())).shape
     if images and (len(shape) != 3 or shape[-1] not in (1, 3, 4)):  # as in PNG files
@@ -164,7 +169,7 @@ def write_artifact(
         "input_range": seen if input_range is None else limits,
         "warmup": serving_assets.check_warmup(warmup),
         "metrics": {key: float(value) for key, value in (metrics or {}).items()},
-        "tolerance": verification.answer_tolerance(model),
+        "tolerance": verification.answer_tolerance(),
     }
     _check_absent(path)
     output_folder(path.parent, "path", _ADVICE)
@@ -198,15 +203,14 @@ def write_model(
 ) -> None:
     """Write a model as `keras.Model.export` does, whole or not at all.
 
-    A SavedModel is that of `write_artifact`. For other formats Keras traces a copy, so
-    that `model` keeps no trace. Its class must be able to create it from its config.
+    A SavedModel is that of `write_artifact`. For other formats Keras traces a copy in
+    float32, so that `model` keeps no trace. Its config must be complete.
     """
     path = Path(path)
     if format == "tf_saved_model":
         write_artifact(model, path, **options)
     else:
-        copy = type(model).from_config(model.get_config())
-        copy.set_weights(model.get_weights())
+        copy = _float32_copy(model)
         for layer in copy._flatten_layers():
             layer.selects = False  # no other format has the products of sparse codes
         x = keras.Input(input_shape, name="x")
@@ -219,6 +223,22 @@ def write_model(
                     os.replace(file, path.parent / file.name)
     if verbose:
         print(f"Saved artifact at {str(path)!r}.")
+
+
+def _float32_copy(model: keras.Model) -> keras.Model:
+    """Return a copy that computes in float32.
+
+    In half precision, a `TopK` would choose other units wherever rounding differs.
+    """
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    text = json.dumps(config)
+    for policy in (*_HALF, *(f"mixed_{name}" for name in _HALF)):
+        text = text.replace(f'"{policy}"', '"float32"')
+    own = {type(model).__name__: type(model)}
+    copy = keras.saving.deserialize_keras_object(json.loads(text), own)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def _build_in_process(source: Path, folder: Path) -> None:
