@@ -103,6 +103,18 @@ def test_resampled_units_become_active(sparsity):
     assert (model.encode(X)[:, [0, 3]] != 0).any(axis=0).all()
 
 
+def test_units_of_a_code_with_axes_are_resampled():
+    inputs, codes = keras.Input((3, 4)), keras.Input((3, 8))
+    code = layers.SparseDense(8, sparsity="l1", name="code")(inputs)
+    decoder = keras.Model(codes, keras.layers.Dense(4, name="output")(codes))
+    model = models.Autoencoder(keras.Model(inputs, code), decoder)
+    model.compile(keras.optimizers.SGD(0.01))
+    kill(model, [0, 3])
+    x = X.reshape(-1, 3, 4)
+    model.fit(x, epochs=3, verbose=0, callbacks=[callbacks.DeadUnits(resample=x)])
+    assert (model.encode(x)[..., [0, 3]] != 0).any(axis=(0, 1)).all()
+
+
 def test_units_are_resampled_between_fits_of_one_epoch():
     model = make()
     kill(model, [0, 3])

@@ -129,13 +129,14 @@ class DeadUnits(keras.callbacks.Callback):
         averages are set to the new values.
         """
         x = np.asarray(self.resample, "float32")
-        residual = (x - self.model.predict(x, verbose=0)).reshape(len(x), -1)
+        residual = x - self.model.predict(x, verbose=0)
+        residual = residual.reshape(-1, output.kernel.shape[-1])  # one row per code
         error = (residual**2).sum(axis=1).astype("float64")
         # Two units that restart from the same sample would stay equal.
         replace = bool(np.count_nonzero(error) < len(dead))
         probability = error / error.sum()
-        samples = self.rng.choice(len(x), len(dead), replace=replace, p=probability)
-        directions = residual[samples]
+        chosen = self.rng.choice(len(error), len(dead), replace=replace, p=probability)
+        directions = residual[chosen]
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         kernel = ops.convert_to_numpy(code.kernel)
         rows = kernel if code.transposed_kernel else kernel.T
