@@ -54,9 +54,10 @@ class SparsityTarget(keras.callbacks.Callback):
     the coefficient of the model and plans with the remaining epochs. A `JumpReLU` keeps
     its thresholds, and its controller starts again at 0.001.
 
-    The size of an update depends on the number of steps. An epoch of unknown length is
-    assumed to have at least 1,000 steps until the first one has ended. For short
-    streams, train for several epochs, or pass `steps_per_epoch`.
+    The size of an update depends on the number of steps, so train in one `fit`: every
+    fit starts the controller again. An epoch of unknown length is assumed to have at
+    least 1,000 steps until the first one has ended. For short streams, train for
+    several epochs, or pass `steps_per_epoch`.
 
     The controlled metric is `l0`, or `expected_l0` for a code that is never exactly
     zero. The coefficient is logged as `sparsity_scale`. If the mean of the last steps

@@ -137,10 +137,10 @@ def write_artifact(
     'artifact'
     """
     path = Path(path)
-    policies = {layer.compute_dtype for layer in model._flatten_layers()}
-    if not policies.isdisjoint(_HALF):
-        model = _float32_copy(model)
     signatures = model_signatures(model, validation.positive_integer("top_k", top_k))
+    if any(layer.compute_dtype in _HALF for layer in model._flatten_layers()):
+        model = _float32_copy(model)
+        signatures = model_signatures(model, top_k)
     shape = next(iter(signatures.values())).shape
     if images and (len(shape) != 3 or shape[-1] not in (1, 3, 4)):  # as in PNG files
         raise ValueError(
@@ -155,7 +155,7 @@ def write_artifact(
             f"input_range={input_range!r}. Pixels between 0 and 1 have (0.0, 1.0)."
         )
     seen = getattr(model, "input_range", None)
-    if images and input_range is None and seen and not 0 <= seen[0] < seen[1] <= 1:
+    if images and input_range is None and seen and (seen[0] < 0 or seen[1] > 1):
         raise ValueError(
             "`images=True` scales bytes to values from 0 to 1. Received: a model that "
             f"was trained on values from {seen[0]:g} to {seen[1]:g}. Pass the values "
