@@ -52,6 +52,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail if a test is skipped, but for those of the TensorFlow model server",
     )
+    parser.addoption(
+        "--campaign-cases",
+        type=int,
+        default=100,
+        help="number of random cases of each campaign in tests/campaigns",
+    )
+    parser.addoption(
+        "--campaign-first", type=int, default=0, help="number of the first random case"
+    )
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
