@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import keras
 import numpy as np
@@ -387,6 +388,40 @@ def test_interrupted_comparison_resumes_with_the_same_numbers(compared, tmp_path
     pd.testing.assert_frame_equal(
         again.drop(columns="seconds"), table.drop(columns="seconds"), check_exact=True
     )
+
+
+DAMAGE = {
+    "half a record": ("l1-seed0.json", lambda p: p.write_bytes(p.read_bytes()[:99])),
+    "empty record": ("l1-seed0.json", lambda p: p.write_bytes(b"")),
+    "a list as record": ("l1-seed0.json", lambda p: p.write_bytes(b"[]")),
+    "record without metrics": (
+        "l1-seed0.json",
+        lambda p: p.write_text('{"settings": {}, "history": {}, "metrics": 3}'),
+    ),
+    "half a model": ("l1-seed0.keras", lambda p: p.write_bytes(p.read_bytes()[:999])),
+    "missing model": ("l1-seed0.keras", lambda p: p.unlink()),
+}
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_is_set_aside_and_its_model_is_trained_again(
+    name, damage, compared, tmp_path
+):
+    table, finished = compared
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (folder / ".unfinished-99999999-a").mkdir()
+    damage(folder / name)
+    others = ("L1, seed 1", "KL, seed 0", "KL, seed 1")
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        again = compare(folder, callbacks=stop_at(*others), baselines=False)
+    messages = [str(w.message) for w in caught if "renamed to" in str(w.message)]
+    assert messages
+    assert f"{name}' cannot be used" in messages[0] or f"'{name}' beside" in messages[0]
+    columns = table.columns.drop("seconds")
+    pd.testing.assert_frame_equal(again[columns], table[columns][:4], check_exact=True)
+    assert (folder / "l1-seed0.json.unused-1").exists()
+    assert not list(folder.glob(".unfinished-*"))
+    compare(folder, callbacks=stop_at(), baselines=False)  # nothing is left to do
 
 
 def test_nan_is_read_from_a_record(compared, tmp_path):

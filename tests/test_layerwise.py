@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -182,13 +183,36 @@ def finished_run(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no archive"])
-def test_an_unreadable_level_file_is_named(finished_run, tmp_path, content):
-    shutil.copytree(finished_run, tmp_path / "run")
-    (tmp_path / "run" / "level-0.npz").write_bytes(content)
-    _, pretrain = _resumable(directory=tmp_path / "run")
-    with pytest.raises(ValueError, match=r"cannot be read.*level-0\.npz"):
-        pretrain()
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut off", b"no archive"])
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_damaged_or_missing_level_is_trained_again(
+    finished_run, tmp_path, level, content
+):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    file = run / f"level-{level}.npz"
+    file.unlink() if content is None else file.write_bytes(content)
+    model, pretrain = _resumable(directory=run)
+    recorder = _Recorder()
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        pretrain(callbacks=[recorder])
+    # The levels above were trained on codes of the missing one.
+    assert len(recorder.epochs) == 2 - level
+    aside = sorted(path.name for path in run.glob("*.unused-1"))
+    later = [f"level-{i}.npz.unused-1" for i in range(level + (content is None), 2)]
+    assert aside == later
+    assert sum("cannot be used" in str(w.message) for w in caught) == len(later)
+    uninterrupted, pretrain = _resumable()
+    pretrain()
+    for a, b in zip(weights_of(uninterrupted), weights_of(model), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_unfinished_files_of_a_killed_process_are_deleted(finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    (run / ".unfinished-99999999-a").mkdir()
+    _, pretrain = _resumable(directory=run)
+    pretrain()
+    assert not list(run.glob(".unfinished-*"))
 
 
 def test_a_directory_of_other_settings_is_an_error(finished_run):

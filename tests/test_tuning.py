@@ -1,9 +1,12 @@
 """Searches: objectives, results, failures, and resuming."""
 
+import contextlib
+import functools
 import gc
 import math
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import keras
@@ -19,6 +22,7 @@ import keras_sae
 from keras_sae import evaluation, tuning
 from keras_sae.tuning import objectives
 from keras_sae.tuning.results import check_outcome
+from keras_sae.utils import io
 
 GUIDE = DOCS / "guides" / "tuning.md"
 X = np.ones((4, 16), "float32")
@@ -265,6 +269,39 @@ def test_hyperband_resumes_its_best_trials(rng):
     assert {1, 3} <= set(epochs)
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_hyperband_trains_anew_what_it_cannot_resume(rng, monkeypatch, damage):
+    fit, epochs = keras.Model.fit, []
+
+    @functools.wraps(fit)
+    def record(self, *args, **kwargs):
+        epochs.append((kwargs.get("initial_epoch", 0), kwargs["epochs"]))
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(keras.Model, "fit", record)
+    save = io.save_variables
+
+    def save_and_damage(path, variables, record):
+        save(path, variables, record)
+        damage(path)
+
+    monkeypatch.setattr(io, "save_variables", save_and_damage)
+    x = rng.random((40, 6), dtype="float32")
+    space = tuning.SparsityHyperModel("shallow", (6,), sparsity="l1", units=4)
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        tuner = tuning.search(
+            space, x, x, 4, 3, tuner="hyperband", max_l0=8, progress=False
+        )
+    assert epochs == [(0, 1), (0, 1), (0, 1), (0, 3)]
+    assert set(tuning.trials(tuner)["status"]) == {"COMPLETED"}
+    messages = [str(w.message) for w in caught]
+    assert sum("trained from the beginning" in message for message in messages) == 1
+    with contextlib.suppress(UserWarning, ValueError):  # sets a damaged file aside
+        tuner.get_best_models(1)
+    with pytest.raises(ValueError, match="missing or damaged"):
+        tuner.get_best_models(1)
+
+
 def test_grid_visits_each_combination_once():
     class Conditional(Formula):
         def build(self, hp):
@@ -442,6 +479,21 @@ def test_a_kill_while_the_state_is_written_loses_no_trial(tmp_path, monkeypatch)
     table = tuning.trials(run(hypermodel, directory=tmp_path))
     assert set(table["status"]) == {"COMPLETED"}
     assert hypermodel.ran == [0.75, 1.0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"oracle"', b"\xff\xfe", b"[]", b'{"oracle": {}, "trials": [{}]}'],
+)
+@pytest.mark.parametrize("name", ["state.json", "search.json"])
+def test_a_damaged_state_is_named(name, content, tmp_path):
+    run(directory=tmp_path, max_trials=1)
+    (tmp_path / name).write_bytes(content)
+    expected = f"{name}.*cannot be read"
+    if b"trials" in content and name == "search.json":  # any object may be settings
+        expected = "other settings"
+    with pytest.raises(ValueError, match=expected):
+        run(directory=tmp_path)
 
 
 @pytest.mark.parametrize(

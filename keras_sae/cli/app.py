@@ -1,7 +1,6 @@
 """The application, the options that commands share, and the folder of results."""
 
 import functools
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import keras_sae
-from keras_sae.utils.io import UNFINISHED, RunDirectory
+from keras_sae.utils.io import RunDirectory, clear_unfinished
 
 app = typer.Typer(
     help="Train, compare, tune and export sparse autoencoders in Keras.",
@@ -66,6 +65,6 @@ def open_run(output: str, context: typer.Context, clean: bool = True) -> Path:
         argument="output",
         advice="Choose another folder with --output, or delete this one.",
     ).path
-    for leftover in folder.rglob(f"{UNFINISHED}*") if clean else ():
-        shutil.rmtree(leftover, ignore_errors=True)
+    if clean:
+        clear_unfinished(folder)
     return folder

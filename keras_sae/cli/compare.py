@@ -1,12 +1,10 @@
 """`keras-sae compare`, and the code that it shares with `keras-sae train`."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import keras
 import numpy as np
 import typer
 
@@ -18,7 +16,7 @@ from keras_sae.datasets.loading import Arrays
 from keras_sae.evaluation.comparison import l0_or_expected_l0
 from keras_sae.evaluation.evaluate import target_activation
 from keras_sae.evaluation.training import file_stem
-from keras_sae.utils.io import atomic_write
+from keras_sae.utils.io import atomic_write, load_model, read_json
 from keras_sae.utils.validation import positive_number
 
 # Factors of a sweep: from hardly any penalty to hardly any code.
@@ -108,8 +106,8 @@ class Run:
         trained, histories = {}, {}
         for name in self.preset.builders:
             stem = self.folder / file_stem(name, self.seeds[0])
-            trained[name] = keras.saving.load_model(f"{stem}.keras")
-            histories[name] = json.loads(Path(f"{stem}.json").read_text())["history"]
+            trained[name] = load_model(f"{stem}.keras")
+            histories[name] = read_json(f"{stem}.json", history=dict)["history"]
         return trained, histories
 
     def sweep(self) -> None:

@@ -11,6 +11,7 @@ import typer
 from keras_sae import datasets, evaluation, models
 from keras_sae.cli import app
 from keras_sae.export import export_saved_model
+from keras_sae.utils.io import load_model
 
 
 @app.report_errors
@@ -50,7 +51,7 @@ def export_model(
 
     The other options are those of `keras_sae.export.export_saved_model`.
     """
-    model = keras.saving.load_model(source)
+    model = load_model(source)
     metrics = None
     if dataset is not None:
         if not isinstance(model, models.Autoencoder):

@@ -1,7 +1,6 @@
 """Training runs of a comparison: checked before the first one starts, resumable."""
 
 import itertools
-import json
 import math
 import operator
 import time
@@ -51,15 +50,28 @@ class TrainingRun:
         """Return the metrics saved by an earlier call with the same settings."""
         if self.directory is None:
             return None
-        path = self.directory / f"{file_stem(self.name, self.seed)}.json"
+        stem = file_stem(self.name, self.seed)
+        path, model = (self.directory / f"{stem}.{end}" for end in ("json", "keras"))
         if not path.exists():
             return None
-        record = json.loads(path.read_text())
+        try:
+            record = io.read_json(path, settings=dict, metrics=dict, history=dict)
+        except ValueError as error:
+            io.set_aside(path, str(error.__cause__))
+            return None
         if changes := io.describe_changes(record["settings"], self.settings):
             raise ValueError(
                 "`directory` already holds results for this model with different "
                 f"settings. Received: {str(path)!r}, where {changes}. {_ADVICE}"
             )
+        try:
+            if model.exists():
+                io.check_archive(model)
+        except ValueError as error:
+            io.set_aside(model, str(error.__cause__))
+        if not model.exists():
+            io.set_aside(path, f"{model.name!r} beside it is missing")
+            return None
         # JSON has no NaN.
         return {k: math.nan if v is None else v for k, v in record["metrics"].items()}
 
@@ -162,6 +174,7 @@ def plan_runs(
             runs[-1].saved_metrics()  # raises if it was saved with other settings
     if folder is not None:
         io.output_folder(folder, "directory", _ADVICE)
+        io.clear_unfinished(folder)
     return runs
 
 

@@ -1,9 +1,7 @@
 """The loop that `greedy` and `boltzmann` share: one level after the other."""
 
-import json
 import math
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,9 +12,8 @@ import numpy as np
 from keras_sae.models import Autoencoder, building_blocks, data_adapter
 from keras_sae.models.validation import as_numpy, is_array, is_dataset
 from keras_sae.types import Config, Data, PathLike
-from keras_sae.utils import validation
+from keras_sae.utils import io, validation
 from keras_sae.utils.fingerprint import fingerprint, without_names
-from keras_sae.utils.io import RunDirectory, atomic_write
 
 Callbacks: TypeAlias = keras.callbacks.Callback | Sequence | None
 LevelData: TypeAlias = np.ndarray | keras.utils.PyDataset | Iterable[Any]
@@ -102,7 +99,8 @@ class LevelTrainer:
             "epochs": self.epochs,
             "batch_size": self.batch_size,
         }
-        self.directory = RunDirectory(directory, settings).path
+        self.directory = io.RunDirectory(directory, settings).path
+        io.clear_unfinished(self.directory)
 
     def fit(self, level_model: keras.Model) -> None:
         """Train the next level, or load it if an earlier call has finished it."""
@@ -112,16 +110,23 @@ class LevelTrainer:
             return
         finished = self.directory / f"level-{index}.npz"
         initial = self.directory / f"level-{index}-initial.npz"
-        if finished.exists():
-            history = _load(finished, level_model)
+        variables = io.state_variables(level_model)
+        history = keras.callbacks.History()
+        if (record := io.load_variables(finished, variables)) is not None:
+            history.set_model(level_model)
+            history.epoch, history.history = record["epochs"], record["logs"]
         else:
+            for later in range(index + 1, len(self.levels)):
+                path = self.directory / f"level-{later}.npz"
+                if path.exists():
+                    io.set_aside(path, f"level {index} below it is missing")
             # An interrupted level starts again from the same weights.
-            if initial.exists():
-                _load(initial, level_model)
-            else:
-                _save(initial, level_model, [], {})
+            if io.load_variables(initial, variables) is None:
+                io.save_variables(initial, variables, {})
             history = self._train(index, level_model)
-            _save(finished, level_model, history.epoch, history.history)
+            logs = {k: [float(x) for x in v] for k, v in history.history.items()}
+            record = {"epochs": history.epoch, "logs": logs}
+            io.save_variables(finished, variables, record)
         initial.unlink(missing_ok=True)
         self.histories.append(history)
 
@@ -183,40 +188,6 @@ def per_level(argument: str, value: Any, count: int) -> list[Any]:
             f"Received: {len(value)} values for {count} levels: {argument}={value!r}."
         )
     return list(value)
-
-
-def _save(
-    path: Path, model: keras.Model, epochs: list[int], logs: dict[str, list[float]]
-) -> None:
-    """Write the weights and the history of a level to one file."""
-    logs = {name: [float(value) for value in logs[name]] for name in logs}
-    weights: dict[str, Any] = {
-        # NumPy's format has no bfloat16.
-        f"weight-{i}": keras.ops.convert_to_numpy(
-            keras.ops.cast(weight, "float32") if weight.dtype == "bfloat16" else weight
-        )
-        for i, weight in enumerate(model.weights)
-    }
-    with atomic_write(path) as temporary:
-        np.savez(temporary, history=json.dumps([epochs, logs]), **weights)
-
-
-def _load(path: Path, model: keras.Model) -> keras.callbacks.History:
-    """Set the weights of a level from its file, and return its history."""
-    history = keras.callbacks.History()
-    history.set_model(model)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-            weights = [saved[f"weight-{i}"] for i in range(len(model.weights))]
-            history.epoch, history.history = json.loads(str(saved["history"]))
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"`directory` holds a file that cannot be read. Received: {str(path)!r} "
-            f"({error}). Delete it and the files of later levels to train them again."
-        ) from error
-    for weight, value in zip(model.weights, weights, strict=True):
-        weight.assign(value)
-    return history
 
 
 class DiskBatches(keras.utils.PyDataset):

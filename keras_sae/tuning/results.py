@@ -68,7 +68,8 @@ def check_outcome(tuner: keras_tuner.Tuner, max_failures: int) -> None:
         if failed:
             name, hp = failed[0].trial_id, failed[0].hyperparameters
             file = Path(tuner.get_trial_dir(name), ERROR_FILE)
-            cause = file.read_text() if file.exists() else failed[0].message
+            has_file = file.is_file()  # else the trial ended without an exception
+            cause = file.read_text(errors="replace") if has_file else failed[0].message
             message = (
                 f"Of {len(oracle.trials)} trials, {len(failed)} failed and "
                 f"{len(completed) or 'none'} completed. The first to fail was trial "

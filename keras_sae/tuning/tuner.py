@@ -17,11 +17,11 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_sae import evaluation
 from keras_sae.tuning import objectives
-from keras_sae.utils.io import atomic_write
+from keras_sae.utils import io
 
 ERROR_FILE = "error.txt"
 _STATE_FILE = "state.json"
-_WEIGHTS_FILE = "model.weights.h5"
+_WEIGHTS_FILE = "model.npz"
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -63,7 +63,7 @@ class SearchOracle(keras_tuner.Oracle):
     def save(self) -> None:
         """Write the state of the search and of its trials, atomically."""
         trials = [trial.get_state() for trial in self.trials.values()]
-        with atomic_write(self.folder / _STATE_FILE) as path:
+        with io.atomic_write(self.folder / _STATE_FILE) as path:
             path.write_text(json.dumps({"oracle": self.get_state(), "trials": trials}))
 
     def reload(self, retry: bool = False) -> None:
@@ -71,16 +71,20 @@ class SearchOracle(keras_tuner.Oracle):
         file = self.folder / _STATE_FILE
         if not file.exists():
             return
-        saved = json.loads(file.read_text())
-        trials, state = map(Trial.from_state, saved["trials"]), saved["oracle"]
-        self.trials = {trial.trial_id: trial for trial in trials}
-        if retry:
-            state.update(ongoing_trials={}, retry_queue=[])
-            for name, trial in reversed(self.trials.items()):
-                if trial.status != TrialStatus.COMPLETED:
-                    self.trials[name] = Trial(trial.hyperparameters, name)
-                    state["retry_queue"].append(name)
-        self.set_state(state)
+        saved = io.read_json(file, oracle=dict, trials=list)
+        state = saved["oracle"]
+        try:
+            trials = [Trial.from_state(trial) for trial in saved["trials"]]
+            self.trials = {trial.trial_id: trial for trial in trials}
+            if retry:
+                state.update(ongoing_trials={}, retry_queue=[])
+                for name, trial in reversed(self.trials.items()):
+                    if trial.status != TrialStatus.COMPLETED:
+                        self.trials[name] = Trial(trial.hyperparameters, name)
+                        state["retry_queue"].append(name)
+            self.set_state(state)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise io.unreadable(file, error) from error
 
 
 class RandomOracle(SearchOracle, keras_tuner.oracles.RandomSearchOracle):
@@ -176,9 +180,12 @@ class SearchTuner(keras_tuner.Tuner):
     def load_model(self, trial: Trial) -> keras.Model:
         """Return the trained model of a completed trial."""
         model = self.hypermodel.build(trial.hyperparameters)
-        if model.compiled:  # the weights file holds the state of the optimizer
-            model.optimizer.build(model.trainable_variables)
-        model.load_weights(Path(self.get_trial_dir(trial.trial_id), _WEIGHTS_FILE))
+        path = Path(self.get_trial_dir(trial.trial_id), _WEIGHTS_FILE)
+        if io.load_variables(path, _variables(model)) is None:
+            raise ValueError(
+                f"The weights of trial {trial.trial_id} are missing or damaged: "
+                f"{str(path)!r}. Restore the file, or start another search."
+            )
         return model
 
     def save(self) -> None:
@@ -201,13 +208,20 @@ class SearchTuner(keras_tuner.Tuner):
             "callbacks": copy.deepcopy(callbacks),
         }
         fit["epochs"] = hp.values.get("tuner/epochs", self.epochs)
+        model = self.hypermodel.build(hp)
         if "tuner/trial_id" in hp.values:  # Hyperband resumes an earlier trial
-            model = self.load_model(self.oracle.get_trial(hp.values["tuner/trial_id"]))
-            fit["initial_epoch"] = hp.values["tuner/initial_epoch"]
-        else:
-            model = self.hypermodel.build(hp)
+            path = Path(self.get_trial_dir(hp.values["tuner/trial_id"]), _WEIGHTS_FILE)
+            if io.load_variables(path, _variables(model)) is None:
+                warnings.warn(
+                    f"{str(path)!r} is missing. Trial {trial.trial_id} continues it, "
+                    "and is now trained from the beginning.",
+                    stacklevel=2,
+                )
+            else:
+                fit["initial_epoch"] = hp.values["tuner/initial_epoch"]
         metrics = self.hypermodel.fit(hp, model, x, verbose=0, **fit)
-        model.save_weights(Path(self.get_trial_dir(trial.trial_id), _WEIGHTS_FILE))
+        path = Path(self.get_trial_dir(trial.trial_id), _WEIGHTS_FILE)
+        io.save_variables(path, _variables(model), {})
         if isinstance(metrics, keras.callbacks.History):
             logs = metrics.history.items()
             metrics = {name: float(values[-1]) for name, values in logs}
@@ -233,3 +247,12 @@ class SearchTuner(keras_tuner.Tuner):
                 "the range of `learning_rate`, or of the factor of the penalty."
             )
         return metrics
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    """Return the variables of a model and of its optimizer, which is built for them."""
+    variables = io.state_variables(model)
+    if model.compiled:
+        model.optimizer.build(model.trainable_variables)
+        variables += model.optimizer.variables
+    return variables

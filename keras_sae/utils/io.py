@@ -1,12 +1,23 @@
-"""Atomic writes, and directories that remember which run they belong to."""
+"""Files that survive a kill, a full disk and damage, and directories of one run.
 
+Files are written beside their place and renamed. Damaged files are never used: a reader
+raises an error that names the file, or sets the file aside so that it is made again.
+"""
+
+import itertools
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import keras
+import numpy as np
 
 from keras_sae.types import PathLike
 
@@ -35,7 +46,8 @@ def atomic_write(path: PathLike) -> Iterator[Path]:
     'done'
     """
     path = Path(path)
-    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=path.parent) as folder:
+    prefix = f"{UNFINISHED}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=path.parent) as folder:
         temporary = Path(folder) / path.name
         yield temporary
         os.replace(temporary, path)
@@ -46,6 +58,142 @@ def write_json(path: PathLike, value: Any) -> None:
     finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(finite, indent=1) + "\n")
+
+
+def read_json(path: PathLike, **types: type) -> dict[str, Any]:
+    """Return the JSON object that `write_json` has written to `path`.
+
+    Args:
+        path: Path of the file.
+        **types: Keys that the object must have, and the types of their values.
+
+    Raises:
+        ValueError: The file cannot be read, or contains something else.
+
+    Example:
+
+    >>> from keras_sae.utils.io import read_json, write_json
+    >>> write_json("a.json", {"epochs": 3})
+    >>> read_json("a.json", epochs=int)
+    {'epochs': 3}
+    """
+    try:
+        value = json.loads(Path(path).read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError(f"expected an object instead of {type(value).__name__}")
+        for key, kind in types.items():
+            if not isinstance(value.get(key), kind):
+                raise ValueError(f"expected {key!r} of type {kind.__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable(path, error) from error
+    return value
+
+
+def unreadable(path: PathLike, error: Exception) -> ValueError:
+    """Return an error about a file that is damaged or missing."""
+    return ValueError(
+        f"A file must be as it was written. Received: {str(path)!r}, which cannot be "
+        f"read: {error}. Restore the file, or choose another directory."
+    )
+
+
+def set_aside(path: PathLike, reason: str) -> None:
+    """Rename a file that cannot be used, with a warning. Nothing is deleted."""
+    path = Path(path)
+    names = (path.with_name(f"{path.name}.unused-{n}") for n in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    path.rename(aside)
+    warnings.warn(
+        f"{str(path)!r} cannot be used: {reason}. It was renamed to {aside.name!r}.",
+        stacklevel=3,
+    )
+
+
+def save_variables(
+    path: PathLike, variables: Sequence[keras.Variable], record: Mapping[str, Any]
+) -> None:
+    """Write variables and a JSON-like record to one `.npz` file, atomically.
+
+    Its checksums reveal any damage, which HDF5 might answer by a segmentation fault.
+    """
+    arrays = [
+        # NumPy's format has no bfloat16.
+        keras.ops.convert_to_numpy(
+            keras.ops.cast(v, "float32") if v.dtype == "bfloat16" else v
+        )
+        for v in variables
+    ]
+    with atomic_write(path) as temporary:
+        np.savez(temporary, *arrays, record=json.dumps(record))
+
+
+def load_variables(
+    path: PathLike, variables: Sequence[keras.Variable]
+) -> dict[str, Any] | None:
+    """Set variables from the file of `save_variables`, and return its record.
+
+    Returns None if there is no such file. A file that is damaged or that holds other
+    variables is set aside, and None is returned too.
+    """
+    path = Path(path)
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+            record = json.loads(str(saved["record"]))
+            arrays = [saved[f"arr_{i}"] for i in range(len(saved.files) - 1)]
+        shapes = [tuple(v.shape) for v in variables]
+        if [array.shape for array in arrays] != shapes:
+            raise ValueError("it holds the variables of another model")
+    except Exception as error:  # damaged files raise errors of many kinds
+        set_aside(path, str(error))
+        return None
+    for variable, value in zip(variables, arrays, strict=True):
+        variable.assign(value)
+    return record
+
+
+def state_variables(model: keras.Model) -> list[keras.Variable]:
+    """Return the weights and the random states of a model, without its metrics."""
+    metrics = {id(v) for metric in model.metrics for v in metric.variables}
+    return [v for v in model.variables if id(v) not in metrics]
+
+
+def load_model(path: PathLike, **options: Any) -> keras.Model:
+    """Load a `.keras` file; any damage is an error that names the file.
+
+    The checksums are tested before Keras reads the file.
+
+    Args:
+        path: Path of the file.
+        **options: Options of `keras.saving.load_model`.
+
+    Raises:
+        ValueError: The file is missing or damaged, or Keras cannot load it.
+    """
+    check_archive(path)
+    try:
+        return keras.saving.load_model(path, **options)
+    except Exception as error:  # Keras raises errors of many kinds
+        raise unreadable(path, error) from error
+
+
+def check_archive(path: PathLike) -> None:
+    """Raise an error if a `.keras` file is missing or does not match its checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"wrong checksum of {damaged!r}")
+    except Exception as error:  # damaged archives raise errors of many kinds
+        raise unreadable(path, error) from error
+
+
+def clear_unfinished(folder: PathLike) -> None:
+    """Delete the unfinished files that killed processes have left in a folder."""
+    for leftover in Path(folder).rglob(f"{UNFINISHED}*"):
+        process = leftover.name.removeprefix(UNFINISHED).split("-")[0]
+        if not Path("/proc", process).exists():  # else it may still be writing
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def output_folder(
@@ -142,7 +290,7 @@ class RunDirectory:
         self.path = output_folder(path, argument, advice)
         written = self.path / file
         if written.exists():
-            changes = describe_changes(json.loads(written.read_text()), settings)
+            changes = describe_changes(read_json(written), settings)
             if changes:
                 raise ValueError(
                     f"`{argument}` belongs to a run with other settings. Received: "
