@@ -1,0 +1,181 @@
+"""Kills and full disks: a repeated call ends with the results of an undisturbed one.
+
+Each disturbed process is a fork of one that has imported everything, which saves the
+seconds of the imports.
+"""
+
+import multiprocessing
+import random
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import tensorflow_only
+from typer.testing import CliRunner
+
+from keras_sae import cli, evaluation, models, pretraining, tuning
+
+pytestmark = [pytest.mark.slow, tensorflow_only]
+
+
+def _data(samples: int = 64) -> np.ndarray:
+    return np.random.default_rng(0).random((samples, 12), dtype="float32")
+
+
+def greedy(folder: Path) -> Any:
+    keras.utils.set_random_seed(0)
+    model = models.stacked((12,), (32, 16, 8), "l1")
+    pretraining.greedy(model, _data(), 3, 16, directory=folder, verbose=0)
+    return [weight.tolist() for weight in model.get_weights()]
+
+
+def boltzmann(folder: Path) -> Any:
+    keras.utils.set_random_seed(0)
+    sigmoid = dict.fromkeys(("activation", "output_activation"), "sigmoid")
+    model = models.deep((12,), (32, 8), **sigmoid)
+    pretraining.boltzmann(model, _data(), 3, 16, directory=folder, verbose=0)
+    return [weight.tolist() for weight in model.get_weights()]
+
+
+def compare(folder: Path) -> Any:
+    builders = {
+        "L1": lambda: models.shallow((12,), 8, "l1"),
+        "TopK": lambda: models.shallow((12,), 8, "top_k"),
+    }
+    x = _data(), np.arange(64) % 2
+    table = evaluation.compare(builders, x, x, 2, (0, 1), directory=folder)
+    return table.drop(columns="seconds").fillna(-1).to_dict("records")
+
+
+def tune(folder: Path) -> Any:
+    space = tuning.SparsityHyperModel("shallow", (12,), sparsity="l1", units=[4, 8])
+    x = _data()
+    tuner = tuning.search(
+        space, x, x[:9], 4, 2, max_l0=12, directory=folder, progress=False
+    )
+    return tuning.trials(tuner).fillna(-1).to_dict("records")
+
+
+def train(folder: Path) -> Any:
+    options = ["--epochs", "2", "--units", "8", "--output", str(folder)]
+    result = CliRunner().invoke(cli.app.app, ["train", *options])
+    if result.exit_code:
+        raise result.exception or RuntimeError(result.output)
+    table = pd.read_csv(folder / "table.csv").drop(columns="seconds")
+    return table.fillna(-1).to_dict("records")
+
+
+CALLS: dict[str, Callable[[Path], Any]] = {
+    call.__name__: call for call in (greedy, boltzmann, compare, tune, train)
+}
+
+
+def _child(name: str, folder: Path, largest_file: int | None, pipe: Any) -> None:
+    """Make a call, and send `"ready"` and then its result, or the error."""
+    if largest_file is not None:  # a write beyond it fails, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    pipe.send("ready")
+    try:
+        pipe.send(CALLS[name](folder))
+    except Exception as error:
+        pipe.send(RuntimeError(repr(error)))  # not every error can be pickled
+
+
+@pytest.fixture(scope="module")
+def context():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["keras_sae.cli", "keras_sae.tuning", __name__])
+    return context
+
+
+def _call(
+    context: Any,
+    name: str,
+    folder: Path,
+    seconds: float | None = None,
+    largest_file: int | None = None,
+) -> tuple[Any, float]:
+    """Return the result of a call and its duration, or None if it was killed."""
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_child, args=(name, folder, largest_file, theirs))
+    process.start()
+    theirs.close()
+    assert ours.recv() == "ready"
+    begin = time.monotonic()
+    result = None
+    try:
+        if ours.poll(seconds):
+            result = ours.recv()
+    finally:
+        process.kill()
+        process.join()
+    return result, time.monotonic() - begin
+
+
+def _assert_equal(found: Any, expected: Any) -> None:
+    assert not isinstance(found, Exception), found
+    if isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            _assert_equal(one, other)
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        _assert_equal(list(found.values()), list(expected.values()))
+    elif isinstance(expected, str):
+        assert found == expected
+    else:
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_kills_lose_only_what_was_in_progress(
+    name, context, tmp_path, capsys, pytestconfig
+):
+    kills = max(1, pytestconfig.getoption("--campaign-cases") // 50)
+    expected, duration = _call(context, name, tmp_path / "undisturbed")
+    _assert_equal(expected, expected)
+    rng, killed, finished = random.Random(name), 0, 0
+    while killed < kills:
+        folder = tmp_path / "run"
+        result = None
+        while result is None:
+            seconds = rng.uniform(0, duration) if rng.random() < 0.7 else None
+            result, _ = _call(context, name, folder, seconds)
+            killed += result is None
+        _assert_equal(result, expected)
+        assert not list(folder.rglob(".unfinished-*"))
+        assert not list(folder.rglob("*.unused-*"))
+        shutil.rmtree(folder)
+        finished += 1
+    with capsys.disabled():
+        print(f"\n{name}: {killed} kills, {finished} equal results")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_full_disk_can_be_resumed(name, context, tmp_path, capsys, pytestconfig):
+    cases = max(1, pytestconfig.getoption("--campaign-cases") // 50)
+    expected, _ = _call(context, name, tmp_path / "undisturbed")
+    files = (tmp_path / "undisturbed").rglob("*")
+    sizes = sorted({f.stat().st_size for f in files if f.is_file()})
+    rng, failures = random.Random(name), 0
+    for _ in range(cases):
+        folder = tmp_path / "run"
+        limit = int(rng.uniform(0, sizes[-1]))
+        failure, _ = _call(context, name, folder, largest_file=limit)
+        failures += isinstance(failure, Exception)
+        result, _ = _call(context, name, folder)
+        _assert_equal(result, expected)
+        assert not list(folder.rglob(".unfinished-*"))
+        shutil.rmtree(folder)
+    with capsys.disabled():
+        print(f"\n{name}: {cases} full disks, {failures} failed calls, all resumed")
+    assert failures
