@@ -21,7 +21,7 @@ import pytest
 from helpers import tensorflow_only
 from typer.testing import CliRunner
 
-from keras_sae import cli, evaluation, models, pretraining, tuning
+from keras_sae import cli, evaluation, layers, models, pretraining, tuning
 
 pytestmark = [pytest.mark.slow, tensorflow_only]
 
@@ -39,8 +39,8 @@ def greedy(folder: Path) -> Any:
 
 def boltzmann(folder: Path) -> Any:
     keras.utils.set_random_seed(0)
-    sigmoid = dict.fromkeys(("activation", "output_activation"), "sigmoid")
-    model = models.deep((12,), (32, 8), **sigmoid)
+    names = ("activation", "code_activation", "output_activation")
+    model = models.deep((12,), (32, 8), **dict.fromkeys(names, "sigmoid"))
     pretraining.boltzmann(model, _data(), 3, 16, directory=folder, verbose=0)
     return [weight.tolist() for weight in model.get_weights()]
 
@@ -48,7 +48,7 @@ def boltzmann(folder: Path) -> Any:
 def compare(folder: Path) -> Any:
     builders = {
         "L1": lambda: models.shallow((12,), 8, "l1"),
-        "TopK": lambda: models.shallow((12,), 8, "top_k"),
+        "TopK": lambda: models.shallow((12,), 8, layers.TopK(2)),
     }
     x = _data(), np.arange(64) % 2
     table = evaluation.compare(builders, x, x, 2, (0, 1), directory=folder)
@@ -68,7 +68,7 @@ def train(folder: Path) -> Any:
     options = ["--epochs", "2", "--units", "8", "--output", str(folder)]
     result = CliRunner().invoke(cli.app.app, ["train", *options])
     if result.exit_code:
-        raise result.exception or RuntimeError(result.output)
+        raise RuntimeError(result.output)
     table = pd.read_csv(folder / "table.csv").drop(columns="seconds")
     return table.fillna(-1).to_dict("records")
 
@@ -115,6 +115,9 @@ def _call(
     try:
         if ours.poll(seconds):
             result = ours.recv()
+    except EOFError:
+        process.join()
+        raise AssertionError(f"exit status {process.exitcode}") from None
     finally:
         process.kill()
         process.join()
