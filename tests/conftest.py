@@ -1,5 +1,6 @@
 """Fixtures of every test: random seeds, no network, dataset folders, no display."""
 
+import itertools
 import os
 import socket
 from pathlib import Path
@@ -71,6 +72,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     others = [x for x in skipped if "model_server" not in str(x.longrepr)]
     if others and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print the counts of the campaigns, which workers send as properties."""
+    for report in itertools.chain(*terminalreporter.stats.values()):
+        for name, value in getattr(report, "user_properties", ()):
+            if name == "counts" and report.when == "call":
+                terminalreporter.write_line(value)
 
 
 def pytest_configure(config: pytest.Config) -> None:

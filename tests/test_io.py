@@ -51,8 +51,8 @@ def model_of(units=4):
 
 def test_variables_and_their_record_are_read_as_they_were_saved(tmp_path):
     one, other, path = model_of(), model_of(), tmp_path / "a.npz"
-    io.save_variables(path, io.state_variables(one), {"epochs": [0, 1]})
-    assert io.load_variables(path, io.state_variables(other)) == {"epochs": [0, 1]}
+    io.save_state(path, one, {"epochs": [0, 1]})
+    assert io.load_state(path, other) == {"epochs": [0, 1]}
     assert_same_weights(weights_of(one), weights_of(other))
     states = [v for v in io.state_variables(one) if "seed" in v.path]
     assert len(states) == 1  # the random state of the corruption
@@ -62,13 +62,12 @@ def test_variables_and_their_record_are_read_as_they_were_saved(tmp_path):
 @damaged
 def test_damaged_variables_are_set_aside_and_none_is_loaded(tmp_path, kind):
     model, path = model_of(), tmp_path / "a.npz"
-    variables = io.state_variables(model)
-    assert io.load_variables(path, variables) is None  # there is no file
-    io.save_variables(path, variables, {})
+    assert io.load_state(path, model) is None  # there is no file
+    io.save_state(path, model, {})
     damage(path, kind)
     before = weights_of(model)
     with pytest.warns(UserWarning, match="renamed to 'a.npz.unused-1'"):
-        assert io.load_variables(path, variables) is None
+        assert io.load_state(path, model) is None
     assert_same_weights(before, weights_of(model))
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz.unused-1"]
 
@@ -76,23 +75,22 @@ def test_damaged_variables_are_set_aside_and_none_is_loaded(tmp_path, kind):
 def test_every_flipped_bit_of_variables_is_noticed(tmp_path, rng):
     """Bits that no reader uses, such as those of the time, may flip."""
     model, path = model_of(), tmp_path / "a.npz"
-    variables = io.state_variables(model)
-    io.save_variables(path, variables, {"epochs": [1]})
+    io.save_state(path, model, {"epochs": [1]})
     content, before = path.read_bytes(), weights_of(model)
     for bit in rng.integers(8 * len(content), size=100):
         changed = bytearray(content)
         changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
         with contextlib.suppress(UserWarning):  # warnings are errors in the tests
-            assert io.load_variables(path, variables) == {"epochs": [1]}
+            assert io.load_state(path, model) == {"epochs": [1]}
         assert_same_weights(before, weights_of(model))
 
 
 def test_variables_of_another_model_are_set_aside(tmp_path):
-    io.save_variables(tmp_path / "a.npz", io.state_variables(model_of(5)), {})
+    io.save_state(tmp_path / "a.npz", model_of(5), {})
     model = model_of(4)
     with pytest.warns(UserWarning, match="the variables of another model"):
-        assert io.load_variables(tmp_path / "a.npz", io.state_variables(model)) is None
+        assert io.load_state(tmp_path / "a.npz", model) is None
 
 
 @damaged
@@ -117,13 +115,12 @@ def test_a_damaged_part_of_a_keras_file_is_named(tmp_path):
 
 
 def test_unfinished_files_of_ended_processes_are_deleted(tmp_path):
-    (tmp_path / "sub").mkdir()
     mine = f"{io.UNFINISHED}{os.getpid()}-a"
-    for name in (f"{io.UNFINISHED}a", f"sub/{io.UNFINISHED}99999999-b", mine):
+    for name in (f"{io.UNFINISHED}a", f"{io.UNFINISHED}99999999-b", mine):
         (tmp_path / name).mkdir()
         (tmp_path / name / "part").write_text("part")
     io.clear_unfinished(tmp_path)
-    assert [path.name for path in tmp_path.rglob(f"{io.UNFINISHED}*")] == [mine]
+    assert [path.name for path in tmp_path.iterdir()] == [mine]
 
 
 def test_an_error_while_writing_leaves_the_old_file(tmp_path):

@@ -279,13 +279,13 @@ def test_hyperband_trains_anew_what_it_cannot_resume(rng, monkeypatch, damage):
         return fit(self, *args, **kwargs)
 
     monkeypatch.setattr(keras.Model, "fit", record)
-    save = io.save_variables
+    save = io.save_state
 
-    def save_and_damage(path, variables, record):
-        save(path, variables, record)
+    def save_and_damage(path, *args, **kwargs):
+        save(path, *args, **kwargs)
         damage(path)
 
-    monkeypatch.setattr(io, "save_variables", save_and_damage)
+    monkeypatch.setattr(io, "save_state", save_and_damage)
     x = rng.random((40, 6), dtype="float32")
     space = tuning.SparsityHyperModel("shallow", (6,), sparsity="l1", units=4)
     with warnings.catch_warnings(record=True, action="always") as caught:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import keras_sae
-from keras_sae.utils.io import RunDirectory, clear_unfinished
+from keras_sae.utils.io import RunDirectory
 
 app = typer.Typer(
     help="Train, compare, tune and export sparse autoencoders in Keras.",
@@ -52,19 +52,12 @@ def report_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def open_run(output: str, context: typer.Context, clean: bool = True) -> Path:
-    """Create the folder of a command, or open it to resume a run with equal options.
-
-    With `clean`, delete the unfinished files of a killed process. Pass False if another
-    process may be writing to the folder.
-    """
+def open_run(output: str, context: typer.Context) -> Path:
+    """Create the folder of a command, or open it to resume a run with equal options."""
     options = {k: v for k, v in context.params.items() if k not in _OTHER_OPTIONS}
-    folder = RunDirectory(
+    return RunDirectory(
         output,
         {"command": context.info_name, "version": keras_sae.__version__, **options},
         argument="output",
         advice="Choose another folder with --output, or delete this one.",
     ).path
-    if clean:
-        clear_unfinished(folder)
-    return folder

@@ -47,14 +47,12 @@ def tune(
 ) -> None:
     """Search for the best sparsity settings under a limit on L0."""
     from keras_sae import tuning
-    from keras_sae.tuning.workers import role
 
     (x, y), test = datasets.load_data(dataset)
     # A list of one name is a constant.
     families, kinds = (n.replace(" ", "").split(",") for n in (model, sparsity))
     hypermodel = tuning.SparsityHyperModel(families, x.shape[1:], sparsity=kinds)
-    # When a worker gets here, other processes of the search may be writing.
-    folder = app.open_run(output, context, clean=role() is None)
+    folder = app.open_run(output, context)
     train, validation = split_validation(len(x), seed)
     try:
         finished = tuning.search(

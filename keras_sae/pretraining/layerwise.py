@@ -100,7 +100,6 @@ class LevelTrainer:
             "batch_size": self.batch_size,
         }
         self.directory = io.RunDirectory(directory, settings).path
-        io.clear_unfinished(self.directory)
 
     def fit(self, level_model: keras.Model) -> None:
         """Train the next level, or load it if an earlier call has finished it."""
@@ -110,9 +109,8 @@ class LevelTrainer:
             return
         finished = self.directory / f"level-{index}.npz"
         initial = self.directory / f"level-{index}-initial.npz"
-        variables = io.state_variables(level_model)
         history = keras.callbacks.History()
-        if (record := io.load_variables(finished, variables)) is not None:
+        if (record := io.load_state(finished, level_model)) is not None:
             history.set_model(level_model)
             history.epoch, history.history = record["epochs"], record["logs"]
         else:
@@ -121,12 +119,12 @@ class LevelTrainer:
                 if path.exists():
                     io.set_aside(path, f"level {index} below it is missing")
             # An interrupted level starts again from the same weights.
-            if io.load_variables(initial, variables) is None:
-                io.save_variables(initial, variables, {})
+            if io.load_state(initial, level_model) is None:
+                io.save_state(initial, level_model, {})
             history = self._train(index, level_model)
             logs = {k: [float(x) for x in v] for k, v in history.history.items()}
             record = {"epochs": history.epoch, "logs": logs}
-            io.save_variables(finished, variables, record)
+            io.save_state(finished, level_model, record)
         initial.unlink(missing_ok=True)
         self.histories.append(history)
 

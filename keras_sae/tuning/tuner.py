@@ -84,7 +84,8 @@ class SearchOracle(keras_tuner.Oracle):
                         state["retry_queue"].append(name)
             self.set_state(state)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise io.unreadable(file, error) from error
+            message = io.UNREADABLE.format(path=str(file), error=error)
+            raise ValueError(message) from error
 
 
 class RandomOracle(SearchOracle, keras_tuner.oracles.RandomSearchOracle):
@@ -181,7 +182,7 @@ class SearchTuner(keras_tuner.Tuner):
         """Return the trained model of a completed trial."""
         model = self.hypermodel.build(trial.hyperparameters)
         path = Path(self.get_trial_dir(trial.trial_id), _WEIGHTS_FILE)
-        if io.load_variables(path, _variables(model)) is None:
+        if io.load_state(path, model, with_optimizer=True) is None:
             raise ValueError(
                 f"The weights of trial {trial.trial_id} are missing or damaged: "
                 f"{str(path)!r}. Restore the file, or start another search."
@@ -211,7 +212,7 @@ class SearchTuner(keras_tuner.Tuner):
         model = self.hypermodel.build(hp)
         if "tuner/trial_id" in hp.values:  # Hyperband resumes an earlier trial
             path = Path(self.get_trial_dir(hp.values["tuner/trial_id"]), _WEIGHTS_FILE)
-            if io.load_variables(path, _variables(model)) is None:
+            if io.load_state(path, model, with_optimizer=True) is None:
                 warnings.warn(
                     f"{str(path)!r} is missing. Trial {trial.trial_id} continues it, "
                     "and is now trained from the beginning.",
@@ -221,7 +222,8 @@ class SearchTuner(keras_tuner.Tuner):
                 fit["initial_epoch"] = hp.values["tuner/initial_epoch"]
         metrics = self.hypermodel.fit(hp, model, x, verbose=0, **fit)
         path = Path(self.get_trial_dir(trial.trial_id), _WEIGHTS_FILE)
-        io.save_variables(path, _variables(model), {})
+        io.clear_unfinished(path.parent)
+        io.save_state(path, model, {}, with_optimizer=True)
         if isinstance(metrics, keras.callbacks.History):
             logs = metrics.history.items()
             metrics = {name: float(values[-1]) for name, values in logs}
@@ -247,12 +249,3 @@ class SearchTuner(keras_tuner.Tuner):
                 "the range of `learning_rate`, or of the factor of the penalty."
             )
         return metrics
-
-
-def _variables(model: keras.Model) -> list[keras.Variable]:
-    """Return the variables of a model and of its optimizer, which is built for them."""
-    variables = io.state_variables(model)
-    if model.compiled:
-        model.optimizer.build(model.trainable_variables)
-        variables += model.optimizer.variables
-    return variables

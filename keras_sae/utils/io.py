@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,11 @@ from keras_sae.types import PathLike
 
 # Prefix of temporary folders. A killed process may leave some behind.
 UNFINISHED = ".unfinished-"
+# Error about a file that is missing or damaged.
+UNREADABLE = (
+    "A file must be as it was written. Received: {path!r}, which cannot be read: "
+    "{error}. Restore the file, or choose another directory."
+)
 
 
 @contextmanager
@@ -85,16 +90,8 @@ def read_json(path: PathLike, **types: type) -> dict[str, Any]:
             if not isinstance(value.get(key), kind):
                 raise ValueError(f"expected {key!r} of type {kind.__name__}")
     except (OSError, ValueError, RecursionError) as error:
-        raise unreadable(path, error) from error
+        raise ValueError(UNREADABLE.format(path=str(path), error=error)) from error
     return value
-
-
-def unreadable(path: PathLike, error: Exception) -> ValueError:
-    """Return an error about a file that is damaged or missing."""
-    return ValueError(
-        f"A file must be as it was written. Received: {str(path)!r}, which cannot be "
-        f"read: {error}. Restore the file, or choose another directory."
-    )
 
 
 def set_aside(path: PathLike, reason: str) -> None:
@@ -109,10 +106,13 @@ def set_aside(path: PathLike, reason: str) -> None:
     )
 
 
-def save_variables(
-    path: PathLike, variables: Sequence[keras.Variable], record: Mapping[str, Any]
+def save_state(
+    path: PathLike,
+    model: keras.Model,
+    record: Mapping[str, Any],
+    with_optimizer: bool = False,
 ) -> None:
-    """Write variables and a JSON-like record to one `.npz` file, atomically.
+    """Write the variables of a model and a JSON-like record to one `.npz` file.
 
     Its checksums reveal any damage, which HDF5 might answer by a segmentation fault.
     """
@@ -121,16 +121,16 @@ def save_variables(
         keras.ops.convert_to_numpy(
             keras.ops.cast(v, "float32") if v.dtype == "bfloat16" else v
         )
-        for v in variables
+        for v in state_variables(model, with_optimizer)
     ]
     with atomic_write(path) as temporary:
         np.savez(temporary, *arrays, record=json.dumps(record))
 
 
-def load_variables(
-    path: PathLike, variables: Sequence[keras.Variable]
+def load_state(
+    path: PathLike, model: keras.Model, with_optimizer: bool = False
 ) -> dict[str, Any] | None:
-    """Set variables from the file of `save_variables`, and return its record.
+    """Set the variables from the file of `save_state`, and return its record.
 
     Returns None if there is no such file. A file that is damaged or that holds other
     variables is set aside, and None is returned too.
@@ -138,12 +138,12 @@ def load_variables(
     path = Path(path)
     if not path.exists():
         return None
+    variables = state_variables(model, with_optimizer)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             record = json.loads(str(saved["record"]))
             arrays = [saved[f"arr_{i}"] for i in range(len(saved.files) - 1)]
-        shapes = [tuple(v.shape) for v in variables]
-        if [array.shape for array in arrays] != shapes:
+        if [array.shape for array in arrays] != [tuple(v.shape) for v in variables]:
             raise ValueError("it holds the variables of another model")
     except Exception as error:  # damaged files raise errors of many kinds
         set_aside(path, str(error))
@@ -153,10 +153,16 @@ def load_variables(
     return record
 
 
-def state_variables(model: keras.Model) -> list[keras.Variable]:
-    """Return the weights and the random states of a model, without its metrics."""
+def state_variables(
+    model: keras.Model, with_optimizer: bool = False
+) -> list[keras.Variable]:
+    """Return weights and random states of a model, without its metrics."""
     metrics = {id(v) for metric in model.metrics for v in metric.variables}
-    return [v for v in model.variables if id(v) not in metrics]
+    variables = [v for v in model.variables if id(v) not in metrics]
+    if with_optimizer and model.compiled:
+        model.optimizer.build(model.trainable_variables)
+        variables += model.optimizer.variables
+    return variables
 
 
 def load_model(path: PathLike, **options: Any) -> keras.Model:
@@ -175,7 +181,7 @@ def load_model(path: PathLike, **options: Any) -> keras.Model:
     try:
         return keras.saving.load_model(path, **options)
     except Exception as error:  # Keras raises errors of many kinds
-        raise unreadable(path, error) from error
+        raise ValueError(UNREADABLE.format(path=str(path), error=error)) from error
 
 
 def check_archive(path: PathLike) -> None:
@@ -185,12 +191,12 @@ def check_archive(path: PathLike) -> None:
             if (damaged := archive.testzip()) is not None:
                 raise ValueError(f"wrong checksum of {damaged!r}")
     except Exception as error:  # damaged archives raise errors of many kinds
-        raise unreadable(path, error) from error
+        raise ValueError(UNREADABLE.format(path=str(path), error=error)) from error
 
 
 def clear_unfinished(folder: PathLike) -> None:
     """Delete the unfinished files that killed processes have left in a folder."""
-    for leftover in Path(folder).rglob(f"{UNFINISHED}*"):
+    for leftover in Path(folder).glob(f"{UNFINISHED}*"):
         process = leftover.name.removeprefix(UNFINISHED).split("-")[0]
         if not Path("/proc", process).exists():  # else it may still be writing
             shutil.rmtree(leftover, ignore_errors=True)
@@ -288,6 +294,7 @@ class RunDirectory:
         file: str = "settings.json",
     ) -> None:
         self.path = output_folder(path, argument, advice)
+        clear_unfinished(self.path)
         written = self.path / file
         if written.exists():
             changes = describe_changes(read_json(written), settings)

@@ -199,7 +199,7 @@ def _check_case(case: int, folder: Path) -> tuple[str, dict[str, Any]]:
     return "works", draw.drawn
 
 
-def _run(first: int, cases: int, folder: Path, capsys: pytest.CaptureFixture) -> None:
+def _run(first: int, cases: int, folder: Path, record_property: Callable) -> None:
     outcomes: Counter[str] = Counter()
     faults = []
     for case in range(first, first + cases):
@@ -212,21 +212,20 @@ def _run(first: int, cases: int, folder: Path, capsys: pytest.CaptureFixture) ->
         outcomes[outcome] += 1
         if case % 20 == 19:
             keras.utils.clear_session()
-    with capsys.disabled():
-        print(f"\n{cases} configurations on {BACKEND}:")
-        for outcome, count in outcomes.most_common():
-            print(f"{count:5d} {outcome}")
+    lines = [f"{count:5d} {outcome}" for outcome, count in outcomes.most_common()]
+    title = f"{cases} configurations on {BACKEND}:"
+    record_property("counts", "\n".join([title, *lines]))
     assert not faults, "\n".join(faults)
     assert cases < 10 or outcomes["works"] > cases / 3
 
 
-def test_a_few_configurations_work_or_are_refused(tmp_path, capsys):
-    _run(0, 10, tmp_path, capsys)
+def test_a_few_configurations_work_or_are_refused(tmp_path):
+    _run(0, 10, tmp_path, lambda *_: None)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_configurations_work_or_are_refused(tmp_path, capsys, pytestconfig):
+def test_configurations_work_or_are_refused(tmp_path, record_property, pytestconfig):
     options = ("--campaign-first", "--campaign-cases")
     first, cases = (pytestconfig.getoption(name) for name in options)
-    _run(first, cases, tmp_path, capsys)
+    _run(first, cases, tmp_path, record_property)

@@ -159,9 +159,12 @@ def _load(path: Path) -> keras.Model | None:
         return None
 
 
-def _report(capsys: pytest.CaptureFixture, title: str, counts: Counter) -> None:
-    with capsys.disabled():
-        print(f"\n{title} on {BACKEND}: {dict(counts)}")
+@pytest.fixture
+def report(record_property):
+    def report(title: str, counts: Counter) -> None:
+        record_property("counts", f"{title} on {BACKEND}: {dict(counts)}")
+
+    return report
 
 
 @pytest.fixture
@@ -170,7 +173,7 @@ def cases(pytestconfig):
     return range(first, first + pytestconfig.getoption("--campaign-cases"))
 
 
-def test_damaged_models_are_refused_or_equal(saved, cases, tmp_path, capsys):
+def test_damaged_models_are_refused_or_equal(saved, cases, tmp_path, report):
     counts: Counter[str] = Counter()
     path = tmp_path / "model.keras"
     for case in cases:
@@ -184,10 +187,10 @@ def test_damaged_models_are_refused_or_equal(saved, cases, tmp_path, capsys):
                 np.testing.assert_array_equal(one, other, err_msg=f"case {case}")
             np.testing.assert_allclose(_outputs(model), outputs, atol=1e-6)
         counts["refused" if model is None else "equal"] += 1
-    _report(capsys, "damaged .keras files", counts)
+    report("damaged .keras files", counts)
 
 
-def test_edited_configs_are_refused_or_build_a_model(saved, cases, tmp_path, capsys):
+def test_edited_configs_are_refused_or_build_a_model(saved, cases, tmp_path, report):
     counts: Counter[str] = Counter()
     path = tmp_path / "model.keras"
     values = [None, True, -1, 0, 2.5, 1e30, "", "relu", [], [[]], {}, {"class_name": 3}]
@@ -203,10 +206,10 @@ def test_edited_configs_are_refused_or_build_a_model(saved, cases, tmp_path, cap
             model = _load(path)
         assert model is None or isinstance(model, keras.Model), case
         counts["refused" if model is None else "built"] += 1
-    _report(capsys, "edited configurations", counts)
+    report("edited configurations", counts)
 
 
-def test_hostile_configs_run_no_code(saved, cases, tmp_path, capsys):
+def test_hostile_configs_run_no_code(saved, cases, tmp_path, report):
     counts: Counter[str] = Counter()
     path, marker = tmp_path / "model.keras", tmp_path / "ran"
     for case in cases:
@@ -223,7 +226,7 @@ def test_hostile_configs_run_no_code(saved, cases, tmp_path, capsys):
                 model(uniform_data(model))
         assert not marker.exists(), f"case {case} ran code at {place}"
         counts["refused" if model is None else "built"] += 1
-    _report(capsys, "hostile configurations", counts)
+    report("hostile configurations", counts)
 
 
 # The folders of runs.
@@ -265,7 +268,7 @@ class _Hostile:
 
 @tensorflow_only
 @pytest.mark.parametrize("call", [_greedy, _compare, _search])
-def test_damaged_runs_are_repaired_or_named(call, cases, tmp_path, capsys):
+def test_damaged_runs_are_repaired_or_named(call, cases, tmp_path, report):
     counts: Counter[str] = Counter()
     finished, run, marker = (tmp_path / name for name in ("finished", "run", "ran"))
     expected = call(finished)
@@ -304,4 +307,4 @@ def test_damaged_runs_are_repaired_or_named(call, cases, tmp_path, capsys):
             assert repr(found) == repr(expected), (case, file, kind)
         assert not marker.exists(), (case, file, kind)
         counts[outcome] += 1
-    _report(capsys, f"damaged files of {call.__name__[1:]}", counts)
+    report(f"damaged files of {call.__name__[1:]}", counts)

@@ -141,7 +141,7 @@ def _assert_equal(found: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_kills_lose_only_what_was_in_progress(
-    name, context, tmp_path, capsys, pytestconfig
+    name, context, tmp_path, record_property, pytestconfig
 ):
     kills = max(1, pytestconfig.getoption("--campaign-cases") // 50)
     expected, duration = _call(context, name, tmp_path / "undisturbed")
@@ -159,12 +159,13 @@ def test_kills_lose_only_what_was_in_progress(
         assert not list(folder.rglob("*.unused-*"))
         shutil.rmtree(folder)
         finished += 1
-    with capsys.disabled():
-        print(f"\n{name}: {killed} kills, {finished} equal results")
+    record_property("counts", f"{name}: {killed} kills, {finished} equal results")
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_full_disk_can_be_resumed(name, context, tmp_path, capsys, pytestconfig):
+def test_a_full_disk_can_be_resumed(
+    name, context, tmp_path, record_property, pytestconfig
+):
     cases = max(1, pytestconfig.getoption("--campaign-cases") // 50)
     expected, _ = _call(context, name, tmp_path / "undisturbed")
     files = (tmp_path / "undisturbed").rglob("*")
@@ -179,6 +180,6 @@ def test_a_full_disk_can_be_resumed(name, context, tmp_path, capsys, pytestconfi
         _assert_equal(result, expected)
         assert not list(folder.rglob(".unfinished-*"))
         shutil.rmtree(folder)
-    with capsys.disabled():
-        print(f"\n{name}: {cases} full disks, {failures} failed calls, all resumed")
+    counts = f"{name}: {cases} full disks, {failures} failed calls, all resumed"
+    record_property("counts", counts)
     assert failures
