@@ -2,7 +2,7 @@
 
 Keras divides the value of an activity regularizer by the batch size. Each regularizer
 here therefore returns `batch * penalty`, so that the loss contains the penalty itself.
-The penalty does not change if the batch is repeated.
+Duplicating the samples of a batch does not change the penalty.
 """
 
 import keras
@@ -12,11 +12,12 @@ from keras_sae.types import Config, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
 
-# Below this size of u, the series of u - log(1 + u) is exact in float32, but the
-# difference itself loses half of its digits.
+# For |u| below this, the series of u - log(1 + u) is exact in float32, whereas
+# subtracting directly loses half of the digits.
 _SERIES_BELOW = 0.1
 
-# Means are clipped to this distance from 0 and 1. One minus it is exact in float32.
+# Means are clipped to stay at least this far from 0 and 1. `1 - _EPSILON` is exact in
+# float32.
 _EPSILON = 2.0**-23
 
 
@@ -26,8 +27,8 @@ class L1(keras.regularizers.Regularizer):
 
     `penalty = factor * mean_i(sum_j |h_ij|)`
 
-    It pushes small activations to exactly zero, so a ReLU code becomes sparse. The sum
-    runs over all axes but the first, in float32 under any dtype policy.
+    The penalty pushes small activations to exactly zero, so a ReLU code becomes sparse.
+    The sum runs over all axes but the first, in float32 under any dtype policy.
 
     Scaling the encoder down and the decoder up also lowers the penalty. If activations
     have no upper bound, keep the rows of the decoder at unit norm, as
@@ -36,8 +37,8 @@ class L1(keras.regularizers.Regularizer):
     As an activity regularizer, `keras.regularizers.L1` adds the same penalty.
 
     Args:
-        factor: Weight of the penalty, a finite number >= 0. Its unit is that of the
-            reconstruction loss, per unit of activation and sample.
+        factor: Weight of the penalty, a finite number >= 0. It is measured in units of
+            the reconstruction loss per unit of activation of one sample.
 
     Call arguments:
         x: Code of shape `(batch, ...)`.
@@ -57,14 +58,14 @@ class L1(keras.regularizers.Regularizer):
     1.5
     """
 
-    # Activation of the layer for `SparseDense(activation="auto")`.
+    # Activation that `SparseDense(activation="auto")` uses with this regularizer.
     activation = "relu"
 
     def __init__(self, factor: float = 1e-4) -> None:
         self.factor = validation.non_negative("factor", factor)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return `batch * penalty` of the code `x`."""
+        """Return `batch * penalty` for the code `x`."""
         return self.factor * ops.sum(ops.abs(ops.cast(x, "float32")))
 
     def get_config(self) -> Config:
@@ -82,22 +83,23 @@ class KLDivergence(keras.regularizers.Regularizer):
     with `rho = target` and `r_j = mean_i(h_ij)`, the mean of unit `j` over the batch.
     Each unit is then active for a small share of the samples, and no unit is dead.
 
-    It needs activations in (0, 1), such as those of a sigmoid. If a mean is outside
-    [0, 1], the divergence is undefined and the value is NaN. `SparseDense` refuses
-    activations without bounds, and rescales values in (-1, 1), such as those of a tanh.
+    The penalty requires activations in (0, 1), such as those of a sigmoid. If a mean is
+    outside [0, 1], the divergence is undefined and the value is NaN. `SparseDense`
+    rejects unbounded activations, and rescales values in (-1, 1), such as those of a
+    tanh.
 
     The divergence is convex, so a small batch overestimates it. Use batches with
     `batch * target >= 5`, or `momentum`.
 
     Args:
-        target: Target of the mean activation, in (0, 1).
-        factor: Weight of the penalty, a finite number >= 0. Its unit is that of the
-            reconstruction loss, per nat and unit. `from_ufldl` and `from_matlab`
-            convert published settings.
+        target: Target mean activation, in (0, 1).
+        factor: Weight of the penalty, a finite number >= 0. It is measured in units of
+            the reconstruction loss, per nat of each code unit's divergence.
+            `from_ufldl` and `from_matlab` convert published settings.
         momentum: None, or a number in (0, 1) that makes `r` a running mean over
-            batches: `r <- momentum * r + (1 - momentum) * mean`. The gradient is that
-            of the mean of the current batch. Only `SparseDense` can keep this state;
-            other layers raise an error.
+            batches: `r <- momentum * r + (1 - momentum) * mean`. The gradient flows
+            only through the mean of the current batch. Only `SparseDense` can keep
+            this state; other layers raise an error.
 
     Call arguments:
         x: Code of shape `(batch, ...)`, values in (0, 1).
@@ -122,7 +124,7 @@ class KLDivergence(keras.regularizers.Regularizer):
     0.0
     """
 
-    # Activation of the layer for `SparseDense(activation="auto")`.
+    # Activation that `SparseDense(activation="auto")` uses with this regularizer.
     activation = "sigmoid"
 
     def __init__(
@@ -139,15 +141,15 @@ class KLDivergence(keras.regularizers.Regularizer):
 
     @classmethod
     def from_ufldl(cls, rho: float, beta: float, input_dim: int) -> "KLDivergence":
-        """Convert the settings of CS294A and UFLDL to the units of Keras's `"mse"`.
+        """Convert CS294A and UFLDL settings to the scale of Keras's `"mse"`.
 
-        The data loss of UFLDL is half the squared error, summed over the `D` inputs:
-        `D / 2` times `"mse"`. Hence `factor = beta / (D / 2)`. Its weight decay
+        UFLDL's data loss is half the squared error, summed over the `D` inputs: `D / 2`
+        times `"mse"`. Hence `factor = beta / (D / 2)`. UFLDL's weight decay
         `lambda / 2 * sum(W^2)` becomes `keras.regularizers.L2(lambda / D)`.
 
         Args:
-            rho: Target of the mean activation, in (0, 1).
-            beta: UFLDL's weight of the sparsity penalty.
+            rho: Target mean activation, in (0, 1).
+            beta: UFLDL's weight for the sparsity penalty.
             input_dim: Number of inputs `D`, for example 784.
 
         Example:
@@ -167,11 +169,12 @@ class KLDivergence(keras.regularizers.Regularizer):
         sparsity_regularization: float,
         input_dim: int,
     ) -> "KLDivergence":
-        """Convert the settings of MATLAB's `trainAutoencoder` to the units of `"mse"`.
+        """Convert settings of MATLAB's `trainAutoencoder` to the scale of `"mse"`.
 
         MATLAB's `msesparse` sums the squared error over the `D` inputs: `D` times
-        `"mse"`. Hence `factor = SparsityRegularization / D`. Its
-        `L2WeightRegularization` `l` becomes `keras.regularizers.L2(l / (2 * D))`.
+        `"mse"`. Hence `factor = SparsityRegularization / D`. MATLAB's
+        `L2WeightRegularization`, here `l`, becomes
+        `keras.regularizers.L2(l / (2 * D))`.
 
         Args:
             sparsity_proportion: MATLAB's `SparsityProportion`, in (0, 1).
@@ -195,7 +198,7 @@ class KLDivergence(keras.regularizers.Regularizer):
         return cls(target=sparsity_proportion, factor=weight / dimension)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return `batch * penalty` of the code `x`."""
+        """Return `batch * penalty` for the code `x`."""
         if self.momentum is not None:
             raise ValueError(
                 "`momentum` needs a running mean, which only a "
@@ -208,10 +211,10 @@ class KLDivergence(keras.regularizers.Regularizer):
         return batch * self.penalty(ops.mean(x, axis=0))
 
     def penalty(self, mean: Tensor) -> Tensor:
-        """Return the penalty of the mean activations.
+        """Return the penalty for the mean activations.
 
-        Near the target, the two logarithms of the divergence cancel up to rounding
-        errors. With `g(u) = u - log(1 + u)` and `d = r - rho`, the divergence is
+        Near the target, the two logarithmic terms almost cancel, and mostly rounding
+        errors remain. With `g(u) = u - log(1 + u)` and `d = r - rho`, the divergence is
         `rho * g(d / rho) + (1 - rho) * g(-d / (1 - rho))`. Neither term is negative.
 
         Args:

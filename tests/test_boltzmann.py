@@ -364,18 +364,18 @@ def _refused(model, match, x=None, **kwargs):
 
 
 def test_other_activations_are_refused():
-    possible = r"'sigmoid', or Gaussian units, 'linear'"
+    possible = r"must be binary \(activation 'sigmoid'\) or Gaussian"
     _refused(_dbn(activation="relu"), possible)
     _refused(_dbn(code_activation="tanh"), possible)
     _refused(_dbn(output_activation="relu"), possible)
-    _refused(_dbn(activation="linear"), "RBM of Gaussian units on both sides")
+    _refused(_dbn(activation="linear"), "RBM with Gaussian units on both sides")
 
 
 def test_other_layers_and_constraints_are_refused():
     _refused(_dbn(batch_normalization=True), "one dense layer")
     sigmoids = {"activation": "sigmoid", "output_activation": "sigmoid"}
     bound = models.shallow((6,), 5, "l1", **sigmoids)
-    _refused(bound, "no constraint")
+    _refused(bound, "must be trainable and unconstrained")
     _refused(models.shallow((6,), 5, use_bias=False, **sigmoids), "one dense layer")
 
 
@@ -414,7 +414,7 @@ def test_corruption_and_penalties_of_the_model_are_accepted(rng):
 @pytest.mark.parametrize(
     ("sparsity", "message"),
     [
-        (layers.TopK(3), "must be a penalty on the hidden means.*belongs to the model"),
+        (layers.TopK(3), "must be a penalty on the hidden means.*on the model instead"),
         (KLDivergence(0.1, 0.1, momentum=0.9), "momentum=0.9.*Use momentum=None"),
         ("top", "Unknown sparsity: 'top'"),
     ],

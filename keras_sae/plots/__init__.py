@@ -1,7 +1,7 @@
-"""Pictures of models, codes and tables, drawn with matplotlib.
+"""Plots of models, codes and tables, drawn with matplotlib.
 
-Each function returns a matplotlib figure and changes no state of pyplot. Notebooks show
-the returned figure; `figure.savefig(path)` writes it to a file.
+Each function returns a matplotlib figure and does not change pyplot's state. Notebooks
+show the returned figure. Call `figure.savefig(path)` to write it to a file.
 """
 
 from keras_sae.plots.curves import activations, history, pareto

@@ -1,4 +1,4 @@
-"""Plots of activations, learning curves and the trade-off against sparsity."""
+"""Plots of activations, learning curves, and the trade-off of error and sparsity."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from keras_sae.types import ArrayLike
 
 History: TypeAlias = keras.callbacks.History | Mapping[str, Sequence[float]]
 
-# Inches of a legend entry such as "stacked, greedy (validation)" and of a legend row.
+# Width of an entry such as "stacked, greedy (validation)" in a legend, and row height.
 _ENTRY_INCHES, _ROW_INCHES = 2.5, 0.18
 _AXIS_LABELS = {
     "l0": "active units per sample (L0)",
@@ -29,13 +29,13 @@ def activations(
 ) -> Figure:
     """Plot the distribution of activations, and the mean activation of each unit.
 
-    The histogram shows how strongly units fire when they fire, on a logarithmic axis.
-    The bars show whether all units are used, or a few units do all the work.
+    The histogram shows the non-zero activations on a logarithmic axis. The bars show
+    whether all units are used or only a few.
 
     Args:
         codes: Array of shape `(samples, units)`, or a dict that maps names to arrays.
-        target: Target of the mean activation, drawn as a line; or a dict that maps
-            names to targets. If None, no line is drawn.
+        target: Target mean activation, drawn as a line, or a dict that maps names to
+            targets. If None, no line is drawn.
 
     Returns:
         A `matplotlib.figure.Figure` with two panels per code.
@@ -75,17 +75,18 @@ def activations(
 
 
 def history(history: History | Mapping[str, History]) -> Figure:
-    """Plot learning curves: the logs of training over its epochs.
+    """Plot learning curves: the training logs per epoch.
 
-    Training and validation share a panel: a solid and a dashed line of one color. A
-    validation loss that rises while the training loss falls is a sign of overfitting.
+    Each panel shows the training metric as a solid line, and the validation metric as a
+    dashed line of the same color. A validation loss that rises while the training loss
+    falls is a sign of overfitting.
 
     Args:
-        history: What `fit` returns, its attribute `history`, or a dict that maps names
-            to these.
+        history: The return value of `fit`, its `history` attribute, or a dict that maps
+            names to either.
 
     Returns:
-        A `matplotlib.figure.Figure` with one panel per metric of the logs.
+        A `matplotlib.figure.Figure` with one panel per logged metric.
 
     Example:
 
@@ -124,7 +125,7 @@ def history(history: History | Mapping[str, History]) -> Figure:
         ax.set_xlabel("epoch")
     for unused in panels[len(metrics) :]:
         unused.remove()
-    # One legend below all panels. A long legend makes the figure higher.
+    # One legend below all panels. A long legend makes the figure taller.
     width, height = figure.get_size_inches()
     entries = max(1, min(4, int(width / _ENTRY_INCHES)))
     extra_rows = math.ceil(len(lines) / entries) - 1
@@ -135,14 +136,14 @@ def history(history: History | Mapping[str, History]) -> Figure:
 
 
 def pareto(table: pd.DataFrame, x: str = "l0", y: str = "reconstruction") -> Figure:
-    """Plot models by sparsity and error, with the Pareto front.
+    """Plot the error of models against their sparsity, with the Pareto front.
 
     Sparser codes reconstruct worse, so one number cannot rank models. The Pareto front
     connects the models that no other model beats on both metrics.
 
     Args:
-        table: A `pandas.DataFrame` with the columns `x` and `y`, such as what
-            `keras_sae.evaluation.compare` returns. A column `model` names the points.
+        table: A `pandas.DataFrame` with the columns `x` and `y`, such as the result of
+            `keras_sae.evaluation.compare`. A `model` column names the points.
         x: Column of the horizontal axis; smaller is better. Rows without `"l0"` use
             their `expected_l0`, because codes of sigmoid units are never exactly zero.
         y: Column of the vertical axis; smaller is better.

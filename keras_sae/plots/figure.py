@@ -1,4 +1,4 @@
-"""The figure class and the colors of all plots."""
+"""Figure class and colors shared by all plots."""
 
 import io
 
@@ -21,7 +21,7 @@ class Figure(figure.Figure):
         super().__init__(figsize=(width, height), layout="constrained", dpi=120)
 
     def _repr_png_(self) -> bytes:
-        """Return the figure as PNG, which notebooks ask for."""
+        """Return the figure as PNG for display in notebooks."""
         png = io.BytesIO()
         self.savefig(png, format="png")
         return png.getvalue()

@@ -15,18 +15,18 @@ from keras_sae.utils.images import (
     tile_sheet,
 )
 
-# Percentiles of an image that are drawn black and white.
+# Percentiles of an image that are drawn as black and white.
 _BLACK, _WHITE = 2, 98
-# Inches of a tile, a title, a letter of a row's name, and of the margin.
+# Sizes in inches of a tile, a title, a letter in a row name, and the margin.
 _TILE_INCHES, _TITLE_INCHES, _LETTER_INCHES, _MARGIN = 0.6, 0.3, 0.08, 0.05
-# Pixels of a tile before matplotlib scales it down, so that its edges stay sharp.
+# Pixels per tile before matplotlib scales the sheet down, so that edges stay sharp.
 _TILE_PIXELS = 128
 
 
 def filters(
     model: Autoencoder | Mapping[str, Autoencoder], count: int = 64, columns: int = 16
 ) -> Figure:
-    """Plot what each unit adds to the reconstruction, as an image.
+    """Plot each unit's contribution to the reconstruction as an image.
 
     Filters show the features that a model has learned: strokes, edges or whole digits.
     The filter of unit `j` is row `j` of `model.dictionary()`. Each image has its own
@@ -58,7 +58,7 @@ def filters(
 def reconstructions(
     model: Autoencoder | Mapping[str, Autoencoder], x: ArrayLike, count: int = 12
 ) -> Figure:
-    """Plot samples and their reconstructions below them.
+    """Plot samples with their reconstructions below.
 
     Args:
         model: A `keras_sae.models.Autoencoder`, or a dict that maps names to models.
@@ -67,7 +67,7 @@ def reconstructions(
 
     Returns:
         A `matplotlib.figure.Figure` with one row for the input and one per model. All
-        images have the scale of the input.
+        images are drawn on the input's scale.
 
     Example:
 
@@ -89,16 +89,16 @@ def reconstructions(
 def samples(
     model: VariationalAutoencoder, count: int = 60, columns: int = 15, seed: int = 0
 ) -> Figure:
-    """Plot samples of a variational model: codes drawn from the prior, decoded.
+    """Plot samples from a variational model, decoded from codes drawn from the prior.
 
     Each image has its own scale, from its 2nd to its 98th percentile. Otherwise a
     single outlier would turn all other images gray.
 
     Args:
-        model: What `keras_sae.models.variational` returns.
+        model: A model built with `keras_sae.models.variational`.
         count: Number of samples.
         columns: Images per row.
-        seed: Random seed of the codes.
+        seed: Random seed for the codes.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -115,7 +115,7 @@ def samples(
     """
     if not isinstance(model, VariationalAutoencoder):
         raise ValueError(
-            "`model` must be a variational model, which can draw samples. "
+            "`model` must be a variational model, because others cannot draw samples. "
             f"Received: {model!r}. Build one with `keras_sae.models.variational`."
         )
     images = _own_scales(model.sample(count, seed=seed))
@@ -125,17 +125,17 @@ def samples(
 def latent_plane(
     model: VariationalAutoencoder, x: ArrayLike, steps: int = 11, reach: float = 2.0
 ) -> Figure:
-    """Plot decoded codes on a grid over two dimensions of the latent space.
+    """Plot decoded codes on a grid over two latent dimensions.
 
-    The grid spans the two dimensions whose posterior mean varies most over `x`, from
-    `-reach` to `reach` standard deviations of the prior. All other dimensions are
-    zero, the mean of the prior. Each image has its own scale, as in `samples`.
+    The grid spans the two dimensions whose posterior means vary most over `x`, from
+    `-reach` to `reach` standard deviations of the prior. All other dimensions are set
+    to the prior mean, which is zero. Each image has its own scale, as in `samples`.
 
     Args:
-        model: What `keras_sae.models.variational` returns, with `latent_dim >= 2`.
+        model: A model built with `keras_sae.models.variational` and `latent_dim >= 2`.
         x: Array of shape `(samples, *input_shape)`.
         steps: Images per side of the grid.
-        reach: Standard deviations of the prior to either side of zero.
+        reach: Half the width of the grid, in standard deviations of the prior.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -155,8 +155,8 @@ def latent_plane(
     means = model.encode(np.asarray(x))
     if means.shape[1] < 2:
         raise ValueError(
-            "`model` must have a code of at least two dimensions. Received: a code of "
-            f"{means.shape[1]} dimension. Build the model with latent_dim=2."
+            "`model` must have a code with at least two dimensions. Received: a code "
+            f"with {means.shape[1]} dimension. Build the model with latent_dim=2."
         )
     up, right = np.sort(np.argsort(means.var(axis=0))[-2:])
     positions = np.linspace(-reach, reach, steps)
@@ -168,7 +168,7 @@ def latent_plane(
 
 
 def _own_scales(x: np.ndarray) -> np.ndarray:
-    """Return images between 0 and 1, each on a scale of its own."""
+    """Return images with values in [0, 1], each on its own scale."""
     images = as_images(x)
     low, high = np.percentile(images, (_BLACK, _WHITE), axis=(1, 2, 3), keepdims=True)
     return rescale(images, low, high)
@@ -181,7 +181,7 @@ def _draw_sheets(
     gap = _TILE_PIXELS // 8
     tiles = {title: enlarge(images, _TILE_PIXELS) for title, images in blocks.items()}
     sheets = [tile_sheet(images, columns, gap, 1.0) for images in tiles.values()]
-    # The size of each sheet is known, so it is placed without matplotlib's layout.
+    # The sheet sizes are known, so no matplotlib layout engine is needed.
     left = _MARGIN + _LETTER_INCHES * max(map(len, row_names), default=0)
     width = columns * _TILE_INCHES
     heights = [width * len(sheet) / sheet.shape[1] for sheet in sheets]

@@ -49,53 +49,57 @@ def boltzmann(
 ) -> list[keras.callbacks.History]:
     """Pretrain each level as a restricted Boltzmann machine, in place.
 
-    Deep autoencoders were first trained this way, and it still helps stacks of sigmoid
-    layers. Each level learns by contrastive divergence with momentum:
+    Deep autoencoders were first trained this way, and the method still helps stacks of
+    sigmoid layers. Each level learns by contrastive divergence with momentum:
 
     `dW = rate (<v h>_0 - <v h>_k - weight_decay W)`,
     `da = rate (<v>_0 - <v>_k)`, `db = rate (<h>_0 - <h>_k)`
 
-    Its hidden means are the data of the next level. The encoder receives `W` and `b`,
-    and the decoder the transpose of `W` and `a`. `fit` fine-tunes the autoencoder.
+    The means of a level's hidden units are the training data of the next level. The
+    encoder receives `W` and `b`. The decoder receives `a` and the transpose of `W`.
+    Call `fit` afterwards to fine-tune the autoencoder.
 
     Sigmoid layers become binary units, and linear layers become Gaussian units of
     variance 1. The output activation must fit the data: `"sigmoid"` for values in
-    [0, 1], or `"linear"` for values of zero mean and unit variance. Each RBM starts
-    from random weights, which replace the model's. Corruption and sparsity of the
-    model act in `greedy` and `fit` only. A `Centering` layer gets the mean of the data,
-    and the bias behind it is adjusted.
+    [0, 1], or `"linear"` for values with zero mean and unit variance. Each RBM starts
+    from random weights, not from the model's. The model's corruption and sparsity apply
+    only in `greedy` and `fit`. The mean of a `Centering` layer is set to that of the
+    data, and the bias of the next layer is adjusted to match.
 
     Args:
         model: A `keras_sae.models.Autoencoder` with levels. All activations are
             sigmoid, except that the output and the code may be linear.
-        x: As for `greedy`. Targets in a stream are ignored.
-        epochs: As for `greedy`.
-        batch_size: As for `greedy`.
+        x: As in `greedy`. Targets in a stream are ignored.
+        epochs: As in `greedy`.
+        batch_size: As in `greedy`.
         cd_steps: Gibbs steps `k`, usually 1.
         learning_rate: A float or a schedule, or a list with one per level. None means
-            0.1, and 0.001 for levels with Gaussian units.
-        initial_momentum: Momentum of the first `momentum_epochs` epochs per level.
+            0.001 for levels with Gaussian units and 0.1 for all others.
+        initial_momentum: Momentum during the first `momentum_epochs` epochs of each
+            level.
         momentum: Momentum afterwards.
         momentum_epochs: Positive integer.
-        weight_decay: Weight cost of `W`.
-        sparsity: Penalty on the hidden means of binary levels, in nats: a regularizer
+        weight_decay: Weight decay coefficient of `W`.
+        sparsity: Penalty in nats on the means of binary hidden units: a regularizer
             such as `keras_sae.regularizers.KLDivergence(0.05, 0.1)`, its name, or None.
-        kernel_initializer: Initializer of `W`; the default is a normal distribution of
-            standard deviation 0.1.
+        kernel_initializer: Initializer of `W`. The default is a normal distribution
+            with a standard deviation of 0.1.
         validation_data: Array or stream. A growing gap between `val_free_energy` and
             `free_energy` shows overfitting.
-        callbacks: As for `greedy`.
-        directory: As for `greedy`.
-        verbose: As for `greedy`.
+        callbacks: As in `greedy`.
+        directory: As in `greedy`.
+        verbose: As in `greedy`.
 
     Returns:
         One `keras.callbacks.History` per level, outermost first. `loss` is the
         contrastive divergence plus penalties. `free_energy` (nats) and
-        `reconstruction_error` (squared error summed over inputs) are means per sample.
+        `reconstruction_error` (squared error summed over inputs) are averaged over
+        samples.
 
     Raises:
-        ValueError: As for `greedy`; or the model has a layer, activation or constraint
-            that an RBM cannot have, or the data of binary units leave [0, 1].
+        ValueError: As in `greedy`; the model has a layer, activation or constraint
+            that an RBM cannot have; or the data for binary units has values outside
+            [0, 1].
 
     Reference:
         Hinton & Salakhutdinov, [Reducing the dimensionality of data with neural
@@ -126,8 +130,8 @@ def boltzmann(
     if not isinstance(penalty, layers.ActivityPenalty | None):
         raise ValueError(
             "`sparsity` must be a penalty on the hidden means: a regularizer, its "
-            f"name, or None. Received: sparsity={sparsity!r}. A sparsity that selects "
-            "units belongs to the model and acts in `fit`."
+            f"name, or None. Received: sparsity={sparsity!r}. Set a sparsity that "
+            "selects units on the model instead, where `fit` applies it."
         )
     regularizer = None if penalty is None else penalty.regularizer
     if isinstance(regularizer, KLDivergence) and regularizer.momentum is not None:
@@ -180,18 +184,18 @@ def boltzmann(
 class RBMLayers:
     """The layers of a level that receive the weights of its RBM."""
 
-    code: keras.layers.Layer  # gets `W` and the hidden bias
-    output: keras.layers.Layer  # gets the transpose of `W` and the visible bias
-    center: layers.Centering | None  # gets the mean of the data
+    code: keras.layers.Layer  # receives `W` and the hidden bias
+    output: keras.layers.Layer  # receives the transpose of `W` and the visible bias
+    center: layers.Centering | None  # receives the mean of the data
     visible: str  # a key of `UNITS`
     hidden: str
 
     def assign(self, rbm: RBM, samples: int, mean: np.ndarray) -> None:
-        """Copy the weights of an RBM into the layers, and the mean of its data."""
+        """Copy the weights of an RBM and the mean of its data into the layers."""
         kernel = ops.convert_to_numpy(rbm.kernel)
         bias = ops.convert_to_numpy(rbm.hidden_bias)
         if self.center is not None:
-            # The RBM was trained on x, but the layer receives x minus its mean.
+            # The RBM was trained on x, but the layer receives x minus the mean.
             self.center.mean.assign(mean)
             self.center.count.assign(samples)
             bias = bias + mean.astype("float32") @ kernel
@@ -203,7 +207,7 @@ class RBMLayers:
 
 
 def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
-    """Return the layers of a level, or raise if an RBM cannot have them."""
+    """Return a level's layers, or raise an error if an RBM cannot have them."""
     encode = [layer for layer in levels[index].encode if not is_identity(layer)]
     decode = [layer for layer in levels[index].decode if not is_identity(layer)]
     center = next((x for x in encode if isinstance(x, layers.Centering)), None)
@@ -218,15 +222,16 @@ def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
             or not isinstance(penalty, layers.ActivityPenalty | None)
         ):
             raise ValueError(
-                "An RBM is one dense layer with a bias, and its transpose. Received: "
+                "To train as an RBM, a level must have one dense layer with a bias in "
+                "the encoder and one in the decoder. Received: "
                 f"level {index} with {[type(x).__name__ for x in side]}. Build the "
-                "model with biases and a penalty as its sparsity, without batch "
-                "normalization and scaling, or use `keras_sae.pretraining.greedy`."
+                "model with biases, without batch normalization or scaling, and with a "
+                "penalty for `sparsity`; or use `keras_sae.pretraining.greedy`."
             )
         constrained = getattr(layer, "kernel_constraint", None) is not None
         if constrained or not layer.trainable:
             raise ValueError(
-                "The weights of an RBM are trainable and have no constraint. Received: "
+                "The weights of an RBM must be trainable and unconstrained. Received: "
                 f"level {index} with {layer.name!r} "
                 f"{'constrained' if constrained else 'frozen'}. Build the model with "
                 "unit_norm=False and trainable layers, or use "
@@ -237,13 +242,15 @@ def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
     hidden, visible = _kind_of_units(code), _kind_of_units(output)
     if index and visible != _kind_of_units(levels[index - 1].encode[-1]):
         raise ValueError(
-            f"The output of level {index} must have the activation of the code of "
-            f"level {index - 1}: they are the same units. Received: {visible!r}."
+            f"The output of level {index} must have the same activation as the code of "
+            f"level {index - 1}, because both are the same units. Received: "
+            f"{visible!r}."
         )
     if hidden == visible == "linear":
         raise ValueError(
-            "An RBM of Gaussian units on both sides cannot be trained. Received: level "
-            f"{index} with a linear code and a linear output. Make one 'sigmoid'."
+            "An RBM with Gaussian units on both sides cannot be trained. Received: "
+            f"level {index} with a linear code and a linear output. Make one of them "
+            "'sigmoid'."
         )
     return RBMLayers(code, output, center, visible, hidden)
 
@@ -253,8 +260,9 @@ def _kind_of_units(layer: keras.layers.Layer) -> str:
         if layer.activation is keras.activations.get(name):
             return name
     raise ValueError(
-        "An RBM has binary units, activation 'sigmoid', or Gaussian units, 'linear'. "
-        f"Received: {keras.activations.serialize(layer.activation)!r} for layer "
-        f"{layer.name!r}. Build the model with activation='sigmoid' (code and output "
-        "may be 'linear'), or use `keras_sae.pretraining.greedy`."
+        "The units of an RBM must be binary (activation 'sigmoid') or Gaussian "
+        "(activation 'linear'). Received: "
+        f"{keras.activations.serialize(layer.activation)!r} for layer {layer.name!r}. "
+        "Build the model with activation='sigmoid' (the code and the output may be "
+        "'linear'), or use `keras_sae.pretraining.greedy`."
     )

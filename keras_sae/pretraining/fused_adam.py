@@ -1,4 +1,4 @@
-"""Adam in one TensorFlow operation per weight, for the speed of `greedy`."""
+"""Adam with one TensorFlow operation per weight, which speeds up `greedy`."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from keras_sae.utils.serialization import register
 
 @register
 class FusedAdam(keras.optimizers.Adam):
-    """`keras.optimizers.Adam`, updated by one operation per weight on TensorFlow.
+    """`keras.optimizers.Adam` that updates each weight in one TensorFlow operation.
 
-    Keras writes the update as a dozen operations, each of which reads all weights.
-    Arguments, variables and results are the same; weights differ by rounding only.
-    Keras's own update is used on other backends, with `amsgrad` and for sparse
-    gradients.
+    Keras computes the update in a dozen operations, each of which reads all weights.
+    Arguments, variables and results are the same, except for rounding errors in the
+    weights. Keras's own update is used on other backends, with `amsgrad=True`, and for
+    sparse gradients.
 
     Reference:
         Kingma & Ba, [Adam: A method for stochastic optimization](
@@ -31,13 +31,13 @@ class FusedAdam(keras.optimizers.Adam):
         if fused:
             import tensorflow as tf
 
-            fused = isinstance(gradient, tf.Tensor)  # `tf.IndexedSlices` is not
+            fused = isinstance(gradient, tf.Tensor)  # not `tf.IndexedSlices`
         if not fused:
             super().update_step(gradient, variable, learning_rate)
             return
         index = self._get_variable_index(variable)
         states = variable, self._momentums[index], self._velocities[index]
-        # Inside a distribution strategy, `variable` is already one of TensorFlow.
+        # Inside a distribution strategy, `variable` is already a TensorFlow variable.
         weight, momentum, velocity = (
             (x.value if isinstance(x, keras.Variable) else x).handle for x in states
         )

@@ -1,4 +1,4 @@
-"""Greedy layer-wise pretraining: each level is an autoencoder of the codes below."""
+"""Greedy layer-wise pretraining: each level reconstructs the previous level's code."""
 
 from collections.abc import Sequence
 
@@ -29,28 +29,32 @@ def greedy(
 
     `min loss(h_{l-1}, decode_l(encode_l(h_{l-1}))) + penalty_l`
 
-    Deep stacks of sigmoid layers train poorly from random weights; levels trained one
-    by one are a better start for `fit`. Each level is an `Autoencoder` of the model's
+    Deep stacks of sigmoid layers train poorly from random weights. Training the levels
+    one by one gives `fit` a better start. Each level is an `Autoencoder` of the model's
     own layers, with their sparsity and weight decay but without a contractive penalty.
-    The codes below are computed without corruption, and kept in a temporary file if the
-    data are a stream or a `numpy.memmap`, so data may be larger than memory. The model
-    stays compiled as it is, and its `steps_per_execution` is used if it exceeds 1.
+
+    Codes passed to the next level are computed without corruption. If `x` is a stream
+    or a `numpy.memmap`, they are kept in a temporary file, so the data may be larger
+    than memory. The model's compile settings do not change. If the model has
+    `steps_per_execution > 1`, the levels use the same value.
 
     Args:
         model: An autoencoder made by `keras_sae.models.deep`, `stacked` or `shallow`.
         x: Array of shape `(samples, *input_shape)`, or batches that can be read
             repeatedly: a `tf.data.Dataset`, `keras.utils.PyDataset` or PyTorch
-            `DataLoader`. Batches of `(x, target)` give the first level a target.
-        epochs: Positive integer, or one per level.
-        batch_size: Samples per step. The first level uses the batches of a stream.
-        optimizer: An optimizer, or one per level. Each level gets a fresh copy.
-        loss: Loss between a code and its reconstruction, or one per level.
+            `DataLoader`. In batches of `(x, target)`, `target` is the
+            first level's target.
+        epochs: Number of epochs, or a list with one number per level.
+        batch_size: Samples per step. The first level uses a stream's own batches.
+        optimizer: An optimizer, or a list with one per level. Each level uses a fresh
+            copy.
+        loss: Loss between a code and its reconstruction, or a list with one per level.
         validation_data: Array, `(x, target)` or stream, for `val_` metrics per level.
-        callbacks: Keras callbacks of every level, or one list per level.
-        directory: Folder that makes the call resumable. It keeps the weights of each
-            finished level; a level that was interrupted is trained again from its
-            initial weights. A stream is assumed to be the same as before.
-        verbose: As in `keras.Model.fit`. Each level is announced unless it is 0.
+        callbacks: Keras callbacks for every level, or a list of lists, one per level.
+        directory: Folder that makes the call resumable by storing the weights of each
+            finished level. An interrupted level restarts from its initial weights. A
+            stream is assumed to be unchanged.
+        verbose: As in `keras.Model.fit`. Unless 0, the start of each level is printed.
 
     Returns:
         One `keras.callbacks.History` per level, outermost first.
@@ -79,7 +83,7 @@ def greedy(
     trainer = LevelTrainer(
         model, x, validation_data, epochs, batch_size, callbacks, verbose
     )
-    # An output must reach the values of the code that it reconstructs.
+    # The range of an output must cover the range of the code that it reconstructs.
     for index in range(1, len(trainer.levels)):
         code, output = trainer.levels[index - 1].encode, trainer.levels[index].decode
         low, high = validation.output_bounds(code)
@@ -89,8 +93,8 @@ def greedy(
                 f"Level {index} must be able to reconstruct the code of level "
                 f"{index - 1}. Received: codes in [{low:g}, {high:g}] from "
                 f"{code[-1].name!r}, outputs in [{reach[0]:g}, {reach[1]:g}] from "
-                f"{output[-1].name!r}. Use the same activation in encoder and decoder, "
-                "or a linear one in the decoder."
+                f"{output[-1].name!r}. Use the same activation in the encoder and the "
+                "decoder, or a linear activation in the decoder."
             )
     count = len(trainer.levels)
     optimizers = []

@@ -1,4 +1,4 @@
-"""The loop that `greedy` and `boltzmann` share: one level after the other."""
+"""Training loop shared by `greedy` and `boltzmann`: one level at a time."""
 
 import math
 import tempfile
@@ -20,12 +20,12 @@ LevelData: TypeAlias = np.ndarray | keras.utils.PyDataset | Iterable[Any]
 
 
 class LevelTrainer:
-    """Train the levels of an autoencoder in turn, each on the codes of the one below.
+    """Train an autoencoder's levels in turn, each on the codes of the previous one.
 
-    The caller makes a Keras model per level, passes it to `fit`, and then calls
-    `encode_data`. Arguments are those of `keras_sae.pretraining.greedy`. `chains` are
-    the encoder and decoder of each level; `x` and `validation_data` are those of the
-    next level.
+    For each level, the caller builds a Keras model, passes it to `fit`, and then calls
+    `encode_data`. The arguments are the same as for `keras_sae.pretraining.greedy`.
+    `chains` holds the encoder and decoder of each level. `x` and `validation_data` hold
+    the data for the next level.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class LevelTrainer:
             self.validation_data = (first, *target)
 
     def resume_from(self, directory: PathLike | None, settings: Config) -> None:
-        """Keep finished levels in `directory`, and load those of an earlier call."""
+        """Store finished levels in `directory`, and load those of an earlier call."""
         if directory is None:
             return
         layers = [
@@ -89,7 +89,7 @@ class LevelTrainer:
         fingerprints = []
         for x in (self.x, *self.validation_data):
             array = x.array if isinstance(x, DiskBatches) else x
-            is_stream = not isinstance(array, np.ndarray)  # cannot be compared
+            is_stream = not isinstance(array, np.ndarray)  # has no fingerprint
             fingerprints.append("stream" if is_stream else fingerprint(array))
         settings = {
             **without_names(settings),
@@ -118,7 +118,7 @@ class LevelTrainer:
                 path = self.directory / f"level-{later}.npz"
                 if path.exists():
                     io.set_aside(path, f"level {index} below it is missing")
-            # An interrupted level starts again from the same weights.
+            # An interrupted level restarts from the same weights.
             if io.load_state(initial, level_model) is None:
                 io.save_state(initial, level_model, {})
             history = self._train(index, level_model)
@@ -159,12 +159,12 @@ class LevelTrainer:
         if not np.isfinite(loss):
             raise ValueError(
                 f"Level {index} diverged. Received: loss={loss} after training. Lower "
-                "the learning rate, or check the data for values that are not finite."
+                "the learning rate, or check the data for non-finite values."
             )
         return history
 
     def encode_data(self) -> None:
-        """Replace the data by the codes of the level that was trained last."""
+        """Replace the data with the codes of the last trained level."""
         trained = len(self.histories)
         if trained == len(self.levels):
             return
@@ -177,7 +177,7 @@ class LevelTrainer:
 
 
 def per_level(argument: str, value: Any, count: int) -> list[Any]:
-    """Return one value per level: a list as it is, anything else repeated."""
+    """Return a list of one value per level. A single value is repeated."""
     if not isinstance(value, (list, tuple)):
         return [value] * count
     if len(value) != count:
@@ -189,7 +189,7 @@ def per_level(argument: str, value: Any, count: int) -> list[Any]:
 
 
 class DiskBatches(keras.utils.PyDataset):
-    """Batches of an array on disk, shuffled again after every epoch if at all."""
+    """Batches of an array on disk, optionally reshuffled after each epoch."""
 
     def __init__(self, array: np.ndarray, batch_size: int, shuffle: bool) -> None:
         super().__init__()
@@ -203,12 +203,12 @@ class DiskBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray]:
         start = index * self.batch_size
-        # Ascending indices let the disk read in one direction.
+        # Sorted indices make the disk read in one direction.
         rows = np.sort(self.order[start : start + self.batch_size])
         return (np.asarray(self.array[rows], "float32"),)
 
     def on_epoch_end(self) -> None:
-        """Shuffle the order of the samples."""
+        """Shuffle the samples if `shuffle` was set."""
         if self.rng is not None:
             self.rng.shuffle(self.order)
 
@@ -218,8 +218,8 @@ def open_data(
 ) -> LevelData:
     """Check `x` and return it as an array or as batches that can be read repeatedly.
 
-    Only the first batch of a stream is checked. A `numpy.memmap` becomes batches,
-    which are shuffled if `argument`, the caller's name for the data, is `"x"`.
+    `argument` is the caller's name for the data. Only the first batch of a stream is
+    checked. A `numpy.memmap` is returned as batches, shuffled if `argument` is `"x"`.
     """
     in_memory = isinstance(x, list) or is_array(x)
     if in_memory:
@@ -253,7 +253,7 @@ def open_data(
 
 
 def batches(x: LevelData, batch_size: int = 256) -> Iterator[np.ndarray]:
-    """Yield the samples of an array or a stream once, without targets."""
+    """Yield batches of an array or a stream, without targets, in a single pass."""
     if isinstance(x, np.ndarray):
         yield from (x[i : i + batch_size] for i in range(0, len(x), batch_size))
         return
@@ -270,14 +270,14 @@ def encode(
 ) -> LevelData:
     """Return the codes of `x`, in memory for an array and in `folder` for a stream.
 
-    The file in `folder` has no name, so the system deletes it even if the process is
-    killed.
+    The file in `folder` has no name, so the operating system deletes it even if the
+    process is killed.
     """
     shape = tuple(encoder.output_shape[1:])
-    # Without gradients more samples fit into memory than in a training step.
+    # Without gradients, more samples fit into memory than in a training step.
     step = 8 * batch_size
     codes = (
-        # `predict` would collect all batches first and then join them.
+        # `predict` would keep all batches in memory before joining them.
         keras.ops.convert_to_numpy(encoder(batch, training=False))
         for batch in batches(x, step)
     )
@@ -295,7 +295,7 @@ def encode(
 
 
 def summarize(x: LevelData, batch_size: int) -> tuple[int, int, np.ndarray]:
-    """Return the numbers of batches and of samples, and the mean of the samples."""
+    """Return the number of batches, the number of samples, and the mean sample."""
     steps = samples = 0
     total = np.zeros((), "float64")
     for batch in batches(x, batch_size):

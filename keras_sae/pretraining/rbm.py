@@ -16,7 +16,7 @@ from keras_sae.utils.serialization import register
 
 @dataclass(frozen=True)
 class Units:
-    """Units with input `z`, `p(s | z) = exp(s z - log_partition(z) - base(s))`."""
+    """Units with input `z` and `p(s | z) = exp(s z - log_partition(z) - base(s))`."""
 
     mean: Callable[[Tensor], Tensor]  # the derivative of `log_partition`
     sample: Callable[[Tensor, keras.random.SeedGenerator], Tensor]
@@ -54,19 +54,20 @@ class RBM(keras.Model):
     `E(v, h) = -v W h - a v - b h + base(v) + base(h)`, `p(v, h) ~ exp(-E)`
 
     The free energy is `F(v) = base(v) - a v - sum_j log_partition(b_j + (v W)_j)`.
-    Its derivatives are `-v_i <h_j>` by `W_ij`, `-v` by `a` and `-<h>` by `b`. CD-k
-    follows `<v h>_0 - <v h>_k`, which is therefore the negative gradient of
+    Its derivatives with respect to `W_ij`, `a` and `b` are `-v_i <h_j>`, `-v` and
+    `-<h>`. CD-k follows `<v h>_0 - <v h>_k`, which is therefore the negative gradient
+    of
 
     `loss = mean(F(v_0) - F(v_k)) + weight_decay / 2 * sum(W^2) + sparsity`
 
     where the end `v_k` of the Gibbs chain is held fixed. Hidden units are sampled,
-    visible units are means.
+    whereas visible units are set to their means.
 
     Args:
         units: Number of hidden units.
         visible: `"sigmoid"` for binary visible units, `"linear"` for Gaussian ones.
-        hidden: Kind of the hidden units, likewise.
-        **kwargs: Arguments of `keras.Model`. The others are those of
+        hidden: `"sigmoid"` for binary hidden units, `"linear"` for Gaussian ones.
+        **kwargs: Arguments of `keras.Model`. The remaining arguments are described in
             `keras_sae.pretraining.boltzmann`.
 
     Reference:
@@ -117,7 +118,7 @@ class RBM(keras.Model):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> dict[str, Tensor]:
         """Add the loss; return free energy and reconstruction error per sample."""
-        del training  # validation data are reconstructed by the same chain
+        del training  # validation uses the same Gibbs chain
         v0 = ops.reshape(ops.cast(inputs, self.compute_dtype), (-1, self.inputs))
         z0 = self.hidden_inputs(v0)
         visible, hidden = UNITS[self.visible], UNITS[self.hidden]
@@ -139,7 +140,7 @@ class RBM(keras.Model):
         return ops.matmul(v, self.kernel) + self.hidden_bias
 
     def free_energy(self, v: Tensor, z: Tensor | None = None) -> Tensor:
-        """Return `F(v)` per sample; pass `z = hidden_inputs(v)` if it is known."""
+        """Return `F(v)` per sample. Pass `z = hidden_inputs(v)` if available."""
         z = self.hidden_inputs(v) if z is None else z
         visible, hidden = UNITS[self.visible], UNITS[self.hidden]
         return (
@@ -149,7 +150,7 @@ class RBM(keras.Model):
         )
 
     def compute_loss(self, x: Tensor, y: Tensor, y_pred: Tensor, *args: Any) -> Tensor:
-        """Return the losses added in `call`, and update the metrics."""
+        """Update the metrics, and return the sum of the losses added in `call`."""
         for mean in self.sample_means:
             mean.update_state(y_pred[mean.name])
         return super().compute_loss(x, y, y_pred, *args)
@@ -201,7 +202,7 @@ class ScheduledMomentum(keras.optimizers.Optimizer):
         self.steps = steps
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Create a velocity per variable."""
+        """Create one velocity per variable."""
         if not self.built:
             super().build(variables)
             self.velocities = self.add_optimizer_variables(variables, "velocity")

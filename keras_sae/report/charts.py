@@ -1,6 +1,6 @@
-"""Interactive charts of the page, as JSON for Bokeh.
+"""Interactive charts for the report page, as JSON for Bokeh.
 
-Scripts of the page fill the data sources. Until then each source holds one point,
+The page's scripts fill the data sources. Until then, each source holds one point,
 because Bokeh warns about plots without a range.
 """
 
@@ -18,7 +18,8 @@ Chart: TypeAlias = dict[str, Any]
 LegendEntry: TypeAlias = tuple[str, str, str]
 
 _ORANGE, _BLUE, _GRAY = "#d97706", "#3b82f6", "#8a94a6"
-# These colors differ on white and on black, and for people with color blindness.
+# These colors can be told apart on white and black backgrounds, including by people
+# with color blindness.
 _COLORS = [_BLUE, _ORANGE, "#0d9488", "#a855f7", "#dc2f6d"]
 _COLORS += ["#65a30d", "#0891b2", "#92664a", "#6b7280", "#e11d48"]
 _CURVES = ("training", _BLUE, "solid"), ("validation", _ORANGE, "dashed")
@@ -26,10 +27,10 @@ _MARKERS = {"circle": "●", "square": "■", "triangle": "▲", "diamond": "◆
 
 
 def activations() -> dict[str, Chart]:
-    """Return the charts of the selected unit and of the selected sample.
+    """Return the charts for the selected unit and the selected sample.
 
-    `histogram` counts the activations of the unit. `activations` has a bar per unit of
-    the sample's code, and a tap on a bar selects its unit.
+    `histogram` counts the unit's activations. `activations` has one bar per unit of the
+    sample's code. Tapping a bar selects that unit.
     """
     bars = {"left": [0], "right": [1], "count": [0]}
     source = ColumnDataSource(bars, name="histogram")
@@ -50,7 +51,10 @@ def activations() -> dict[str, Chart]:
 
 
 def learning_curve(metric: str) -> Chart:
-    """Return the curves of a metric for the selected model, in front of all others."""
+    """Return a chart of a metric's curves for the selected model.
+
+    The curves are drawn in front of those of the other models.
+    """
     figure = _figure("epoch", None, height=200)
     figure.title.text = metric.replace("_", " ").replace("l0", "L0")
     others = ColumnDataSource({"xs": [[0]], "ys": [[0]]}, name="others")
@@ -59,7 +63,7 @@ def learning_curve(metric: str) -> Chart:
         source = ColumnDataSource({"epoch": [0], "value": [0]}, name=kind)
         style = {"source": source, "color": color}
         line = figure.line("epoch", "value", line_width=2, line_dash=dash, **style)
-        # A single epoch is a point without a line.
+        # A line through a single epoch is invisible, so draw the points too.
         figure.scatter("epoch", "value", size=3, **style)
         tips = [(kind, "@value{0.0000}")]
         figure.add_tools(HoverTool(tooltips=tips, renderers=[line]))
@@ -67,9 +71,9 @@ def learning_curve(metric: str) -> Chart:
 
 
 def pareto(table: pd.DataFrame) -> tuple[Chart | None, list[LegendEntry]]:
-    """Return models by sparsity and error with their Pareto front, and a legend.
+    """Return a chart of the models' error against their sparsity, and its legend.
 
-    The chart is None if the table has no L0 or no error.
+    The chart includes the Pareto front. It is None if the table has no L0 or no error.
     """
     table = table.assign(l0=l0_or_expected_l0(table))
     if table["l0"].isna().all() or "reconstruction" not in table.columns:

@@ -24,10 +24,10 @@ from keras_sae.utils.io import atomic_write
 History: TypeAlias = keras.callbacks.History | Mapping[str, Sequence[float]]
 Histories: TypeAlias = History | Mapping[str, History] | None
 
-# Longest side of an image on the page; larger images are averaged down.
+# Maximum side of an image on the page; larger images are downsampled by averaging.
 _SIDE = 48
 _ORANGE, _BLUE = (217, 119, 6), (59, 130, 246)
-# Percentiles of the data that are drawn black and white.
+# Percentiles of the data that are drawn as black and white.
 _BLACK, _WHITE = 0.5, 99.5
 
 
@@ -45,24 +45,26 @@ def write_report(
 
     The page has these sections:
 
-    - metrics: what `keras_sae.evaluation.evaluate` returns;
+    - metrics: the results of `keras_sae.evaluation.evaluate`;
     - units: the filter of each unit, the histogram of its activations, the inputs that
       activate it most, and its mean activation per class;
     - reconstructions: the best and the worst;
-    - samples: the code of single samples, unit by unit;
-    - learning curves, and a comparison of models with its Pareto front.
+    - samples: the codes of individual samples, unit by unit;
+    - learning curves;
+    - comparison: a table of models with their Pareto front.
 
-    The page works without a network, and with a keyboard as well as with a mouse.
+    The page works offline and supports both keyboard and mouse.
 
     Args:
-        model: A `keras_sae.models.Autoencoder`, or a dict that maps names to models of
-            the same input. The page shows one model at a time.
-        data: Data that the model was not trained on: an array of shape `(samples,
-            *input_shape)`, or `(x, y)` with labels of shape `(samples,)` or None.
-        path: The HTML file. An existing file is replaced.
-        history: What `fit` returned, its attribute `history`, or a dict of these by the
-            names of the models. If None, each model's own `history` is shown.
-        table: What `keras_sae.evaluation.compare` or `summarize` returned. If None, the
+        model: A `keras_sae.models.Autoencoder`, or a dict that maps names to models
+            with the same input shape. The page shows one model at a time.
+        data: Data that the model was not trained on: an array `x` of shape
+            `(samples, *input_shape)`, or `(x, y)`, where `y` is None or holds labels of
+            shape `(samples,)`.
+        path: Path of the HTML file. An existing file is replaced.
+        history: The return value of `fit`, its `history` attribute, or a dict that maps
+            model names to either. If None, each model's own `history` is shown.
+        table: The result of `keras_sae.evaluation.compare` or `summarize`. If None, the
             page has no comparison.
         title: Heading of the page.
         samples: Number of samples whose code can be inspected.
@@ -72,7 +74,7 @@ def write_report(
 
     Raises:
         ValueError: `data` does not fit the model, `samples` is not positive, or `table`
-            has no column `model`.
+            has no `model` column.
 
     Example:
 
@@ -99,7 +101,7 @@ def write_report(
     low, high = np.percentile(x, (_BLACK, _WHITE))
     sheets = {"inputs": _input_sheet(x[shown], low, high)}
     for i, section in enumerate(sections):
-        # Filters of color images keep their three channels, and zero is gray.
+        # Filters of color images keep three channels, with zero drawn as gray.
         filters = filter_images(section.model.dictionary(), _SIDE)
         signed = filters.shape[-1] == 1
         sheets[f"filters-{i}"] = _sheet(2 * filters - 1 if signed else filters, signed)
@@ -148,7 +150,7 @@ def _read_data(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
         raise ValueError(
             "`data` must be an array of samples, or (x, y) with their labels. "
             f"Received: a {type(x).__name__} in place of x. `load_data` returns two "
-            "pairs, so pass one: report.write_report(model, (x_test, y_test), path)."
+            "pairs. Pass one pair: report.write_report(model, (x_test, y_test), path)."
         )
     x, y = np.asarray(x), None if y is None else np.asarray(y)
     if y is not None and y.shape != x.shape[:1]:
@@ -162,9 +164,9 @@ def _read_data(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
 def _read_histories(
     models: Mapping[str, Autoencoder], history: Histories
 ) -> dict[str, dict[str, list]]:
-    """Return the logs of each model; an empty dict where there are none."""
+    """Return each model's logs, or an empty dict for a model without logs."""
     given: Any = history
-    if history is None:  # before the first `fit`, models have no attribute `history`
+    if history is None:  # before the first `fit`, models have no `history` attribute
         given = {name: getattr(each, "history", None) for name, each in models.items()}
     elif isinstance(history, keras.callbacks.History) or not set(history) & set(models):
         given = dict.fromkeys(models, history)
@@ -187,8 +189,8 @@ def _input_sheet(x: np.ndarray, low: float, high: float) -> dict[str, Any]:
 def _sheet(images: np.ndarray, signed: bool = False) -> dict[str, Any]:
     """Return images as one PNG, which the page cuts into tiles.
 
-    Signed values are orange or blue. Zero is transparent, so that it has the color of
-    the page in light and in dark mode.
+    With `signed`, positive values are orange and negative values are blue. Zero is
+    transparent, so it takes the page's color in light and dark mode.
     """
     pixels = np.round(255 * np.clip(np.abs(images), 0.0, 1.0))
     if signed:

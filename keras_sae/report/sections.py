@@ -1,4 +1,4 @@
-"""Content of the page: metrics, units and samples of a model, and the table."""
+"""Content of the report page: metrics, units and samples per model, and the table."""
 
 import base64
 from typing import Any
@@ -10,9 +10,9 @@ from keras_sae import evaluation
 from keras_sae.models import Autoencoder
 from keras_sae.types import ArrayLike
 
-# Per unit: samples that activate it most, classes, and bars of the histogram.
+# Number of top samples, top classes and histogram bars per unit.
 _TOP_SAMPLES, _TOP_CLASSES, _BINS = 8, 10, 24
-# Samples among the best and among the worst reconstructions.
+# Number of best and of worst reconstructions.
 _EXTREMES = 8
 
 # Name, format and description of each metric, in the order of the page.
@@ -22,11 +22,11 @@ METRICS = {
     "copying": ("Copying", ".3f", "explained variance on noise; 1 for the identity"),
     "copying_gap": ("Copying gap", ".3f", "explained variance minus copying"),
     "l0": ("L0", ".1f", "active units per sample"),
-    "expected_l0": ("Expected L0", ".1f", "sum of activations; none is zero"),
+    "expected_l0": ("Expected L0", ".1f", "sum of activations per sample"),
     "dead_fraction": ("Dead units", ".1%", "zero for every sample"),
     "hoyer": ("Hoyer sparsity", ".3f", "0 if all units are equal, 1 if one is active"),
     "mean_activation": ("Mean activation", ".4f", "over all units and samples"),
-    "target_distance": ("Distance to target", ".4f", "of a unit's mean activation"),
+    "target_distance": ("Distance to target", ".4f", "from mean activation, per unit"),
     "probe_accuracy": ("Probe accuracy", ".1%", "of a linear classifier on the codes"),
     "probe_accuracy_100": ("Probe, 100", ".1%", "probe accuracy with 100 labels"),
     "probe_accuracy_1000": ("Probe, 1,000", ".1%", "probe accuracy with 1,000 labels"),
@@ -34,11 +34,13 @@ METRICS = {
     "elbo": ("ELBO", ".1f", "evidence lower bound in nats per sample"),
     "reconstruction_sum": ("Summed error", ".3f", "squared error per sample"),
     "parameters": ("Parameters", ",.0f", "trainable values"),
-    "seconds": ("Seconds", ".1f", "of training"),
+    "seconds": ("Seconds", ".1f", "training time"),
 }
-# The table has probes that were fitted to the training data, a model's metrics do not.
+# Probes in the table were fitted to the training data. Probes of a `ModelSection` were
+# not, so their description differs.
 _PROBE_OF_MODEL = (
-    "of a linear classifier on the codes, trained and tested on halves of these samples"
+    "of a linear classifier on the codes, trained on half of these samples and tested "
+    "on the other half"
 )
 
 
@@ -66,12 +68,12 @@ class ModelSection:
         self.codes = codes[self.samples].astype("<f4")
         self.units = unit_statistics(codes, y)
         self.samples_with_image = np.union1d(self.samples, self.units["top"])
-        # A probe needs an active code and at least two classes.
+        # A probe needs at least one non-zero activation and two classes.
         can_probe = y is not None and codes.any() and len(np.unique(y)) > 1
         self.metrics = evaluation.evaluate(model, x, y if can_probe else None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the section as JSON-like values."""
+        """Return the section as JSON-compatible values."""
         cards = [
             {
                 "key": key,
@@ -98,9 +100,10 @@ def unit_statistics(codes: np.ndarray, y: np.ndarray | None) -> dict[str, np.nda
     """Return statistics over all samples, as arrays with one row per unit.
 
     `rate` is the fraction of samples for which the unit is not zero. `mean` and `peak`
-    are those of its magnitude. `low`, `high` and `counts` are a histogram of its
-    non-zero activations. `top` are the samples with its strongest activations. With
-    labels, `shares` are its mean magnitudes per class, divided by their sum.
+    are the mean and the maximum of the unit's magnitude. `low`, `high` and `counts`
+    describe a histogram of the non-zero activations. `top` holds the samples that
+    activate the unit most. With labels, `shares` holds the mean magnitude per class,
+    divided by the sum over classes.
     """
     magnitude = np.abs(codes)
     low, high = np.minimum(codes.min(axis=0), 0.0), np.maximum(codes.max(axis=0), 0.0)
@@ -130,15 +133,15 @@ def unit_statistics(codes: np.ndarray, y: np.ndarray | None) -> dict[str, np.nda
 
 
 def comparison_table(table: pd.DataFrame) -> dict[str, list]:
-    """Return the headings and rows of the table of models, as means over random seeds.
+    """Return the headings and rows of the model table, averaged over random seeds.
 
-    A heading is a name and a description. A cell is a value to sort by, which is None
-    if it is missing, and a text.
+    A heading is a pair of a name and a description. A cell is a pair of a value to sort
+    by, which is None if missing, and a text.
     """
     if "model" not in table.columns:
         raise ValueError(
-            "`table` must have the column 'model', like the table that "
-            "`keras_sae.evaluation.compare` returns. Received columns: "
+            "`table` must have the column 'model', as in the result of "
+            "`keras_sae.evaluation.compare`. Received columns: "
             f"{', '.join(map(str, table.columns))}."
         )
     means = evaluation.summarize(table) if "seed" in table.columns else table
@@ -158,7 +161,7 @@ def comparison_table(table: pd.DataFrame) -> dict[str, list]:
 
 
 def to_json(values: ArrayLike) -> Any:
-    """Return an array as nested lists of numbers with six digits; NaN becomes None."""
+    """Return an array as nested lists of six-digit numbers; NaN becomes None."""
     values = np.asarray(values)
     if values.ndim:
         return [to_json(value) for value in values]

@@ -1,4 +1,4 @@
-"""scikit-learn estimators made of the models of this package."""
+"""scikit-learn estimators built from this package's models."""
 
 from keras_sae.wrappers.sklearn import SparseAutoencoder
 

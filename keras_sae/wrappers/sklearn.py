@@ -32,28 +32,28 @@ class SparseAutoencoder(
 
     `transform(X) = encode(X)`, of shape `(samples, units)`
 
-    Use it to put sparse features into a `sklearn.pipeline.Pipeline` or a grid
-    search. Keras's own scikit-learn wrapper would pass the reconstruction on instead
-    of the code. `score` is the explained variance of the reconstruction, so a grid
-    search without labels selects by it.
+    Use this transformer to compute sparse features in a `sklearn.pipeline.Pipeline` or
+    a grid search. Keras's own scikit-learn wrapper would output the reconstruction
+    instead of the code. `score` returns the explained variance of the reconstruction,
+    so a grid search without labels maximizes the explained variance.
 
     Args:
-        units: Width of the code, or a sequence of widths if `factory` makes deep
+        units: Width of the code, or a sequence of widths if `factory` builds deep
             models.
         sparsity: As in `keras_sae.models.shallow`.
         factory: A function of `input_shape`, `units` and `sparsity` that returns a
             `keras_sae.models.Autoencoder`. None means `keras_sae.models.shallow`.
         epochs: Number of passes through the training data.
-        batch_size: Samples per step. Smaller data sets are one batch.
-        optimizer: A Keras optimizer or its name. It is copied for each fit.
-        learning_rate: A positive number, or None for that of the optimizer.
-        random_state: Seed of the weights and of the order of the samples: None, an
+        batch_size: Samples per step. A smaller dataset forms a single batch.
+        optimizer: A Keras optimizer or its name. Each fit uses a new copy.
+        learning_rate: A positive number, or None to keep the optimizer's own.
+        random_state: Random seed for the weights and the sample order: None, an
             integer, or a `numpy.random.RandomState`.
         verbose: As in `keras.Model.fit`.
 
     Attributes:
         model_: The trained `keras_sae.models.Autoencoder`.
-        history_: Logs of the training: a list of values per metric.
+        history_: Training logs, one list of values per metric.
         n_features_in_: Width of the input.
 
     Example:
@@ -94,13 +94,13 @@ class SparseAutoencoder(
 
         Args:
             X: Array of shape `(samples, features)`.
-            y: Ignored. scikit-learn passes it.
+            y: Ignored, present because scikit-learn passes this argument.
 
         Returns:
             The transformer itself.
 
         Raises:
-            ValueError: A setting is out of its range, or `X` is not a finite matrix.
+            ValueError: A setting is out of range, or `X` is not a finite matrix.
         """
         del y
         x = validate_data(self, X, dtype="float32")
@@ -108,7 +108,7 @@ class SparseAutoencoder(
         validation.positive_integer("batch_size", self.batch_size)
         factory: Callable[..., models.Autoencoder] = self.factory or models.shallow
         with _seeded(self.random_state):
-            # A copy, because a used optimizer is tied to the weights of its model.
+            # Copy the optimizer, because a used one is tied to its model's weights.
             optimizer = keras.optimizers.get(self.optimizer)
             optimizer = type(optimizer).from_config(optimizer.get_config())
             if self.learning_rate is not None:
@@ -139,14 +139,14 @@ class SparseAutoencoder(
             X: Codes, an array of shape `(samples, units)`.
 
         Raises:
-            ValueError: `X` does not have as many columns as the model has units.
+            ValueError: `X` does not have one column per unit.
         """
         check_is_fitted(self)
         codes = check_array(X, dtype="float32")
         if codes.shape[1] != self._n_features_out:
             raise ValueError(
-                f"`X` must be codes of {self._n_features_out} units. Received: X of "
-                f"shape {codes.shape}. Pass the output of `transform`."
+                f"`X` must hold codes with {self._n_features_out} units. Received: X "
+                f"of shape {codes.shape}. Pass the output of `transform`."
             )
         return _call_in_batches(self.model_.decoder, codes)
 
@@ -176,7 +176,7 @@ def _call_in_batches(model: keras.Model, x: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _seeded(random_state: RandomState) -> Iterator[None]:
-    """Seed Keras during a fit; restore the generators of NumPy and Python after it."""
+    """Seed Keras during a fit, then restore the random states of NumPy and Python."""
     if random_state is None:
         yield
         return

@@ -1,4 +1,4 @@
-// The data of the page, images from the sheets, and lists for the arrow keys.
+// The page's data, images from the sheets, and lists that respond to arrow keys.
 const page = JSON.parse(document.getElementById("data").textContent);
 const plots = JSON.parse(document.getElementById("charts").textContent);
 const state = { model: 0, unit: 0, sample: 0 };

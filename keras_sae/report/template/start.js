@@ -20,7 +20,7 @@ function selectModel(index) {
   }
 }
 
-// Missing values are last in both directions.
+// Missing values come last in both sort directions.
 function compareCells(a, b, direction) {
   if (a === "" || b === "") return (a === "") - (b === "");
   const numbers = [Number(a), Number(b)];

@@ -19,13 +19,13 @@ const shown = {
 function showUnits() {
   const { units, count } = current();
   options.length = 0;
-  // The units of a bounded code are never exactly zero, so that all fire for all samples.
+  // The units of a bounded code are never exactly zero, so every unit fires for every sample.
   const always = units.rate.every((share) => share === 1);
   const rates = always ? units.mean : units.rate;
   const most = Math.max(...rates) || 1;
   byId("rate-description").textContent = always
     ? "its mean activation, because no unit of this code is ever exactly zero"
-    : "how often the unit fires, compared to the most frequent unit";
+    : "how often the unit fires, relative to the most frequent unit";
   for (let unit = 0; unit < count; unit++) {
     const rate = element("i");
     rate.style.width = `${(100 * rates[unit]) / most}%`;
@@ -90,7 +90,7 @@ function bar(index, share, most) {
   ]);
 }
 
-// The image of a sample and an activation. Samples whose code is on the page can be selected.
+// A sample's image and its activation. Samples whose code is on the page can be selected.
 function sampleButton(sample, value) {
   const name = label(sample);
   const text = element("span", { textContent: number(value) + (name === null ? "" : ` · ${name}`) });
