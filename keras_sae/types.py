@@ -1,4 +1,4 @@
-"""Types of the arguments that the public API shares."""
+"""Argument types shared across the public API."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -8,18 +8,18 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-# A tensor of any backend; Keras itself has no common class for them.
+# A tensor of any backend, because Keras has no common tensor class.
 Tensor: TypeAlias = Any
 ArrayLike: TypeAlias = npt.ArrayLike
 PathLike: TypeAlias = str | os.PathLike[str]
 Shape: TypeAlias = tuple[int | None, ...]
 Config: TypeAlias = dict[str, Any]
 
-# What `fit` takes as `x`: an array, or batches from a `tf.data.Dataset`, a
+# Training data for `fit`: an array, or batches from a `tf.data.Dataset`, a
 # `keras.utils.PyDataset`, a data loader or a generator.
 Data: TypeAlias = npt.ArrayLike | Iterable[Any]
 
-# Samples of shape `(samples, ...)` with labels of shape `(samples,)`, or without.
+# Samples of shape `(samples, ...)`, with labels of shape `(samples,)` or None.
 LabeledData: TypeAlias = tuple[npt.ArrayLike, npt.ArrayLike | None]
 
 Activation: TypeAlias = Callable[[Tensor], Tensor]

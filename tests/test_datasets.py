@@ -544,7 +544,7 @@ class TestBadInput:
     def test_dataset_without_images_is_an_error(self, data_dir, make_dataset):
         name = make_dataset("numbers", {"value": np.int64}, {"value": 1})
 
-        with pytest.raises(ValueError, match="'numbers' has no images"):
+        with pytest.raises(ValueError, match=r"must have an image feature.*'numbers'"):
             datasets.load(name, "train", 1, data_dir=data_dir)
 
     def test_images_of_different_sizes_are_an_error(self, data_dir, make_dataset):
@@ -556,7 +556,7 @@ class TestBadInput:
             {"image": np.zeros((2, 2, 1), "uint8")},
         )
 
-        with pytest.raises(ValueError, match="differ in size"):
+        with pytest.raises(ValueError, match="must have one fixed size"):
             datasets.load(name, "train", 1, data_dir=data_dir)
 
     def test_real_valued_targets_are_not_labels(self, data_dir, make_dataset):
@@ -571,7 +571,7 @@ class TestBadInput:
 
         with pytest.raises(ValueError, match="`as_supervised`"):
             datasets.load(name, "train", 1, as_supervised=True, data_dir=data_dir)
-        with pytest.raises(ValueError, match=r"no \['test'\] split, only \['train'\]"):
+        with pytest.raises(ValueError, match=r"test split.*splits \['train'\]"):
             datasets.load_data(name, data_dir=data_dir)
 
     @pytest.mark.parametrize("download", [False, True])

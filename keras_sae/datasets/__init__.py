@@ -1,8 +1,8 @@
-"""Data for autoencoders: image datasets from TFDS, two of them embedded.
+"""Datasets for autoencoders: images from TensorFlow Datasets (TFDS), synthetic data.
 
-`"digits"` and `"natural_patches"` are builders of TensorFlow Datasets (TFDS) that read
-images shipped with scikit-learn, so they need no network. They are prepared on first
-use and cached like any other TFDS dataset.
+`"digits"` and `"natural_patches"` are TFDS builders that read images shipped with
+scikit-learn, so they need no network. They are prepared on first use and cached like
+any other TFDS dataset.
 """
 
 from keras_sae.datasets.loading import load, load_data

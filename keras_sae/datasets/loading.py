@@ -1,4 +1,4 @@
-"""Load datasets of images as NumPy arrays or as `tf.data` pipelines."""
+"""Load image datasets as NumPy arrays or as `tf.data` pipelines."""
 
 import contextlib
 import difflib
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
 
 EMBEDDED = ("digits", "natural_patches")
-_DEFAULT_FOLDER = os.path.join("~", "tensorflow_datasets")  # the default of TFDS
+_DEFAULT_FOLDER = os.path.join("~", "tensorflow_datasets")  # the TFDS default
 _PROBE_SECONDS = 5
 _READING_BATCH = 1024
 
@@ -34,31 +34,31 @@ def load_data(
     download: bool = False,
     **builder_kwargs: Any,
 ) -> tuple[Arrays, Arrays]:
-    """Load a dataset of images as NumPy arrays, like `keras.datasets`.
+    """Load an image dataset as NumPy arrays, like `keras.datasets`.
 
     Images stored as integers are divided by the largest value of their type. Images
     stored as floats are returned as they are.
 
     - `"digits"`: 1,797 handwritten digits of 8x8 pixels. The split into 1,437 training
       and 360 test samples is stratified and always the same.
-    - `"natural_patches"`: gray patches of two photographs, without labels. Its
+    - `"natural_patches"`: gray patches of two photographs, without labels. The builder
       arguments are `patch_size=8` (pixels, at most 53), `num_patches=10_000` (training
       patches; there are a fifth as many test patches, from other parts of the
-      photographs) and `whitening`. `"classic"` removes the mean of each patch, clips at
-      3 standard deviations and maps to [0.1, 0.9]. `"zca"` makes pixels uncorrelated
-      with mean 0 and variance 1, so they are not in [0, 1] and need a linear output.
-      None keeps the raw intensities.
-    - Any other name is one of TensorFlow Datasets (TFDS): `"mnist"`,
+      photographs) and `whitening="classic"`. `"classic"` removes each patch's mean,
+      clips at 3 standard deviations and maps to [0.1, 0.9]. `"zca"` makes pixels
+      uncorrelated with mean 0 and variance 1, so the values are not in [0, 1] and the
+      model needs a linear output. None keeps the raw intensities.
+    - Any other name refers to TensorFlow Datasets (TFDS): `"mnist"`,
       `"fashion_mnist"`, ...
 
-    The two embedded datasets need no network. They are prepared on first use in
-    `data_dir`, or else in the folder that the environment variable `TFDS_DATA_DIR`
-    names, or else in `~/tensorflow_datasets`.
+    The two embedded datasets need no network. On first use, they are prepared in
+    `data_dir`. Without `data_dir`, the environment variable `TFDS_DATA_DIR` names the
+    folder, and the default is `~/tensorflow_datasets`.
 
     Args:
         name: `"digits"`, `"natural_patches"`, or a name in TFDS.
-        data_dir: Folder of prepared TFDS datasets. Defaults to `TFDS_DATA_DIR`, or
-            else to the default of TFDS.
+        data_dir: Folder of prepared TFDS datasets. If None, `TFDS_DATA_DIR` or else the
+            TFDS default is used.
         download: Whether TFDS may download and prepare a missing dataset.
         **builder_kwargs: Arguments of the TFDS builder, such as `patch_size` above.
 
@@ -68,9 +68,9 @@ def load_data(
         `(samples,)`, or None if the dataset has no class labels.
 
     Raises:
-        ValueError: The dataset is unknown, or it is not prepared and may not be
-            downloaded. It has no images of one fixed size, or no train and test splits.
-            `data_dir` cannot be written, or an argument of the builder is wrong.
+        ValueError: The dataset is unknown, is not prepared and may not be downloaded,
+            has no images of a fixed size, or lacks a train or test split; `data_dir` is
+            not writable; or a builder argument is invalid.
 
     Reference:
         [TensorFlow Datasets](https://www.tensorflow.org/datasets)
@@ -86,8 +86,8 @@ def load_data(
     missing = {"train", "test"} - set(builder.info.splits)
     if missing:
         raise ValueError(
-            f"The dataset {name!r} has no {sorted(missing)} split, only "
-            f"{sorted(builder.info.splits)}. Load these with `load`."
+            f"The dataset must have a train and a test split. Received: {name!r} with "
+            f"the splits {sorted(builder.info.splits)}. Load these with `load`."
         )
     splits: list[Arrays] = []
     for split in ("train", "test"):
@@ -116,20 +116,22 @@ def load(
 ) -> "tf.data.Dataset":
     """Load a split as a batched `tf.data.Dataset`, ready for `fit`.
 
-    The split is read once and cached in memory as it is stored. Each epoch shuffles all
-    of it, and converts it to float32 batch by batch. The last batch may be smaller.
-    `load_data` describes the datasets and the values of `x`.
+    The split is read once and cached in memory in its stored dtype. Shuffling
+    covers the whole split in every epoch. Batches are converted to float32 one at a
+    time, and the last batch may be smaller. See `load_data` for the datasets and the
+    values of `x`.
 
     Args:
         name: `"digits"`, `"natural_patches"`, or a name in TFDS.
-        split: A split or a part of one, such as `"train"`, `"test"`, `"train[:80%]"`.
+        split: Split or part of a split, such as `"train"`, `"test"`, `"train[:80%]"`.
         batch_size: Samples per batch, at most the number of samples in the split.
-        shuffle: Whether to shuffle. None shuffles splits that begin with `"train"`.
+        shuffle: Whether to shuffle. If None, only splits whose name begins with
+            `"train"` are shuffled.
         as_supervised: Whether to return `(x, label)`, as a classifier needs, instead of
             `x`, as an autoencoder needs.
         data_dir: As in `load_data`.
-        seed: Random seed of the order. None uses the global seed of TensorFlow, which
-            `keras.utils.set_random_seed` sets.
+        seed: Random seed for shuffling. If None, TensorFlow's global seed is used,
+            which `keras.utils.set_random_seed` sets.
         download: As in `load_data`.
         **builder_kwargs: As in `load_data`.
 
@@ -138,8 +140,9 @@ def load(
         `(batch, height, width, channels)`, `label` int64 of shape `(batch,)`.
 
     Raises:
-        ValueError: As in `load_data`. `split` is unknown or empty, `batch_size` exceeds
-            it, or `as_supervised` asks for labels that the dataset does not have.
+        ValueError: As in `load_data`; or `split` is unknown or empty, `batch_size`
+            exceeds the size of the split, or `as_supervised=True` but the dataset has
+            no class labels.
 
     Reference:
         [Splits in TFDS](https://www.tensorflow.org/datasets/splits)
@@ -160,18 +163,18 @@ def load(
         samples = int(splits[str(split)].num_examples)
     except (AssertionError, KeyError, ValueError) as error:
         raise ValueError(
-            f"Unknown `split` of the dataset {name!r}. Expected one of {available}, or "
-            f"a part such as 'train[:80%]'. Received: split={split!r}."
+            f"Unknown `split` for the dataset {name!r}. Expected one of {available}, "
+            f"or a part such as 'train[:80%]'. Received: split={split!r}."
         ) from error
     if samples < 1:
         raise ValueError(
-            f"The `split` is empty. Received: split={split!r}. Expected a part of "
-            f"{available} that has samples."
+            f"`split` must not be empty. Received: split={split!r}. Expected a "
+            f"non-empty part of {available}."
         )
     if batch_size > samples:
         raise ValueError(
-            f"`batch_size` must not exceed the {samples} samples of the split "
-            f"{split!r} of {name!r}. Received: batch_size={batch_size}. Pass a smaller "
+            f"`batch_size` must not exceed the {samples} samples in {name!r}, split "
+            f"{split!r}. Received: batch_size={batch_size}. Pass a smaller "
             "`batch_size`, or a larger part of the dataset."
         )
     examples = _read(builder, split, as_supervised).cache()
@@ -183,7 +186,7 @@ def load(
 def _prepared_builder(
     name: str, data_dir: PathLike | None, download: bool, builder_kwargs: dict[str, Any]
 ) -> "DatasetBuilder":
-    """Return the TFDS builder of a dataset that is ready to be read."""
+    """Return the TFDS builder of a dataset, after preparing it if necessary."""
     if not isinstance(name, str):
         raise ValueError(
             f"`name` must be the name of a dataset, a string. Received: name={name!r}."
@@ -209,11 +212,11 @@ def _prepared_builder(
         except OSError as error:
             causes.append(error)
         else:
-            # A new builder reads the metadata, also if another process wrote them.
+            # A new builder reads the metadata, even if another process wrote it.
             return create(data_dir=path, **builder_kwargs)
     raise ValueError(
-        f"The dataset {name!r} is prepared on first use, and no folder for it can be "
-        f"written. Tried: {', '.join(folders)}. Pass a folder that can be written as "
+        f"The dataset {name!r} must be prepared on first use, but no folder is "
+        f"writable. Tried: {', '.join(folders)}. Pass a writable folder as "
         f"`data_dir`, or set TFDS_DATA_DIR. Received: data_dir={data_dir!r}."
     ) from causes[0]
 
@@ -232,12 +235,12 @@ def _tfds_builder(
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ValueError(
             f"Unknown dataset: name={name!r}. {hint}Expected one of {EMBEDDED}, or a "
-            "name of `tfds.list_builders()`."
+            "name from `tfds.list_builders()`."
         ) from None
     except (AssertionError, ValueError) as error:
         raise ValueError(
-            f"TFDS cannot open the dataset. Expected {EMBEDDED} or a `name` like "
-            f"'mnist:3.0.1'. Received: name={name!r}, with {builder_kwargs}."
+            f"TFDS cannot open the dataset. Expected one of {EMBEDDED}, or a `name` "
+            f"like 'mnist:3.0.1'. Received: name={name!r}, with {builder_kwargs}."
         ) from error
     if _is_prepared(builder):
         return builder
@@ -246,10 +249,11 @@ def _tfds_builder(
         options = f", builder_kwargs={builder_kwargs!r}" if builder_kwargs else ""
         raise ValueError(
             f"The dataset {name!r} is not prepared: {builder.data_dir} does not exist. "
-            "Pass `download=True`, or run on a machine with a network\n"
+            "Pass `download=True`, or run this command on a machine with a network:\n"
             '    python -c "import tensorflow_datasets as tfds; '
             f'tfds.load({name!r}, data_dir={root!r}{options})"\n'
-            "If it is prepared elsewhere, pass that folder as `data_dir`."
+            "If the dataset is prepared in another folder, pass that folder as "
+            "`data_dir`."
         )
     # Without a network, TFDS would retry for minutes.
     for url in list(builder.url_infos)[:1]:
@@ -257,12 +261,13 @@ def _tfds_builder(
         try:
             urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
         except urllib.error.HTTPError:
-            break  # The server answers, and TFDS knows what to request.
+            break  # The server responds, and TFDS knows what to request.
         except OSError as error:
             raise ValueError(
                 f"The dataset {name!r} is not prepared in {builder.data_dir} and "
-                f"cannot be downloaded: {url} does not answer ({error}). Prepare it on "
-                "a machine with a network and copy the folder, or pass its `data_dir`."
+                f"cannot be downloaded: {url} does not respond ({error}). Prepare the "
+                "dataset on a machine with a network and copy the folder. If it is "
+                "prepared in another folder, pass that folder as `data_dir`."
             ) from error
     _prepare(builder)
     return builder
@@ -274,19 +279,19 @@ def _is_prepared(builder: "DatasetBuilder") -> bool:
 
 
 def _prepare(builder: "DatasetBuilder") -> None:
-    """Prepare a dataset, with a new seed for Python's global random generator.
+    """Prepare a dataset, using a new seed for Python's global random generator.
 
     TFDS draws the name of a temporary folder from this generator. With equal seeds, two
-    processes would write to one folder.
+    processes would write to the same folder.
     """
     state = random.getstate()
     random.seed()
     try:
-        # TFDS prints to standard output, which belongs to the results of the caller.
+        # TFDS prints to standard output, which is reserved for the caller's results.
         with contextlib.redirect_stdout(sys.stderr):
             builder.download_and_prepare()
     except OSError:
-        if not _is_prepared(builder):  # by another process, which was faster
+        if not _is_prepared(builder):  # another process may have been faster
             raise
     finally:
         random.setstate(state)
@@ -295,9 +300,10 @@ def _prepare(builder: "DatasetBuilder") -> None:
 def _read(
     builder: "DatasetBuilder", split: str, with_labels: bool | None = None
 ) -> "tf.data.Dataset":
-    """Return the examples of a split in a fixed order: image, or image and label.
+    """Return the examples of a split in a fixed order.
 
-    If `with_labels` is None, the examples have labels if the dataset has class labels.
+    Each example is an image, or an image and a label. If `with_labels` is None, labels
+    are included if the dataset has class labels.
     """
     import tensorflow_datasets as tfds
 
@@ -306,16 +312,16 @@ def _read(
     images = [key for key, value in items if isinstance(value, tfds.features.Image)]
     if not images:
         raise ValueError(
-            f"The dataset {info.name!r} has no images. Expected a feature of "
-            f"`tfds.features.Image`. Received: {features}."
+            f"The dataset must have an image feature. Received: {info.name!r} with "
+            f"the features {features}."
         )
     supervised: tuple = info.supervised_keys or ()
     image = next((key for key in (*supervised, "image") if key in images), images[0])
     if None in features[image].shape:
         raise ValueError(
-            f"The images of {info.name!r} differ in size: their shape is "
-            f"{features[image].shape}. Expected one height and width. Resize them with "
-            "`tf.image.resize` and pass arrays to the model."
+            f"The images of {info.name!r} must have one fixed size. Received: shape "
+            f"{features[image].shape}. Resize the images with `tf.image.resize` and "
+            "pass arrays to the model."
         )
     label = supervised[1] if len(supervised) > 1 else None
     has_labels = (
@@ -325,8 +331,8 @@ def _read(
     )
     if with_labels and not has_labels:
         raise ValueError(
-            f"`as_supervised` needs class labels, and the dataset {builder.name!r} has "
-            "none. Received: as_supervised=True. Leave it out."
+            f"`as_supervised` needs class labels, but the dataset {builder.name!r} has "
+            "none. Received: as_supervised=True. Use as_supervised=False."
         )
     # TFDS would cache whole examples; `load` caches only what it uses.
     config = tfds.ReadConfig(try_autocache=False)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Superposition:
-    """Data that are sparse sums of known features, as `superposition` returns them.
+    """Synthetic data: sparse sums of known features. Returned by `superposition`.
 
     `x = sum_j a_j f_j`, where `a_j = max(0, magnitude + magnitude_std * n_j)` if
     feature `j` fires and 0 otherwise, and `n_j` is standard normal.
@@ -23,8 +23,8 @@ class Superposition:
     Args:
         features: Unit vectors `f_j`, shape `(num_features, dimension)`.
         probabilities: Firing probability per feature, shape `(num_features,)`.
-        magnitude: Mean of `a_j` of a firing feature.
-        magnitude_std: Standard deviation of `a_j` of a firing feature.
+        magnitude: Mean of `a_j` for a firing feature.
+        magnitude_std: Standard deviation of `a_j` for a firing feature.
         group_size: Size of the groups of neighboring features that fire together.
         correlation: Correlation of firing within a group, as in `superposition`.
 
@@ -50,11 +50,11 @@ class Superposition:
         return float(self.probabilities.sum())
 
     def sample(self, samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return float32 arrays: data, and the activations of their features.
+        """Return float32 arrays: the data, and the feature activations.
 
         Args:
             samples: Number of samples.
-            seed: Random seed. The data always differ from those of `dataset`.
+            seed: Random seed. The data always differs from that of `dataset`.
         """
         import tensorflow as tf
 
@@ -66,7 +66,7 @@ class Superposition:
     def dataset(
         self, samples: int, batch_size: int = 1024, seed: int = 0
     ) -> "tf.data.Dataset":
-        """Return float32 batches of data, which are the same in every epoch.
+        """Return a dataset of float32 batches, which are the same in every epoch.
 
         Args:
             samples: Number of samples per epoch. An incomplete last batch is dropped.
@@ -74,7 +74,7 @@ class Superposition:
             seed: Random seed.
 
         Raises:
-            ValueError: There are fewer samples than one batch.
+            ValueError: `samples` is smaller than `batch_size`.
         """
         import tensorflow as tf
 
@@ -126,9 +126,9 @@ def superposition(
 ) -> Superposition:
     """Return synthetic data whose features are known.
 
-    There may be more features than dimensions. The true features of real data are
-    unknown, but here `metrics.recovery_score(task.features, model.dictionary())`
-    compares them with the learned ones.
+    There may be more features than dimensions. For real data, the true features are
+    unknown. Here, `metrics.recovery_score(task.features, model.dictionary())` compares
+    the true features with the learned ones.
 
     Args:
         num_features: Number of features.
@@ -140,17 +140,19 @@ def superposition(
             becomes 0.
         group_size: Size of the groups in which firing is correlated.
         correlation: Correlation of the normal variables that decide which features of
-            a group fire, at least 0 and below 1. It does not change the probabilities.
-        features: Array of shape `(num_features, dimension)`, scaled to unit norm.
-            None draws random features, orthogonal if the dimension allows it.
-        seed: Random seed of the features.
+            a group fire, at least 0 and below 1. The firing probabilities do not
+            depend on this value.
+        features: Array of shape `(num_features, dimension)`, whose rows are scaled to
+            unit norm. If None, the features are random, and orthogonal if
+            `num_features <= dimension`.
+        seed: Random seed for the features.
 
     Returns:
         A `Superposition` with `features`, `sample(...)` and `dataset(...)`.
 
     Raises:
-        ValueError: A number is out of its range, or `features` has another shape or a
-            row that is zero or not finite.
+        ValueError: A number is out of range, `features` has the wrong shape, or a row
+            of `features` is zero or not finite.
 
     References:
         - [Elhage et al., 2022](https://arxiv.org/abs/2209.10652)
@@ -229,7 +231,7 @@ def zipf(
         A decreasing array of shape `(num_features,)`.
 
     Raises:
-        ValueError: Not `0 < low < high <= 1`, or `exponent` is not positive.
+        ValueError: `0 < low < high <= 1` does not hold, or `exponent` is not positive.
 
     Example:
 
@@ -240,8 +242,8 @@ def zipf(
     n = positive_integer("num_features", num_features)
     if not 0 < low < high <= 1 or not exponent > 0:
         raise ValueError(
-            "`zipf` needs probabilities 0 < low < high <= 1 and an exponent above 0. "
-            f"Received: low={low!r}, high={high!r}, exponent={exponent!r}."
+            "`low` and `high` must satisfy 0 < low < high <= 1, and `exponent` must be "
+            f"positive. Received: low={low!r}, high={high!r}, exponent={exponent!r}."
         )
     weights = np.arange(1, n + 1, dtype="float64") ** -exponent
     spread = (weights - weights[-1]) / (weights[0] - weights[-1]) if n > 1 else 1.0

@@ -117,7 +117,7 @@ class LevelTrainer:
             for later in range(index + 1, len(self.levels)):
                 path = self.directory / f"level-{later}.npz"
                 if path.exists():
-                    io.set_aside(path, f"level {index} below it is missing")
+                    io.set_aside(path, f"the file of level {index} is missing")
             # An interrupted level restarts from the same weights.
             if io.load_state(initial, level_model) is None:
                 io.save_state(initial, level_model, {})

@@ -1,4 +1,4 @@
-"""Fingerprints that tell one data set, configuration or model from another."""
+"""Fingerprints that distinguish datasets, configurations and models."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ _CHUNK_BYTES = 2**24
 
 
 def without_names(config: Any) -> Any:
-    """Return a config without the names that differ between builds of one model."""
+    """Return a config without the names that differ between builds of a model."""
     if isinstance(config, dict):
         return {k: without_names(v) for k, v in config.items() if k not in _BUILD_NAMES}
     if isinstance(config, (list, tuple)):
@@ -24,9 +24,9 @@ def without_names(config: Any) -> Any:
 def fingerprint(value: Any) -> str:
     """Return a short hash of an array, a JSON-like value, or a tuple of these.
 
-    Equal values have equal fingerprints in every process. An array is hashed by its
-    shape, dtype and bytes, read in chunks, so it may be memory-mapped and larger than
-    memory. Layer names in a config are ignored.
+    Equal values have equal fingerprints in every process. The hash of an array covers
+    its shape, dtype and bytes. The bytes are read in chunks, so a memory-mapped array
+    may be larger than memory. Layer names in a config are ignored.
     """
     digest = hashlib.sha256()
     if isinstance(value, (tuple, list)):
@@ -47,7 +47,7 @@ def fingerprint(value: Any) -> str:
 
 def model_fingerprint(model: keras.Model) -> str:
     """Hash an autoencoder by its class, config, layers and compile settings."""
-    # The graphs of encoder and decoder hold names that differ between builds.
+    # The encoder and decoder graphs contain names that differ between builds.
     graphs = ("encoder", "decoder")
     config = {k: v for k, v in model.get_config().items() if k not in graphs}
     layers = [

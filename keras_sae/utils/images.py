@@ -8,21 +8,21 @@ from keras_sae.types import ArrayLike
 
 # Vectors of at least this length are drawn as squares if possible, such as 8x8 digits.
 _FLATTENED_IMAGE = 64
-_STRIP_LENGTH = 4  # longest strip, as a multiple of the longest side of an image
+_STRIP_LENGTH = 4  # maximum length of a strip, as a multiple of `max_side`
 _STRIP_ASPECT = 2  # length of an enlarged strip divided by its height
 
 
 def as_images(x: ArrayLike, max_side: int | None = None) -> np.ndarray:
     """Return samples of any shape as images that can be drawn.
 
-    Matrices are gray images. A vector is a strip one pixel high, or a square image if
-    its length is a square number of at least 64, such as flattened MNIST. Any number of
-    channels other than one or three is averaged to one.
+    Matrices become gray images. A vector becomes a strip one pixel high, or a square
+    image if its length is a square number of at least 64, as for flattened MNIST.
+    Unless there are one or three channels, they are averaged into one.
 
     Args:
         x: Array of shape `(samples, *sample_shape)`.
-        max_side: Longest side of an image in pixels; larger images are averaged down.
-            Strips may be four times as long. If None, all pixels are kept.
+        max_side: Maximum side of an image in pixels; larger images are downsampled by
+            averaging. Strips may be four times as long. If None, all pixels are kept.
 
     Returns:
         Array of shape `(samples, height, width, channels)` with 1 or 3 channels.
@@ -51,7 +51,7 @@ def filter_images(dictionary: ArrayLike, max_side: int | None = None) -> np.ndar
     """Return the rows of a dictionary as images, each on its own scale.
 
     Args:
-        dictionary: What `model.dictionary()` returns, of shape `(units, *input_shape)`.
+        dictionary: Result of `model.dictionary()`, of shape `(units, *input_shape)`.
         max_side: As in `as_images`.
 
     Returns:
@@ -70,10 +70,10 @@ def rescale(images: np.ndarray, low: ArrayLike, high: ArrayLike) -> np.ndarray:
 
 
 def enlarge(images: np.ndarray, side: int) -> np.ndarray:
-    """Repeat pixels until the longer side of each image has about `side` of them.
+    """Repeat pixels until the longer side of each image is about `side` pixels.
 
     Strips are stretched until they are half as high as they are wide. Images that are
-    large enough already are not changed.
+    already large enough do not change.
     """
     height, width = images.shape[1:3]
     zoom = max(1, round(side / max(height, width)))
@@ -88,10 +88,10 @@ def tile_sheet(
     gap: int = 0,
     background: float = 0.0,
 ) -> np.ndarray:
-    """Arrange images of one size as the tiles of a sheet, row by row.
+    """Arrange images of equal size as tiles on a sheet, row by row.
 
     With `columns=None`, the sheet is about as high as it is wide. `gap` is the number
-    of pixels between tiles. Gaps and places without a tile have the value `background`.
+    of pixels between tiles. Gaps and empty positions have the value `background`.
     """
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count * height / width))

@@ -25,7 +25,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, as TFDS has it
+    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, TFDS convention
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
@@ -46,8 +46,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        # Every fifth digit, sorted by class, is a stratified fifth. It needs no random
-        # numbers, which could differ between releases.
+        # Taking every fifth digit in class order gives a stratified split without
+        # random numbers, which could differ between releases.
         test = np.sort(np.argsort(digits.target, kind="stable")[::5])
         train = np.setdiff1d(np.arange(len(digits.target)), test)
         return {

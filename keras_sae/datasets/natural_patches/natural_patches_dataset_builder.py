@@ -31,8 +31,8 @@ class PatchesConfig(tfds.core.BuilderConfig):
         whitening: `"classic"`, `"zca"`, or None for raw intensities.
 
     Raises:
-        ValueError: A setting is invalid, or the photographs cannot provide that many
-            patches, or patches of that size.
+        ValueError: A setting is invalid, or exceeds the number or size of the patches
+            that the photographs can provide.
     """
 
     name: str = ""
@@ -66,9 +66,9 @@ class PatchesConfig(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of photograph patches; see `keras_sae.datasets.load_data`.
 
-    The photographs are converted to gray, halved and cut into tiles. Of all patches
-    that lie within a tile, the half with the highest contrast is kept, and
-    `num_patches` of them are drawn without replacement. The feature `image` is float32
+    The photographs are converted to gray, halved in size and cut into tiles. Half of
+    the patches within the tiles are kept, those with the highest contrast, and
+    `num_patches` of these are drawn without replacement. The feature `image` is float32
     of shape `(patch_size, patch_size, 1)`. `config` is a `PatchesConfig` or its name.
 
     Reference:

@@ -5,13 +5,13 @@ import numpy as np
 # ITU-R BT.601 luma.
 _LUMA = np.array([0.299, 0.587, 0.114])
 _PHOTOGRAPHS, _ROWS, _COLUMNS = 2, 4, 5
-_TILE = (53, 64)  # 4 x 5 of them fit into 427 x 640 pixels, halved
+_TILE = (53, 64)  # 4 x 5 tiles fit into 427 x 640 pixels at half size
 
 LARGEST_PATCH = min(_TILE)
 
 
 def available(split: str, patch_size: int) -> int:
-    """Return the number of patches in a split."""
+    """Return the number of patches available for a split."""
     tiles_per_photograph = _ROWS if split == "test" else _ROWS * (_COLUMNS - 1)
     positions = (_TILE[0] - patch_size + 1) * (_TILE[1] - patch_size + 1)
     return _PHOTOGRAPHS * tiles_per_photograph * positions // 2
@@ -21,9 +21,9 @@ def tiles(split: str) -> np.ndarray:
     """Return the training or the test tiles, of shape `(tiles, 53, 64)` in [0, 1].
 
     Each photograph, in gray and at half size, is cut into 4 x 5 tiles. The test split
-    has one tile in each row and no two in a column. Both splits therefore show the same
-    kinds of scene, and share no pixel. At full size the finest detail comes from JPEG,
-    so patches would give gratings instead of edges.
+    has one tile per row and at most one per column. Both splits therefore show the same
+    kinds of scenes, but share no pixels. At full size, the finest details are JPEG
+    artifacts, so models would learn gratings instead of edges.
     """
     from sklearn.datasets import load_sample_images
 
@@ -41,10 +41,10 @@ def tiles(split: str) -> np.ndarray:
 
 
 def patches(images: np.ndarray, patch_size: int) -> np.ndarray:
-    """Return the half of all square patches that has the most contrast.
+    """Return the higher-contrast half of all square patches.
 
-    Half of the photographs is sky and blurred background. Patches of these are mostly
-    noise, and blur the learned filters.
+    Half of the area of the photographs is sky and blurred background. Patches from
+    these areas are mostly noise and would blur the learned filters.
     """
     window = (patch_size, patch_size)
     every = np.lib.stride_tricks.sliding_window_view(images, window, axis=(1, 2))

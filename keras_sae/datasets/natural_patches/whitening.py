@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-# Added to the eigenvalues of the covariance. It is far below the smallest eigenvalue
-# for 8x8 patches, about 2e-3, and keeps the inverse finite.
+# Added to the covariance eigenvalues to keep the inverse finite. For 8x8 patches, this
+# is far below the smallest eigenvalue, about 2e-3.
 _ZCA_EPSILON = 1e-5
 
 
