@@ -364,3 +364,115 @@ def test_decoder_must_match_the_encoder():
     decoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(6)])
     with pytest.raises(ValueError, match=r"`decoder`.*\(None, 4\).*\(None, 3\)"):
         models.Autoencoder(encoder, decoder)
+
+
+# Shapes and types of parts, data and losses.
+
+DENSE, INPUT, CONV = keras.layers.Dense, keras.Input, keras.layers.Conv2D
+
+
+class Unbuilt(keras.Model):
+    def call(self, x):
+        return x
+
+
+PARTS = {
+    "subclassed": (lambda: Unbuilt(), "functional Keras model"),
+    "unbuilt": (lambda: keras.Sequential([DENSE(4)]), r"starts with a `keras\.Input`"),
+    "sizes": (
+        lambda: keras.Sequential([INPUT((None, None, 3)), CONV(4, 3)]),
+        "Set all sizes",
+    ),
+    "steps": (lambda: keras.Sequential([INPUT((5, 6)), DENSE(4)]), "TimeDistributed"),
+    "maps": (lambda: keras.Sequential([INPUT((8, 8, 1)), CONV(4, 3)]), "`Flatten`"),
+}
+
+
+@pytest.mark.parametrize(("make_encoder", "message"), PARTS.values(), ids=PARTS)
+def test_encoders_of_other_kinds_are_refused_with_a_way_out(make_encoder, message):
+    decoder = keras.Sequential([INPUT((4,)), DENSE(6)])
+    with pytest.raises(ValueError, match=rf"`encoder` must.*{message}"):
+        models.Autoencoder(make_encoder(), decoder)
+
+
+def test_decoders_without_an_input_are_refused():
+    encoder = keras.Sequential([INPUT((6,)), DENSE(4)])
+    with pytest.raises(ValueError, match="`decoder` must be a functional"):
+        models.Autoencoder(encoder, keras.Sequential([DENSE(6)]))
+
+
+def test_a_model_of_vectors_is_applied_to_sequences(rng):
+    model = models.shallow((6,), UNITS, layers.TopK(3))
+    inputs = keras.Input((5, 6))
+    whole = keras.Model(inputs, keras.layers.TimeDistributed(model)(inputs))
+    x = rng.random((4, 5, 6), dtype="float32")
+    expected = model.predict(x.reshape(20, 6), verbose=0).reshape(4, 5, 6)
+    np.testing.assert_allclose(whole.predict(x, verbose=0), expected, atol=1e-6)
+
+
+def test_input_and_output_make_a_functional_model(x):
+    model = make()
+    mean = keras.ops.mean(model.output, axis=(1, 2))
+    outer = keras.Model(model.input, mean)
+    expected = to_numpy(model(x)).mean(axis=(1, 2))
+    np.testing.assert_allclose(to_numpy(outer(x)), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "pair"),
+    [
+        (layers.TopK(3), False),
+        (layers.BatchTopK(3), True),
+        (layers.Matryoshka(layers.TopK(3)), True),
+    ],
+    ids=["top_k", "batch_top_k-target", "matryoshka-target"],
+)
+def test_windows_of_unknown_batch_and_length_train(rng, sparsity, pair):
+    import tensorflow as tf
+
+    x = rng.normal(size=(20, 16, 2)).astype("float32")
+    spec = tf.TensorSpec((None, None, 2), tf.float32)
+
+    def batches():
+        for i in range(0, 20, 8):
+            yield (x[i : i + 8], x[i : i + 8]) if pair else x[i : i + 8]
+
+    data = tf.data.Dataset.from_generator(
+        batches, output_signature=(spec, spec) if pair else spec
+    ).apply(tf.data.experimental.assert_cardinality(3))
+    keras.utils.set_random_seed(0)
+    model = models.shallow((16, 2), 40, sparsity)
+    model.compile("sgd", jit_compile=False)
+    logs = model.fit(data, shuffle=False, verbose=0).history
+    keras.utils.set_random_seed(0)
+    other = models.shallow((16, 2), 40, sparsity)
+    other.compile("sgd", run_eagerly=True)
+    expected = other.fit(x, batch_size=8, shuffle=False, verbose=0).history
+    assert logs["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+POLICIES = ["float16", "bfloat16", "float64", "mixed_float16"]
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # of JAX
+@pytest.mark.parametrize("sparsity", ["l1", "kl", layers.TopK(2), layers.Gated()])
+@pytest.mark.parametrize("policy", [*POLICIES, "floatx-float64", "floatx-float16"])
+def test_losses_of_every_policy_add_up(rng, policy, sparsity):
+    x = rng.random((32, 10), dtype="float32")
+    default = keras.config.floatx()
+    try:
+        if policy.startswith("floatx-"):
+            keras.config.set_floatx(policy.removeprefix("floatx-"))
+        else:
+            keras.config.set_dtype_policy(policy)
+        decay = keras.regularizers.L2(1e-3)
+        model = models.shallow((10,), 8, sparsity, kernel_regularizer=decay)
+        model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+        logs = model.train_on_batch(x, return_dict=True)
+    finally:
+        keras.config.set_floatx(default)
+        keras.config.set_dtype_policy(default)
+    weights = [w for w in model.trainable_weights if w.name == "kernel"]
+    decay = 1e-3 * sum((to_numpy(w) ** 2).sum() for w in weights)
+    parts = [value for name, value in logs.items() if name.endswith("_loss")]
+    assert logs["loss"] == pytest.approx(sum(parts) + decay, rel=0.02)

@@ -163,3 +163,49 @@ def test_training_step_is_traced_once(x):
     model.train_step = lambda data: (traces.append(1), step(data))[1]
     model.fit(x, batch_size=BATCH, epochs=2, verbose=0)
     assert len(traces) == 1
+
+
+def on_disk(path, array):
+    array.tofile(path)
+    return np.memmap(path, array.dtype, "r", shape=array.shape)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_arrays_on_disk_train_as_in_memory(x, tmp_path, shuffle):
+    weight = np.linspace(0, 2, SAMPLES).astype("float32")
+    x_disk = on_disk(tmp_path / "x", x.astype("float64"))
+    y_disk = on_disk(tmp_path / "y", x[::-1].copy())
+    # One batch, so that the order does not matter.
+    options = {"batch_size": SAMPLES, "shuffle": shuffle, "verbose": 0}
+    options |= {"sample_weight": weight, "epochs": 2}
+    results = []
+    for inputs, targets in ((x, x[::-1].copy()), (x_disk, y_disk)):
+        keras.utils.set_random_seed(0)
+        model = make()
+        data = (inputs, targets, weight)
+        history = model.fit(inputs, targets, validation_data=data, **options).history
+        evaluated = model.evaluate(inputs, targets, sample_weight=weight, verbose=0)
+        code = model.encode(inputs)
+        results.append((*history.values(), evaluated, code, model.decode(code)))
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@tensorflow_only
+def test_arrays_on_disk_are_read_in_batches(x, tmp_path):
+    sizes = []
+
+    class Watched(np.memmap):
+        def __getitem__(self, index):
+            found = super().__getitem__(index)
+            sizes.append(len(found))
+            return found
+
+    data = on_disk(tmp_path / "x", x).view(Watched)
+    model = make()
+    model.fit(data, batch_size=BATCH, validation_data=data, verbose=0)
+    model.evaluate(data, batch_size=BATCH, verbose=0)
+    model.predict(data, batch_size=BATCH, verbose=0)
+    model.encode(data, batch_size=BATCH)
+    assert sizes
+    assert max(sizes) == BATCH

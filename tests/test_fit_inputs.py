@@ -125,11 +125,31 @@ def test_fit_accepts_binary_data_and_every_float_type(x, dtype):
     assert np.isfinite(history["loss"]).all()
 
 
-@tensorflow_only
-def test_fit_accepts_sparse_input_with_a_dense_target(x):
-    flat = x.reshape(SAMPLES, 36)
-    history = make((36,)).fit(scipy.sparse.csr_array(flat), flat, verbose=0).history
-    assert np.isfinite(history["loss"]).all()
+def test_other_byte_orders_are_read_as_the_same_numbers(x, trained_on_array):
+    keras.utils.set_random_seed(5)
+    model, swapped = make(), x.astype(">f4")
+    model.fit(swapped, swapped, batch_size=BATCH, shuffle=False, verbose=0)
+    for weight, other in zip(weights_of(model), trained_on_array[2], strict=True):
+        np.testing.assert_allclose(weight, other, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(model.encode(swapped), model.encode(x))
+    np.testing.assert_array_equal(
+        model.predict(swapped, verbose=0), model.predict(x, verbose=0)
+    )
+
+
+def test_masked_arrays_without_masked_values_are_accepted(x):
+    model, masked = make(), np.ma.masked_array(x)
+    np.testing.assert_array_equal(model.encode(masked), model.encode(x))
+    model.fit(masked, verbose=0)
+
+
+def test_tensors_of_pytorch_in_bfloat16_are_accepted(x):
+    torch = pytest.importorskip("torch")
+    tensor = torch.from_numpy(x).to(torch.bfloat16)
+    model = make()
+    expected = model.encode(tensor.float().numpy())
+    np.testing.assert_array_equal(model.encode(tensor), expected)
+    assert np.isfinite(model.fit(tensor, verbose=0).history["loss"]).all()
 
 
 def test_fit_trains_on_tables_as_on_their_values(table):
@@ -283,6 +303,11 @@ BAD = {
     "rank": (lambda x: x[..., None], r"shape \('samples', 6, 6\).*\(20, 6, 6, 1\)"),
     "flat": (lambda x: x.reshape(SAMPLES, -1), r"\('samples', 6, 6\).*\(20, 36\)"),
     "size": (lambda x: x[:, :5], r"shape \('samples', 6, 6\).*\(20, 5, 6\)"),
+    "counts": (lambda x: (x * 9000).astype("int64"), r"int64.*numpy\.log1p\(x\)"),
+    "text": (lambda x: x.astype(str), "Encode them as numbers"),
+    "rows": (lambda x: np.array([x[0], x[1, :3]], object), "pad rows"),
+    "masked": (lambda x: np.ma.masked_less(x, 0.1), r"masked values.*filled\(0\)"),
+    "sparse": (lambda x: scipy.sparse.csr_array(x[0]), r"csr_array.*x\.toarray\(\)"),
 }
 
 
@@ -305,6 +330,108 @@ def test_bad_arrays_are_refused_and_leave_the_model_unchanged(x, spoil, message)
     model.fit(x, verbose=0)
 
 
+STREAMS = {
+    "PyDataset": lambda x: Batches(x),
+    "generator": lambda x: generator(x),
+    "dataset": lambda x: tf_dataset(x),
+    "DataLoader": lambda x: data_loader(x),
+}
+
+
+def data_loader(x):
+    torch = pytest.importorskip("torch")
+    dataset = torch.utils.data.TensorDataset(torch.from_numpy(x))
+    return torch.utils.data.DataLoader(dataset, batch_size=BATCH)
+
+
+@pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
+@pytest.mark.parametrize("kind", ["bytes", "nan", "size", "range", "masked"])
+def test_the_first_batch_of_every_stream_is_checked(x, stream, kind):
+    if kind == "range":
+        bad, message = 255 * x, r"must lie in \[0, 1\]"
+    else:
+        spoil, message = BAD[kind]
+        bad = spoil(x)
+    if kind == "size":
+        message = r"shape \('samples', 6, 6\).*\(8, 5, 6\)"
+    if kind == "nan":
+        bad[:BATCH] = np.nan
+    if kind == "masked" and stream not in (STREAMS["PyDataset"], STREAMS["generator"]):
+        pytest.skip("a tensor has no mask")
+    model = make(output_activation="sigmoid")
+    before = weights_of(model)
+    for call in (
+        lambda: model.fit(stream(bad), verbose=0),
+        lambda: model.fit(x, validation_data=stream(bad), verbose=0),
+        lambda: model.evaluate(stream(bad), verbose=0),
+    ):
+        with pytest.raises(ValueError, match=f"`x`.*{message}"):
+            call()
+    assert_same_weights(before, weights_of(model))
+    if kind != "range":
+        with pytest.raises(ValueError, match=f"`x`.*{message}"):
+            model.encode(stream(bad))
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # of a generator
+@pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
+def test_every_stream_is_read_from_its_first_batch(x, stream):
+    model = make()
+    expected = model.encode(x)
+    np.testing.assert_allclose(model.encode(stream(x)), expected, atol=1e-6)
+    decoded = model.decode(expected)
+    np.testing.assert_allclose(model.decode(stream(expected)), decoded, atol=1e-6)
+    model.adapt(stream(x))
+    center = to_numpy(model.encoder.get_layer("center").mean)
+    np.testing.assert_allclose(center, x.reshape(SAMPLES, -1).mean(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (iter(()), "at least one batch"),
+        (({"image": np.ones((2, 6, 6))} for _ in range(2)), "each of them one tensor"),
+        ({"image": np.ones((2, 6, 6))}, "must be an array"),
+        ([[0.5] * 36] * 4, r"list.*numpy\.asarray\(x, 'float32'\)"),
+        (None, "must be an array"),
+    ],
+    ids=["empty", "dicts", "dict", "list", "none"],
+)
+def test_other_data_is_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        make().fit(data, verbose=0)
+
+
+@tensorflow_only
+def test_rows_of_different_lengths_are_refused():
+    import tensorflow as tf
+
+    rows = tf.ragged.constant([[0.1, 0.2], [0.3]])
+    with pytest.raises(ValueError, match=r"`x\.to_tensor\(\)` pads"):
+        models.shallow((2,), 3).encode(rows)
+
+
+@tensorflow_only
+def test_numpy_views_of_tfds_are_refused_with_a_way_out(x):
+    import tensorflow_datasets as tfds
+
+    with pytest.raises(ValueError, match="pass `dataset`"):
+        make().encode(tfds.as_numpy(tf_dataset(x)))
+
+
+@tensorflow_only
+def test_images_with_labels_from_a_folder_are_refused_with_a_way_out(tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        keras.utils.save_img(tmp_path / label / "0.png", np.zeros((6, 6, 1)))
+    load = keras.utils.image_dataset_from_directory
+    options = {"image_size": (6, 6), "color_mode": "grayscale", "verbose": False}
+    model = make((6, 6, 1))
+    with pytest.raises(ValueError, match="`labels=None` in"):
+        model.fit(load(tmp_path, **options), verbose=0)
+    model.fit(load(tmp_path, labels=None, **options), verbose=0)
+
+
 def test_codes_of_a_wrong_width_are_refused():
     model = make()
     with pytest.raises(ValueError, match=r"shape \('samples', 8\)"):
@@ -325,7 +452,7 @@ def test_bad_tensors_are_refused(x):
 TABLES = {
     "nan": (lambda x: x.where(x > 0.1), "must be finite"),
     "bytes": (lambda x: (x * 255).astype("uint8"), "must hold floating-point numbers"),
-    "text": (lambda x: x.astype(str), "Invalid dtype"),
+    "text": (lambda x: x.astype(str), "Encode them as numbers"),
     "width": (lambda x: x.iloc[:, :7], r"must have shape \('samples', 36\)"),
 }
 

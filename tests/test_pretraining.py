@@ -19,7 +19,7 @@ from helpers import (
 )
 
 from keras_sae import layers, models, pretraining
-from keras_sae.pretraining.layerwise import DiskBatches
+from keras_sae.models.data_adapter import DiskBatches
 from keras_sae.regularizers import L1
 
 both = pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_stream_trains_like_the_array(rng, tmp_path, kind):
 
 
 def test_disk_batches_hold_all_samples_in_a_new_order_per_epoch():
-    batches = DiskBatches(np.arange(10.0)[:, None], 4, shuffle=True)
+    batches = DiskBatches([np.arange(10.0)[:, None]], 4, shuffle=True)
     epochs = []
     for _ in range(3):
         parts = [batches[i][0][:, 0].tolist() for i in range(len(batches))]
@@ -319,7 +319,7 @@ def test_disk_batches_hold_all_samples_in_a_new_order_per_epoch():
         epochs.append(parts)
         batches.on_epoch_end()
     assert epochs[0] != epochs[1] != epochs[2]
-    fixed = DiskBatches(np.arange(10.0)[:, None], 4, shuffle=False)
+    fixed = DiskBatches([np.arange(10.0)[:, None]], 4, shuffle=False)
     fixed.on_epoch_end()
     assert fixed[1][0][:, 0].tolist() == [4, 5, 6, 7]
 

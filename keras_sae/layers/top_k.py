@@ -40,7 +40,6 @@ class KSparsity(Sparsity):
                 )
         self.initial_k = initial_k
         self.anneals = initial_k is not None
-        self.max_k = initial_k or self.k
         if isinstance(auxiliary, dict):
             auxiliary = keras.saving.deserialize_keras_object(auxiliary)
         elif auxiliary == "auto":
@@ -53,6 +52,11 @@ class KSparsity(Sparsity):
         self.auxiliary = auxiliary
         if auxiliary is not None:
             self.auxiliary_loss_names = ("auxiliary_loss",)
+
+    @property
+    def max_k(self) -> int:
+        """The largest `k`, which is that at the begin of an annealing."""
+        return self.initial_k or self.k
 
     def build(self, input_shape: Shape) -> None:
         """Check `k` against the number of units, and create an annealed `k`."""

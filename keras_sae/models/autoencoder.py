@@ -1,6 +1,8 @@
 """The model that every family returns: encoder, decoder, losses and metrics."""
 
 import inspect
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from keras_sae.export.signatures import Signature, autoencoder_signatures
 from keras_sae.layers import SparseDense, forward_pass, tying
 from keras_sae.layers.forward_pass import ForwardPass
 from keras_sae.layers.normalization import adapt_layers
-from keras_sae.models import data_adapter, losses, validation
+from keras_sae.models import data_adapter, loops, losses, validation
 from keras_sae.models.building_blocks import set_output_bias
 from keras_sae.models.contractive import ContractivePenalty
 from keras_sae.models.levels import Level, flatten, levels_of
@@ -70,6 +72,8 @@ class Autoencoder(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.lock = threading.RLock()
+        self.traced_structure = ""
         validation.check_parts(encoder, decoder)
         self.contractive = non_negative("contractive", contractive)
         self._contraction = ContractivePenalty(encoder) if self.contractive else None
@@ -79,13 +83,20 @@ class Autoencoder(keras.Model):
             int(np.prod(self.sample_shape))
         )
         self.activity = losses.make_activity_metric(self.sparse_layers)
-        layers = [*flatten(encoder), *flatten(decoder)]
-        names = losses.loss_names(layers, self.sparse_layers, self.contractive)
-        self.loss_means = {name: keras.metrics.Mean(name=name) for name in names}
-        self.build(encoder.input_shape)
+        self.loss_means = losses.make_loss_means(encoder, decoder, self.contractive)
+        self(keras.Input(self.sample_shape))  # creates `input` and `output`
 
     def build(self, input_shape: Shape) -> None:
         """Do nothing: encoder and decoder are built already."""
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return the shape of the reconstruction."""
+        return (input_shape[0], *self.decoder.output_shape[1:])
+
+    @property
+    def losses(self) -> list[Tensor]:
+        """All losses but the data loss, in the dtype of the data loss."""
+        return [ops.cast(loss, keras.config.floatx()) for loss in super().losses]
 
     @property
     def sparse_layers(self) -> list[SparseDense]:
@@ -102,7 +113,7 @@ class Autoencoder(keras.Model):
         """The levels of a dense model with a mirrored decoder, outermost first."""
         return levels_of(self)
 
-    def adapt(self, x: Tensor, location: str = "mean") -> None:
+    def adapt(self, x: Data, location: str = "mean") -> None:
         """Set center and scale from data, before `fit`.
 
         The centering layer gets the center, and so does the bias of a linear output
@@ -110,14 +121,15 @@ class Autoencoder(keras.Model):
         centered data. `fit` continues to average a mean, but not a median.
 
         Args:
-            x: Array of shape `(samples, *input_shape)`. Ten thousand samples are
-                usually enough.
+            x: Array of shape `(samples, *input_shape)`, or batches of a finite stream.
+                Ten thousand samples are usually enough.
             location: `"mean"` or `"geometric_median"`.
 
         Raises:
             ValueError: `x` has another shape, or does not vary and must be scaled.
         """
-        samples = validation.as_samples(x, self.sample_shape)
+        samples, _ = data_adapter.as_arrays(x)
+        validation.check_data(samples, self.sample_shape)
         parts = flatten(self.encoder), flatten(self.decoder)
         center = adapt_layers(*parts, samples.astype("float64"), location)
         set_output_bias(self.decoder, center)
@@ -143,26 +155,25 @@ class Autoencoder(keras.Model):
         Raises:
             ValueError: `x` or `y` is not finite, of integers, of a wrong shape, or
                 outside the range of the output activation; a batch is too small for
-                a sparsity; or `adapt` was not called although `scaling=True`.
+                a sparsity; or `adapt` was not called although `scaling=True`. Only the
+                first batch of a stream is checked.
         """
-        x, y = validation.unwrap(x), validation.unwrap(y)
         signature = inspect.signature(super().fit)
-        arguments = signature.bind(x, y, batch_size, *args, **kwargs).arguments
-        self.check_data(x, y, batch_size or 32)
+        bound = signature.bind(x, y, batch_size, *args, **kwargs)
+        arguments = data_adapter.fit_arguments(self, bound.arguments)
         validation.check_adapted(self)
-        if arguments.get("validation_data") is not None:
-            data = arguments["validation_data"]
-            self.check_data(*keras.utils.unpack_x_y_sample_weight(data)[:2])
-        data_adapter.build_optimizer(self)
-        return super().fit(**data_adapter.fit_arguments(arguments))
+        loops.build_optimizer(self)
+        with loops.protected(self):
+            return super().fit(**arguments)
 
     def train_on_batch(
         self, x: Tensor, y: Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Any:
         """Train one step as `keras.Model.train_on_batch`, with the checks of `fit`."""
-        self.check_data(x, y, len(x))
+        x, y = self.check_data(x, y, sys.maxsize)
         validation.check_adapted(self)
-        return super().train_on_batch(x, y, *args, **kwargs)
+        with loops.protected(self):
+            return super().train_on_batch(x, y, *args, **kwargs)
 
     def evaluate(
         self,
@@ -175,36 +186,49 @@ class Autoencoder(keras.Model):
         **kwargs: Any,
     ) -> Any:
         """Return the logs as `keras.Model.evaluate` does, with the checks of `fit`."""
-        x, y = validation.unwrap(x), validation.unwrap(y)
         # Keras passes this argument inside `fit`, which has checked the data.
         if "_use_cached_eval_dataset" not in kwargs:
-            self.check_data(x, y)
             validation.check_adapted(self)
-            y = data_adapter.weighted_target(x, y, sample_weight)
-        return super().evaluate(
-            x, y, batch_size, verbose, sample_weight, *args, **kwargs
-        )
+            x, y = self.check_data(x, y, sample_weight=sample_weight)
+            data = data_adapter.from_disk(x, y, sample_weight, batch_size)
+            x, y, sample_weight = data
+        args = (batch_size, verbose, sample_weight, *args)
+        with loops.protected(self):
+            return super().evaluate(x, y, *args, **kwargs)
 
-    def predict(self, x: Data | None, *args: Any, **kwargs: Any) -> np.ndarray:
+    def predict(
+        self, x: Data | None, batch_size: int | None = None, *args: Any, **kwargs: Any
+    ) -> np.ndarray:
         """Return the reconstructions of `x`, as `keras.Model.predict` does."""
-        x = validation.without_target(validation.unwrap(x))
-        validation.check_data(x, self.sample_shape)
-        return super().predict(x, *args, **kwargs)
+        x = data_adapter.open_samples(x, self.sample_shape, batch_size)
+        with loops.protected(self):
+            return super().predict(x, batch_size, *args, **kwargs)
 
     def check_data(
-        self, x: Data | None, y: Tensor | None = None, batch_size: int | None = None
-    ) -> None:
+        self,
+        x: Data | None,
+        y: Tensor | None = None,
+        batch_size: int | None = None,
+        sample_weight: Tensor | None = None,
+    ) -> tuple[Data, Tensor | None]:
         """Raise the errors that `fit` would raise for this data, without training.
 
-        With `batch_size`, check that a batch is large enough for the sparsity, too.
+        With `batch_size`, check that batches are large enough for the sparsity, too.
+        Return `x` and `y` as `data_adapter.open_data` does.
         """
+        x, y, (first_x, first_y) = data_adapter.open_data(x, y, sample_weight)
         bounds = validation.output_bounds(flatten(self.decoder))
-        validation.check_data(x, self.sample_shape, y, bounds)
+        validation.check_data(first_x, self.sample_shape, first_y, bounds)
         if batch_size is not None:
-            validation.check_batch_size(flatten(self.encoder), batch_size, x)
+            size = first_x.shape[0]
+            size = min(size, batch_size) if validation.is_array(x) else size
+            validation.check_batch_size(flatten(self.encoder), size)
+        return x, y
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return the reconstruction, and add every loss but the data loss."""
+        if None in inputs.shape[1:]:  # as in a dataset of windows
+            inputs = ops.reshape(inputs, (-1, *self.sample_shape))
         step = forward_pass.current()
         if step is None or step.model is not self:
             step = ForwardPass(self)
@@ -223,9 +247,8 @@ class Autoencoder(keras.Model):
             if reconstruction is None:
                 reconstruction = self.decoder(code, training=training)
             if activations is not None and (training or step.in_step):
-                target = inputs if step.target is None else step.target
                 decoded = losses.AutoencoderStep(
-                    self, activations, target, step.sample_weight, reconstruction
+                    step, activations, inputs, reconstruction
                 )
                 sparsity = activations.layer.sparsity
                 terms = {} if sparsity is None else sparsity.auxiliary_losses(decoded)
@@ -266,7 +289,7 @@ class Autoencoder(keras.Model):
             if self._compile_loss is not None:
                 # Keras divides a loss by the number of replicas.
                 data_loss = self._compile_loss(y, y_pred, sample_weight)
-                terms["reconstruction_loss"] = data_adapter.replicas(self) * data_loss
+                terms["reconstruction_loss"] = loops.replicas(self) * data_loss
             batch_size = ops.shape(step.code)[0]
             for name, mean in self.loss_means.items():
                 if name in terms:
@@ -304,19 +327,21 @@ class Autoencoder(keras.Model):
             x: Array of shape `(samples, *input_shape)`, or a dataset of batches.
             batch_size: Number of samples per batch.
         """
-        x = validation.without_target(x)
-        validation.check_data(x, self.sample_shape)
-        return self.encoder.predict(x, batch_size=batch_size, verbose=0)
+        x = data_adapter.open_samples(x, self.sample_shape, batch_size)
+        with loops.protected(self, self.encoder):
+            return self.encoder.predict(x, batch_size=batch_size, verbose=0)
 
     def decode(self, code: Data, batch_size: int = 256) -> np.ndarray:
         """Return the reconstructions from codes, of shape `(samples, *input_shape)`.
 
         Args:
-            code: Array of shape `(samples, units)`.
+            code: Array of shape `(samples, units)`, or a dataset of batches.
             batch_size: Number of samples per batch.
         """
-        validation.check_data(code, tuple(self.decoder.input_shape[1:]))
-        return self.decoder.predict(code, batch_size=batch_size, verbose=0)
+        shape = self.decoder.input_shape[1:]
+        code = data_adapter.open_samples(code, shape, batch_size)
+        with loops.protected(self, self.decoder):
+            return self.decoder.predict(code, batch_size=batch_size, verbose=0)
 
     def serving_signatures(self, top_k: int) -> dict[str, Signature]:
         """Return the signatures of an exported model by name, the default one first."""

@@ -1,18 +1,26 @@
-"""Preparation of a model's data and optimizer for Keras's training loop."""
+"""Preparation of data for Keras's training loop."""
 
-import contextlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keras_sae.models.validation import is_array, is_dataset
-from keras_sae.types import Data, Tensor
+from keras_sae.models.validation import (
+    as_numpy,
+    check_data,
+    dense_numbers,
+    is_array,
+    is_dataset,
+)
+from keras_sae.types import Data, Shape, Tensor
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+# Packages with streams of batches that Keras reads.
+_STREAM_PACKAGES = {"tensorflow", "torch", "grain"}
 # Arguments of `fit` that have the same meaning for an array and for a dataset.
 _DATASET_ARGUMENTS = {
     "x",
@@ -30,36 +38,190 @@ _DATASET_ARGUMENTS = {
 }
 
 
-def fit_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments to call `keras.Model.fit` with.
+def open_data(
+    x: Data | None, y: Tensor | None = None, sample_weight: Tensor | None = None
+) -> tuple[Data, Tensor | None, tuple[Tensor, Tensor | None]]:
+    """Return data in a form that every backend reads alike, and the first batch.
+
+    Args:
+        x: As in `keras.Model.fit`.
+        y: Target, or None.
+        sample_weight: Weights of an array, or None. Keras ignores the weights of
+            samples without a target, so that `x` becomes the target.
+
+    Returns:
+        `x`, `y`, and the first batch as `(x, y)`, which is all samples of an array. A
+        generator is replaced, because it cannot start again.
+
+    Raises:
+        ValueError: `x` is neither an array nor a stream of batches, has no batches, or
+            has batches of more than one input.
+    """
+    data, y = _standardize(x), _standardize(y)
+    if is_array(data):
+        y = data if y is None and sample_weight is not None else y
+        return data, y, (data, y)
+    packages = {parent.__module__.partition(".")[0] for parent in type(data).__mro__}
+    is_stream = isinstance(data, (Iterator, keras.utils.PyDataset))
+    if not is_stream and not packages & _STREAM_PACKAGES:
+        raise ValueError(
+            "`x` must be an array, or batches from a `tf.data.Dataset`, a "
+            "`keras.utils.PyDataset`, a PyTorch `DataLoader`, a Grain dataset or a "
+            f"generator. Received: {type(data).__name__}. Convert a list with "
+            "`numpy.asarray(x, 'float32')`. Instead of `tfds.as_numpy(dataset)`, pass "
+            "`dataset`."
+        )
+    iterator: Iterator[Any] = iter(data)
+    batch = next(iterator, None)
+    if batch is None:
+        raise ValueError(f"`x` must hold at least one batch. Received: {data!r}.")
+    if iterator is data:
+        data = (entry for entry in itertools.chain([batch], iterator))
+    first_x, first_y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    if not is_array(first_x):
+        raise ValueError(
+            "A stream must yield `x` or `(x, target)`, each of them one tensor. "
+            f"Received: a batch of type {type(batch).__name__}. Select the tensor, for "
+            "example with `dataset.map(lambda element: element['image'])`."
+        )
+    return data, y, (first_x, first_y)
+
+
+def open_samples(
+    x: Data | None, sample_shape: Shape, batch_size: int | None = None
+) -> Data:
+    """Check samples without a target, and return them as `open_data` does."""
+    x, _, (first, _) = open_data(x)
+    check_data(first, sample_shape)
+    return from_disk(x, None, None, batch_size)[0]
+
+
+def _standardize(x: Data | None) -> Tensor:
+    """Return the array in a list of one, in native byte order and without a mask."""
+    if isinstance(x, (list, tuple)) and len(x) == 1 and is_array(x[0]):
+        x = x[0]
+    if isinstance(x, np.ma.MaskedArray) and not np.ma.is_masked(x):
+        x = x.data
+    if isinstance(x, np.ndarray) and not x.dtype.isnative:
+        return x.astype(x.dtype.newbyteorder("="))  # JAX would read other numbers.
+    if is_array(x) and str(getattr(x, "dtype", None)) == "torch.bfloat16":
+        return x.float()  # NumPy has no such type.
+    return x
+
+
+def as_arrays(
+    x: Data | None, y: Tensor | None = None, limit: int | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return samples and targets of an array or a finite stream as NumPy arrays.
+
+    Args:
+        x: As in `keras.Model.fit`.
+        y: Targets or labels of an array. A stream yields its own.
+        limit: None, or a number of samples. Batches after that are not read.
+
+    Raises:
+        ValueError: As for `open_data`, or `x` never ends, or is sparse, masked or text.
+    """
+    if limit is None and is_dataset(x) and x.cardinality() == -1:
+        raise ValueError(
+            f"`x` must be finite. Received: {x!r}, which never ends. Remove "
+            "`.repeat()`, or take a part with `.take(100)`."
+        )
+    data: Any
+    data, y, (_, first_y) = open_data(x, y)
+    if is_array(data):
+        return dense_numbers("x", data), None if y is None else as_numpy(y)
+    batches, count = [], 0
+    for batch in data:
+        batches.append(keras.utils.unpack_x_y_sample_weight(batch))
+        count += len(batches[-1][0])
+        if limit is not None and count >= limit:
+            break
+    samples = np.concatenate([dense_numbers("x", batch[0]) for batch in batches])
+    if first_y is not None:
+        y = np.concatenate([as_numpy(batch[1]) for batch in batches])
+    return samples, y
+
+
+class DiskBatches(keras.utils.PyDataset):
+    """Batches of arrays on disk, optionally reshuffled after each epoch."""
+
+    def __init__(
+        self, arrays: Sequence[np.ndarray], batch_size: int, shuffle: bool
+    ) -> None:
+        super().__init__()
+        self.arrays, self.batch_size = arrays, batch_size
+        self.order = np.arange(len(arrays[0]))
+        self.rng = np.random.default_rng(0) if shuffle else None
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        start = index * self.batch_size
+        # Sorted indices make the disk read in one direction.
+        rows = np.sort(self.order[start : start + self.batch_size])
+        floatx = keras.config.floatx()
+        return tuple(np.asarray(array[rows], floatx) for array in self.arrays)
+
+    def on_epoch_end(self) -> None:
+        """Shuffle the samples if `shuffle` was set."""
+        if self.rng is not None:
+            self.rng.shuffle(self.order)
+
+
+def from_disk(
+    x: Data,
+    y: Tensor | None,
+    sample_weight: Tensor | None,
+    batch_size: int | None,
+    shuffle: bool = False,
+) -> tuple[Data, Tensor | None, Tensor | None]:
+    """Return the batches of a memory-mapped array, and other data unchanged.
+
+    Keras on TensorFlow would copy the whole array.
+    """
+    if keras.config.backend() != "tensorflow" or not isinstance(x, np.memmap):
+        return x, y, sample_weight
+    arrays = [x, *(array for array in (y, sample_weight) if array is not None)]
+    return DiskBatches(arrays, batch_size or 32, shuffle), None, None
+
+
+def fit_arguments(model: keras.Model, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Check the data of `fit`, and return the arguments for `keras.Model.fit`.
 
     On TensorFlow, arrays become an `array_dataset` of the same batches in the same
-    order. Sample weights without a target get `x` as the target, because Keras ignores
-    the weights otherwise.
+    order.
     """
-    x, y = arguments.get("x"), arguments.get("y")
+    batch_size = arguments["batch_size"] or 32
     if arguments.get("validation_data") is not None:
-        x_val, y_val, weight = keras.utils.unpack_x_y_sample_weight(
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(
             arguments["validation_data"]
         )
-        if weight is not None:
-            y_val = weighted_target(x_val, y_val, weight)
-            arguments["validation_data"] = (x_val, y_val, weight)
-    if is_dataset(x):
-        # The default, True, makes Keras warn that it does not shuffle datasets.
+        x, y = model.check_data(x, y, sample_weight=weight)
+        size = arguments.get("validation_batch_size") or batch_size
+        arguments["validation_data"] = from_disk(x, y, weight, size)
+    weight, shuffle = arguments.get("sample_weight"), arguments.get("shuffle", True)
+    x, y = model.check_data(arguments["x"], arguments["y"], batch_size, weight)
+    if not arguments.get("validation_split"):
+        x, y, weight = from_disk(x, y, weight, batch_size, bool(shuffle))
+    arguments |= {"x": x, "y": y}
+    if "sample_weight" in arguments:
+        arguments["sample_weight"] = weight
+    if not is_array(x) and not isinstance(x, keras.utils.PyDataset):
+        # The default, True, makes Keras warn that it does not shuffle such data.
         return {"shuffle": False, **arguments}
-    arguments["y"] = weighted_target(x, y, arguments.get("sample_weight"))
     arrays: list[Tensor] = [x] if y is None else [x, y]
     if (
         keras.config.backend() != "tensorflow"
         or arguments.keys() - _DATASET_ARGUMENTS
-        or arguments.get("shuffle", True) is not True
+        or shuffle is not True
         or not all(isinstance(array, np.ndarray) for array in arrays)
         # Keras casts every other type.
         or any(array.dtype.name != keras.config.floatx() for array in arrays)
     ):
         return arguments
-    batch_size = arguments.get("batch_size") or 32
     return {
         **arguments,
         "x": array_dataset(arrays, batch_size),
@@ -68,16 +230,6 @@ def fit_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
         "shuffle": False,
         "validation_batch_size": arguments.get("validation_batch_size") or batch_size,
     }
-
-
-def weighted_target(
-    x: Data | None, y: Data | None, sample_weight: Tensor | None
-) -> Data | None:
-    """Return `y`, or `x` if there are sample weights but no target.
-
-    Keras ignores the weights of samples that have no target.
-    """
-    return x if y is None and sample_weight is not None and is_array(x) else y
 
 
 def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dataset":
@@ -129,25 +281,3 @@ def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dat
     # Keras runs one step too many per epoch if the length is unknown.
     length = tf.data.experimental.assert_cardinality(-(-samples // batch_size))
     return batches.apply(length).with_options(options)
-
-
-def build_optimizer(model: keras.Model) -> None:
-    """Create the optimizer's variables before the first training step.
-
-    TensorFlow traces a step twice if the first trace creates variables. Tracing
-    takes most of the time of a short `fit`.
-
-    Args:
-        model: A model. It is left unchanged if it is not compiled.
-    """
-    if not model.compiled or model.optimizer is None or model.optimizer.built:
-        return
-    strategy = getattr(model, "distribute_strategy", None)  # on TensorFlow
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        model.optimizer.build(model.trainable_variables)
-
-
-def replicas(model: keras.Model) -> int:
-    """Return the number of replicas over which Keras distributes a batch."""
-    strategy = getattr(model, "distribute_strategy", None)  # on TensorFlow
-    return strategy.num_replicas_in_sync if strategy else 1

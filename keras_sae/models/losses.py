@@ -18,7 +18,8 @@ from keras_sae.layers import (
 )
 from keras_sae.layers.forward_pass import Activations, ForwardPass
 from keras_sae.layers.serialization import activation_bounds
-from keras_sae.models.data_adapter import replicas
+from keras_sae.models.levels import flatten
+from keras_sae.models.loops import replicas
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.types import Tensor
 
@@ -99,28 +100,21 @@ def expand_sample_weight(sample_weight: Tensor | None, target: Tensor) -> Tensor
     return ops.reshape(sample_weight, (-1, *(1,) * (len(target.shape) - 2)))
 
 
-def loss_names(
-    layers: Sequence[keras.layers.Layer],
-    sparse_layers: Sequence[SparseDense],
-    contractive: float,
-) -> list[str]:
-    """Return the names of the parts of a model's loss.
-
-    Args:
-        layers: Layers of the encoder and decoder, including `Sparsity` layers.
-        sparse_layers: Sparse layers of the encoder, ending with the one that computes
-            the code.
-        contractive: Weight of the contractive penalty.
-    """
+def make_loss_means(
+    encoder: keras.Model, decoder: keras.Model, contractive: float
+) -> dict[str, keras.metrics.Mean]:
+    """Return one metric per part of the loss, by its name in the logs."""
     names = {"auxiliary_loss"} if contractive else set()
-    for layer in layers:
+    for layer in (*flatten(encoder), *flatten(decoder)):
         if isinstance(layer, Sparsity) and layer.has_penalty:
             names.add("sparsity_loss")
         if isinstance(layer, Sampling):
             names.add("kl_loss")
+    sparse_layers = [x for x in flatten(encoder) if isinstance(x, SparseDense)]
     if sparse_layers and sparse_layers[-1].sparsity is not None:
         names.update(sparse_layers[-1].sparsity.auxiliary_loss_names)
-    return ["reconstruction_loss", *sorted(names)]
+    names_in_order = ["reconstruction_loss", *sorted(names)]
+    return {name: keras.metrics.Mean(name=name) for name in names_in_order}
 
 
 def make_activity_metric(sparse_layers: Sequence[SparseDense]) -> keras.metrics.Metric:
@@ -145,25 +139,26 @@ class AutoencoderStep:
     each batch only once.
 
     Args:
-        model: The `keras_sae.models.Autoencoder`.
+        step: The forward pass.
         activations: Activations of the layer that computes the code.
-        target: What is reconstructed.
-        sample_weight: Sample weights of the step, or None.
+        inputs: Inputs of the model, which are the target if the step has no other.
         reconstruction: The reconstruction from the whole code.
     """
 
     def __init__(
         self,
-        model: keras.Model,
+        step: ForwardPass,
         activations: Activations,
-        target: Tensor,
-        sample_weight: Tensor | None,
+        inputs: Tensor,
         reconstruction: Tensor,
     ) -> None:
-        self.model = model
+        self.model = step.model
         self.activations = activations
+        target = inputs if step.target is None else step.target
+        if None in target.shape[1:]:
+            target = ops.reshape(target, (-1, *reconstruction.shape[1:]))
         self.target = target
-        self.sample_weight = expand_sample_weight(sample_weight, target)
+        self.sample_weight = expand_sample_weight(step.sample_weight, target)
         self.reconstruction = reconstruction
         self.code = activations.code
         self.pre_activations = activations.pre_activations

@@ -1,8 +1,6 @@
 """Checks of models and data that Keras does not make.
 
-Without an error, Keras would broadcast, cast or train on the data rejected here. On
-JAX, data of a wrong shape also makes the model lose its weights, because Keras moves
-them into the compiled step.
+Without an error, Keras would broadcast, cast or train on the data rejected here.
 """
 
 import itertools
@@ -17,7 +15,7 @@ from keras_sae.layers import Scaling, SparseDense, Sparsity
 from keras_sae.layers.noise import MaskingNoise, SaltAndPepperNoise
 from keras_sae.layers.serialization import activation_bounds
 from keras_sae.models.levels import flatten
-from keras_sae.types import Data, Shape, Tensor
+from keras_sae.types import Shape, Tensor
 
 _UNBOUNDED = (-np.inf, np.inf)
 # These layers return their input unchanged or reshaped at inference.
@@ -41,36 +39,38 @@ _SELECTION_LAYERS = (
 
 
 def check_data(
-    x: Data | None,
+    x: Tensor,
     sample_shape: Shape,
     y: Tensor | None = None,
     bounds: tuple[float, float] = _UNBOUNDED,
 ) -> None:
-    """Check data before Keras trains on it, evaluates it or encodes it.
-
-    The values of arrays are checked. For a `tf.data.Dataset`, only the
-    element specification is checked. Generators and data loaders are not checked.
+    """Check an array of samples, or the first batch of a stream.
 
     Args:
-        x: As in `keras.Model.fit`.
+        x: Array, tensor or table of shape `(samples, *sample_shape)`.
         sample_shape: Shape of one sample.
         y: Target, or None.
         bounds: Lowest and highest value that the model can output.
 
     Raises:
         ValueError: The shape of `x` is wrong, `y` has a different shape, an array is
-            empty, not finite or holds integers, or the target lies outside `bounds`.
+            empty, sparse, masked, not finite or holds integers, or the target lies
+            outside `bounds`.
     """
-    if is_dataset(x):
-        _check_element_spec(x.element_spec, sample_shape)
-    elif is_array(x):
-        _check_shape(tuple(x.shape), sample_shape)
-        if x.shape[0] == 0:
-            raise ValueError(f"`x` has no samples. Received: x.shape={x.shape}.")
-        _check_values("x", x, bounds if y is None else _UNBOUNDED)
-        if y is not None:
-            check_target(np.shape(y), tuple(x.shape))
-            _check_values("y", y, bounds)
+    values = dense_numbers("x", x)
+    shape = tuple(values.shape)
+    if len(shape) != 1 + len(sample_shape) or shape[1:] != tuple(sample_shape):
+        raise ValueError(
+            f"`x` must have shape {('samples', *sample_shape)}. Received: "
+            f"x.shape={shape}. Reshape `x`, put a dataset of single samples into "
+            "batches with `dataset.batch(32)`, or build the model for this shape."
+        )
+    if len(values) == 0:
+        raise ValueError(f"`x` has no samples. Received: x.shape={shape}.")
+    _check_range("x", values, bounds if y is None else _UNBOUNDED)
+    if y is not None:
+        check_target(np.shape(y), shape)
+        _check_range("y", dense_numbers("y", y), bounds)
 
 
 def check_target(target: Shape, expected: Shape) -> None:
@@ -82,29 +82,10 @@ def check_target(target: Shape, expected: Shape) -> None:
         raise ValueError(
             "The target of an autoencoder must have the shape of its input. Received: "
             f"y.shape={target}, x.shape={expected}. If `y` holds labels, leave it out: "
-            "`fit(x)`. To learn labels, use `keras_sae.models.classifier`."
+            "`fit(x)`, `dataset.map(lambda x, y: x)`, or `labels=None` in "
+            "`keras.utils.image_dataset_from_directory`. To learn labels, use "
+            "`keras_sae.models.classifier`."
         )
-
-
-def as_samples(x: Data | None, sample_shape: Shape) -> np.ndarray:
-    """Check an array of samples, and return it as a NumPy array.
-
-    Args:
-        x: Array or tensor of shape `(samples, *sample_shape)`.
-        sample_shape: Shape of one sample.
-
-    Raises:
-        ValueError: As in `check_data`, or `x` is a dataset or generator.
-    """
-    if is_dataset(x) or not is_array(x):
-        raise ValueError(
-            "`x` must be one array of samples of shape "
-            f"{sample_shape}, because all samples are needed at once. Received: "
-            f"{type(x).__name__}. For a dataset of batches of `x`, use "
-            "`numpy.concatenate(list(dataset.as_numpy_iterator()))`."
-        )
-    check_data(x, sample_shape)
-    return as_numpy(x)
 
 
 def is_array(x: object) -> TypeGuard[Tensor]:
@@ -117,61 +98,49 @@ def is_dataset(x: object) -> TypeGuard[Tensor]:
     return hasattr(x, "element_spec")
 
 
-def without_target(x: Data) -> Data:
-    """Drop the targets of a dataset; return other data unchanged."""
-    if is_dataset(x) and isinstance(x.element_spec, tuple):
-        return x.map(lambda x, *_: x)
-    return x
-
-
-def unwrap(x: Tensor) -> Tensor:
-    """Return the array in a list of one array, which Keras accepts, or `x` itself."""
-    is_list = isinstance(x, (list, tuple)) and len(x) == 1
-    return x[0] if is_list and is_array(x[0]) else x
-
-
 def as_numpy(array: Tensor) -> np.ndarray:
     """Return an array, a tensor or a table as a NumPy array."""
     return array if isinstance(array, np.ndarray) else ops.convert_to_numpy(array)
 
 
-def _check_shape(shape: Shape, sample_shape: Shape) -> None:
-    sizes = shape[1:]
-    if len(sizes) != len(sample_shape) or any(
-        size not in (None, expected)
-        for size, expected in zip(sizes, sample_shape, strict=True)
-    ):
+def dense_numbers(name: str, array: Tensor) -> np.ndarray:
+    """Return an array as NumPy, if it is dense and of floats or of zeros and ones."""
+    if hasattr(array, "toarray"):  # of SciPy
         raise ValueError(
-            f"`x` must have shape {('samples', *sample_shape)}. Received: "
-            f"x.shape={shape}. Reshape `x`, put a dataset of single samples into "
-            "batches with `dataset.batch(32)`, or build the model for this shape."
+            f"`{name}` must be dense. Received: {type(array).__name__}. Use "
+            f"`{name}.toarray()`. If that is too large for memory, pass a "
+            f"`keras.utils.PyDataset` with batches `({name}[i:j].toarray(),)`."
         )
-
-
-def _check_element_spec(spec: Tensor, sample_shape: Shape) -> None:
-    parts = spec if isinstance(spec, tuple) else (spec,)
-    if not is_array(parts[0]):
+    if hasattr(array, "row_splits"):  # of TensorFlow
         raise ValueError(
-            "A dataset must yield `x` or `(x, target)`, each of them one tensor. "
-            f"Received: element_spec={spec!r}. Select the tensor, for example with "
-            "`dataset.map(lambda element: element['image'])`."
+            f"`{name}` must have rows of the same length. Received: a ragged tensor. "
+            f"`{name}.to_tensor()` pads them with zeros."
         )
-    if parts[0].shape.rank is None:
-        return  # Keras raises an error if it cannot infer the shape either.
-    _check_shape(tuple(parts[0].shape), sample_shape)
-    if parts[0].dtype.is_integer:
-        raise ValueError(_integers("x", parts[0].dtype.name))
-    if len(parts) > 1 and is_array(parts[1]) and parts[1].shape.rank is not None:
-        check_target(tuple(parts[1].shape), tuple(parts[0].shape))
+    if np.ma.is_masked(array):
+        raise ValueError(
+            f"`{name}` must not have masked values. Received: {type(array).__name__} "
+            f"with {np.ma.count_masked(array)} of them. Fill them, for example with "
+            f"`{name}.filled(0)`, or leave these samples out."
+        )
+    values = as_numpy(array)
+    kind, dtype = values.dtype.kind, values.dtype.name
+    if kind in "bf" or dtype == "bfloat16":
+        return values
+    if kind in "iu" and (len(values) == 0 or 0 <= values.min() <= values.max() <= 1):
+        return values
+    advice = "Encode them as numbers, and pad rows of different lengths."
+    if dtype == "uint8":
+        advice = f"If these are 8-bit images, use `{name}.astype('float32') / 255`."
+    elif kind in "iu":
+        advice = f"For counts, use `numpy.log1p({name})`. For categories, use one-hot "
+        advice += "vectors."
+    raise ValueError(
+        f"`{name}` must hold floating-point numbers. Received: dtype={dtype}. {advice}"
+    )
 
 
-def _check_values(name: str, array: Tensor, bounds: tuple[float, float]) -> None:
-    values = array.data if hasattr(array, "tocsr") else as_numpy(array)
-    is_float = keras.backend.is_float_dtype(values.dtype)
+def _check_range(name: str, values: np.ndarray, bounds: tuple[float, float]) -> None:
     low, high = values.min(), values.max()
-    is_binary = values.dtype.kind in "biu" and low >= 0 and high <= 1
-    if not (is_float or is_binary):
-        raise ValueError(_integers(name, values.dtype.name))
     # Keras casts to float32 unless `floatx` is "float64".
     largest = np.finfo("float64" if keras.config.floatx() == "float64" else "float32")
     # A comparison with NaN is False.
@@ -182,48 +151,24 @@ def _check_values(name: str, array: Tensor, bounds: tuple[float, float]) -> None
             "Drop or fill these samples, or rescale the data."
         )
     if low < bounds[0] or high > bounds[1]:
+        rescale = f"Rescale `{name}`"
+        if bounds == (0, 1) and low >= 0 and high <= 255:
+            rescale = "If these are 8-bit images, divide by 255. Otherwise rescale them"
         raise ValueError(
             f"`{name}` must lie in [{bounds[0]:g}, {bounds[1]:g}], the range of the "
-            f"model's output activation. Received: values from {low:g} to {high:g}. If "
-            f"these are 8-bit images, divide by 255. Otherwise rescale `{name}`, or "
-            "build the model with output_activation='linear'."
+            f"model's output activation. Received: values from {low:g} to {high:g}. "
+            f"{rescale}, or build the model with output_activation='linear'."
         )
 
 
-def _integers(name: str, dtype: str) -> str:
-    return (
-        f"`{name}` must hold floating-point numbers. Received: dtype={dtype}. If these "
-        f"are 8-bit images, use `{name}.astype('float32') / 255`."
-    )
-
-
-def check_batch_size(
-    layers: Iterable[keras.layers.Layer], batch_size: int, x: Data | None = None
-) -> None:
-    """Check that training batches are large enough for every sparsity.
-
-    Args:
-        layers: Layers of an encoder, including `Sparsity` layers.
-        batch_size: Samples per batch.
-        x: None, an array that may have fewer samples, or a dataset of batches.
-
-    Raises:
-        ValueError: A sparsity selects across the samples of a batch and needs more.
-    """
-    samples: int | None = batch_size
-    if is_dataset(x):
-        spec = x.element_spec
-        samples = (spec[0] if isinstance(spec, tuple) else spec).shape[0]
-    elif is_array(x):
-        samples = min(x.shape[0], batch_size)
+def check_batch_size(layers: Iterable[keras.layers.Layer], batch_size: int) -> None:
+    """Check that training batches are large enough for every sparsity in `layers`."""
     for layer in layers:
-        if samples is None or not isinstance(layer, Sparsity):
-            continue
-        if samples < layer.min_batch_size:
+        if isinstance(layer, Sparsity) and batch_size < layer.min_batch_size:
             raise ValueError(
                 f"`{type(layer).__name__}` selects over the samples of a batch and "
                 f"needs a batch of at least {layer.min_batch_size}. Received: "
-                f"batch_size={samples}. Raise the batch size, or use "
+                f"batch_size={batch_size}. Raise the batch size, or use "
                 "`keras_sae.layers.TopK`, which selects per sample."
             )
 
@@ -232,9 +177,18 @@ def check_parts(encoder: keras.Model, decoder: keras.Model) -> None:
     """Check that a decoder fits an encoder and its sparsities.
 
     Raises:
-        ValueError: The shapes do not match, or a sparsity that requires the decoder
-            belongs to a layer other than the innermost.
+        ValueError: A part is not built, a size or a code has the wrong form, the shapes
+            do not match, or a sparsity that requires the decoder belongs to a layer
+            other than the innermost.
     """
+    for name, part in (("encoder", encoder), ("decoder", decoder)):
+        if len(getattr(part, "inputs", None) or ()) != 1:
+            raise ValueError(
+                f"`{name}` must be a functional Keras model with one input, or a "
+                f"`keras.Sequential` that starts with a `keras.Input`. Received: "
+                f"{name}={part!r}. Call a model of another class on a `keras.Input`, "
+                "and make a `keras.Model` of input and output."
+            )
     shapes = [
         tuple(shape[1:])
         for shape in (
@@ -244,6 +198,15 @@ def check_parts(encoder: keras.Model, decoder: keras.Model) -> None:
             decoder.output_shape,
         )
     ]
+    if None in shapes[0] or len(shapes[1]) != 1:
+        raise ValueError(
+            "`encoder` must map inputs of a known shape to codes of shape (batch, "
+            f"units). Received: encoder {encoder.input_shape} -> "
+            f"{encoder.output_shape}. Set all sizes in `keras.Input`. For a code with "
+            "further axes, end the encoder with `Flatten` and start the decoder with "
+            "`Reshape`, or wrap an autoencoder of vectors in "
+            "`keras.layers.TimeDistributed`."
+        )
     if shapes[:2] != shapes[:1:-1]:
         raise ValueError(
             "`decoder` must map the encoder's output back to its input. "

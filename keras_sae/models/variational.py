@@ -12,7 +12,7 @@ from keras import ops
 from keras_sae.export.signatures import Outputs, Signature, standard_normal
 from keras_sae.layers import Sampling, SparseDense, UnitNormDense, get_sparsity
 from keras_sae.layers.serialization import activation_bounds
-from keras_sae.models import building_blocks, validation
+from keras_sae.models import building_blocks, data_adapter, loops
 from keras_sae.models.autoencoder import Autoencoder
 from keras_sae.models.likelihoods import Likelihood, get_likelihood
 from keras_sae.types import (
@@ -99,11 +99,11 @@ class VariationalAutoencoder(Autoencoder):
             x: Array of shape `(samples, *input_shape)`, or a dataset of batches.
             batch_size: Number of samples per batch.
         """
-        x = validation.without_target(x)
-        validation.check_data(x, self.sample_shape)
+        x = data_adapter.open_samples(x, self.sample_shape, batch_size)
         layer = self._sampling()
         parameters = keras.Model(self.encoder.input, layer.input)
-        both = parameters.predict(x, batch_size=batch_size, verbose=0)
+        with loops.protected(self, parameters):
+            both = parameters.predict(x, batch_size=batch_size, verbose=0)
         mean, log_variance = (ops.convert_to_numpy(v) for v in layer.split(both))
         return mean, log_variance
 
@@ -126,7 +126,7 @@ class VariationalAutoencoder(Autoencoder):
             ValueError: `x` has another shape, or values that the output cannot have.
         """
         positive_integer("samples", samples)
-        x = validation.as_samples(x, self.sample_shape)
+        x, _ = data_adapter.as_arrays(x)
         self.check_data(x)
         mean, log_variance = np.asarray(self.posterior(x, batch_size), "float64")
         divergence = (mean**2 + np.expm1(log_variance) - log_variance).sum(axis=1) / 2

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from keras_sae.models import Autoencoder, building_blocks, data_adapter
+from keras_sae.models import Autoencoder, building_blocks, data_adapter, loops
+from keras_sae.models.data_adapter import DiskBatches
 from keras_sae.models.validation import as_numpy, is_array, is_dataset
 from keras_sae.types import Config, Data, PathLike
 from keras_sae.utils import io, validation
@@ -88,7 +89,7 @@ class LevelTrainer:
         ]
         fingerprints = []
         for x in (self.x, *self.validation_data):
-            array = x.array if isinstance(x, DiskBatches) else x
+            array = x.arrays[0] if isinstance(x, DiskBatches) else x
             is_stream = not isinstance(array, np.ndarray)  # has no fingerprint
             fingerprints.append("stream" if is_stream else fingerprint(array))
         settings = {
@@ -137,7 +138,7 @@ class LevelTrainer:
         callbacks = self.callbacks[index]
         steps = self.steps_per_execution
         can_run_several = keras.config.backend() == "tensorflow" and not callbacks
-        if steps == 1 and can_run_several and data_adapter.replicas(level_model) == 1:
+        if steps == 1 and can_run_several and loops.replicas(level_model) == 1:
             steps = 32  # Each return to Python takes one to two milliseconds.
         level_model.steps_per_execution = steps
         x = self.x
@@ -188,31 +189,6 @@ def per_level(argument: str, value: Any, count: int) -> list[Any]:
     return list(value)
 
 
-class DiskBatches(keras.utils.PyDataset):
-    """Batches of an array on disk, optionally reshuffled after each epoch."""
-
-    def __init__(self, array: np.ndarray, batch_size: int, shuffle: bool) -> None:
-        super().__init__()
-        self.array, self.batch_size = array, batch_size
-        self.order = np.arange(len(array))
-        self.rng = np.random.default_rng(0) if shuffle else None
-        self.on_epoch_end()
-
-    def __len__(self) -> int:
-        return -(-len(self.array) // self.batch_size)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray]:
-        start = index * self.batch_size
-        # Sorted indices make the disk read in one direction.
-        rows = np.sort(self.order[start : start + self.batch_size])
-        return (np.asarray(self.array[rows], "float32"),)
-
-    def on_epoch_end(self) -> None:
-        """Shuffle the samples if `shuffle` was set."""
-        if self.rng is not None:
-            self.rng.shuffle(self.order)
-
-
 def open_data(
     model: Autoencoder, x: Data, batch_size: int, argument: str = "x"
 ) -> LevelData:
@@ -248,7 +224,7 @@ def open_data(
     except ValueError as error:
         raise ValueError(str(error).replace("`x`", f"`{argument}`")) from error
     if isinstance(x, np.memmap):
-        return DiskBatches(x, batch_size, shuffle=argument == "x")
+        return DiskBatches([x], batch_size, shuffle=argument == "x")
     return np.asarray(x, keras.config.floatx()) if in_memory else x
 
 
@@ -291,7 +267,7 @@ def encode(
             file.write(code.astype("float32").tobytes())
         file.flush()
         on_disk = np.memmap(file, "float32", "r").reshape(-1, *shape)
-    return DiskBatches(on_disk, batch_size, shuffle=True)
+    return DiskBatches([on_disk], batch_size, shuffle=True)
 
 
 def summarize(x: LevelData, batch_size: int) -> tuple[int, int, np.ndarray]:

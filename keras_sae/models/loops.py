@@ -1,0 +1,77 @@
+"""Preparation and protection of a model in Keras's loops: fit, evaluate and predict."""
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+
+from keras_sae.layers import Sparsity
+from keras_sae.models.levels import flatten
+
+
+@contextlib.contextmanager
+def protected(model: keras.Model, part: keras.Model | None = None) -> Iterator[None]:
+    """Run one of Keras's loops safely in a `with` block.
+
+    If layers have changed since the last loop, by LoRA, quantization or another `k`,
+    Keras traces its functions again. On JAX, Keras moves the weights out of the model
+    during a loop. Other threads wait meanwhile, and an error does not lose the weights.
+
+    Args:
+        model: The `keras_sae.models.Autoencoder`.
+        part: Its encoder or decoder if that runs the loop.
+    """
+    parts = (model.encoder, model.decoder)
+    variables = [(v.path, v.dtype) for each in parts for v in each.variables]
+    sparsities = [x for x in flatten(model.encoder) if isinstance(x, Sparsity)]
+    structure = repr((variables, [layer.get_config() for layer in sparsities]))
+    if structure != model.traced_structure:
+        for each in (model, *parts):
+            if each.train_function is not None:
+                each.make_train_function(force=True)
+            if each.test_function is not None:
+                each.make_test_function(force=True)
+            if each.predict_function is not None:
+                each.make_predict_function(force=True)
+        model.traced_structure = structure
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    with model.lock:
+        model.jax_state_sync()  # This may be a callback of `fit`.
+        runner = part or model
+        moved = list(runner.variables)
+        if runner.compiled and runner.optimizer is not None:
+            moved += runner.optimizer.variables
+        values = [variable.value for variable in moved]
+        try:
+            yield
+        except BaseException:
+            runner.jax_state_sync()
+            runner._jax_state = None
+            for variable, value in zip(moved, values, strict=True):
+                if variable._value is None:
+                    variable.assign(value)
+            raise
+
+
+def build_optimizer(model: keras.Model) -> None:
+    """Create the optimizer's variables before the first training step.
+
+    TensorFlow traces a step twice if the first trace creates variables. Tracing
+    takes most of the time of a short `fit`.
+
+    Args:
+        model: A model. It is left unchanged if it is not compiled.
+    """
+    if not model.compiled or model.optimizer is None or model.optimizer.built:
+        return
+    strategy = getattr(model, "distribute_strategy", None)  # on TensorFlow
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model.optimizer.build(model.trainable_variables)
+
+
+def replicas(model: keras.Model) -> int:
+    """Return the number of replicas over which Keras distributes a batch."""
+    strategy = getattr(model, "distribute_strategy", None)  # on TensorFlow
+    return strategy.num_replicas_in_sync if strategy else 1
