@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 from sklearn import decomposition
 
 from keras_sae import evaluation, metrics, models, regularizers
@@ -166,12 +167,18 @@ def test_objects_that_cannot_encode_raise(model):
         evaluation.evaluate(models.classifier(model, 3), X)
 
 
-def test_datasets_raise_with_the_way_to_an_array(model):
+def test_datasets_and_tables_are_evaluated_as_their_arrays(model):
     import tensorflow as tf
 
-    data = tf.data.Dataset.from_tensor_slices(X).batch(20)
-    with pytest.raises(ValueError, match=r"must be an array.*as_numpy_iterator"):
-        evaluation.evaluate(model, data)
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(20)
+    expected = evaluation.evaluate(model, X, Y)
+    assert evaluation.evaluate(model, data) == pytest.approx(expected, nan_ok=True)
+    rows, model = X.reshape(60, 16), models.shallow((16,), 8)
+    expected = evaluation.evaluate(model, rows)
+    found = evaluation.evaluate(model, pd.DataFrame(rows))
+    assert found == pytest.approx(expected, nan_ok=True)
+    with pytest.raises(ValueError, match=r"x\.toarray\(\)"):
+        evaluation.evaluate(model, scipy.sparse.csr_array(rows))
 
 
 def test_classes_with_a_single_sample_raise(model):

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from keras_sae import models, plots
 from keras_sae.plots.figure import COLORS
@@ -86,6 +87,9 @@ def test_reconstructions_are_below_their_inputs(model, draw):
     np.testing.assert_allclose(tiles(figure.axes[0]), expected, atol=1e-5)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["input", name]
+    endless = tf.data.Dataset.from_tensor_slices(X[:4]).batch(2).repeat()
+    figure = draw(plots.reconstructions({name: model}, endless, count=3))
+    np.testing.assert_allclose(tiles(figure.axes[0]), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(7,), (64,), (4, 4), (4, 4, 3), (4, 4, 2)])

@@ -8,8 +8,9 @@ from keras_sae.evaluation.baselines import Baseline, Codec
 from keras_sae.evaluation.probing import subset_probes, two_fold_probe
 from keras_sae.layers import ActivityPenalty
 from keras_sae.models import Autoencoder, VariationalAutoencoder
+from keras_sae.models.data_adapter import as_arrays
 from keras_sae.regularizers import KLDivergence
-from keras_sae.types import ArrayLike, LabeledData
+from keras_sae.types import ArrayLike, Data, LabeledData
 
 # The standard error of a mean over that many samples is 1% of a standard deviation.
 _NOISE_SAMPLES = 10_000
@@ -17,7 +18,7 @@ _NOISE_SAMPLES = 10_000
 
 def evaluate(
     model: Codec,
-    x: ArrayLike,
+    x: Data,
     y: ArrayLike | None = None,
     seed: int = 0,
     *,
@@ -46,7 +47,8 @@ def evaluate(
     Args:
         model: A trained `keras_sae.models.Autoencoder`, a fitted baseline, or another
             object with `encode` and `decode`.
-        x: Test data of shape `(samples, *input_shape)`.
+        x: Test data of shape `(samples, *input_shape)`, or a finite dataset of batches
+            of `x` or `(x, y)`.
         y: None, or labels of shape `(samples,)`.
         seed: Random seed of the noise and of the samples that probes are fitted to.
         train: None, or `(x_train, y_train)` for the probes. Without labels, `(x_train,
@@ -73,12 +75,7 @@ def evaluate(
             "`model` must be a `keras_sae.models.Autoencoder`, or have the methods "
             f"`encode` and `decode`. Received: model={model!r}."
         )
-    if np.asarray(x).ndim == 0:
-        raise ValueError(
-            f"`x` must be an array of shape (samples, ...). Received: x={x!r}. Convert "
-            "a dataset by numpy.concatenate(list(dataset.as_numpy_iterator()))."
-        )
-    x = np.asarray(x)
+    x, y = as_arrays(x, y)
     codes = model.encode(x)
     reconstruction = model.decode(codes)
     error = float(np.mean((x - reconstruction) ** 2, dtype="float64"))
@@ -119,7 +116,7 @@ def evaluate(
     return result
 
 
-def copying(model: Codec, x: ArrayLike, seed: int = 0) -> float:
+def copying(model: Codec, x: Data, seed: int = 0) -> float:
     """Return the explained variance on noise with the means and variances of the data.
 
     `z_ij ~ Normal(mean_j(x), variance_j(x))`, drawn independently for each value
@@ -129,7 +126,7 @@ def copying(model: Codec, x: ArrayLike, seed: int = 0) -> float:
 
     Args:
         model: As in `evaluate`.
-        x: Array of shape `(samples, *input_shape)`.
+        x: Array of shape `(samples, *input_shape)`, or a finite dataset of batches.
         seed: Random seed of the noise.
 
     Returns:
@@ -143,7 +140,7 @@ def copying(model: Codec, x: ArrayLike, seed: int = 0) -> float:
     >>> evaluation.copying(models.shallow((6,), 4, "l1"), x) < 1
     True
     """
-    x = np.asarray(x)
+    x, _ = as_arrays(x)
     size = (min(len(x), _NOISE_SAMPLES), *x.shape[1:])
     rng = np.random.default_rng(seed)
     noise = rng.normal(x.mean(axis=0), x.std(axis=0), size).astype("float32")

@@ -1,6 +1,7 @@
 """The model that every family returns: encoder, decoder, losses and metrics."""
 
 import inspect
+import math
 import sys
 import threading
 from pathlib import Path
@@ -72,16 +73,14 @@ class Autoencoder(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.lock = threading.RLock()
-        self.traced_structure = ""
+        self.lock, self.traced_structure = threading.RLock(), ""
         validation.check_parts(encoder, decoder)
         self.contractive = non_negative("contractive", contractive)
-        self._contraction = ContractivePenalty(encoder) if self.contractive else None
+        self.contraction = ContractivePenalty(encoder) if self.contractive else None
         self.encoder = encoder
         self.decoder = decoder
-        self.explained_variance = metrics.ExplainedVariance(
-            int(np.prod(self.sample_shape))
-        )
+        values = math.prod(self.sample_shape)
+        self.explained_variance = metrics.ExplainedVariance(values)
         self.activity = losses.make_activity_metric(self.sparse_layers)
         self.loss_means = losses.make_loss_means(encoder, decoder, self.contractive)
         self(keras.Input(self.sample_shape))  # creates `input` and `output`
@@ -189,9 +188,8 @@ class Autoencoder(keras.Model):
         # Keras passes this argument inside `fit`, which has checked the data.
         if "_use_cached_eval_dataset" not in kwargs:
             validation.check_adapted(self)
-            x, y = self.check_data(x, y, sample_weight=sample_weight)
-            data = data_adapter.from_disk(x, y, sample_weight, batch_size)
-            x, y, sample_weight = data
+            data = (x, y, sample_weight)
+            x, y, sample_weight = data_adapter.test_data(self, data, batch_size)
         args = (batch_size, verbose, sample_weight, *args)
         with loops.protected(self):
             return super().evaluate(x, y, *args, **kwargs)
@@ -232,28 +230,22 @@ class Autoencoder(keras.Model):
         step = forward_pass.current()
         if step is None or step.model is not self:
             step = ForwardPass(self)
-        batch_size = ops.shape(inputs)[0]
         with forward_pass.activate(step):
-            if self._contraction is None:
+            if self.contraction is None:
                 code = self.encoder(inputs, training=training)
             else:
-                code, norm = self._contraction(inputs, training)
-                forward_pass.add_loss(
-                    self, "auxiliary_loss", self.contractive * norm, batch_size
-                )
+                code = losses.encode_contractively(self, inputs, training)
             activations = losses.code_activations(self.encoder, step)
             sparse_code = None if activations is None else activations.sparse_code
             reconstruction = losses.decode_sparsely(self.decoder, sparse_code)
             if reconstruction is None:
                 reconstruction = self.decoder(code, training=training)
             if activations is not None and (training or step.in_step):
-                decoded = losses.AutoencoderStep(
-                    step, activations, inputs, reconstruction
-                )
+                view = losses.AutoencoderStep(step, activations, inputs, reconstruction)
                 sparsity = activations.layer.sparsity
-                terms = {} if sparsity is None else sparsity.auxiliary_losses(decoded)
+                terms = {} if sparsity is None else sparsity.auxiliary_losses(view)
                 for name, loss in terms.items():
-                    forward_pass.add_loss(self, name, loss, batch_size)
+                    forward_pass.add_loss(self, name, loss, ops.shape(inputs)[0])
         if activations is not None:  # the mean of a variational code, without its noise
             code = activations.code if sparse_code is None else sparse_code.values
         step.code = code

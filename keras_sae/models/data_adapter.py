@@ -188,6 +188,15 @@ def from_disk(
     return DiskBatches(arrays, batch_size or 32, shuffle), None, None
 
 
+def test_data(
+    model: keras.Model, data: Any, batch_size: int | None
+) -> tuple[Data, Tensor | None, Tensor | None]:
+    """Check data for `evaluate`, and return `x`, `y` and the sample weights."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    x, y = model.check_data(x, y, sample_weight=sample_weight)
+    return from_disk(x, y, sample_weight, batch_size)
+
+
 def fit_arguments(model: keras.Model, arguments: dict[str, Any]) -> dict[str, Any]:
     """Check the data of `fit`, and return the arguments for `keras.Model.fit`.
 
@@ -196,12 +205,10 @@ def fit_arguments(model: keras.Model, arguments: dict[str, Any]) -> dict[str, An
     """
     batch_size = arguments["batch_size"] or 32
     if arguments.get("validation_data") is not None:
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(
-            arguments["validation_data"]
-        )
-        x, y = model.check_data(x, y, sample_weight=weight)
         size = arguments.get("validation_batch_size") or batch_size
-        arguments["validation_data"] = from_disk(x, y, weight, size)
+        arguments["validation_data"] = test_data(
+            model, arguments["validation_data"], size
+        )
     weight, shuffle = arguments.get("sample_weight"), arguments.get("shuffle", True)
     x, y = model.check_data(arguments["x"], arguments["y"], batch_size, weight)
     if not arguments.get("validation_split"):

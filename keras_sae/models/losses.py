@@ -16,7 +16,7 @@ from keras_sae.layers import (
     Sparsity,
     UnitNormDense,
 )
-from keras_sae.layers.forward_pass import Activations, ForwardPass
+from keras_sae.layers.forward_pass import Activations, ForwardPass, add_loss
 from keras_sae.layers.serialization import activation_bounds
 from keras_sae.models.levels import flatten
 from keras_sae.models.loops import replicas
@@ -25,6 +25,16 @@ from keras_sae.types import Tensor
 
 # Layers that may follow the dictionary in a decoder that decodes sparse codes.
 _AFTER_DICTIONARY = (Scaling, keras.layers.Dense, keras.layers.Reshape)
+
+
+def encode_contractively(
+    model: keras.Model, inputs: Tensor, training: bool | None
+) -> Tensor:
+    """Return the code of an autoencoder, and add its contractive penalty."""
+    code, norm = model.contraction(inputs, training)
+    penalty = model.contractive * norm
+    add_loss(model, "auxiliary_loss", penalty, ops.shape(inputs)[0])
+    return code
 
 
 def code_activations(encoder: keras.Model, step: ForwardPass) -> Activations | None:

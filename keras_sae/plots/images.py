@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_sae.models import Autoencoder, VariationalAutoencoder
+from keras_sae.models.data_adapter import as_arrays
 from keras_sae.plots.figure import Figure
-from keras_sae.types import ArrayLike
+from keras_sae.types import Data
 from keras_sae.utils.images import (
     as_images,
     enlarge,
@@ -56,13 +57,14 @@ def filters(
 
 
 def reconstructions(
-    model: Autoencoder | Mapping[str, Autoencoder], x: ArrayLike, count: int = 12
+    model: Autoencoder | Mapping[str, Autoencoder], x: Data, count: int = 12
 ) -> Figure:
     """Plot samples with their reconstructions below.
 
     Args:
         model: A `keras_sae.models.Autoencoder`, or a dict that maps names to models.
-        x: Array of shape `(samples, *input_shape)`. The first samples are drawn.
+        x: Array of shape `(samples, *input_shape)`, or a dataset of batches. The first
+            samples are drawn.
         count: Maximum number of samples to draw.
 
     Returns:
@@ -78,7 +80,7 @@ def reconstructions(
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     ['input', 'shallow']
     """
-    x = np.asarray(x)[:count]
+    x = as_arrays(x, limit=count)[0][:count]
     named = model if isinstance(model, Mapping) else {model.name: model}
     rows = {"input": x}
     rows |= {name: each.decode(each.encode(x)) for name, each in named.items()}
@@ -123,7 +125,7 @@ def samples(
 
 
 def latent_plane(
-    model: VariationalAutoencoder, x: ArrayLike, steps: int = 11, reach: float = 2.0
+    model: VariationalAutoencoder, x: Data, steps: int = 11, reach: float = 2.0
 ) -> Figure:
     """Plot decoded codes on a grid over two latent dimensions.
 
@@ -152,7 +154,7 @@ def latent_plane(
     >>> figure.axes[0].get_title("left")
     'Latent plane: dimension 1 to the right, 0 upwards'
     """
-    means = model.encode(np.asarray(x))
+    means = model.encode(x)
     if means.shape[1] < 2:
         raise ValueError(
             "`model` must have a code with at least two dimensions. Received: a code "

@@ -14,9 +14,10 @@ from bokeh.resources import Resources
 from PIL import Image
 
 from keras_sae.models import Autoencoder
+from keras_sae.models.data_adapter import as_arrays
 from keras_sae.report import charts
 from keras_sae.report.sections import ModelSection, comparison_table, to_json
-from keras_sae.types import ArrayLike, PathLike
+from keras_sae.types import ArrayLike, Data, PathLike
 from keras_sae.utils import validation
 from keras_sae.utils.images import as_images, filter_images, rescale, tile_sheet
 from keras_sae.utils.io import atomic_write
@@ -33,7 +34,7 @@ _BLACK, _WHITE = 0.5, 99.5
 
 def write_report(
     model: Autoencoder | Mapping[str, Autoencoder],
-    data: ArrayLike | tuple[ArrayLike, ArrayLike | None],
+    data: Data | tuple[Data, ArrayLike | None],
     path: PathLike,
     *,
     history: Histories = None,
@@ -60,7 +61,7 @@ def write_report(
             with the same input shape. The page shows one model at a time.
         data: Data that the model was not trained on: an array `x` of shape
             `(samples, *input_shape)`, or `(x, y)`, where `y` is None or holds labels of
-            shape `(samples,)`.
+            shape `(samples,)`. Or a finite dataset of batches of `x` or `(x, y)`.
         path: Path of the HTML file. An existing file is replaced.
         history: The return value of `fit`, its `history` attribute, or a dict that maps
             model names to either. If None, each model's own `history` is shown.
@@ -152,7 +153,7 @@ def _read_data(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
             f"Received: a {type(x).__name__} in place of x. `load_data` returns two "
             "pairs. Pass one pair: report.write_report(model, (x_test, y_test), path)."
         )
-    x, y = np.asarray(x), None if y is None else np.asarray(y)
+    x, y = as_arrays(x, y)
     if y is not None and y.shape != x.shape[:1]:
         raise ValueError(
             "`y` must hold one label per sample. Received: x of shape "
