@@ -23,7 +23,7 @@ _EPSILON = 2.0**-23
 
 @register
 class L1(keras.regularizers.Regularizer):
-    """L1 activity penalty: the sum of the magnitudes of a code, averaged over a batch.
+    """L1 activity penalty: the sum of a code's magnitudes, averaged over a batch.
 
     `penalty = factor * mean_i(sum_j |h_ij|)`
 

@@ -25,7 +25,8 @@ class Superposition:
         probabilities: Firing probability per feature, shape `(num_features,)`.
         magnitude: Mean of `a_j` for a firing feature.
         magnitude_std: Standard deviation of `a_j` for a firing feature.
-        group_size: Size of the groups of neighboring features that fire together.
+        group_size: Number of neighboring features per group. Features in the same
+            group have correlated firing.
         correlation: Correlation of firing within a group, as in `superposition`.
 
     Example:

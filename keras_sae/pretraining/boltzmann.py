@@ -97,7 +97,7 @@ def boltzmann(
         samples.
 
     Raises:
-        ValueError: As in `greedy`; the model has a layer, activation or constraint
+        ValueError: As in `greedy`; or the model has a layer, activation or constraint
             that an RBM cannot have; or the data for binary units has values outside
             [0, 1].
 
@@ -182,7 +182,7 @@ def boltzmann(
 
 @dataclass(frozen=True)
 class RBMLayers:
-    """The layers of a level that receive the weights of its RBM."""
+    """The layers of a level that receive the RBM's weights."""
 
     code: keras.layers.Layer  # receives `W` and the hidden bias
     output: keras.layers.Layer  # receives the transpose of `W` and the visible bias

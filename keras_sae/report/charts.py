@@ -53,7 +53,7 @@ def activations() -> dict[str, Chart]:
 def learning_curve(metric: str) -> Chart:
     """Return a chart of a metric's curves for the selected model.
 
-    The curves are drawn in front of those of the other models.
+    The curves of all other models are drawn in gray in the background.
     """
     figure = _figure("epoch", None, height=200)
     figure.title.text = metric.replace("_", " ").replace("l0", "L0")

@@ -94,7 +94,7 @@ class SparseAutoencoder(
 
         Args:
             X: Array of shape `(samples, features)`.
-            y: Ignored, present because scikit-learn passes this argument.
+            y: Ignored. scikit-learn passes this argument to every transformer.
 
         Returns:
             The transformer itself.

@@ -43,8 +43,8 @@ def tiles(split: str) -> np.ndarray:
 def patches(images: np.ndarray, patch_size: int) -> np.ndarray:
     """Return the higher-contrast half of all square patches.
 
-    Half of the area of the photographs is sky and blurred background. Patches from
-    these areas are mostly noise and would blur the learned filters.
+    Half of the photographs' area is sky and blurred background. Patches from these
+    regions are mostly noise and would blur the learned filters.
     """
     window = (patch_size, patch_size)
     every = np.lib.stride_tricks.sliding_window_view(images, window, axis=(1, 2))
