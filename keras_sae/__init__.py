@@ -4,6 +4,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from keras_sae import activations as activations
 from keras_sae import callbacks as callbacks
 from keras_sae import datasets as datasets
 from keras_sae import evaluation as evaluation

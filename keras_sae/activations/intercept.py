@@ -1,0 +1,166 @@
+"""Functions that act on the output of a layer while a model is called.
+
+While a layer is intercepted, its `call` is a function in the instance's `__dict__`. It
+calls the method of the class, and then the hooks of the current thread.
+`Layer.__call__` reads `self.call` on every call, so this works in every kind of model,
+in eager calls and while a step is traced.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import keras
+
+from keras_sae.activations.paths import LayerKey, find_layer
+from keras_sae.types import Tensor
+
+# Takes the outputs of one call and its positional arguments, returns the outputs.
+Hook: TypeAlias = Callable[[Any, tuple[Any, ...]], Any]
+
+# Keras calls the second instead of the first once the layer is quantized.
+_METHODS = ("call", "quantized_call")
+# Functions that Keras models keep once they have been traced.
+_COMPILED = (
+    "predict_function",
+    "test_function",
+    "train_function",
+    "generate_function",
+)
+
+
+class _Hooks(threading.local):
+    """The hooks of a thread, outermost first."""
+
+    def __init__(self) -> None:
+        self.stack: list[tuple[keras.layers.Layer, Hook]] = []
+
+
+_hooks = _Hooks()
+_lock = threading.Lock()
+# By the id of a layer: the open contexts of all threads, and what they have replaced.
+_open: dict[int, list[dict[str, Any]]] = {}
+
+
+@contextmanager
+def intercept(
+    layer: LayerKey,
+    fn: Callable[[Tensor], Tensor],
+    model: keras.layers.Layer | None = None,
+) -> Iterator[None]:
+    """Replace the output of a layer by `fn(output)` inside a `with` block.
+
+    It acts on calls in this thread, at every call of the layer. If a layer returns
+    several tensors, `fn` gets the first one, and the others pass through. Afterwards
+    nothing is left on the layer.
+
+    A compiled function keeps what it was traced with. Give `model` to call `predict`,
+    `evaluate` or `generate` of that model inside the block: these methods are traced
+    anew there, and their earlier compiled functions come back afterwards. For repeated
+    use, `keras_sae.activations.splice` makes a model that is compiled once.
+
+    Args:
+        layer: A layer; or its path in `model`, the end of its path, or its name.
+        fn: Function of the layer's output, made of `keras.ops`, Keras layers or
+            operations of the backend.
+        model: None if `layer` is a layer that is called directly.
+
+    Raises:
+        ValueError: The layer is not in the model, or is given by name without a model.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_sae import activations
+    >>> model = keras.Sequential([keras.layers.Identity(name="copy")])
+    >>> with activations.intercept("copy", lambda x: 10 * x, model):
+    ...     print(np.asarray(model(np.array([[1.0, 2.0]]))).tolist())
+    [[10.0, 20.0]]
+    """
+    if model is not None:
+        layer = find_layer(model, layer).layer
+    if not isinstance(layer, keras.layers.Layer):
+        raise ValueError(
+            "`layer` must be a Keras layer if `model` is None. Received: "
+            f"layer={layer!r}. Give the model that has the layer: "
+            "`intercept(layer, fn, model)`."
+        )
+
+    def replace(outputs: Any, arguments: tuple[Any, ...]) -> Any:
+        del arguments
+        return with_first(outputs, fn(first(outputs)))
+
+    functions = {} if model is None else _compiled_functions(model)
+    for name in functions:
+        setattr(model, name, None)
+    try:
+        with hooked(layer, replace):
+            yield
+    finally:
+        for name, function in functions.items():
+            setattr(model, name, function)
+
+
+def _compiled_functions(model: keras.layers.Layer) -> dict[str, Any]:
+    attributes = vars(model)
+    return {name: attributes[name] for name in _COMPILED if name in attributes}
+
+
+@contextmanager
+def hooked(layer: keras.layers.Layer, hook: Hook) -> Iterator[None]:
+    """Apply a hook to every call of a layer in this thread."""
+    with _lock:
+        own = layer.__dict__
+        contexts = _open.setdefault(id(layer), [])
+        contexts.append({name: own[name] for name in _METHODS if name in own})
+        if len(contexts) == 1:
+            for name in _METHODS:
+                if hasattr(layer, name):
+                    # Past Keras's tracking of attributes, which may be locked.
+                    own[name] = _dispatcher(layer, getattr(layer, name))
+    _hooks.stack.append((layer, hook))
+    try:
+        yield
+    finally:
+        _hooks.stack.remove((layer, hook))
+        with _lock:
+            if len(contexts) == 1:
+                for name in _METHODS:
+                    own.pop(name, None)
+                own.update(_open.pop(id(layer))[0])
+            else:
+                contexts.pop()
+
+
+def _dispatcher(
+    layer: keras.layers.Layer, method: Callable[..., Any]
+) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def dispatch(*args: Any, **kwargs: Any) -> Any:
+        outputs = method(*args, **kwargs)
+        for target, hook in tuple(_hooks.stack):
+            if target is layer:
+                outputs = hook(outputs, args)
+        return outputs
+
+    return dispatch
+
+
+def first(outputs: Any) -> Tensor:
+    """Return the first tensor of the outputs of a layer."""
+    if isinstance(outputs, dict):
+        raise ValueError(
+            "A layer that returns a dict cannot be intercepted. Received: outputs "
+            f"{sorted(outputs)}. Choose a layer inside it or after it."
+        )
+    return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
+
+
+def with_first(outputs: Any, value: Tensor) -> Any:
+    """Return the outputs of a layer with another first tensor."""
+    if not isinstance(outputs, (list, tuple)):
+        return value
+    return type(outputs)([value, *outputs[1:]])

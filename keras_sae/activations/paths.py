@@ -1,0 +1,134 @@
+"""Layers of any Keras model, found by object, by name or by path."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import keras
+
+LayerKey: TypeAlias = str | keras.layers.Layer
+
+# Attributes of Keras itself that hold the sublayers once more.
+_REPEATED = {"_layers", "_functional", "_operations", "_operations_by_depth"}
+# Prefix of such attributes on the TensorFlow backend.
+_TENSORFLOW = "_self_unconditional_"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer inside a model.
+
+    Attributes:
+        layer: The layer.
+        path: Its path, such as `"blocks/3/attention"`.
+        index: Its number in the order of `layer_paths`, which is the same in every
+            session and on every backend.
+    """
+
+    layer: keras.layers.Layer
+    path: str
+    index: int
+
+
+def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
+    """Return all layers inside a model by path.
+
+    A path has one part per level. In functional and sequential models it is the name of
+    the layer. In other models and layers it is the name of the attribute without a
+    leading underscore, followed by the index or key if the attribute is a list or a
+    dict. A layer that is used in several places has the first path only.
+
+    Args:
+        model: A Keras model or layer.
+
+    Returns:
+        A dict from paths to layers, outer layers before the layers inside them.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_sae import activations
+    >>> inner = keras.Sequential([keras.layers.Dense(3, name="hidden")], name="inner")
+    >>> model = keras.Sequential([inner, keras.layers.Dense(1, name="head")])
+    >>> list(activations.layer_paths(model))
+    ['inner', 'head', 'inner/hidden']
+    """
+    found: dict[str, keras.layers.Layer] = {}
+    seen = {id(model)}
+    waiting: list[tuple[str, keras.layers.Layer]] = [("", model)]
+    for prefix, parent in waiting:
+        for name, layer in _children(parent):
+            if id(layer) in seen or isinstance(layer, keras.layers.InputLayer):
+                continue
+            seen.add(id(layer))
+            path = prefix + name
+            while path in found:  # `dense` and `_dense` of one layer
+                path += "_"
+            found[path] = layer
+            waiting.append((path + "/", layer))
+    return found
+
+
+def find_layer(model: keras.layers.Layer, layer: LayerKey) -> Place:
+    """Return the place of a layer in a model.
+
+    Args:
+        model: A Keras model or layer.
+        layer: The layer, its path, the end of its path, or its name.
+
+    Raises:
+        ValueError: The layer is not in the model, or several layers fit.
+    """
+    paths = layer_paths(model)
+    if isinstance(layer, str):
+        matches = [path for path in paths if path == layer]
+        matches = matches or [path for path in paths if path.endswith(f"/{layer}")]
+        matches = matches or [path for path in paths if paths[path].name == layer]
+    else:
+        matches = [path for path in paths if paths[path] is layer]
+    if len(matches) == 1:
+        return Place(paths[matches[0]], matches[0], list(paths).index(matches[0]))
+    name = layer if isinstance(layer, str) else layer.name
+    problem = "names several layers of" if matches else "is not a layer of"
+    nearest = matches[:8] or _nearest(name, list(paths))
+    raise ValueError(
+        f"`layer` {problem} the model {model.name!r}. Received: layer={name!r}. "
+        f"Use one of these paths: {', '.join(map(repr, nearest))}."
+    )
+
+
+def _nearest(name: str, paths: list[str]) -> list[str]:
+    """Return the paths that resemble `name` most, or the first ones if none does."""
+
+    def resemblance(path: str) -> float:
+        ends = (path, path.rpartition("/")[2])
+        return max(difflib.SequenceMatcher(None, name, end).ratio() for end in ends)
+
+    near = [path for path in paths if resemblance(path) > 0.5]
+    return (sorted(near, key=resemblance, reverse=True) or paths)[:8]
+
+
+def _children(parent: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Yield the layers directly inside a layer, in a fixed order."""
+    if isinstance(parent, (keras.Function, keras.Sequential)):
+        for layer in parent.layers:
+            yield layer.name, layer
+    attributes = vars(parent)
+    # PyTorch keeps modules apart from the other attributes.
+    attributes = {**attributes, **attributes.get("_modules", {})}
+    for name in sorted(attributes):
+        if name not in _REPEATED and not name.startswith(_TENSORFLOW):
+            yield from _layers_in(attributes[name], name.lstrip("_"))
+
+
+def _layers_in(value: Any, name: str) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Yield the layers in an attribute, which may be a list or a dict of layers."""
+    if isinstance(value, keras.layers.Layer):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key in value:
+            yield from _layers_in(value[key], f"{name}/{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, entry in enumerate(value):
+            yield from _layers_in(entry, f"{name}/{index}")
