@@ -1,0 +1,170 @@
+"""Outputs of layers as NumPy arrays."""
+
+import contextlib
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_sae.activations.data import batches, sample_count
+from keras_sae.activations.intercept import first
+from keras_sae.activations.paths import LayerKey, Place, find_layer
+from keras_sae.activations.wrapping import Wrapper
+from keras_sae.models.validation import as_numpy
+from keras_sae.types import Data, Tensor
+
+# Errors of JAX and TensorFlow for a tensor that belongs to a loop or a recomputed part.
+_OUT_OF_SCOPE = ("UnexpectedTracerError", "InaccessibleTensorError")
+
+
+class _Finished(BaseException):
+    """All wanted outputs are known. Keras would wrap an `Exception`."""
+
+
+class CapturingModel(Wrapper):
+    """Model whose outputs are those of some layers of another model.
+
+    It stops the other model as soon as all outputs are known.
+
+    Args:
+        base: Any Keras model that was built.
+        places: The layers.
+        call_index: Which call of a layer counts, if it is called several times.
+        masks: Whether to return the Keras masks of the outputs, too.
+    """
+
+    def __init__(
+        self,
+        base: keras.Model,
+        places: Sequence[Place],
+        call_index: int = 0,
+        masks: bool = False,
+    ) -> None:
+        super().__init__(base, [place.index for place in places])
+        self.call_index = call_index
+        self.masks = masks
+        self.built = True
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> list[Tensor]:
+        """Return the output of each layer, and then their masks if wanted."""
+        del training  # Keras passes it on to the base model
+        targets = self.targets.of(self.base)
+        calls: list[list[tuple[Tensor, Tensor]]] = [[] for _ in targets]
+
+        def keep(n: int, outputs: Any, arguments: tuple[Any, ...]) -> Any:
+            mask = None
+            if self.masks and arguments:
+                previous = getattr(arguments[0], "_keras_mask", None)
+                mask = targets[n][1].compute_mask(arguments[0], previous)
+            calls[n].append((first(outputs), mask))
+            if all(len(found) > self.call_index for found in calls):
+                raise _Finished
+            return outputs
+
+        with contextlib.suppress(_Finished):
+            self.call_hooked(inputs, [partial(keep, n) for n in range(len(targets))])
+        for (path, _), found in zip(targets, calls, strict=True):
+            if len(found) <= self.call_index:
+                raise ValueError(
+                    f"The layer {path!r} was called {len(found)} times, so its call "
+                    f"{self.call_index} has no output. Calls are counted from 0."
+                )
+            if self.masks and found[self.call_index][1] is None:
+                raise ValueError(
+                    f"The output of the layer {path!r} has no Keras mask. Give a "
+                    "function of the inputs that says which rows to keep."
+                )
+        chosen = [found[self.call_index] for found in calls]
+        outputs = [output for output, _ in chosen]
+        return [*outputs, *(mask for _, mask in chosen)] if self.masks else outputs
+
+    def arrays(self, x: Any) -> list[np.ndarray]:
+        """Return the outputs for one batch as NumPy arrays."""
+        try:
+            return [as_numpy(output) for output in self.predict_on_batch(x)]
+        except Exception as error:
+            if type(error).__name__ not in _OUT_OF_SCOPE:
+                raise
+            raise ValueError(
+                "The output of a layer inside a loop or a recomputed part (an RNN's "
+                "cell, `keras.RematScope`) cannot be captured on this backend. "
+                f"Received: layer={[path for path, _ in self.targets.of(self.base)]}. "
+                "Capture the layer around it."
+            ) from error
+
+
+def capture(
+    model: keras.Model,
+    layer: LayerKey | Sequence[LayerKey],
+    x: Data,
+    *,
+    batch_size: int = 32,
+    call: int = 0,
+) -> np.ndarray | dict[str, np.ndarray]:
+    """Return the outputs of a layer of a model.
+
+    The model runs in inference mode, in batches, and no further than the layer. All
+    outputs are held in memory; `keras_sae.activations.record` writes them to disk.
+
+    Args:
+        model: Any Keras model that was built.
+        layer: A layer, its path such as `"blocks/3/attention"`, the end of its path, or
+            its name. Or a list of these, for several layers in one pass.
+        x: Inputs of the model as for `predict`: arrays, or batches of them.
+        batch_size: Samples per batch.
+        call: Which call of the layer counts if the model calls it several times.
+
+    Returns:
+        Array of shape `(samples, *output_shape)`: the first output if the layer has
+        several. For a list of layers a dict of these; its keys are the given strings,
+        and the paths of layers that were given as objects. A bfloat16 output is
+        returned as float32, because NumPy has no bfloat16.
+
+    Raises:
+        ValueError: A layer is not in the model or was not called, or `x` is empty,
+            ragged, or gives outputs of different shapes.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_sae import activations
+    >>> layers = [keras.layers.Dense(8, "relu", name="hidden"), keras.layers.Dense(3)]
+    >>> model = keras.Sequential([keras.Input((5,)), *layers])
+    >>> activations.capture(model, "hidden", np.ones((10, 5))).shape
+    (10, 8)
+    """
+    several = isinstance(layer, (list, tuple))
+    keys: Sequence[LayerKey] = layer if several else [layer]
+    places = [find_layer(model, key) for key in keys]
+    capturing = CapturingModel(model, places, call)
+    total, position = sample_count(x), 0
+    found: list[list[np.ndarray]] = [[] for _ in places]
+    for batch in batches(x, batch_size):
+        outputs = capturing.arrays(batch)
+        for parts, output in zip(found, outputs, strict=True):
+            if output.dtype.name == "bfloat16":
+                output = output.astype("float32")
+            if parts and parts[0].shape[1:] != output.shape[1:]:
+                raise ValueError(
+                    "The outputs of all batches must have the same shape. Received: "
+                    f"samples of shapes {parts[0].shape[1:]} and {output.shape[1:]}. "
+                    "Pad the inputs, or use `keras_sae.activations.record`."
+                )
+            if total is None:
+                parts.append(output)
+                continue
+            if not parts:
+                parts.append(np.empty((total, *output.shape[1:]), output.dtype))
+            parts[0][position : position + len(output)] = output
+        position += len(outputs[0])
+    arrays = [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in found]
+    if not several:
+        return arrays[0]
+    names = [
+        key if isinstance(key, str) else place.path
+        for key, place in zip(keys, places, strict=True)
+    ]
+    return dict(zip(names, arrays, strict=True))

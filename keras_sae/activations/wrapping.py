@@ -1,0 +1,119 @@
+"""Models that call another model while some of its layers are hooked."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, NoReturn
+
+import keras
+
+from keras_sae.activations.intercept import Hook, hooked
+from keras_sae.activations.paths import layer_paths
+from keras_sae.types import Config, Shape, Tensor
+
+
+class Targets:
+    """Layers of a model by their index in `layer_paths`.
+
+    A model that kept the layers themselves as attributes would save them twice.
+    """
+
+    def __init__(self, indices: Sequence[int]) -> None:
+        self.indices = tuple(indices)
+        self._found: list[tuple[str, keras.layers.Layer]] = []
+
+    def of(self, model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
+        """Return the path and the layer of each target."""
+        if not self._found:
+            paths = list(layer_paths(model).items())
+            self._found = [paths[index] for index in self.indices]
+        return self._found
+
+
+class Wrapper(keras.Model):
+    """Base class of models with the inputs of another model.
+
+    A wrapper owns its compiled functions, so that nothing traced with a hook is left in
+    the other model. The weights are shared.
+
+    Args:
+        base: Any Keras model that was built.
+        indices: The layers that are hooked, by index in `layer_paths`.
+        **kwargs: Arguments of `keras.Model`.
+    """
+
+    def __init__(
+        self, base: keras.Model, indices: Sequence[int], **kwargs: Any
+    ) -> None:
+        # The base model converts its inputs itself.
+        super().__init__(**{"dtype": base.dtype_policy, **kwargs}, autocast=False)
+        self.base = base
+        self.targets = Targets(indices)
+        if isinstance(base, keras.Function):
+            self.output_names = base.output_names  # of losses and metrics by name
+        if base.compiled:
+            compile_like(self, base)
+
+    def build(self, input_shape: Shape) -> None:
+        """Build the base model."""
+        if not self.base.built:
+            self.base.build(input_shape)
+
+    def call_hooked(self, inputs: Tensor, hooks: Sequence[Hook]) -> Any:
+        """Return the outputs of the base model while the targets have these hooks.
+
+        Keras passes the `training` of the wrapper's call on to the base model.
+        """
+        with ExitStack() as stack:
+            targets = self.targets.of(self.base)
+            for (_, layer), hook in zip(targets, hooks, strict=True):
+                stack.enter_context(hooked(layer, hook))
+            return self.base(inputs)
+
+    def compute_output_spec(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Return the output specification of the base model."""
+        del args, kwargs
+        return self.base.compute_output_spec(inputs)
+
+    @property
+    def inputs(self) -> list[Tensor] | None:
+        """The symbolic inputs of the base model; None if it is subclassed."""
+        return getattr(self.base, "inputs", None)
+
+    @property
+    def losses(self) -> list[Tensor]:
+        """The terms that the base model adds to its loss, without an autoencoder's."""
+        return self._losses_override or self.base.losses
+
+    def compile_from_config(self, config: Config) -> None:
+        """Compile as saved, without an optimizer."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def fit(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise an error: a wrapper is not trained."""
+        del args, kwargs
+        raise ValueError(
+            f"`{type(self).__name__}` cannot be trained, because training would change "
+            f"the model {self.base.name!r} too. Train the autoencoder on activations "
+            "of the layer: see `keras_sae.activations.record`."
+        )
+
+    train_on_batch = fit
+
+
+def compile_like(wrapper: keras.Model, base: keras.Model) -> None:
+    """Compile a model with the loss of another one and new metrics of the same kind."""
+    given = base._compile_config.config
+    metrics = {
+        name: None if given[name] is None else keras.tree.map_structure(_new, value)
+        for name, value in given.items()
+        if name in ("metrics", "weighted_metrics")
+    }
+    names = ("loss", "loss_weights", "run_eagerly", "jit_compile")
+    options = {name: given[name] for name in names}
+    wrapper.compile(optimizer=None, **options, **metrics)
+
+
+def _new(metric: Any) -> Any:
+    if isinstance(metric, keras.metrics.Metric):
+        return type(metric).from_config(metric.get_config())
+    return metric
