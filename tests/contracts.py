@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import keras_sae
-from keras_sae import callbacks, layers, metrics, models
+from keras_sae import activations, callbacks, layers, metrics, models
 from keras_sae.regularizers import L1, KLDivergence
 
 SAMPLE = (12,)
@@ -210,6 +210,7 @@ PARTS = {
     "GaussianLikelihood": lambda: models.GaussianLikelihood(0.25),
     "AuxK": lambda: layers.AuxK(k_aux=4, factor=0.5, dead_after=7),
     "BernoulliLikelihood": models.BernoulliLikelihood,
+    "Edit": lambda: activations.Edit([1, 3], [0.5, 2.0], multiply=True),
     # Needs images: its behaviour is tested in test_convolutional.py.
     "TiedConv2DTranspose": lambda: layers.TiedConv2DTranspose("source", 2, 3),
 }
@@ -229,6 +230,7 @@ EXEMPT = {
     "keras_sae.evaluation.PCA": _BASELINE,
     "keras_sae.evaluation.RandomEncoder": _BASELINE,
     "keras_sae.evaluation.Identity": _BASELINE,
+    "keras_sae.activations.SplicedModel": "its contract is test_activations_splice.py",
     "keras_sae.datasets.Superposition": "data, no Keras object",
     "keras_sae.layers.Sparsity": "the base class; its contract is in test_sparsity.py",
     "keras_sae.wrappers.SparseAutoencoder": "tested by scikit-learn's own checks",

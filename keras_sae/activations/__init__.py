@@ -1,7 +1,19 @@
-"""Outputs of the layers of any Keras model."""
+"""Outputs of the layers of any Keras model: intercept, capture, record and splice."""
 
 from keras_sae.activations.capture import capture
+from keras_sae.activations.edits import Edit, ablate, clamp, scale
 from keras_sae.activations.intercept import intercept
 from keras_sae.activations.paths import layer_paths
+from keras_sae.activations.splice import SplicedModel, splice
 
-__all__ = ["capture", "intercept", "layer_paths"]
+__all__ = [
+    "Edit",
+    "SplicedModel",
+    "ablate",
+    "capture",
+    "clamp",
+    "intercept",
+    "layer_paths",
+    "scale",
+    "splice",
+]

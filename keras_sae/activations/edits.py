@@ -1,0 +1,142 @@
+"""Changes of single units of a code."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from keras import ops
+
+from keras_sae.types import Config, Tensor
+from keras_sae.utils.serialization import register
+
+
+@register
+class Edit:
+    """Set or multiply some units of a code, in every row.
+
+    `ablate`, `clamp` and `scale` create it.
+
+    Args:
+        units: Indices of the units.
+        values: A number per unit.
+        multiply: Whether to multiply the units by the values. Otherwise the values
+            replace them.
+
+    Raises:
+        ValueError: A unit is negative or repeated, or a value is not finite.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import activations
+    >>> edit = activations.Edit([1], [0.5], multiply=True)
+    >>> np.asarray(edit(np.array([[1.0, 2.0, 3.0]]))).tolist()
+    [[1.0, 1.0, 3.0]]
+    """
+
+    def __init__(
+        self, units: Sequence[int], values: Sequence[float], multiply: bool = False
+    ) -> None:
+        whole = all(isinstance(unit, (int, np.integer)) for unit in units)
+        if not whole or len(set(units)) < len(units) or min(units, default=0) < 0:
+            raise ValueError(
+                "An edit needs the indices of different units, counted from 0. "
+                f"Received: units={list(units)}."
+            )
+        if not np.isfinite(np.asarray(values, "float64")).all():
+            raise ValueError(f"An edit needs finite values. Received: {list(values)}.")
+        self.units = [int(unit) for unit in units]
+        self.values = [float(value) for value in values]
+        self.multiply = multiply
+
+    def check(self, width: int) -> None:
+        """Raise a `ValueError` if a code of `width` units lacks one of these."""
+        if max(self.units, default=0) >= width:
+            raise ValueError(
+                f"An edit can only change the {width} units of the code, which are "
+                f"counted from 0. Received: unit {max(self.units)}."
+            )
+
+    def __call__(self, code: Tensor) -> Tensor:
+        """Return the changed code, of the shape of `code`."""
+        width = code.shape[-1]
+        self.check(width)
+        if self.multiply:
+            factors = np.ones(width)
+            factors[self.units] = self.values
+            return ops.multiply(code, ops.cast(factors, code.dtype))
+        changed, values = np.zeros(width, bool), np.zeros(width)
+        changed[self.units], values[self.units] = True, self.values
+        return ops.where(changed, ops.cast(values, code.dtype), code)
+
+    def get_config(self) -> Config:
+        """Return the constructor's arguments."""
+        return {
+            "units": self.units,
+            "values": self.values,
+            "multiply": self.multiply,
+        }
+
+    @classmethod
+    def from_config(cls, config: Config) -> "Edit":
+        """Create the edit of a config."""
+        return cls(**config)
+
+
+def ablate(units: Iterable[int]) -> Edit:
+    """Create an edit that sets units of a code to zero.
+
+    Args:
+        units: Indices of the units.
+
+    Returns:
+        An `Edit`, for `keras_sae.activations.splice`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import activations
+    >>> np.asarray(activations.ablate([0, 2])(np.ones((1, 3)))).tolist()
+    [[0.0, 1.0, 0.0]]
+    """
+    units = list(units)
+    return Edit(units, [0.0] * len(units))
+
+
+def clamp(values: Mapping[int, float]) -> Edit:
+    """Create an edit that sets units of a code to given values.
+
+    A unit gets its value in every row, also where it was zero.
+
+    Args:
+        values: The new value per unit.
+
+    Returns:
+        An `Edit`, for `keras_sae.activations.splice`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import activations
+    >>> np.asarray(activations.clamp({1: 5.0})(np.ones((1, 3)))).tolist()
+    [[1.0, 5.0, 1.0]]
+    """
+    return Edit(list(values), list(values.values()))
+
+
+def scale(factors: Mapping[int, float]) -> Edit:
+    """Create an edit that multiplies units of a code.
+
+    Args:
+        factors: The factor per unit.
+
+    Returns:
+        An `Edit`, for `keras_sae.activations.splice`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import activations
+    >>> np.asarray(activations.scale({1: 2.0})(np.ones((1, 3)))).tolist()
+    [[1.0, 2.0, 1.0]]
+    """
+    return Edit(list(factors), list(factors.values()), multiply=True)

@@ -1,0 +1,237 @@
+"""A model in which an autoencoder stands in the place of a layer's output."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import keras
+from keras import ops
+
+from keras_sae.activations.edits import Edit
+from keras_sae.activations.intercept import first, with_first
+from keras_sae.activations.paths import LayerKey, find_layer
+from keras_sae.activations.wrapping import Wrapper
+from keras_sae.export import write_artifact
+from keras_sae.layers import forward_pass
+from keras_sae.layers.forward_pass import ForwardPass
+from keras_sae.models import Autoencoder
+from keras_sae.models.validation import check_adapted
+from keras_sae.types import Config, Tensor
+from keras_sae.utils.serialization import register
+
+EditLike: TypeAlias = Edit | Callable[[Tensor], Tensor] | None
+
+
+@register
+class SplicedModel(Wrapper):
+    """A model with an autoencoder in the place of a layer's output.
+
+    `keras_sae.activations.splice` creates it.
+
+    Args:
+        base: The model.
+        autoencoder: A `keras_sae.models.Autoencoder` of the layer's last axis.
+        indices: Index of the layer in `keras_sae.activations.layer_paths`.
+        edit: None, or a function of the code.
+        error: Whether the layer keeps what the autoencoder does not reconstruct.
+        **kwargs: Arguments of `keras.Model`.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_sae import activations, models
+    >>> model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(8)])
+    >>> autoencoder = models.shallow((8,), 16, "l1")
+    >>> activations.SplicedModel(model, autoencoder, [0]).output_shape
+    (None, 8)
+    """
+
+    def __init__(
+        self,
+        base: keras.Model,
+        autoencoder: Autoencoder,
+        indices: Sequence[int],
+        edit: EditLike = None,
+        error: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(base, indices, **kwargs)
+        self.autoencoder = autoencoder
+        self.edit = edit
+        self.error = error
+        self.built = True
+
+    @property
+    def output_shape(self) -> Any:
+        """Shape of the outputs of the model."""
+        return self.base.output_shape
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Any:
+        """Return the outputs of the model with the autoencoder in place."""
+        del training  # Keras passes it on to the base model
+        path = self.targets.of(self.base)[-1][0]
+
+        def replace(outputs: Any, arguments: tuple[Any, ...]) -> Any:
+            del arguments
+            return with_first(outputs, self.substitute(first(outputs), path))
+
+        return self.call_hooked(inputs, [replace])
+
+    def substitute(self, x: Tensor, path: str = "") -> Tensor:
+        """Return what stands in the place of the output `x` of the layer."""
+        check_width(self.autoencoder, tuple(x.shape), path)
+        flat = ops.reshape(x, (-1, x.shape[-1]))
+        with forward_pass.activate(ForwardPass(self.autoencoder, adds_losses=False)):
+            code = self.autoencoder.encoder(flat, training=False)
+            edited = code if self.edit is None else self.edit(code)
+            result = self.autoencoder.decoder(edited, training=False)
+            if self.error:
+                change = result - self.autoencoder.decoder(code, training=False)
+                changed = ops.any(ops.not_equal(edited, code), axis=-1, keepdims=True)
+                change = ops.cast(change, flat.dtype)
+                result = ops.where(changed, flat + change, flat)
+        return ops.reshape(ops.cast(result, x.dtype), ops.shape(x))
+
+    def export(
+        self,
+        filepath: str | Path,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write an artifact for inference to `filepath`, as Keras does.
+
+        The SavedModel of a model with one input of floats is written by
+        `keras_sae.export.write_artifact`, from every backend.
+        """
+        inputs = self.inputs
+        if inputs is None:
+            super().export(filepath, format, verbose, **kwargs)
+        elif format == "tf_saved_model" and [x.dtype for x in inputs] == ["float32"]:
+            write_artifact(self, filepath, **kwargs)
+        else:
+            symbolic = keras.tree.map_structure(
+                lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name),
+                self.base.input,
+            )
+            model = keras.Model(symbolic, self(symbolic), name=self.name)
+            model.export(filepath, format, verbose, **kwargs)
+
+    def get_config(self) -> Config:
+        """Return the configs of both models and of the edit."""
+        serialize = keras.saving.serialize_keras_object
+        if getattr(self.edit, "__name__", "") == "<lambda>":
+            raise ValueError(
+                "A model with a lambda as `edit` cannot be saved, because Keras does "
+                "not load lambdas. Use `keras_sae.activations.ablate`, `clamp` or "
+                "`scale`, or a function with the decorator "
+                "`keras.saving.register_keras_serializable()`."
+            )
+        return {
+            **super().get_config(),
+            "base": serialize(self.base),
+            "autoencoder": serialize(self.autoencoder),
+            "indices": list(self.targets.indices),
+            "edit": serialize(self.edit),
+            "error": self.error,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: Config, custom_objects: dict[str, Any] | None = None
+    ) -> "SplicedModel":
+        """Create the model of a config."""
+        names = ("base", "autoencoder", "edit")
+        parts = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects)
+            for name in names
+        }
+        return cls(**{**config, **parts})
+
+
+def splice(
+    model: keras.Model,
+    layer: LayerKey,
+    autoencoder: Autoencoder,
+    edit: EditLike = None,
+    error: bool = False,
+    *,
+    name: str = "spliced",
+) -> SplicedModel:
+    """Create a model in which an autoencoder replaces the output of a layer.
+
+    `x -> decode(edit(encode(x)))`, or with `error=True`
+    `x -> x + (decode(edit(encode(x))) - decode(encode(x)))`
+
+    The autoencoder acts on the last axis of the output: per sample, place or token. If
+    the layer is called several times, each call is replaced. If it returns several
+    tensors, the first one is replaced.
+
+    The new model shares its weights with both models and changes neither. `predict`,
+    `evaluate`, `save` and `export` work as for any Keras model. It is compiled with the
+    loss and metrics of `model` if that is compiled. It cannot be trained.
+
+    Args:
+        model: Any Keras model that was built.
+        layer: A layer, its path such as `"blocks/3/attention"`, the end of its path, or
+            its name.
+        autoencoder: A trained `keras_sae.models.Autoencoder` for rows of the layer's
+            width, such as `shallow((width,), ...)`.
+        edit: None, `ablate(units)`, `clamp({unit: value})`, `scale({unit: factor})`, or
+            a function from the code of shape `(rows, units)` to a code of that shape.
+        error: Whether to keep what the autoencoder does not reconstruct, so that the
+            edit alone changes the output.
+        name: Name of the model.
+
+    Returns:
+        A `keras.Model` with the inputs and outputs of `model`.
+
+    Raises:
+        ValueError: The layer is not in the model, the autoencoder has another width or
+            was not adapted, or the edit names a unit that the code does not have.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_sae import activations, models
+    >>> layers = [keras.layers.Dense(8, "relu", name="hidden"), keras.layers.Dense(3)]
+    >>> model = keras.Sequential([keras.Input((5,)), *layers])
+    >>> autoencoder = models.shallow((8,), 16, "l1")
+    >>> edit = activations.ablate([3])
+    >>> spliced = activations.splice(model, "hidden", autoencoder, edit, error=True)
+    >>> spliced.predict(np.ones((2, 5)), verbose=0).shape
+    (2, 3)
+    """
+    place = find_layer(model, layer)
+    if not isinstance(autoencoder, Autoencoder):
+        raise ValueError(
+            "`autoencoder` must be a `keras_sae.models.Autoencoder`. Received: "
+            f"autoencoder={autoencoder!r}."
+        )
+    check_adapted(autoencoder)
+    check_width(autoencoder, output_shape(place.layer), place.path)
+    if isinstance(edit, Edit):
+        edit.check(autoencoder.decoder.input_shape[-1])
+    return SplicedModel(model, autoencoder, [place.index], edit, error, name=name)
+
+
+def check_width(
+    autoencoder: Autoencoder, shape: tuple[int | None, ...], path: str
+) -> None:
+    """Check that an autoencoder fits the output of a layer, if the shape is known."""
+    expected = autoencoder.sample_shape
+    if len(expected) != 1 or (shape and shape[-1] not in (None, *expected)):
+        raise ValueError(
+            "`autoencoder` must be for rows of the width of the layer. Received: an "
+            f"autoencoder of samples {expected}, and the layer {path!r} with outputs "
+            f"of shape {shape}. `keras_sae.models.shallow((width,), ...)` creates one."
+        )
+
+
+def output_shape(layer: keras.layers.Layer) -> tuple[int | None, ...]:
+    """Return the shape of a layer's first output, or `()` if it is not known."""
+    try:
+        return tuple(first(layer.output).shape)
+    except (AttributeError, ValueError):  # called never, or several times
+        return ()
