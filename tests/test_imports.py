@@ -46,6 +46,9 @@ ALLOWED = {
 # TensorFlow kernels outside of `datasets` and `export`, and what a test compares them
 # with.
 KERNELS = {
+    "keras_sae.activations.rows": "the rows as arrays, in `test_activations_store`",
+    "keras_sae.activations.store": "the rows as arrays, in `test_activations_store`",
+    "keras_sae.activations.stream": "the rows as arrays, in `test_activations_store`",
     "keras_sae.models.data_adapter": "Keras's array adapter, in `test_data_adapter`",
     "keras_sae.pretraining.fused_adam": "`keras.optimizers.Adam`, in `test_fused_adam`",
 }

@@ -53,11 +53,9 @@ class CapturingModel(Wrapper):
         targets = self.targets.of(self.base)
         calls: list[list[tuple[Tensor, Tensor]]] = [[] for _ in targets]
 
-        def keep(n: int, outputs: Any, arguments: tuple[Any, ...]) -> Any:
-            mask = None
-            if self.masks and arguments:
-                previous = getattr(arguments[0], "_keras_mask", None)
-                mask = targets[n][1].compute_mask(arguments[0], previous)
+        def keep(n: int, outputs: Any, inputs: Any, mask: Tensor | None) -> Any:
+            if self.masks:
+                mask = targets[n][1].compute_mask(inputs, mask)
             calls[n].append((first(outputs), mask))
             if all(len(found) > self.call_index for found in calls):
                 raise _Finished

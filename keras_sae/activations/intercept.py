@@ -17,8 +17,9 @@ import keras
 from keras_sae.activations.paths import LayerKey, find_layer
 from keras_sae.types import Tensor
 
-# Takes the outputs of one call and its positional arguments, returns the outputs.
-Hook: TypeAlias = Callable[[Any, tuple[Any, ...]], Any]
+# Takes the outputs of one call, its first argument and the Keras mask of that, and
+# returns the outputs.
+Hook: TypeAlias = Callable[[Any, Any, Tensor | None], Any]
 
 # Keras calls the second instead of the first once the layer is quantized.
 _METHODS = ("call", "quantized_call")
@@ -89,8 +90,7 @@ def intercept(
             "`intercept(layer, fn, model)`."
         )
 
-    def replace(outputs: Any, arguments: tuple[Any, ...]) -> Any:
-        del arguments
+    def replace(outputs: Any, *_: Any) -> Any:
         return with_first(outputs, fn(first(outputs)))
 
     functions = {} if model is None else _compiled_functions(model)
@@ -140,10 +140,12 @@ def _dispatcher(
 ) -> Callable[..., Any]:
     @functools.wraps(method)
     def dispatch(*args: Any, **kwargs: Any) -> Any:
+        inputs = args[0] if args else None
+        mask = getattr(inputs, "_keras_mask", None)  # the method may remove it
         outputs = method(*args, **kwargs)
         for target, hook in tuple(_hooks.stack):
             if target is layer:
-                outputs = hook(outputs, args)
+                outputs = hook(outputs, inputs, mask)
         return outputs
 
     return dispatch

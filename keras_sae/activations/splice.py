@@ -71,8 +71,7 @@ class SplicedModel(Wrapper):
         del training  # Keras passes it on to the base model
         path = self.targets.of(self.base)[-1][0]
 
-        def replace(outputs: Any, arguments: tuple[Any, ...]) -> Any:
-            del arguments
+        def replace(outputs: Any, *_: Any) -> Any:
             return with_first(outputs, self.substitute(first(outputs), path))
 
         return self.call_hooked(inputs, [replace])

@@ -1,0 +1,168 @@
+"""Recording of activations on disk, in a random order, resumed after a kill."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_sae.activations.data import batches, sample_count
+from keras_sae.activations.paths import LayerKey
+from keras_sae.activations.rows import Keep, RowReader
+from keras_sae.activations.store import SETTINGS, ActivationStore, part_folder
+from keras_sae.activations.writer import PartWriter, chained_digest
+from keras_sae.models.validation import as_numpy
+from keras_sae.types import Data, PathLike
+from keras_sae.utils.fingerprint import fingerprint
+from keras_sae.utils.io import RunDirectory
+from keras_sae.utils.validation import known_name, positive_integer
+
+# Files of a part when the amount of data is not known.
+_FILES = 32
+
+
+def record(
+    model: keras.Model,
+    layer: LayerKey | tuple[LayerKey, LayerKey],
+    data: Data,
+    folder: PathLike,
+    dtype: str = "float16",
+    keep: Keep = None,
+    part: tuple[int, int] = (0, 1),
+    *,
+    batch_size: int = 32,
+    first_sample: int = 0,
+    file_bytes: int = 2**26,
+    seed: int = 0,
+) -> ActivationStore:
+    """Record the outputs of a layer on disk.
+
+    A row is what the last axis holds: one per sample, place or token. While they are
+    recorded, rows are scattered to random files, and each file is shuffled at the end.
+    Reading the files one after another then gives the rows in a random order.
+
+    If the process is killed, call `record` again with the same arguments: it resumes,
+    and the result is the same as without the kill.
+
+    Args:
+        model: Any Keras model that was built.
+        layer: A layer, its path, the end of its path, or its name. A pair `(a, b)`
+            records inputs and targets for `keras_sae.models.transcoder`.
+        data: Inputs of the model: arrays, or batches of them, in the same order again
+            when recording is resumed.
+        folder: A new or empty folder, or one of an earlier call.
+        dtype: Type of the numbers on disk: "float16", "bfloat16" or "float32".
+        keep: Which rows are kept. None keeps all. "mask" keeps the rows that the Keras
+            mask of the layer keeps, so that padding is left out. A list of integers
+            leaves out the rows of these tokens. A function takes a batch of inputs and
+            returns booleans, one per row or one per sample.
+        part: `(i, n)`: `data` is part `i` of `n`. Several processes can record into one
+            folder, each its own part. The store can be read when all are complete.
+        batch_size: Samples per batch of arrays.
+        first_sample: Number of the first sample of `data`, from which the origins of
+            the rows are counted. Useful for parts.
+        file_bytes: Approximate size of a file. Shuffling needs twice as much memory.
+        seed: Random seed of the order.
+
+    Returns:
+        The `ActivationStore`. Until all parts are complete it holds this part only.
+
+    Raises:
+        ValueError: The folder belongs to another model, layer or data, an activation is
+            not finite or too large for `dtype`, no row is kept, or an argument is out
+            of range.
+        OSError: The disk is full. Recording can be resumed.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_sae import activations
+    >>> layers = [keras.layers.Dense(8, "relu", name="hidden"), keras.layers.Dense(3)]
+    >>> model = keras.Sequential([keras.Input((5,)), *layers])
+    >>> x = np.random.default_rng(0).random((100, 5))
+    >>> store = activations.record(model, "hidden", x, "activations")
+    >>> store.shape, store.array(3).shape
+    ((100, 8), (3, 8))
+    """
+    known_name("dtype", dtype, ("float16", "bfloat16", "float32"))
+    index, count = part
+    if not 0 <= index < positive_integer("part[1]", count):
+        raise ValueError(
+            f"`part` must be (i, n) with 0 <= i < n. Received: part={part!r}."
+        )
+    reader = RowReader(model, layer, keep)
+    names = [getattr(keep, "__qualname__", "function")] if callable(keep) else keep
+    settings = {
+        "model": fingerprint([as_numpy(weight) for weight in model.weights]),
+        "layers": [place.path for place in reader.places],
+        "dtype": dtype,
+        "keep": names if names is None or isinstance(names, str) else list(names),
+        "parts": count,
+    }
+    folder = Path(folder)
+    options: dict[str, Any] = {"argument": "folder", "file": SETTINGS}
+    try:
+        RunDirectory(folder, settings, **options)
+    except ValueError:
+        if not (folder / SETTINGS).exists():
+            raise
+        RunDirectory(folder, settings, **options)  # another part was faster
+    own = {"batch_size": batch_size, "first_sample": first_sample, "seed": seed}
+    directory = RunDirectory(part_folder(folder, index), own, **options)
+    try:
+        with PartWriter(directory.path, dtype, seed) as writer:
+            _record_part(reader, data, writer, own, file_bytes)
+    except OSError as error:
+        raise OSError(
+            f"The activations could not be written to {str(folder)!r}: "
+            f"{error.strerror or error}. Free some space and call `record` again with "
+            "the same arguments: it resumes."
+        ) from error
+    parts = [part_folder(folder, n) for n in range(count)]
+    complete = all(PartWriter.read_progress(path).complete for path in parts)
+    return ActivationStore(folder, None if complete else index)
+
+
+def _record_part(
+    reader: RowReader,
+    data: Data,
+    writer: PartWriter,
+    own: dict[str, int],
+    file_bytes: int,
+) -> None:
+    """Record what the writer does not have yet of one part."""
+    progress = writer.progress
+    done, digest, number = progress.batches, "", 0
+    for number, inputs in enumerate(batches(data, own["batch_size"]), start=1):
+        digest = chained_digest(digest, inputs)
+        if number <= done:
+            if number == done and digest != progress.digest:
+                break
+            continue
+        if progress.finished:
+            break
+        first_sample = own["first_sample"] + progress.samples
+        rows, origins = reader.read(inputs, first_sample)
+        samples = len(keras.tree.flatten(inputs)[0])
+        if not progress.rows:
+            total = sample_count(data)
+            size = writer.row_bytes([array.shape[1] for array in rows])
+            expected = (total or 0) * len(origins) / samples * size
+            writer.start(
+                [array.shape[1] for array in rows],
+                origins.shape[1],
+                max(1, round(expected / file_bytes)) if total else _FILES,
+            )
+        writer.append(rows, origins, samples, digest)
+    if number < done or digest != progress.digest:
+        raise ValueError(
+            "`folder` belongs to a recording of other data. Received: data that "
+            f"differs within the first {done} batches, or has another length. Give "
+            "the same data, or choose another folder."
+        )
+    if not sum(progress.rows):
+        raise ValueError(
+            f"`keep` must keep some rows. Received: {progress.samples} samples of "
+            "which no row was kept."
+        )
+    writer.finish()

@@ -1,0 +1,127 @@
+"""Rows of activations: what the last axis of a layer's output holds."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import keras
+import numpy as np
+
+from keras_sae.activations.capture import CapturingModel
+from keras_sae.activations.paths import LayerKey, find_layer
+from keras_sae.types import ArrayLike
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Which rows are kept: all of them, those that the Keras mask of the layer's output
+# keeps, those of other tokens than these, or those that a function of the inputs keeps.
+Keep: TypeAlias = str | Sequence[int] | Callable[[Any], ArrayLike] | None
+
+
+class RowReader:
+    """Rows of one or two layers of a model, for one batch of inputs after another.
+
+    Args:
+        model: Any Keras model that was built.
+        layer: A layer as for `keras_sae.activations.capture`, or a pair of layers.
+        keep: As for `keras_sae.activations.record`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        layer: LayerKey | tuple[LayerKey, LayerKey],
+        keep: Keep = None,
+    ) -> None:
+        keys = layer if isinstance(layer, (tuple, list)) else (layer,)
+        if len(keys) not in (1, 2):
+            raise ValueError(
+                "`layer` must be one layer, or a pair of layers (x, y). Received: "
+                f"{len(keys)} layers."
+            )
+        if isinstance(keep, str) and keep != "mask":
+            raise ValueError(
+                "`keep` must be None, 'mask', the ids of tokens to leave out, or a "
+                f"function of the inputs. Received: keep={keep!r}."
+            )
+        self.places = [find_layer(model, key) for key in keys]
+        self.keep = keep
+        self.capturing = CapturingModel(model, self.places, masks=keep == "mask")
+
+    def read(
+        self, inputs: Any, first_sample: int = 0
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return the kept rows of one batch.
+
+        Args:
+            inputs: Inputs of the model.
+            first_sample: Number of samples before this batch.
+
+        Returns:
+            A float32 array of shape `(rows, width)` per layer, and the origins of the
+            rows: integers of shape `(rows, 1 + axes)`, the sample and its place.
+        """
+        outputs = self.capturing.arrays(inputs)
+        layers = outputs[: len(self.places)]
+        shapes = {output.shape[:-1] for output in layers}
+        if len(shapes) > 1 or min(output.ndim for output in layers) < 2:
+            raise ValueError(
+                "The layers must have outputs of shape (samples, ..., width) that "
+                "differ in the width only. Received: outputs of shapes "
+                f"{[output.shape for output in layers]}."
+            )
+        kept = self._kept(inputs, shapes.pop(), outputs[-1])
+        origins = np.argwhere(kept)
+        origins[:, 0] += first_sample
+        return [output[kept].astype("float32") for output in layers], origins
+
+    def _kept(
+        self, inputs: Any, shape: tuple[int, ...], last_output: np.ndarray
+    ) -> np.ndarray:
+        """Return which rows are kept, booleans of the given shape."""
+        if self.keep is None:
+            return np.ones(shape, bool)
+        if isinstance(self.keep, str):
+            kept = last_output
+        elif callable(self.keep):
+            kept = np.asarray(self.keep(inputs))
+        else:
+            kept = np.isin(_tokens(inputs), list(self.keep), invert=True)
+        if kept.shape not in (shape, shape[:1]):
+            raise ValueError(
+                "`keep` must say for each row whether it is kept. Received: an array "
+                f"of shape {kept.shape}. Expected the shape {shape}, or {shape[:1]} "
+                "for whole samples."
+            )
+        whole = kept.reshape(*kept.shape, *(1,) * (len(shape) - kept.ndim))
+        return np.broadcast_to(whole, shape).astype(bool)
+
+
+def _tokens(inputs: Any) -> np.ndarray:
+    """Return the token ids of a batch: its only array, or the one named so."""
+    if isinstance(inputs, dict) and "token_ids" in inputs:
+        return inputs["token_ids"]
+    leaves = keras.tree.flatten(inputs)
+    if len(leaves) != 1 or leaves[0].dtype.kind not in "iu":
+        raise ValueError(
+            "Tokens can be left out by their ids if the model has one input of "
+            "integers, or one that is named 'token_ids'. Received: inputs of "
+            f"{[str(leaf.dtype) for leaf in leaves]}. Give a function as `keep`."
+        )
+    return leaves[0]
+
+
+def dataset_of(
+    generate: Callable[[], Iterator[tuple[np.ndarray, ...]]], widths: Sequence[int]
+) -> "tf.data.Dataset":
+    """Return a dataset of batches of float32 rows, or of pairs of them.
+
+    Args:
+        generate: Function that yields the batches of one epoch.
+        widths: Width of each array of a batch.
+    """
+    import tensorflow as tf
+
+    spec = tuple(tf.TensorSpec((None, width), "float32") for width in widths)
+    data = tf.data.Dataset.from_generator(generate, output_signature=spec)
+    return data if len(widths) > 1 else data.map(lambda rows: rows)

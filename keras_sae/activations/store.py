@@ -1,0 +1,204 @@
+"""Activations that were recorded on disk."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_sae.activations.rows import dataset_of
+from keras_sae.activations.writer import PartWriter, array_file, decoded
+from keras_sae.types import ArrayLike, PathLike
+from keras_sae.utils.validation import positive_integer
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+SETTINGS = "settings.json"
+
+
+def part_folder(folder: Path, index: int) -> Path:
+    """Return the folder of one part of a store."""
+    return folder / f"part-{index:05d}"
+
+
+class ActivationStore:
+    """Rows of activations that `keras_sae.activations.record` wrote to a folder.
+
+    The rows are in a random order. Row `r` is always the same one: row `r` of
+    `array(n)`, of `origin` and of `dataset(shuffle=False)`.
+
+    Args:
+        folder: Folder of the store.
+        part: None, or the index of the only part that is read. A process of a
+            distributed training can read a part of its own.
+
+    Attributes:
+        shape: `(rows, width)`.
+        target_shape: `(rows, width)` of the second layer, or None.
+        layers: Paths of the layers.
+        mean: float32 array of shape `(width,)`, the mean over the rows.
+        rms: Root mean square of all values.
+        fingerprint: Hash of the weights of the model.
+
+    Raises:
+        ValueError: The folder holds no store, or a part of it is not complete.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_sae import activations
+    >>> model = keras.Sequential([keras.Input((5,)), keras.layers.ReLU(name="relu")])
+    >>> _ = activations.record(model, "relu", np.ones((10, 5)), "ones")
+    >>> store = activations.ActivationStore("ones")
+    >>> len(store), store.mean.tolist(), store.rms
+    (10, [1.0, 1.0, 1.0, 1.0, 1.0], 1.0)
+    """
+
+    def __init__(self, folder: PathLike, part: int | None = None) -> None:
+        folder = Path(folder)
+        if not (folder / SETTINGS).exists():
+            raise ValueError(
+                "`folder` must be one that `keras_sae.activations.record` has written. "
+                f"Received: {str(folder)!r}."
+            )
+        settings = json.loads((folder / SETTINGS).read_text())
+        indices = range(settings["parts"]) if part is None else [part]
+        parts = {i: PartWriter.read_progress(part_folder(folder, i)) for i in indices}
+        unfinished = [i for i, progress in parts.items() if not progress.complete]
+        if unfinished:
+            raise ValueError(
+                f"All {settings['parts']} parts of a store must be complete. Received: "
+                f"{str(folder)!r}, where the parts {unfinished} are not. Call `record` "
+                "for these parts again."
+            )
+        self.layers: list[str] = settings["layers"]
+        self.fingerprint: str = settings["model"]
+        self._files = [
+            (part_folder(folder, index), number, progress.rows[number])
+            for number in range(max(len(p.rows) for p in parts.values()))
+            for index, progress in parts.items()
+            if number < len(progress.rows) and progress.rows[number]
+        ]
+        self._ends = np.cumsum([rows for _, _, rows in self._files])
+        rows = int(self._ends[-1])
+        first_part = next(iter(parts.values()))
+        widths, self._axes = first_part.widths, first_part.axes
+        self.shape = (rows, widths[0])
+        self.target_shape = (rows, widths[1]) if len(widths) > 1 else None
+        totals = [progress.total for progress in parts.values()]
+        self.mean = (np.sum(totals, axis=0) / rows).astype("float32")
+        squares = sum(progress.squares for progress in parts.values())
+        self.rms = float(np.sqrt(squares / rows / widths[0]))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(
+        self, dtype: str | np.dtype | None = None, copy: bool | None = None
+    ) -> np.ndarray:
+        """Return all rows, for NumPy and for Keras."""
+        del copy
+        return self.array().astype(dtype or "float32", copy=False)
+
+    def array(self, n: int | None = None) -> np.ndarray:
+        """Return the first rows, a random sample of all, as float32.
+
+        Args:
+            n: Number of rows; None for all.
+        """
+        rows = len(self) if n is None else min(positive_integer("n", n), len(self))
+        result, start = np.empty((rows, self.shape[1]), "float32"), 0
+        for folder, number, count in self._files:
+            count = min(count, rows - start)
+            if count:
+                array = np.load(array_file(folder, "rows", number), mmap_mode="r")
+                result[start : start + count] = decoded(array[:count])
+            start += count
+        return result
+
+    def origin(self, rows: ArrayLike) -> np.ndarray:
+        """Return where rows come from.
+
+        Args:
+            rows: Indices of rows.
+
+        Returns:
+            Integers of shape `(len(rows), 1 + axes)`: the number of the sample in the
+            recorded data, and the place in it, such as the position of a token.
+
+        Raises:
+            ValueError: There is no such row.
+        """
+        wanted = np.atleast_1d(np.asarray(rows, "int64"))
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):
+            raise ValueError(
+                f"`rows` must lie between 0 and {len(self) - 1}. Received: rows from "
+                f"{wanted.min()} to {wanted.max()}."
+            )
+        places = np.searchsorted(self._ends, wanted, side="right")
+        result = np.empty((len(wanted), self._axes), "int64")
+        for place in np.unique(places):
+            folder, number, count = self._files[place]
+            array = np.load(array_file(folder, "origins", number), mmap_mode="r")
+            chosen = wanted[places == place] - (self._ends[place] - count)
+            result[places == place] = array[chosen]
+        return result
+
+    def dataset(
+        self, batch_size: int = 1024, shuffle: bool = True, seed: int | None = None
+    ) -> "tf.data.Dataset":
+        """Return batches of rows, for `fit` of a model on any backend.
+
+        One file at a time is held in memory. Each epoch has the files in another
+        order, and the rows of each file in another order.
+
+        Args:
+            batch_size: Rows per batch. The last batch may be smaller.
+            shuffle: Whether to shuffle. The rows on disk are in a random order already.
+            seed: Random seed of the order; None draws one from NumPy's global seed.
+
+        Returns:
+            A `tf.data.Dataset` of known length of float32 rows, or of pairs `(x, y)`
+            for a store of two layers.
+        """
+        import tensorflow as tf
+
+        positive_integer("batch_size", batch_size)
+        seed = int(np.random.randint(2**31)) if seed is None else seed
+        epochs = itertools.count()
+
+        def generate() -> Iterator[tuple[np.ndarray, ...]]:
+            rng = np.random.default_rng([seed, next(epochs)]) if shuffle else None
+            yield from self._batches(batch_size, rng)
+
+        widths = [x[1] for x in (self.shape, self.target_shape) if x]
+        data = dataset_of(generate, widths)
+        length = tf.data.experimental.assert_cardinality(-(-len(self) // batch_size))
+        return data.apply(length).prefetch(2)
+
+    def _batches(
+        self, batch_size: int, rng: np.random.Generator | None
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        """Yield the batches of one epoch."""
+        kinds = ("rows", "targets") if self.target_shape else ("rows",)
+        files = len(self._files)
+        order = np.arange(files) if rng is None else rng.permutation(files)
+        rest: list[np.ndarray] = []
+        for place in order:
+            folder, number, count = self._files[place]
+            rows = np.arange(count) if rng is None else rng.permutation(count)
+            arrays = [np.load(array_file(folder, kind, number))[rows] for kind in kinds]
+            if rest:
+                pairs = zip(rest, arrays, strict=True)
+                arrays = [np.concatenate(pair) for pair in pairs]
+            whole = len(arrays[0]) // batch_size * batch_size
+            for start in range(0, whole, batch_size):
+                part = slice(start, start + batch_size)
+                yield tuple(decoded(array[part]) for array in arrays)
+            rest = [array[whole:].copy() for array in arrays]
+        if len(rest[0]):
+            yield tuple(decoded(array) for array in rest)

@@ -1,0 +1,106 @@
+"""Activations for training, computed while they are needed."""
+
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+from keras_sae.activations.data import batches, sample_count
+from keras_sae.activations.paths import LayerKey
+from keras_sae.activations.rows import Keep, RowReader, dataset_of
+from keras_sae.types import Data
+from keras_sae.utils.validation import positive_integer
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def stream(
+    model: keras.Model,
+    layer: LayerKey | tuple[LayerKey, LayerKey],
+    data: Data,
+    batch_size: int = 1024,
+    *,
+    keep: Keep = None,
+    buffer_size: int = 2**16,
+    samples_per_batch: int = 32,
+    seed: int | None = None,
+) -> "tf.data.Dataset":
+    """Return batches of a layer's outputs, without files.
+
+    A buffer of rows is filled and shuffled. When half of it has been used, it is filled
+    and shuffled again. Each epoch computes all activations anew. For several epochs
+    `keras_sae.activations.record` takes less time.
+
+    Args:
+        model: Any Keras model that was built.
+        layer: A layer as for `keras_sae.activations.capture`. A pair `(a, b)` gives
+            pairs of rows.
+        data: Inputs of the model, as for `keras_sae.activations.record`. A generator
+            lasts for one epoch.
+        batch_size: Rows per batch. The last batch may be smaller.
+        keep: Which rows are kept, as for `keras_sae.activations.record`.
+        buffer_size: Rows that are held in memory and shuffled.
+        samples_per_batch: Samples per batch of the model's inputs.
+        seed: Random seed of the order; None draws one from NumPy's global seed.
+
+    Returns:
+        A `tf.data.Dataset` of float32 rows, or of pairs `(x, y)`. Its length is known
+        for arrays without `keep`. Otherwise Keras learns it in the first epoch, and
+        warns at its end that the input ran out of data.
+
+    Raises:
+        ValueError: The layer is not in the model, or the data is empty.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_sae import activations
+    >>> model = keras.Sequential([keras.Input((5,)), keras.layers.ReLU(name="relu")])
+    >>> data = activations.stream(model, "relu", np.ones((10, 5)), batch_size=4)
+    >>> [batch.shape[0] for batch in data]
+    [4, 4, 2]
+    """
+    import tensorflow as tf
+
+    positive_integer("batch_size", batch_size)
+    reader = RowReader(model, layer, keep)
+    rng = np.random.default_rng(np.random.randint(2**31) if seed is None else seed)
+    iterator = batches(data, samples_per_batch)
+    first = next(iterator)  # tells the widths
+    first_epoch = iter([itertools.chain([first], iterator)])
+
+    def generate() -> Iterator[tuple[np.ndarray, ...]]:
+        inputs = next(first_epoch, None) or batches(data, samples_per_batch)
+        pool: list[np.ndarray] = []
+        for batch in inputs:
+            rows, _ = reader.read(batch)
+            pairs = zip(pool or rows, rows, strict=True)
+            pool = [np.concatenate(pair) for pair in pairs] if pool else rows
+            if len(pool[0]) >= buffer_size:
+                pool = _shuffled(pool, rng)
+                used = max(len(pool[0]) // 2 // batch_size, 1) * batch_size
+                for start in range(0, used, batch_size):
+                    yield tuple(array[start : start + batch_size] for array in pool)
+                pool = [array[used:] for array in pool]
+        pool = _shuffled(pool, rng)
+        for start in range(0, len(pool[0]), batch_size):
+            yield tuple(array[start : start + batch_size] for array in pool)
+
+    rows = reader.read(first)[0]
+    dataset = dataset_of(generate, [array.shape[1] for array in rows])
+    samples = sample_count(data)
+    if samples is None or keep is not None:
+        return dataset
+    first_samples = len(keras.tree.flatten(first)[0])
+    count = samples * len(rows[0]) // first_samples
+    length = tf.data.experimental.assert_cardinality(-(-count // batch_size))
+    return dataset.apply(length)
+
+
+def _shuffled(pool: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    order = rng.permutation(len(pool[0]))
+    return [array[order] for array in pool]

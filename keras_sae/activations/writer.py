@@ -1,0 +1,243 @@
+"""Files of one part of an activation store, while they are written.
+
+Rows are appended to files of raw numbers. A checkpoint holds the size of each file, so
+that what was appended after it can be cut off. At the end each file is shuffled and
+written as an array of NumPy, which replaces the raw file.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import keras
+import numpy as np
+
+from keras_sae.utils.io import UNFINISHED, atomic_write, write_json
+
+PROGRESS = "progress.json"
+# Seconds between checkpoints. After a kill, what came after the last one is repeated.
+_CHECKPOINT_SECONDS = 5.0
+
+
+@dataclass
+class Progress:
+    """How much of a part has been recorded; read and written as JSON.
+
+    Attributes:
+        batches: Number of batches that were recorded.
+        samples: Number of samples in them.
+        digest: Hash of these batches.
+        widths: Width of each layer.
+        axes: Columns of the origins.
+        rows: Number of rows in each file.
+        total: Sum of the rows of the first layer.
+        squares: Sum of the squares of their values.
+        finished: Whether all data was recorded.
+        complete: Whether all files were shuffled, too.
+    """
+
+    batches: int = 0
+    samples: int = 0
+    digest: str = ""
+    widths: list[int] = field(default_factory=list)
+    axes: int = 1
+    rows: list[int] = field(default_factory=list)
+    total: list[float] = field(default_factory=list)
+    squares: float = 0.0
+    finished: bool = False
+    complete: bool = False
+
+
+class PartWriter:
+    """Writer of one part, a context manager.
+
+    Args:
+        folder: Folder of the part.
+        dtype: Type of the numbers on disk.
+        seed: Random seed of the order.
+
+    Attributes:
+        progress: The state after the last call.
+    """
+
+    def __init__(self, folder: Path, dtype: str, seed: int) -> None:
+        self.folder = folder
+        self.dtype = dtype
+        self.seed = seed
+        self.progress = self.read_progress(folder)
+        self._files: dict[str, list[BinaryIO]] = {}
+        self._saved = time.monotonic()
+
+    @staticmethod
+    def read_progress(folder: Path) -> Progress:
+        """Return the last checkpoint of a part."""
+        file = folder / PROGRESS
+        return Progress(**json.loads(file.read_text())) if file.exists() else Progress()
+
+    def __enter__(self) -> "PartWriter":
+        for leftover in self.folder.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(leftover)
+        if self.progress.rows and not self.progress.finished:
+            self._open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for files in self._files.values():
+            for file in files:
+                with contextlib.suppress(OSError):
+                    file.close()
+
+    def row_bytes(self, widths: Sequence[int]) -> int:
+        """Return the bytes of one row of all layers."""
+        return sum(widths) * stored_dtype(self.dtype).itemsize
+
+    def start(self, widths: Sequence[int], axes: int, files: int) -> None:
+        """Create the files of a new part, and a checkpoint without rows."""
+        self.progress.widths, self.progress.axes = list(widths), axes
+        self.progress.rows, self.progress.total = [0] * files, [0.0] * widths[0]
+        self.checkpoint()
+        self._open()
+
+    def _open(self) -> None:
+        """Open the raw files at the length that the checkpoint says."""
+        for kind, (dtype, width) in array_kinds(self.progress, self.dtype).items():
+            self._files[kind] = []
+            for number, rows in enumerate(self.progress.rows):
+                # Without a buffer a kill loses nothing that the checkpoint counts.
+                file = open(self._raw(kind, number), "ab", buffering=0)  # noqa: SIM115
+                self._files[kind].append(file)
+                file.truncate(rows * width * dtype.itemsize)
+
+    def append(
+        self, rows: Sequence[np.ndarray], origins: np.ndarray, samples: int, digest: str
+    ) -> None:
+        """Append the rows of one batch to random files."""
+        progress = self.progress
+        if list(progress.widths) != [array.shape[1] for array in rows]:
+            raise ValueError(
+                "The width of a layer must not change. Received: rows of width "
+                f"{[array.shape[1] for array in rows]} after {progress.widths}."
+            )
+        limit = np.finfo("float16" if self.dtype == "float16" else "float32").max
+        for array in rows:
+            largest = max(array.max(initial=0), -array.min(initial=0))
+            if not largest <= limit:  # also if it is NaN
+                raise ValueError(
+                    f"Activations must be finite in {self.dtype}. Received: an "
+                    f"activation of size {largest:g}. Use dtype='bfloat16' or "
+                    "'float32' if it is finite."
+                )
+        rng = np.random.default_rng([self.seed, progress.batches])
+        targets = rng.integers(len(progress.rows), size=len(origins))
+        order = np.argsort(targets, kind="stable")
+        counts = np.bincount(targets, minlength=len(progress.rows))
+        bounds = np.concatenate([[0], np.cumsum(counts)])
+        arrays = [*(encoded(array, self.dtype) for array in rows), origins]
+        for files, array in zip(self._files.values(), arrays, strict=True):
+            scattered = array[order]
+            for number in np.flatnonzero(counts):
+                part = scattered[bounds[number] : bounds[number + 1]]
+                _write(files[number], part.tobytes())
+        values = rows[0].astype("float64")
+        progress.total = (np.asarray(progress.total) + values.sum(axis=0)).tolist()
+        progress.squares += float(np.vdot(values, values))
+        progress.rows = (np.asarray(progress.rows) + counts).tolist()
+        progress.batches += 1
+        progress.samples += samples
+        progress.digest = digest
+        if time.monotonic() - self._saved >= _CHECKPOINT_SECONDS:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Write the progress, so that a later call can resume here."""
+        write_json(self.folder / PROGRESS, asdict(self.progress))
+        self._saved = time.monotonic()
+
+    def finish(self) -> None:
+        """Shuffle each file, and replace it by an array of NumPy."""
+        progress = self.progress
+        progress.finished = True
+        if not progress.complete:
+            self.checkpoint()
+        for kind, (dtype, width) in array_kinds(progress, self.dtype).items():
+            for number, rows in enumerate(progress.rows):
+                raw = self._raw(kind, number)
+                if not raw.exists():
+                    continue
+                array = np.fromfile(raw, dtype).reshape(rows, width)
+                # The same order for rows and origins, whichever was finished before.
+                rng = np.random.default_rng([self.seed, number, 1])
+                with atomic_write(array_file(self.folder, kind, number)) as path:
+                    np.save(path, array[rng.permutation(rows)])
+                os.unlink(raw)
+        if not progress.complete:
+            progress.complete = True
+            self.checkpoint()
+
+    def _raw(self, kind: str, number: int) -> Path:
+        return array_file(self.folder, kind, number).with_suffix(".raw")
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    """Write all bytes to a file without a buffer."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def array_file(folder: Path, kind: str, number: int) -> Path:
+    """Return the path of one array of a part."""
+    return folder / f"{kind}-{number:05d}.npy"
+
+
+def array_kinds(progress: Progress, dtype: str) -> dict[str, tuple[np.dtype, int]]:
+    """Return the arrays of a part with their dtypes on disk and numbers of columns."""
+    names = ("rows", "targets")[: len(progress.widths)]
+    kinds = {
+        name: (stored_dtype(dtype), width)
+        for name, width in zip(names, progress.widths, strict=True)
+    }
+    return {**kinds, "origins": (np.dtype("int64"), progress.axes)}
+
+
+def stored_dtype(dtype: str) -> np.dtype:
+    """Return the type on disk; NumPy knows no bfloat16, so its bits are integers."""
+    return np.dtype("uint16" if dtype == "bfloat16" else dtype)
+
+
+def encoded(rows: np.ndarray, dtype: str) -> np.ndarray:
+    """Return float32 rows as they are on disk."""
+    if dtype != "bfloat16":
+        return rows.astype(dtype)
+    bits = rows.view("uint32")
+    # Round to the nearest, and to the even one of two.
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("uint16")
+
+
+def decoded(rows: np.ndarray) -> np.ndarray:
+    """Return rows from disk as float32."""
+    if rows.dtype != "uint16":
+        return rows.astype("float32")
+    return (rows.astype("uint32") << 16).view("float32")
+
+
+def chained_digest(digest: str, inputs: Any) -> str:
+    """Return the hash of a batch and of those before it, which have this hash."""
+    chain = hashlib.blake2b(digest.encode(), digest_size=16)
+    for array in keras.tree.flatten(inputs):
+        chain.update(f"{array.shape}{array.dtype}".encode())
+        chain.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return chain.hexdigest()
