@@ -1,7 +1,7 @@
 """Outputs of layers as NumPy arrays."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,18 @@ class _Finished(BaseException):
     """All wanted outputs are known. Keras would wrap an `Exception`."""
 
 
+class _MaskOf(keras.layers.Layer):
+    """Return the Keras mask of a tensor, which Keras passes to `call`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.supports_masking = True
+
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor | None:
+        del inputs
+        return mask
+
+
 class CapturingModel(Wrapper):
     """Model whose outputs are those of some layers of another model.
 
@@ -32,7 +44,7 @@ class CapturingModel(Wrapper):
         base: Any Keras model that was built.
         places: The layers.
         call_index: Which call of a layer counts, if it is called several times.
-        masks: Whether to return the Keras masks of the outputs, too.
+        masks: Whether to return the Keras mask of each output, too.
     """
 
     def __init__(
@@ -44,17 +56,20 @@ class CapturingModel(Wrapper):
     ) -> None:
         super().__init__(base, [place.index for place in places])
         self.call_index = call_index
-        self.masks = masks
+        self.mask_of = _MaskOf() if masks else None
         self.built = True
 
     def call(self, inputs: Tensor, training: bool | None = None) -> list[Tensor]:
         """Return the output of each layer, and then their masks if wanted."""
         del training  # Keras passes it on to the base model
         targets = self.targets.of(self.base)
+        # Per layer the output and the mask of each call.
         calls: list[list[tuple[Tensor, Tensor]]] = [[] for _ in targets]
 
-        def keep(n: int, outputs: Any, inputs: Any, mask: Tensor | None) -> Any:
-            if self.masks:
+        def keep(n: int, run: Callable[[], Any], inputs: Any) -> Any:
+            mask = None if self.mask_of is None else self.mask_of(inputs)
+            outputs = run()
+            if self.mask_of is not None:
                 mask = targets[n][1].compute_mask(inputs, mask)
             calls[n].append((first(outputs), mask))
             if all(len(found) > self.call_index for found in calls):
@@ -69,14 +84,15 @@ class CapturingModel(Wrapper):
                     f"The layer {path!r} was called {len(found)} times, so its call "
                     f"{self.call_index} has no output. Calls are counted from 0."
                 )
-            if self.masks and found[self.call_index][1] is None:
+            if self.mask_of is not None and found[self.call_index][1] is None:
                 raise ValueError(
                     f"The output of the layer {path!r} has no Keras mask. Give a "
                     "function of the inputs that says which rows to keep."
                 )
         chosen = [found[self.call_index] for found in calls]
         outputs = [output for output, _ in chosen]
-        return [*outputs, *(mask for _, mask in chosen)] if self.masks else outputs
+        masks = [] if self.mask_of is None else [mask for _, mask in chosen]
+        return [*outputs, *masks]
 
     def arrays(self, x: Any) -> list[np.ndarray]:
         """Return the outputs for one batch as NumPy arrays."""
@@ -88,7 +104,6 @@ class CapturingModel(Wrapper):
             raise ValueError(
                 "The output of a layer inside a loop or a recomputed part (an RNN's "
                 "cell, `keras.RematScope`) cannot be captured on this backend. "
-                f"Received: layer={[path for path, _ in self.targets.of(self.base)]}. "
                 "Capture the layer around it."
             ) from error
 

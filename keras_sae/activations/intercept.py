@@ -17,9 +17,9 @@ import keras
 from keras_sae.activations.paths import LayerKey, find_layer
 from keras_sae.types import Tensor
 
-# Takes the outputs of one call, its first argument and the Keras mask of that, and
-# returns the outputs.
-Hook: TypeAlias = Callable[[Any, Any, Tensor | None], Any]
+# Takes a function that runs one call of the layer, and the layer's first argument.
+# Returns the outputs of the call, or others.
+Hook: TypeAlias = Callable[[Callable[[], Any], Any], Any]
 
 # Keras calls the second instead of the first once the layer is quantized.
 _METHODS = ("call", "quantized_call")
@@ -90,7 +90,9 @@ def intercept(
             "`intercept(layer, fn, model)`."
         )
 
-    def replace(outputs: Any, *_: Any) -> Any:
+    def replace(run: Callable[[], Any], inputs: Any) -> Any:
+        del inputs
+        outputs = run()
         return with_first(outputs, fn(first(outputs)))
 
     functions = {} if model is None else _compiled_functions(model)
@@ -140,13 +142,12 @@ def _dispatcher(
 ) -> Callable[..., Any]:
     @functools.wraps(method)
     def dispatch(*args: Any, **kwargs: Any) -> Any:
+        run = functools.partial(method, *args, **kwargs)
         inputs = args[0] if args else None
-        mask = getattr(inputs, "_keras_mask", None)  # the method may remove it
-        outputs = method(*args, **kwargs)
-        for target, hook in tuple(_hooks.stack):
+        for target, hook in _hooks.stack:
             if target is layer:
-                outputs = hook(outputs, inputs, mask)
-        return outputs
+                run = functools.partial(hook, run, inputs)
+        return run()
 
     return dispatch
 

@@ -71,7 +71,9 @@ class SplicedModel(Wrapper):
         del training  # Keras passes it on to the base model
         path = self.targets.of(self.base)[-1][0]
 
-        def replace(outputs: Any, *_: Any) -> Any:
+        def replace(run: Callable[[], Any], inputs: Any) -> Any:
+            del inputs
+            outputs = run()
             return with_first(outputs, self.substitute(first(outputs), path))
 
         return self.call_hooked(inputs, [replace])
