@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_sae.models.validation import as_numpy, is_array, is_dataset
-from keras_sae.types import Data
+from keras_sae.types import ArrayLike, Data
 from keras_sae.utils.validation import positive_integer
 
 
@@ -18,20 +18,36 @@ def sample_count(data: Data) -> int | None:
 
 
 def batches(data: Data, batch_size: int) -> Iterator[Any]:
-    """Yield the inputs of a model, one batch of NumPy arrays at a time.
+    """Yield the inputs of a model, one batch of NumPy arrays at a time."""
+    for x, _, _ in labeled_batches(data, batch_size):
+        yield x
+
+
+def labeled_batches(
+    data: Data,
+    batch_size: int,
+    y: Any = None,
+    sample_weight: ArrayLike | None = None,
+) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield inputs, targets and sample weights, one batch of NumPy arrays at a time.
+
+    What is missing is None.
 
     Args:
         data: An array; a list or dict of arrays for a model with several inputs; or
             batches of `x`, `(x, y)` or `(x, y, sample_weight)`: a `tf.data.Dataset`, a
             `keras.utils.PyDataset`, a data loader or a generator.
         batch_size: Samples per batch of arrays.
+        y: Targets, for arrays.
+        sample_weight: Sample weights, for arrays.
 
     Raises:
         ValueError: The data is empty, ragged, or not numeric.
     """
     positive_integer("batch_size", batch_size)
     if _is_arrays(data):
-        arrays = keras.tree.map_structure(_checked, data)
+        given = [data, *(part for part in (y, sample_weight) if part is not None)]
+        arrays = keras.tree.map_structure(_checked, given)
         lengths = {len(array) for array in keras.tree.flatten(arrays)}
         if len(lengths) > 1 or 0 in lengths:
             raise ValueError(
@@ -40,7 +56,9 @@ def batches(data: Data, batch_size: int) -> Iterator[Any]:
             )
         for start in range(0, max(lengths), batch_size):
             part = slice(start, start + batch_size)
-            yield keras.tree.map_structure(lambda array, p=part: array[p], arrays)
+            x, *rest = keras.tree.map_structure(lambda v, p=part: v[p], arrays)
+            targets = rest.pop(0) if y is not None else None
+            yield x, targets, rest[0] if rest else None
         return
     if isinstance(data, keras.utils.PyDataset):
         elements: Iterable[Any] = (data[n] for n in range(data.num_batches or 0))
@@ -56,8 +74,12 @@ def batches(data: Data, batch_size: int) -> Iterator[Any]:
     empty = True
     for element in elements:
         pair = tuple(element) if isinstance(element, list) else element
-        x = keras.utils.unpack_x_y_sample_weight(pair)[0]
-        yield keras.tree.map_structure(_checked, x)
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(pair)
+        targets, weights = (
+            None if part is None else keras.tree.map_structure(_checked, part)
+            for part in (y, weight)
+        )
+        yield keras.tree.map_structure(_checked, x), targets, weights
         empty = False
     if empty:
         raise ValueError(

@@ -8,7 +8,9 @@ from keras_sae.evaluation.baselines import (
 )
 from keras_sae.evaluation.comparison import compare, pareto_front, summarize, sweep
 from keras_sae.evaluation.evaluate import copying, evaluate
+from keras_sae.evaluation.fidelity import feature_effects, fidelity
 from keras_sae.evaluation.probing import probe
+from keras_sae.evaluation.sparse_probe import sparse_probe
 
 __all__ = [
     "PCA",
@@ -18,8 +20,11 @@ __all__ = [
     "compare",
     "copying",
     "evaluate",
+    "feature_effects",
+    "fidelity",
     "pareto_front",
     "probe",
+    "sparse_probe",
     "summarize",
     "sweep",
 ]

@@ -1,0 +1,57 @@
+"""A model that takes the output of one of its layers as a second input."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_sae.activations.intercept import first, with_first
+from keras_sae.activations.paths import Place
+from keras_sae.activations.wrapping import Wrapper
+from keras_sae.types import Tensor
+
+
+class SubstitutedModel(Wrapper):
+    """Model of inputs and of the output of a layer, which replaces the real one.
+
+    One compiled model serves any number of replacements. What only the real output
+    depends on is not computed in a compiled step. If the layer is called several times,
+    the first call is replaced.
+
+    Args:
+        base: Any Keras model that was built.
+        place: The layer.
+        drop_masks: Whether the outputs have no Keras mask. With sample weights, Keras
+            would apply the mask as well, and divide by other numbers per batch.
+    """
+
+    def __init__(
+        self, base: keras.Model, place: Place, drop_masks: bool = False
+    ) -> None:
+        super().__init__(base, [place.index])
+        self.drop_masks = drop_masks
+        self.built = True
+
+    def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
+        """Return the outputs for `{"inputs": ..., "activations": ...}`."""
+        del training  # Keras passes it on to the base model
+        waiting = [inputs["activations"]]
+
+        def replace(run: Callable[[], Any], inputs: Any) -> Any:
+            del inputs
+            outputs: Tensor = run()
+            if not waiting:
+                return outputs
+            value = ops.cast(waiting.pop(), first(outputs).dtype)
+            return with_first(outputs, value)
+
+        outputs = self.call_hooked(inputs["inputs"], [replace])
+        if not self.drop_masks:
+            return outputs
+        return keras.tree.map_structure(_without_mask, outputs)
+
+
+def _without_mask(x: Tensor) -> Tensor:
+    """Return a new tensor of the same values, to which Keras gave no mask."""
+    return ops.multiply(x, ops.ones((), dtype=x.dtype))

@@ -1,0 +1,298 @@
+"""Whether a dictionary carries what a model uses of a layer's output."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_sae.activations.capture import CapturingModel
+from keras_sae.activations.data import labeled_batches
+from keras_sae.activations.edits import ablate
+from keras_sae.activations.paths import LayerKey, find_layer
+from keras_sae.activations.splice import check_width
+from keras_sae.activations.substitute import SubstitutedModel
+from keras_sae.models import Autoencoder
+from keras_sae.models.validation import check_adapted
+from keras_sae.types import ArrayLike, Data
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Rows that the random dictionary is adapted to.
+_ADAPT_ROWS = 10_000
+
+
+class _Substitution:
+    """Evaluation of a model with other activations in the place of a layer's output."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        layer: LayerKey,
+        autoencoder: Autoencoder,
+        data: tuple[Data, Any, ArrayLike | None],
+        batch_size: int,
+    ) -> None:
+        place = find_layer(model, layer)
+        if not model.compiled:
+            raise ValueError(
+                "`model` must be compiled, with its loss and metrics. Received: "
+                f"model={model.name!r}. For example "
+                "`model.compile(loss='sparse_categorical_crossentropy')`."
+            )
+        check_adapted(autoencoder)
+        self.autoencoder = autoencoder
+        capturing = CapturingModel(model, [place])
+        self.batches = list(labeled_batches(data[0], batch_size, *data[1:]))
+        if any(y is None for _, y, _ in self.batches):
+            raise ValueError(
+                "`y` must be given, because the loss of the model needs targets. "
+                "Received: data without targets."
+            )
+        self.activations = [
+            capturing.arrays(x)[0].astype("float32") for x, _, _ in self.batches
+        ]
+        check_width(autoencoder, self.activations[0].shape, place.path)
+        weights = [np.ravel(w) for _, _, w in self.batches if w is not None]
+        self.model = SubstitutedModel(model, place, drop_masks=bool(weights))
+        total = np.concatenate(weights) if weights else np.ones(1)
+        if not total.sum() > 0:
+            raise ValueError(
+                "`sample_weight` must have a positive sum. Received: a sum of "
+                f"{total.sum():g}."
+            )
+        # Keras divides by the number of samples, also by those of weight 0.
+        self.weight_scale = total.size / total.sum()
+
+    def batch(self, n: int, activations: np.ndarray) -> tuple[Any, ...]:
+        """Return batch `n` with these activations, as `evaluate` takes it."""
+        x, y, weight = self.batches[n]
+        inputs = {"inputs": x, "activations": activations}
+        if weight is None:
+            return inputs, y
+        return inputs, y, weight * self.weight_scale
+
+    def evaluate(
+        self, replacement: Callable[[np.ndarray], np.ndarray]
+    ) -> dict[str, float]:
+        """Return loss and metrics where a function of the output replaces it."""
+        data = _Batches(self, replacement)
+        return self.model.evaluate(data, verbose=0, return_dict=True)
+
+    def loss(self, n: int, activations: np.ndarray) -> float:
+        """Return the loss of batch `n` with these activations."""
+        batch = self.batch(n, activations)
+        return float(self.model.test_on_batch(*batch, return_dict=True)["loss"])
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return all rows of activations, and the weight of each."""
+        rows, weights = [], []
+        for (_, _, weight), output in zip(self.batches, self.activations, strict=True):
+            shape = output.shape[:-1]
+            ones = np.ones(shape)
+            if weight is not None and weight.shape == shape[: weight.ndim]:
+                ones *= weight.reshape(
+                    *weight.shape, *(1,) * (len(shape) - weight.ndim)
+                )
+            rows.append(output.reshape(-1, output.shape[-1]))
+            weights.append(ones.ravel())
+        return np.concatenate(rows), np.concatenate(weights)
+
+
+class _Batches(keras.utils.PyDataset):
+    """Batches in which a function of the layer's output replaces it."""
+
+    def __init__(
+        self,
+        substitution: _Substitution,
+        replacement: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        super().__init__()
+        self.substitution = substitution
+        self.replacement = replacement
+
+    def __len__(self) -> int:
+        return len(self.substitution.batches)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        activations = self.replacement(self.substitution.activations[index])
+        return self.substitution.batch(index, activations)
+
+
+def _reconstructed(autoencoder: Autoencoder, activations: np.ndarray) -> np.ndarray:
+    """Return the reconstruction of activations of any shape."""
+    rows = activations.reshape(-1, activations.shape[-1])
+    return autoencoder.predict_on_batch(rows).reshape(activations.shape)
+
+
+def fidelity(
+    model: keras.Model,
+    layer: LayerKey,
+    autoencoder: Autoencoder,
+    x: Data,
+    y: Any = None,
+    sample_weight: ArrayLike | None = None,
+    *,
+    batch_size: int = 32,
+) -> "pd.DataFrame":
+    """Return how much of a model's loss survives an autoencoder in a layer's place.
+
+    `recovered_of_mean = (L_mean - L) / (L_mean - L_original)`
+
+    and the same with the loss of zeros. Low reconstruction error does not mean that
+    the autoencoder keeps what the model uses. The rows `random` and `mean` are the
+    controls: zeros alone flatter, because a dictionary of random weights already
+    recovers much of their loss.
+
+    Args:
+        model: A compiled Keras model.
+        layer: A layer, its path, the end of its path, or its name. If the model calls
+            it several times, its first call is replaced.
+        autoencoder: A trained `keras_sae.models.Autoencoder` for rows of the layer's
+            width.
+        x: Inputs of the model, or batches of `(x, y)` or `(x, y, sample_weight)`.
+        y: Targets of the model, if `x` is an array.
+        sample_weight: None, or weights as for `evaluate`. A weight of 0 leaves padding
+            out. The loss is the weighted mean. Metrics are weighted if the model was
+            compiled with `weighted_metrics`.
+        batch_size: Samples per batch of arrays. The activations of all samples are
+            held in memory.
+
+    Returns:
+        A data frame. Its rows are `original`, `splice`, `random` (an autoencoder of the
+        same configuration with new weights, adapted to the data), `mean` (the layer's
+        mean in every row) and `zero`. Its columns are `loss`, the metrics of the model,
+        `recovered_of_mean` and `recovered_of_zero`, which are NaN if the original loss
+        is not the lower one.
+
+    Raises:
+        ValueError: The layer is not in the model, the model is not compiled, `y` is
+            missing, or the autoencoder has another width.
+
+    Reference:
+        [Gao et al., Scaling and evaluating sparse autoencoders,
+        2024](https://arxiv.org/abs/2406.04093)
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_sae import evaluation, models
+    >>> layers = [keras.layers.Dense(8, "relu", name="hidden"), keras.layers.Dense(3)]
+    >>> model = keras.Sequential([keras.Input((5,)), *layers])
+    >>> model.compile(loss="mse")
+    >>> x, y = np.random.default_rng(0).random((20, 5)), np.zeros((20, 3))
+    >>> autoencoder = models.shallow((8,), 16, "l1")
+    >>> list(evaluation.fidelity(model, "hidden", autoencoder, x, y).index)
+    ['original', 'splice', 'random', 'mean', 'zero']
+    """
+    import pandas as pd
+
+    data = (x, y, sample_weight)
+    substitution = _Substitution(model, layer, autoencoder, data, batch_size)
+    rows, weights = substitution.rows()
+    mean = np.average(rows, axis=0, weights=weights).astype("float32")
+    random = keras.models.clone_model(autoencoder)
+    sample = rows[weights > 0][:_ADAPT_ROWS]
+    random.adapt(sample)
+    # Sets what a sparsity learns from batches, such as the threshold of `BatchTopK`.
+    random(sample, training=True)
+    variants: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "original": lambda h: h,
+        "splice": lambda h: _reconstructed(autoencoder, h),
+        "random": lambda h: _reconstructed(random, h),
+        "mean": lambda h: np.broadcast_to(mean, h.shape).copy(),
+        "zero": np.zeros_like,
+    }
+    logs = {name: substitution.evaluate(change) for name, change in variants.items()}
+    table = pd.DataFrame.from_dict(logs, orient="index")
+    for name in ("mean", "zero"):
+        span = table.loss[name] - table.loss["original"]
+        share = (table.loss[name] - table.loss) / (span if span > 0 else np.nan)
+        table[f"recovered_of_{name}"] = share
+    return table
+
+
+def feature_effects(
+    model: keras.Model,
+    layer: LayerKey,
+    autoencoder: Autoencoder,
+    x: Data,
+    y: Any = None,
+    units: Sequence[int] | None = None,
+    sample_weight: ArrayLike | None = None,
+    *,
+    batch_size: int = 32,
+) -> "pd.DataFrame":
+    """Return the change of a model's loss when single units of a code are ablated.
+
+    `L(x + decode(code without the unit) - decode(code)) - L(x)`
+
+    What the autoencoder does not reconstruct is kept, so the unit alone is removed.
+
+    Args:
+        model: A compiled Keras model.
+        layer: As for `fidelity`.
+        autoencoder: As for `fidelity`.
+        x: As for `fidelity`.
+        y: As for `fidelity`.
+        units: Indices of the units; None for the 32 units of largest mean.
+        sample_weight: As for `fidelity`.
+        batch_size: As for `fidelity`.
+
+    Returns:
+        A data frame with one row per unit, the largest effect first. Its index is the
+        unit, and its columns are `loss_change`, `frequency`, the fraction of rows
+        where the unit is active, and `mean_activation`.
+
+    Raises:
+        ValueError: As for `fidelity`, or a unit does not exist.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_sae import evaluation, models
+    >>> layers = [keras.layers.Dense(8, "relu", name="hidden"), keras.layers.Dense(3)]
+    >>> model = keras.Sequential([keras.Input((5,)), *layers])
+    >>> model.compile(loss="mse")
+    >>> x, y = np.random.default_rng(0).random((20, 5)), np.zeros((20, 3))
+    >>> autoencoder = models.shallow((8,), 16, "l1")
+    >>> evaluation.feature_effects(model, "hidden", autoencoder, x, y, [3, 5]).shape
+    (2, 3)
+    """
+    import pandas as pd
+
+    data = (x, y, sample_weight)
+    substitution = _Substitution(model, layer, autoencoder, data, batch_size)
+    encoder, decoder = autoencoder.encoder, autoencoder.decoder
+    flat = [h.reshape(-1, h.shape[-1]) for h in substitution.activations]
+    codes = [encoder.predict_on_batch(rows) for rows in flat]
+    count = sum(len(code) for code in codes)
+    means = sum(code.sum(axis=0, dtype="float64") for code in codes) / count
+    frequency = sum((code != 0).sum(axis=0) for code in codes) / count
+    chosen = np.argsort(-means)[:32] if units is None else np.asarray(units)
+    ablate(chosen.tolist()).check(len(means))
+    original = [decoder.predict_on_batch(code) for code in codes]
+    changes = np.zeros(len(chosen))
+    samples = [len(keras.tree.flatten(y)[0]) for _, y, _ in substitution.batches]
+    for n, h in enumerate(substitution.activations):
+        before = substitution.loss(n, h)
+        for place, unit in enumerate(chosen):
+            if not codes[n][:, unit].any():
+                continue
+            edited = codes[n].copy()
+            edited[:, unit] = 0
+            change = decoder.predict_on_batch(edited) - original[n]
+            after = substitution.loss(n, h + change.reshape(h.shape))
+            changes[place] += (after - before) * samples[n]
+    table = pd.DataFrame(
+        {
+            "loss_change": changes / sum(samples),
+            "frequency": frequency[chosen],
+            "mean_activation": means[chosen],
+        },
+        index=pd.Index(chosen, name="unit"),
+    )
+    return table.sort_values("loss_change", ascending=False)

@@ -1,0 +1,88 @@
+"""Accuracy of a classifier on the few features of a code that fit best."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_sae.evaluation.probing import probe
+from keras_sae.types import ArrayLike
+from keras_sae.utils.validation import positive_integer
+
+
+def sparse_probe(
+    codes_train: ArrayLike,
+    y_train: ArrayLike,
+    codes_test: ArrayLike,
+    y_test: ArrayLike,
+    k: int,
+    *,
+    activations_train: ArrayLike | None = None,
+    activations_test: ArrayLike | None = None,
+) -> dict[str, Any]:
+    """Return the accuracy of a linear classifier on the `k` best features.
+
+    The features are those of largest F-statistic (variance between the classes over
+    variance within them) on the training data. The classifier is that of
+    `keras_sae.evaluation.probe`.
+
+    A high score shows that a few features separate these classes. It does not show
+    that each feature has one meaning, that the model uses the features, or that the
+    dictionary holds other concepts. A dense probe on the layer itself usually scores
+    higher, so compare with it. Classes that a single input value separates score high
+    without any learning.
+
+    Args:
+        codes_train: Shape `(samples, units)`.
+        y_train: Class labels of shape `(samples,)`.
+        codes_test: Codes of the test data, shape `(samples, units)`.
+        y_test: Class labels of the test data.
+        k: Number of features.
+        activations_train: None, or the outputs of the layer that was encoded, of shape
+            `(samples, width)`, for the dense probe.
+        activations_test: The same for the test data.
+
+    Returns:
+        A dict with `accuracy`, the list `units` of the features, best first, and, if
+        the activations are given, `dense_accuracy`, that of all values of the layer.
+
+    Raises:
+        ValueError: `k` exceeds the number of units, only one of the activations is
+            given, or codes and labels do not fit.
+
+    Reference:
+        [Gurnee et al., Finding neurons in a haystack,
+        2023](https://arxiv.org/abs/2305.01610)
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import evaluation
+    >>> y = np.arange(20) % 2
+    >>> codes = np.stack([np.arange(20) % 3, y], axis=1)
+    >>> evaluation.sparse_probe(codes, y, codes, y, k=1)
+    {'accuracy': 1.0, 'units': [1]}
+    """
+    from sklearn.feature_selection import f_classif
+
+    train, test = np.asarray(codes_train), np.asarray(codes_test)
+    units = train.shape[-1]
+    if positive_integer("k", k) > units:
+        raise ValueError(
+            f"`k` must not exceed the number of units. Received: k={k}, units={units}."
+        )
+    if (activations_train is None) != (activations_test is None):
+        raise ValueError(
+            "`activations_train` and `activations_test` must be given together. "
+            "Received: only one of them."
+        )
+    varies = train.std(axis=0) > 0
+    scores = np.full(units, -np.inf)
+    with np.errstate(divide="ignore"):  # a unit that is constant within each class
+        scores[varies] = f_classif(train[:, varies], np.asarray(y_train))[0]
+    best = np.argsort(-scores, kind="stable")[:k]
+    accuracy = probe(train[:, best], y_train, test[:, best], y_test)
+    result: dict[str, Any] = {"accuracy": accuracy, "units": best.tolist()}
+    if activations_train is not None and activations_test is not None:
+        arrays = np.asarray(activations_train), np.asarray(activations_test)
+        result["dense_accuracy"] = probe(arrays[0], y_train, arrays[1], y_test)
+    return result
