@@ -105,6 +105,24 @@ def test_predict_of_a_given_model_is_traced_anew(traced_before):
     np.testing.assert_allclose(model.predict_on_batch(x), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("traced_before", [True, False])
+def test_evaluate_of_a_given_model_is_traced_anew(traced_before):
+    model, x = sequential(), np.ones((2, 5), "float32")
+    model.compile("sgd", "mse")
+    expected = np.mean(plain(model(x)) ** 2)
+    y = np.zeros((2, 3), "float32")
+    if traced_before:
+        assert model.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-5)
+    for value in (1.0, 2.0):
+        change = {1.0: keras.ops.ones_like, 2.0: lambda v: 2 * keras.ops.ones_like(v)}
+        kernel, bias = (plain(weight) for weight in model.layers[1].weights)
+        inside = np.mean((value * kernel.sum(axis=0) + bias) ** 2)
+        with activations.intercept("hidden", change[value], model):
+            assert model.evaluate(x, y, verbose=0) == pytest.approx(inside, rel=1e-5)
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-5)
+    assert "test_step" not in vars(model)
+
+
 def test_only_the_first_of_several_outputs_is_replaced():
     lstm = keras.layers.LSTM(3, return_state=True)
     x = np.ones((2, 4, 5), "float32")

@@ -16,6 +16,13 @@ def compiled(model=None, **kwargs) -> keras.Model:
     return model
 
 
+def constant(value: np.ndarray):
+    """Return a function that replaces every row by a value."""
+    return lambda outputs: (
+        keras.ops.zeros_like(outputs) + keras.ops.cast(value, outputs.dtype)
+    )
+
+
 @pytest.fixture(scope="module")
 def trained():
     """A classifier that has learned its labels, and data with a short last batch."""
@@ -40,7 +47,7 @@ def test_rows_are_the_losses_of_the_variants(trained):
     assert table.loss["splice"] == pytest.approx(expected[0], rel=1e-4)
     mean = activations.capture(model, "hidden", x).mean(axis=0)
     for name, value in (("mean", mean), ("zero", 0 * mean)):
-        with activations.intercept("hidden", lambda v, c=value: 0 * v + c, model):
+        with activations.intercept("hidden", constant(value), model):
             expected = model.evaluate(x, y, verbose=0)
         assert table.loss[name] == pytest.approx(expected[0], rel=1e-4)
     assert 0 < table.loss["random"] != table.loss["splice"]
@@ -94,9 +101,8 @@ def test_sample_weights_leave_padding_out():
     assert table.loss["original"] == pytest.approx(losses[x != 0].mean(), rel=1e-5)
     right = logits.argmax(axis=-1) == y
     assert table.accuracy["original"] == pytest.approx(right[x != 0].mean(), rel=1e-5)
-    with activations.intercept("block_1", lambda v: v, model):
-        rows = activations.capture(model, "block_1", x)[x != 0]
-    with activations.intercept("block_1", lambda v: 0 * v + rows.mean(axis=0), model):
+    rows = activations.capture(model, "block_1", x)[x != 0]
+    with activations.intercept("block_1", constant(rows.mean(axis=0)), model):
         logits = plain(model(x)).astype("float64")
     assert np.ptp(logits, axis=(0, 1)).max() < 1e-4
     losses = (

@@ -30,6 +30,7 @@ _COMPILED = (
     "train_function",
     "generate_function",
 )
+_STEPS = ("predict_step", "test_step", "train_step")
 
 
 class _Hooks(threading.local):
@@ -95,20 +96,26 @@ def intercept(
         outputs = run()
         return with_first(outputs, fn(first(outputs)))
 
-    functions = {} if model is None else _compiled_functions(model)
-    for name in functions:
-        setattr(model, name, None)
+    with hooked(layer, replace), _traced_anew(model):
+        yield
+
+
+@contextmanager
+def _traced_anew(model: keras.layers.Layer | None) -> Iterator[None]:
+    """Put the compiled functions of a model aside inside a `with` block."""
+    own = {} if model is None else vars(model)
+    functions = {name: own[name] for name in _COMPILED if name in own}
+    own.update(dict.fromkeys(functions))
+    for name in _STEPS if functions else ():
+        # JAX would find the trace of an equal function. A new one has no trace.
+        step = functools.partial(getattr(type(model), name), model)
+        own[name] = functools.update_wrapper(step, getattr(type(model), name))
     try:
-        with hooked(layer, replace):
-            yield
+        yield
     finally:
-        for name, function in functions.items():
-            setattr(model, name, function)
-
-
-def _compiled_functions(model: keras.layers.Layer) -> dict[str, Any]:
-    attributes = vars(model)
-    return {name: attributes[name] for name in _COMPILED if name in attributes}
+        for name in _STEPS if functions else ():
+            del own[name]
+        own.update(functions)
 
 
 @contextmanager

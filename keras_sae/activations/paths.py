@@ -10,7 +10,13 @@ import keras
 LayerKey: TypeAlias = str | keras.layers.Layer
 
 # Attributes of Keras itself that hold the sublayers once more.
-_REPEATED = {"_layers", "_functional", "_operations", "_operations_by_depth"}
+_REPEATED = {
+    "_layers",
+    "_functional",
+    "_modules",
+    "_operations",
+    "_operations_by_depth",
+}
 # Prefix of such attributes on the TensorFlow backend.
 _TENSORFLOW = "_self_unconditional_"
 
