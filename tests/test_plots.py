@@ -213,6 +213,24 @@ def test_latent_plane_decodes_a_grid_with_the_origin_at_its_center(variational, 
     np.testing.assert_allclose(tiles(figure.axes[0]), expected, atol=1e-4)
 
 
+def images(figure):
+    return np.asarray(figure.axes[0].images[0].get_array())
+
+
+def test_streams_and_tables_are_drawn_like_arrays(model, variational):
+    import tensorflow as tf
+
+    stream = tf.data.Dataset.from_tensor_slices(X).batch(4)
+    drawn = images(plots.reconstructions(model, stream, count=6))
+    np.testing.assert_array_equal(drawn, images(plots.reconstructions(model, X[:6])))
+    drawn = images(plots.latent_plane(variational, stream, steps=3))
+    expected = images(plots.latent_plane(variational, X, steps=3))
+    np.testing.assert_allclose(drawn, expected, atol=1e-5)
+    flat, vectors = X.reshape(9, 16), models.shallow((16,), 5)
+    drawn = images(plots.reconstructions(vectors, pd.DataFrame(flat)))
+    np.testing.assert_array_equal(drawn, images(plots.reconstructions(vectors, flat)))
+
+
 def test_samples_and_latent_plane_reject_models_without_them(model):
     with pytest.raises(ValueError, match="must be a variational model"):
         plots.samples(model)

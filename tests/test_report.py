@@ -246,6 +246,26 @@ def test_codes_may_be_negative_and_units_may_be_dead(tmp_path):
     assert np.sum(second["units"]["counts"]) == 0
 
 
+def test_streams_and_tables_give_the_page_of_arrays(tmp_path):
+    """The labels may also be one column, as those of `keras.datasets`."""
+    import tensorflow as tf
+
+    model, flat, y = (
+        models.shallow((16,), 5, "l1"),
+        X.reshape(40, 16),
+        np.arange(40) % 2,
+    )
+    stream = tf.data.Dataset.from_tensor_slices((flat, y)).batch(16)
+    table = pd.DataFrame(flat, columns=[f"pixel {n}" for n in range(16)])
+    given = [(flat, y), stream, (table, pd.Series(y)), (flat, y[:, None])]
+    pages = [Page(report.write_report(model, d, tmp_path / "p.html")) for d in given]
+    for page in pages[1:]:
+        assert page.json["data"] == pages[0].json["data"]
+    pairs = tf.data.Dataset.from_tensor_slices((flat, flat)).batch(16)
+    page = Page(report.write_report(model, pairs, tmp_path / "p.html"))
+    assert page.json["data"]["labels"] is None
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -135,7 +135,7 @@ def latent_plane(
 
     Args:
         model: A model built with `keras_sae.models.variational` and `latent_dim >= 2`.
-        x: Array of shape `(samples, *input_shape)`.
+        x: Array of shape `(samples, *input_shape)`, or a dataset of batches.
         steps: Images per side of the grid.
         reach: Half the width of the grid, in standard deviations of the prior.
 

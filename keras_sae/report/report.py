@@ -154,12 +154,14 @@ def _read_data(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
             "pairs. Pass one pair: report.write_report(model, (x_test, y_test), path)."
         )
     x, y = as_arrays(x, y)
-    if y is not None and y.shape != x.shape[:1]:
+    if y is None or y.shape == x.shape:  # the target of an autoencoder
+        return x, None
+    if y.shape not in (x.shape[:1], (len(x), 1)):
         raise ValueError(
             "`y` must hold one label per sample. Received: x of shape "
             f"{x.shape}, y of shape {y.shape}."
         )
-    return x, y
+    return x, y.ravel()
 
 
 def _read_histories(
