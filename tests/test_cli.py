@@ -214,7 +214,7 @@ def test_output_that_cannot_be_a_folder_is_an_error(output, tmp_path):
     (tmp_path / "file").write_text("")
     result = _run("train", *SMALL, "--output", tmp_path / output)
     assert result.exit_code == 2
-    assert "must be a folder that can be written" in result.output
+    assert "must be a writable folder" in result.output
 
 
 def test_train_applies_its_options(tmp_path):

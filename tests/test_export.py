@@ -482,7 +482,7 @@ def test_a_model_that_outputs_nan_is_refused(tmp_path):
 def test_a_file_in_place_of_the_folder_is_refused(inside, tmp_path):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "sae" if inside else tmp_path / "file"
-    with pytest.raises(ValueError, match="`path` must be a folder that can be written"):
+    with pytest.raises(ValueError, match="`path` must be a writable folder"):
         export.export_saved_model(models.shallow((6,), 4), path)
 
 

@@ -82,7 +82,7 @@ def test_a_fit_that_ends_in_the_warmup_is_warned_of():
         warnings.simplefilter("always")
         model, _ = fit("l1", epochs=3, warmup=10)
     [message] = [str(w.message) for w in caught if "warm-up" in str(w.message)]
-    assert "had 0.27 of the full sparsity" in message
+    assert "coefficient of the last epoch was only 0.27" in message
     assert "Received: SparsityWarmup(epochs=10), and 3 epochs" in message
     # The model itself has the full penalty, also when it is saved.
     loss = model.evaluate(X, verbose=0, return_dict=True)["sparsity_loss"]

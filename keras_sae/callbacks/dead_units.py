@@ -17,22 +17,22 @@ class DeadUnits(keras.callbacks.Callback):
     """Report the units that are never active, and optionally resample them.
 
     A unit is dead if its activation was exactly zero for every sample of the last
-    `window` training steps. The fraction of dead units is logged as `dead_units`. It is
-    0 for a code that is never exactly zero, such as a sigmoid's.
+    `window` training steps. The fraction of dead units is logged as `dead_units`. The
+    fraction is 0 for codes that are never exactly zero, such as sigmoid codes.
 
     With `resample`, a dead unit restarts from a sample with a large reconstruction
-    error. Its dictionary row becomes the residual of that sample at unit norm. Its
-    encoder weights get the same direction, with a fifth of the mean norm of the other
-    units' weights. Its bias, threshold and gain are reset to their initial values, and
-    the optimizer's moments to zero.
+    error. The unit's dictionary row becomes that sample's residual, scaled to unit
+    norm. The unit's encoder weights get the same direction, and a fifth of the other
+    units' mean norm. The bias, threshold and gain are reset to their initial values,
+    and the optimizer's moments to zero.
 
     Args:
-        window: Number of training steps without activity after which a unit is dead;
-            the steps of one epoch if None.
+        window: Number of training steps without activity after which a unit is dead.
+            If None, it is the number of steps per epoch.
         resample: None, or data of shape `(samples, *input_shape)` from which dead units
-            restart before the next epoch, also if that belongs to a later fit. The
-            model must have one `SparseDense`, followed by one dense output layer.
-        seed: Random seed for the choice of samples.
+            restart before the next epoch, even if that epoch belongs to a later fit.
+            The model must have one `SparseDense`, followed by one dense output layer.
+        seed: Random seed for choosing the samples.
 
     Raises:
         ValueError: `window` is not positive, the model has no `SparseDense`, or its
@@ -66,10 +66,10 @@ class DeadUnits(keras.callbacks.Callback):
         self.window = window
         self.resample = resample
         self.rng = np.random.default_rng(seed)
-        self._steps = math.inf  # of an epoch, until one has ended or Keras knows it
+        self._steps = math.inf  # per epoch; infinite while unknown
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Check that the model has a code, and that its units can be resampled."""
+        """Check that the model has a code whose units can be resampled if needed."""
         self._layers()
         self._steps = self.params["steps"] or self._steps
 
@@ -82,7 +82,7 @@ class DeadUnits(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Count the steps of the epoch."""
-        self._steps = batch + 1  # `batch` is the last of the steps that ran together
+        self._steps = batch + 1  # `batch` is the last step of this execution
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Log `dead_units`."""
@@ -94,7 +94,7 @@ class DeadUnits(keras.callbacks.Callback):
         return ops.convert_to_numpy(code.steps_since_active) >= window
 
     def _layers(self) -> tuple[SparseDense, keras.layers.Dense | None]:
-        """Return the layer of the code, and that of the dictionary for resampling."""
+        """Return the code layer and, for resampling, the output layer."""
         layers = self.model._flatten_layers()
         sparse = [layer for layer in layers if isinstance(layer, SparseDense)]
         is_autoencoder = isinstance(self.model, Autoencoder)
@@ -103,7 +103,7 @@ class DeadUnits(keras.callbacks.Callback):
             raise ValueError(
                 "`DeadUnits` needs an autoencoder with a "
                 "`keras_sae.layers.SparseDense`, or another model with exactly one. "
-                f"Received: model={self.model.name!r} with {len(codes)} of them."
+                f"Received: model={self.model.name!r}, which has {len(codes)}."
             )
         if self.resample is None:
             return codes[0], None
@@ -122,17 +122,17 @@ class DeadUnits(keras.callbacks.Callback):
     def _restart(
         self, code: SparseDense, output: keras.layers.Dense, dead: np.ndarray
     ) -> None:
-        """Give dead units the residuals of samples, and reset the optimizer's moments.
+        """Restart dead units from residuals, and reset the optimizer's moments.
 
         Otherwise the moments would keep moving the new unit in the direction of the old
-        one. With `use_ema`, Keras finally copies the averages into the model, so the
-        averages are set to the new values.
+        one. With `use_ema`, Keras copies the averages into the model when training
+        ends, so the averages are set to the new values.
         """
         x = np.asarray(self.resample, "float32")
         residual = x - self.model.predict(x, verbose=0)
         residual = residual.reshape(-1, output.kernel.shape[-1])  # one row per code
         error = (residual**2).sum(axis=1).astype("float64")
-        # Two units that restart from the same sample would stay equal.
+        # Two units that restart from the same sample would remain identical.
         replace = bool(np.count_nonzero(error) < len(dead))
         probability = error / error.sum()
         chosen = self.rng.choice(len(error), len(dead), replace=replace, p=probability)

@@ -16,19 +16,19 @@ _METRICS = ("l0", "expected_l0")
 # Relative distance from the target that counts as reached.
 _TOLERANCE = 0.05
 
-# Initial and smallest coefficient. A much smaller one could not rise in time.
+# Initial and minimum coefficient. A much smaller one could not rise in time.
 _INITIAL, _MIN = 1e-3, 1e-4
 
-# Largest coefficient. Adam stores its square, which must not exceed float32's limit.
+# Maximum coefficient. Adam squares gradients, which must not overflow float32.
 _MAX = 1e8
 
-_PROPORTIONAL = 2.0  # gain of the proportional part, for the log of the coefficient
+_PROPORTIONAL = 2.0  # gain of the controller's proportional term
 _SMOOTHING = 5  # steps over which the error is averaged
-_FINAL = 0.02  # fraction of all steps whose mean L0 decides about the warning
+_FINAL = 0.02  # fraction of all steps over which the final L0 is averaged
 
-# Until the first epoch has ended, an epoch of unknown length is assumed to have at
-# least this many steps, or this multiple of the steps so far. With too small a number,
-# the coefficient would reach its limit at once.
+# Until the first epoch has ended, an epoch of unknown length is assumed to have this
+# many steps, or this multiple of the steps so far if that is more. If the assumed
+# length were too small, the coefficient would reach its limit immediately.
 _UNKNOWN_STEPS, _UNKNOWN_FACTOR = 1000, 2
 
 
@@ -37,46 +37,45 @@ class SparsityTarget(keras.callbacks.Callback):
 
     `log(coefficient) = I + 2 e`, `I <- I + gain / steps * e`, `e = log(l0 / target)`
 
-    after every training step, with `e` averaged over some steps and clipped to
-    [-1, 1]. This is a proportional-integral controller of the logarithm of the
+    after every training step, with `e` clipped to [-1, 1] and averaged over several
+    steps. This is a proportional-integral controller for the logarithm of the
     coefficient. The coefficient starts at 0.001, because a large one would kill units
-    before the controller has measured anything. Use the callback if you know how sparse
-    the code should be, but not the penalty's factor.
+    before the controller could react. Use this callback if you know how sparse the
+    code should be, but not which penalty factor achieves it.
 
     The thresholds of a `keras_sae.layers.JumpReLU` do not fall when the penalty falls,
-    so its coefficient may become negative: `coefficient = S e`, with
-    `log(S) <- log(S) + gain / steps * |e|`, also from 0.001. A negative coefficient
-    rewards active units, so base early stopping on `val_reconstruction_loss` instead of
-    the loss. Between epochs and after `fit` this coefficient is 0. Callbacks that save
-    or restore the model must come after this one.
+    so its coefficient may become negative: `coefficient = S e`, where
+    `log(S) <- log(S) + gain / steps * |e|` and `S` also starts at 0.001. A negative
+    coefficient rewards active units, so let early stopping monitor
+    `val_reconstruction_loss` instead of the loss. Between epochs and after `fit`, this
+    coefficient is 0. Callbacks that save or restore the model must come after this one.
 
     A resumed fit (`initial_epoch`, `keras.callbacks.BackupAndRestore`) continues with
-    the coefficient of the model and plans with the remaining epochs. A `JumpReLU` keeps
-    its thresholds, and its controller starts again at 0.001.
+    the model's coefficient and counts only the remaining epochs. A `JumpReLU` keeps its
+    thresholds, but `S` starts again at 0.001.
 
-    The size of an update depends on the number of steps, so train in one `fit`: every
-    fit starts the controller again. An epoch of unknown length is assumed to have at
-    least 1,000 steps until the first one has ended. For short streams, train for
-    several epochs, or pass `steps_per_epoch`.
+    The size of an update depends on the total number of steps, and every fit restarts
+    the controller, so train in a single `fit`. Until the first epoch has ended, an
+    epoch of unknown length is assumed to have at least 1,000 steps. For short streams,
+    train for several epochs, or pass `steps_per_epoch`.
 
     The controlled metric is `l0`, or `expected_l0` for a code that is never exactly
-    zero. The coefficient is logged as `sparsity_scale`. If the mean of the last steps
-    is more than 5% off the target, a warning reports the final L0 and suggests
-    changes.
+    zero. The coefficient is logged as `sparsity_scale`. If the mean L0 of the last
+    steps is more than 5% off the target, a warning reports it and suggests changes.
 
     Args:
         l0: Target number of active units per sample.
         gain: Number of times that the coefficient can change by a factor of 2.718
-            during the fit. A larger gain is faster and less steady.
+            during the fit. A larger gain is faster but less stable.
 
     Raises:
         ValueError: `l0` or `gain` is not a positive number, the model has no penalty
-            with a coefficient (a `TopK` has `k` instead), or a `JumpReLU` has its own
-            target.
+            with a coefficient (use `k` with a `TopK`), or a `JumpReLU` has its own
+            `target_l0`.
 
     References:
         [Rajamanoharan et al., "Jumping Ahead", 2024](https://arxiv.org/abs/2407.14435)
-        put the target into the loss: `keras_sae.layers.JumpReLU(target_l0=...)`.
+        put the target in the loss: `keras_sae.layers.JumpReLU(target_l0=...)`.
 
     Example:
 
@@ -102,8 +101,8 @@ class SparsityTarget(keras.callbacks.Callback):
         if not layers:
             raise ValueError(
                 "`SparsityTarget` needs a model with a soft penalty. Received: "
-                f"model={self.model.name!r} without one. Build it with sparsity='l1', "
-                "'kl', 'jump_relu' or 'gated'. `TopK(k)` sets L0 directly."
+                f"model={self.model.name!r}, which has none. Build it with sparsity="
+                "'l1', 'kl', 'jump_relu' or 'gated'. `TopK(k)` sets L0 directly."
             )
         for layer in layers:
             own = layer.target_l0 if isinstance(layer, JumpReLU) else None
@@ -111,14 +110,14 @@ class SparsityTarget(keras.callbacks.Callback):
                 raise ValueError(
                     "`SparsityTarget` cannot adjust a layer with its own `target_l0`. "
                     f"Received: l0={self.l0:g}, and {layer.name!r} with "
-                    f"target_l0={own:g}. Leave out one of the two."
+                    f"target_l0={own:g}. Remove one of the two."
                 )
         self._first_epoch: int | None = None
         self._epoch_steps, self._count = self.params.get("steps"), 0
         self._final_l0: float | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Set the coefficient, and reset the running mean of the epoch."""
+        """Set the coefficient, and reset the epoch's running mean."""
         if self._first_epoch is None:
             self._first_epoch, self._error = epoch, 0.0
             layer = self._layers()[0]
@@ -130,11 +129,11 @@ class SparsityTarget(keras.callbacks.Callback):
         self._sum, self._count = 0.0, 0
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Update the coefficient from the L0 of the last steps."""
+        """Update the coefficient from the latest L0."""
         logs = logs or {}
         mean = float(next(logs[name] for name in _METRICS if name in logs))
         total, steps = mean * (batch + 1), max(batch + 1 - self._count, 1)
-        l0 = (total - self._sum) / steps  # the logs hold the mean of the epoch so far
+        l0 = (total - self._sum) / steps  # the logs hold the epoch's running mean
         self._sum, self._count = total, batch + 1
         unknown = max(_UNKNOWN_STEPS, _UNKNOWN_FACTOR * self._count)
         epochs = self.params.get("epochs", 1) - (self._first_epoch or 0)
@@ -166,10 +165,10 @@ class SparsityTarget(keras.callbacks.Callback):
         if not abs(final / self.l0 - 1) <= _TOLERANCE:  # also for NaN
             layer = self._layers()[0]
             advice = (
-                "move the thresholds faster with a larger `bandwidth` or learning rate."
+                "use a larger `bandwidth` or learning rate for the thresholds."
                 if layer.persistent
-                else "start with a penalty closer to "
-                f"{float(layer.coefficient):.2g} times the given one."
+                else "multiply the penalty's factor by about "
+                f"{float(layer.coefficient):.2g}."
             )
             warnings.warn(
                 f"`SparsityTarget` ended at an L0 of {final:.3g}, more than 5% off its "

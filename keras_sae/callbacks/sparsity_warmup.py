@@ -14,26 +14,26 @@ class SparsityWarmup(keras.callbacks.Callback):
 
     `coefficient(epoch) = min(1, (epoch + 1) / (epochs + 1))`, where epochs start at 0
 
-    Units learn features before they are made sparse, which leaves fewer dead units. A
+    Units can then learn features before the code becomes sparse, so fewer units die. A
     `TopK` or `BatchTopK` with an `initial_k` anneals its `k` on the same schedule. The
     KL divergence of a variational model is warmed up as well. The coefficient is logged
     as `sparsity_scale`.
 
-    Validation and the model between epochs have the full coefficient. `val_loss` is
-    therefore comparable over all epochs, and early stopping may monitor it. The losses
-    of the training data rise with the coefficient, so do not monitor those. Callbacks
-    that save the model must come after this one.
+    During validation and between epochs, the coefficient is 1. `val_loss` is therefore
+    comparable across epochs, and early stopping may monitor it. Do not monitor the
+    training loss, because it rises with the coefficient. Callbacks that save the model
+    must come after this one.
 
-    Epochs are counted over all fits of the same callback and the same model, so
-    `fit(epochs=1)` in a loop works. If a fit ends below the full coefficient, a warning
-    says so.
+    Epochs are counted across all fits with the same callback and the same model, so
+    `fit(epochs=1)` in a loop works. If a fit ends before the coefficient reaches 1, a
+    warning is issued.
 
     Args:
-        epochs: Number of epochs below the full coefficient, a positive integer.
+        epochs: Number of epochs before the coefficient reaches 1, a positive integer.
 
     Raises:
-        ValueError: `epochs` is not a positive integer, or the model has no sparsity
-            that can be raised.
+        ValueError: `epochs` is not a positive integer, or the model has nothing to warm
+            up.
 
     Example:
 
@@ -53,13 +53,13 @@ class SparsityWarmup(keras.callbacks.Callback):
         self.epochs = validation.positive_integer("epochs", epochs)
 
     def set_model(self, model: keras.Model) -> None:
-        """Start the warm-up again if this is another model than in the last fit."""
+        """Restart the warm-up if the model is not that of the last fit."""
         if model is not self.model:
             self._finished_epochs, self._fraction = 0, 1.0
         super().set_model(model)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Set the coefficient of every penalty, the `k` and the KL divergence."""
+        """Set the coefficient of every penalty and KL divergence, and annealed `k`s."""
         self._finished_epochs = max(self._finished_epochs, epoch)  # a resumed fit
         self._fraction = min(1.0, (self._finished_epochs + 1) / (self.epochs + 1))
         self._set_progress(self._fraction)
@@ -69,18 +69,18 @@ class SparsityWarmup(keras.callbacks.Callback):
         self._set_progress(1.0)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Log the coefficient of the epoch, and set the full one."""
+        """Log the epoch's coefficient, and set the full one."""
         self._finished_epochs += 1
         self._set_progress(1.0)
         if logs is not None:
             logs["sparsity_scale"] = self._fraction
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """Warn if no epoch was trained with the full coefficient."""
+        """Warn if the last epoch was trained below the full coefficient."""
         if self._fraction < 1:
             warnings.warn(
-                "Training ended during the warm-up: its last epoch had "
-                f"{self._fraction:.2g} of the full sparsity. Received: "
+                "Training ended during the warm-up: the coefficient of the last epoch "
+                f"was only {self._fraction:.2g}. Received: "
                 f"SparsityWarmup(epochs={self.epochs}), and {self._finished_epochs} "
                 "epochs of training. Train for more epochs, call `fit` again with the "
                 "same callback, or lower `epochs`.",
@@ -97,8 +97,8 @@ class SparsityWarmup(keras.callbacks.Callback):
         if not layers:
             raise ValueError(
                 "`SparsityWarmup` needs a model with a sparsity penalty. Received: "
-                f"model={self.model.name!r} without one. Build it with sparsity='l1' "
-                "or 'kl', or with `TopK(k, initial_k=...)`, or leave out the callback."
+                f"model={self.model.name!r}, which has none. Build it with sparsity="
+                "'l1', 'kl' or `TopK(k, initial_k=...)`, or remove the callback."
             )
         for layer in layers:
             layer.set_progress(fraction)

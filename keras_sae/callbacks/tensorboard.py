@@ -1,4 +1,4 @@
-"""Keras's TensorBoard callback, extended to log an autoencoder's units."""
+"""Log an autoencoder's units to TensorBoard."""
 
 import os
 from typing import Any
@@ -11,26 +11,26 @@ from keras_sae.types import ArrayLike, Logs, PathLike
 from keras_sae.utils import validation
 from keras_sae.utils.images import enlarge, filter_images, tile_sheet
 
-# Pixels of a filter's longer side, to which small filters are enlarged.
+# Small filters are enlarged until their longer side has this many pixels.
 _SIDE = 32
 
 
 class TensorBoard(keras.callbacks.TensorBoard):
     """Log training to TensorBoard, with filters and histograms of activations.
 
-    Keras's own callback writes losses, `l0` and all other logs. This one adds the run
-    `units`, which shows how units develop during training:
+    Keras's own callback writes losses, `l0` and all other logs. This callback adds the
+    run `units`, which shows how the units develop during training:
 
-    - `filters`: an image of what each unit adds to the reconstruction. Zero is gray.
+    - `filters`: an image of what each unit adds to the reconstruction. Gray is zero.
     - `activations`: a histogram of the non-zero activations of `samples`.
     - `firing`: a histogram of the fraction of `samples` for which each unit fires.
 
     Args:
         log_dir: Folder that TensorBoard reads.
-        samples: Array of shape `(samples, *input_shape)`, for instance validation
-            data. If None, no histograms are written.
+        samples: Array of shape `(samples, *input_shape)`, such as validation data. If
+            None, no histograms are written.
         count: Maximum number of filters in the image.
-        every: Write the image and histograms every `every` epochs.
+        every: Number of epochs between two writes of the image and histograms.
         **kwargs: Arguments of `keras.callbacks.TensorBoard`.
 
     Raises:

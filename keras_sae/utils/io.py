@@ -1,7 +1,8 @@
-"""Files that survive a kill, a full disk and damage, and directories of one run.
+"""Atomic writes, checked reads, and run directories.
 
-Files are written beside their place and renamed. Damaged files are never used: a reader
-raises an error that names the file, or sets the file aside so that it is made again.
+Files are written under a temporary name and then renamed, so a killed process or a full
+disk leaves no partial file. Damaged files are never used: a reader raises an error that
+names the file, or sets the file aside so that it is created again.
 """
 
 import itertools
@@ -23,10 +24,10 @@ from keras_sae.types import PathLike
 
 # Prefix of temporary folders. A killed process may leave some behind.
 UNFINISHED = ".unfinished-"
-# Error about a file that is missing or damaged.
+# Error message for a missing or damaged file.
 UNREADABLE = (
-    "A file must be as it was written. Received: {path!r}, which cannot be read: "
-    "{error}. Restore the file, or choose another directory."
+    "A file is missing or damaged. Received: {path!r}, which cannot be read: {error}. "
+    "Restore the file, or choose another directory."
 )
 
 
@@ -34,12 +35,12 @@ UNREADABLE = (
 def atomic_write(path: PathLike) -> Iterator[Path]:
     """Yield a temporary path, and rename it to `path` when the block succeeds.
 
-    Readers see the old content or the new content, never a part. The temporary path has
-    the same suffix, by which Keras and matplotlib choose a format. It is in the same
-    folder, because a rename is atomic only within one file system.
+    Readers see either the old or the new content, never a partial file. The temporary
+    path keeps the suffix, because Keras and matplotlib infer the format from it. It is
+    in the same folder, because a rename is atomic only within one file system.
 
     Args:
-        path: Where the file or folder should be. An existing file is replaced.
+        path: Final path of the file or folder. An existing file is replaced.
 
     Example:
 
@@ -66,14 +67,14 @@ def write_json(path: PathLike, value: Any) -> None:
 
 
 def read_json(path: PathLike, **types: type) -> dict[str, Any]:
-    """Return the JSON object that `write_json` has written to `path`.
+    """Return the JSON object that `write_json` wrote to `path`.
 
     Args:
         path: Path of the file.
         **types: Keys that the object must have, and the types of their values.
 
     Raises:
-        ValueError: The file cannot be read, or contains something else.
+        ValueError: The file cannot be read, or holds no such object.
 
     Example:
 
@@ -114,7 +115,8 @@ def save_state(
 ) -> None:
     """Write the variables of a model and a JSON-like record to one `.npz` file.
 
-    Its checksums reveal any damage, which HDF5 might answer by a segmentation fault.
+    The checksums of this format reveal any damage. Reading a damaged HDF5 file may
+    cause a segmentation fault instead.
     """
     arrays = [
         # NumPy's format has no bfloat16.
@@ -130,10 +132,10 @@ def save_state(
 def load_state(
     path: PathLike, model: keras.Model, with_optimizer: bool = False
 ) -> dict[str, Any] | None:
-    """Set the variables from the file of `save_state`, and return its record.
+    """Set the variables from a file that `save_state` wrote, and return its record.
 
-    Returns None if there is no such file. A file that is damaged or that holds other
-    variables is set aside, and None is returned too.
+    Returns None if there is no such file. If the file is damaged or holds other
+    variables, it is set aside, and the function also returns None.
     """
     path = Path(path)
     if not path.exists():
@@ -156,7 +158,7 @@ def load_state(
 def state_variables(
     model: keras.Model, with_optimizer: bool = False
 ) -> list[keras.Variable]:
-    """Return weights and random states of a model, without its metrics."""
+    """Return the weights and random states of a model, without its metrics."""
     metrics = {id(v) for metric in model.metrics for v in metric.variables}
     variables = [v for v in model.variables if id(v) not in metrics]
     if with_optimizer and model.compiled:
@@ -166,9 +168,9 @@ def state_variables(
 
 
 def load_model(path: PathLike, **options: Any) -> keras.Model:
-    """Load a `.keras` file; any damage is an error that names the file.
+    """Load a `.keras` file, or raise an error that names the damaged file.
 
-    The checksums are tested before Keras reads the file.
+    The checksums are verified before Keras reads the file.
 
     Args:
         path: Path of the file.
@@ -195,7 +197,7 @@ def check_archive(path: PathLike) -> None:
 
 
 def clear_unfinished(folder: PathLike) -> None:
-    """Delete the unfinished files that killed processes have left in a folder."""
+    """Delete the unfinished files that killed processes left in a folder."""
     for leftover in Path(folder).glob(f"{UNFINISHED}*"):
         process = leftover.name.removeprefix(UNFINISHED).split("-")[0]
         if not Path("/proc", process).exists():  # else it may still be writing
@@ -207,15 +209,15 @@ def output_folder(
     argument: str = "output",
     advice: str = "Choose another folder with --output.",
 ) -> Path:
-    """Create the folder `path` if needed, and return it if it can be written.
+    """Create the folder `path` if needed, and return it if it is writable.
 
     Args:
-        path: A folder; it may exist.
+        path: Path of a folder, which may already exist.
         argument: Name of the caller's argument, for the error message.
         advice: How to fix the problem, for the error message.
 
     Raises:
-        ValueError: `path` cannot be created or written, or is a file.
+        ValueError: `path` cannot be created, is not writable, or is a file.
 
     Example:
 
@@ -230,18 +232,18 @@ def output_folder(
             pass
     except OSError as error:
         raise ValueError(
-            f"`{argument}` must be a folder that can be written. Received: "
+            f"`{argument}` must be a writable folder. Received: "
             f"{str(path)!r} ({error.strerror or error}). {advice}"
         ) from error
     return folder
 
 
 def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Return in words which settings differ, or an empty string if none do.
+    """Return a description of the settings that differ, or an empty string.
 
     Args:
         old: Settings that were read from JSON.
-        new: Current settings, JSON-like values.
+        new: Current settings, as JSON-like values.
 
     Example:
 
@@ -258,14 +260,15 @@ def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 class RunDirectory:
-    """A directory that belongs to one run and remembers the settings of that run.
+    """A directory that belongs to one run and stores its settings.
 
-    The first call writes the settings to a file in it. Later calls with the same
-    settings resume; other settings, or files that no run has written, are an error.
+    The first call writes the settings to a file in the directory. Later calls with the
+    same settings resume the run. Calls with other settings raise an error, and so does
+    a directory that holds files but no settings.
 
     Args:
-        path: A new or empty directory, or one of an earlier call.
-        settings: Everything that determines the results, JSON-like values.
+        path: A new or empty directory, or the directory of an earlier call.
+        settings: Everything that determines the results, as JSON-like values.
         argument: Name of the caller's argument, for error messages.
         advice: How to choose another directory, for error messages.
         file: Name of the file that holds the settings.
@@ -274,8 +277,8 @@ class RunDirectory:
         path: The `pathlib.Path` of the directory.
 
     Raises:
-        ValueError: The directory cannot be written, holds other files, or belongs to
-            a run with other settings.
+        ValueError: The directory is not writable, holds other files, or belongs to a
+            run with other settings.
 
     Example:
 
@@ -307,6 +310,7 @@ class RunDirectory:
             write_json(written, dict(settings))
         else:
             raise ValueError(
-                f"`{argument}` must be a new or empty folder, or that of an earlier "
-                f"run. Received: {str(path)!r}, which holds other files. {advice}"
+                f"`{argument}` must be a new or empty folder, or the folder of an "
+                f"earlier run. Received: {str(path)!r}, which holds other files. "
+                f"{advice}"
             )

@@ -1,4 +1,4 @@
-"""Registration of the classes of this package, and errors of damaged configs."""
+"""Class registration, and errors for damaged configs."""
 
 import sys
 import textwrap
@@ -13,12 +13,12 @@ register = keras.saving.register_keras_serializable(package="keras_sae")
 
 @contextmanager
 def config_errors(name: str) -> Iterator[None]:
-    """Replace the errors of a damaged config by one that names their first cause.
+    """Replace the errors of a damaged config by one that names the root cause.
 
-    Keras adds the whole config to the message of every object around the damaged one.
+    For every object around the damaged one, Keras adds its whole config to the message.
 
     Args:
-        name: Name of the class that is created.
+        name: Name of the class to create.
     """
     outer = sys.exception()
     try:
@@ -31,11 +31,11 @@ def config_errors(name: str) -> Iterator[None]:
             if inner is outer:
                 break
             cause = inner
-        # Keras's messages end with the config of the damaged object.
+        # Keras's messages end with the damaged object's config.
         reason = f"{type(cause).__name__}: {cause}".split("Full ")[0].rstrip(" .\n")
         reason = textwrap.shorten(reason, 160, placeholder="..")
         raise ValueError(
             f"`{name}` cannot be created from its config, because an entry is missing "
-            f"or wrong. Received: {reason}. Import classes of your own before loading, "
-            "or save the model again."
+            f"or wrong. Received: {reason}. Import your own classes before loading, or "
+            "save the model again."
         ) from error

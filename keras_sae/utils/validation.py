@@ -1,4 +1,4 @@
-"""Checks of arguments. Their errors name the argument and the value received."""
+"""Argument checks whose errors name the argument and the value received."""
 
 import difflib
 import math
@@ -28,11 +28,11 @@ def positive_number(name: str, value: object) -> float:
 
 
 def fraction(name: str, value: object) -> float:
-    """Return `value` as a float if it lies strictly between 0 and 1."""
+    """Return `value` as a float if it is strictly between 0 and 1."""
     if not _is_finite(value) or not 0 < value < 1:
         raise ValueError(
-            f"`{name}` must lie strictly between 0 and 1. Received: "
-            f"{name}={value!r}. A usual value is 0.05."
+            f"`{name}` must be strictly between 0 and 1. Received: "
+            f"{name}={value!r}. A typical value is 0.05."
         )
     return float(value)
 
@@ -47,7 +47,7 @@ def positive_integer(name: str, value: object) -> int:
 
 
 def known_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """Return `name` if it is in `known`; the error suggests the nearest name."""
+    """Return `name` if it is in `known`, or raise an error that suggests a name."""
     names = sorted(known)
     if name in names:
         return name
