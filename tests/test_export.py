@@ -350,7 +350,7 @@ def test_any_keras_model_has_a_default_signature(tmp_path):
     layer = keras.layers.TFSMLayer(str(path))
     for n, expected in enumerate(model.predict(x, verbose=0)):
         np.testing.assert_allclose(got[f"output_{n}"], expected)
-        np.testing.assert_allclose(layer(x)[n], expected)
+        np.testing.assert_allclose(layer(x)[f"output_{n}"], expected)
 
 
 def test_a_dict_of_outputs_keeps_its_names():

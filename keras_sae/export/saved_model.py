@@ -15,7 +15,6 @@ import numpy as np
 
 from keras_sae.export import serving_assets, verification
 from keras_sae.export.signatures import (
-    Outputs,
     Signature,
     accept_empty_batches,
     image_signature,
@@ -90,9 +89,16 @@ def export_saved_model(
     if version is None:
         names = [entry.name for entry in path.iterdir()]
         version = 1 + max((int(name) for name in names if name.isdecimal()), default=0)
-    options["name"] = options.get("name") or path.resolve().name
+    name = options["name"] = options.get("name") or path.resolve().name
     write_artifact(model, path / str(version), **options)
-    serving_assets.write_server_config(path, options["name"])
+    config = path / "models.config"
+    if not config.exists():  # A user may have edited it.
+        # Strings have the same quotes and escapes in protobuf text files as in JSON. A
+        # server takes absolute paths only. Its container mounts models at `/models`.
+        entry = f"name: {json.dumps(name)}, base_path: {json.dumps(f'/models/{name}')}"
+        entry += ', model_platform: "tensorflow"'
+        with atomic_write(config) as temporary:
+            temporary.write_text(f"model_config_list {{ config {{ {entry} }} }}\n")
     return path / str(version)
 
 
@@ -161,6 +167,7 @@ def write_artifact(
             f"was trained on values from {seen[0]:g} to {seen[1]:g}. Pass the values "
             "that the bytes 0 and 255 stand for, for example input_range=(-1.0, 1.0)."
         )
+    device = str(keras.ops.matmul(np.ones((1, 1)), np.ones((1, 1))).device)
     options = {
         "name": name or path.resolve().name,
         "top_k": top_k,
@@ -169,7 +176,8 @@ def write_artifact(
         "input_range": seen if input_range is None else limits,
         "warmup": serving_assets.check_warmup(warmup),
         "metrics": {key: float(value) for key, value in (metrics or {}).items()},
-        "tolerance": verification.answer_tolerance(),
+        # An accelerator may compute products of float32 with few digits.
+        "tolerance": 1e-5 if "cpu" in device.lower() else 3e-2,
     }
     _check_absent(path)
     output_folder(path.parent, "path", _ADVICE)
@@ -283,27 +291,21 @@ def build_artifact(source: Path, folder: Path) -> None:
         files = [tf.io.encode_png(image).numpy() for image in arrays["image"]]
         arrays["image_bytes"] = np.array(files, object)
     archive = keras.export.ExportArchive()
-    endpoints = {name: (v, _endpoint(v)) for name, v in signatures.items()}
-    default, answer = next(iter(endpoints.values()))
-
-    def serve(x: Tensor) -> Tensor:
-        """Return `model(x)`, as in the exports of Keras."""
-        outputs = list(answer(x).values())
-        several = "serving_default" in signatures and len(outputs) > 1
-        return outputs if several else outputs[0]
-
-    for name, (signature, function) in {**endpoints, "serve": (default, serve)}.items():
+    default = next(iter(signatures.values()))
+    endpoints = {**signatures, "serve": signatures.get("serve", default)}
+    for name, signature in endpoints.items():
         shape = (None, *signature.shape)
         spec = tf.TensorSpec(shape, signature.dtype, name=signature.input)
-        archive.add_endpoint(name, function, [spec])
+        endpoint = _endpoint(signature, unwrap=name == "serve")
+        archive.add_endpoint(name, endpoint, [spec])
     codes = [v for name, v in arrays.items() if name.startswith("encode/")]
     metadata = {
         "name": options["name"],
         "model": type(model).__name__,
-        "input_shape": list(next(iter(signatures.values())).shape),
+        "input_shape": list(default.shape),
         "input_range": options["input_range"],
         "code_width": codes[0].shape[-1] if codes else None,
-        "signatures": [*signatures, "serve"],
+        "signatures": list(endpoints),
         "metrics": options["metrics"],
         "versions": {
             "keras": keras.__version__,
@@ -322,17 +324,21 @@ def build_artifact(source: Path, folder: Path) -> None:
     verification.verify(folder, signatures, arrays, options["tolerance"])
 
 
-def _endpoint(signature: Signature) -> Callable[[Tensor], Outputs]:
-    """Return the function that a server runs, with float32 or int32 outputs."""
+def _endpoint(signature: Signature, unwrap: bool) -> Callable[[Tensor], Tensor]:
+    """Return the function that a server runs, with float32 or int32 outputs.
+
+    With `unwrap`, a single output is returned without its name, as Keras does.
+    """
     import tensorflow as tf
 
-    def serve(value: Tensor) -> Outputs:
+    def serve(value: Tensor) -> Tensor:
         # A server does not check shapes. A reshape could change the number of samples.
         value = tf.ensure_shape(value, (None, *signature.shape))
-        return {
+        outputs = {
             name: tf.cast(output, tf.int32 if output.dtype.is_integer else tf.float32)
             for name, output in signature.function(value).items()
         }
+        return next(iter(outputs.values())) if unwrap and len(outputs) == 1 else outputs
 
     return serve
 

@@ -1,6 +1,5 @@
-"""Write metadata, warm-up requests and the configuration of a server."""
+"""Write the metadata and the warm-up requests of an artifact."""
 
-import json
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_sae.export.signatures import Signature
-from keras_sae.utils.io import atomic_write, write_json
+from keras_sae.utils.io import write_json
 
 _NO_MESSAGES = "tensorflow-serving-api is not installed"
 
@@ -60,16 +59,3 @@ def check_warmup(warmup: bool | None) -> bool:
         stacklevel=4,
     )
     return False
-
-
-def write_server_config(path: Path, model_name: str) -> None:
-    """Write `models.config` to the folder of the versions, unless it exists."""
-    config = path / "models.config"
-    if config.exists():
-        return  # a user may have edited it
-    # Strings have the same quotes and escapes in protobuf text files as in JSON. A
-    # server takes absolute paths only, and its container mounts models at `/models`.
-    name, base_path = json.dumps(model_name), json.dumps(f"/models/{path.name}")
-    entry = f'name: {name}, base_path: {base_path}, model_platform: "tensorflow"'
-    with atomic_write(config) as temporary:
-        temporary.write_text(f"model_config_list {{ config {{ {entry} }} }}\n")

@@ -68,16 +68,21 @@ def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
 
     def serve(x: Tensor) -> Outputs:
         outputs = model(x, training=False)
-        if is_classifier:
-            return {"probabilities": outputs, "label": ops.argmax(outputs, axis=-1)}
         if isinstance(outputs, dict):
             return outputs
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         return {f"output_{n}": output for n, output in enumerate(outputs)}
 
+    def classify(x: Tensor) -> Outputs:
+        probabilities = model(x, training=False)
+        return {"probabilities": probabilities, "label": ops.argmax(probabilities, -1)}
+
     if is_classifier:
-        classify = Signature(serve, shape, ranked="classify/probabilities")
-        return {"classify": classify, **encoder_signatures(encoder, top_k)}
+        return {
+            "classify": Signature(classify, shape, ranked="classify/probabilities"),
+            **encoder_signatures(encoder, top_k),
+            "serve": Signature(serve, shape, samples=False),
+        }
     return {"serving_default": Signature(serve, shape, dtype=dtype)}
 
 
