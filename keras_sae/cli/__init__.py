@@ -1,11 +1,11 @@
-"""Command line interface: parse the options, call the package, print the results."""
+"""The command-line interface `keras-sae`."""
 
 import logging
 
 from keras_sae.cli import compare, export, train, tune
 from keras_sae.cli.app import app as typer_app
 
-# Commands in the order of `--help`, each with an example.
+# Commands in the order shown by `--help`, each with an example.
 _EXAMPLES = {
     compare.compare: "keras-sae compare --dataset fashion_mnist --units 256",
     train.train: "keras-sae train --sparsity kl --target 0.05 --units 100",
@@ -14,7 +14,7 @@ _EXAMPLES = {
 }
 for _command, _example in _EXAMPLES.items():
     typer_app.command(epilog=f"Example: {_example}")(_command)
-# Blank lines keep the examples on lines of their own.
+# Blank lines put each example on its own line.
 typer_app.info.epilog = "\n\n".join(_EXAMPLES.values())
 
 

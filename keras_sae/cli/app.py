@@ -1,4 +1,4 @@
-"""The application, the options that commands share, and the folder of results."""
+"""The application, and the options and helpers that commands share."""
 
 import functools
 from collections.abc import Callable
@@ -18,10 +18,10 @@ app = typer.Typer(
 )
 
 Dataset = Annotated[
-    str, typer.Option(help="digits, natural_patches, or any name in TFDS.")
+    str, typer.Option(help="digits, natural_patches, or any TFDS name.")
 ]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes through the training data.")]
-Seed = Annotated[int, typer.Option(min=0, help="Random seed of weights and batches.")]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed for weights and batches.")]
 Output = Annotated[str, typer.Option(help="Folder for models, metrics and pictures.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples per training step.")]
 LearningRate = Annotated[float, typer.Option(help="Learning rate of Adam.")]
@@ -36,7 +36,7 @@ _OTHER_OPTIONS = ("output", "report", "export_to", "trials", "workers")
 
 
 def report_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Make bad input end in one message and exit status 2, without a traceback."""
+    """Turn errors from bad input into one message and exit status 2."""
 
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> None:
@@ -53,7 +53,7 @@ def report_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def open_run(output: str, context: typer.Context) -> Path:
-    """Create the folder of a command, or open it to resume a run with equal options."""
+    """Create the output folder, or reopen it to resume a run with the same options."""
     options = {k: v for k, v in context.params.items() if k not in _OTHER_OPTIONS}
     return RunDirectory(
         output,

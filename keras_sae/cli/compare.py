@@ -19,7 +19,7 @@ from keras_sae.evaluation.training import file_stem
 from keras_sae.utils.io import atomic_write, load_model, read_json
 from keras_sae.utils.validation import positive_number
 
-# Factors of a sweep: from hardly any penalty to hardly any code.
+# Factors of a sweep, from almost no penalty to almost empty codes.
 FACTORS = tuple(np.geomspace(3e-4, 3e-1, 7).tolist())
 
 
@@ -37,11 +37,11 @@ def compare(
     kl: Annotated[float, typer.Option(help="Factor of the KL penalty.")] = 1e-2,
     target: Annotated[float, typer.Option(help="KL target, in (0, 1).")] = 0.05,
     full: Annotated[
-        bool, typer.Option(help="Three seeds, and a sweep of the penalties.")
+        bool, typer.Option(help="Use three seeds, and sweep the penalty factors.")
     ] = False,
     report: app.Report = False,
 ) -> None:
-    """Train each model family, and compare the models with baselines."""
+    """Train one model per family, and compare the models with baselines."""
     positive_number("learning_rate", learning_rate)
     data = datasets.load_data(dataset)
     settings = units, epochs, l1, kl, target, learning_rate, batch_size
@@ -58,8 +58,8 @@ def compare(
 class Run:
     """Models to train on one dataset, and the folder that holds the results.
 
-    Models and data are checked before the folder is created. Pictures and the report
-    show the models of the first seed.
+    Models and data are checked before the folder is created. The pictures and the
+    report show the models of the first seed.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Run:
         self.folder = app.open_run(output, context)
 
     def train(self) -> None:
-        """Train the unfinished models, print the table, and draw the pictures."""
+        """Train the remaining models, print the table, and draw the pictures."""
         runs = len(self.preset.builders) * len(self.seeds)
         with progress_bars(runs, self.epochs) as callbacks:
             table = evaluation.compare(
@@ -102,7 +102,7 @@ class Run:
         typer.echo(f"Models, metrics and pictures: {self.folder}{os.sep}")
 
     def trained(self) -> tuple[dict[str, models.Autoencoder], dict[str, dict]]:
-        """Return the models of the first seed and their training logs, by name."""
+        """Return the first seed's models and their training logs, by name."""
         trained, histories = {}, {}
         for name in self.preset.builders:
             stem = self.folder / file_stem(name, self.seeds[0])
@@ -111,12 +111,12 @@ class Run:
         return trained, histories
 
     def sweep(self) -> None:
-        """Train each penalty of the preset with all `FACTORS`, and plot the results."""
+        """Train the preset's sweeps with all `FACTORS`, and plot the results."""
         import pandas as pd
 
         from keras_sae import plots
 
-        typer.echo("Sweeping the factors of the penalties ...")
+        typer.echo("Sweeping the penalty factors ...")
         parts = []
         runs = len(self.preset.sweeps) * len(FACTORS)
         with progress_bars(runs, self.epochs) as callbacks:
@@ -140,7 +140,7 @@ class Run:
             plots.pareto(table).savefig(path)
 
     def write_report(self, dataset: str) -> None:
-        """Write `report.html` about the models of the first seed."""
+        """Write `report.html` for the first seed's models."""
         import pandas as pd
 
         from keras_sae import report
@@ -155,7 +155,7 @@ class Run:
             table=pd.read_csv(self.folder / "table.csv"),
             title=f"Sparse autoencoders on {dataset}",
         )
-        typer.echo(f"Report, to open in a browser: {path}")
+        typer.echo(f"Interactive report: {path}")
 
 
 def draw_pictures(
@@ -179,7 +179,7 @@ def draw_pictures(
     for model in trained.values():
         if isinstance(model, models.VariationalAutoencoder):
             pictures["samples"] = plots.samples(model)
-            if model.decoder.input_shape[-1] > 1:  # a plane has two dimensions
+            if model.decoder.input_shape[-1] > 1:  # a plane needs two dimensions
                 pictures["latent_plane"] = plots.latent_plane(model, x, steps=9)
             break
     for name, figure in pictures.items():

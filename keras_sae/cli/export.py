@@ -17,16 +17,16 @@ from keras_sae.utils.io import load_model
 @app.report_errors
 def export(
     model: Annotated[str, typer.Argument(help="A .keras file.")],
-    output: Annotated[str, typer.Option(help="Folder of versions.")] = "serving/sae",
+    output: Annotated[str, typer.Option(help="Folder for versions.")] = "serving/sae",
     version: Annotated[
-        int | None, typer.Option(help="Version number; by default the next free one.")
+        int | None, typer.Option(help="Version number. Default: the next free one.")
     ] = None,
     images: Annotated[
         bool, typer.Option(help="Add signatures for bytes 0..255 and PNG files.")
     ] = False,
-    top_k: Annotated[int, typer.Option(help="Number of top_features.")] = 10,
+    top_k: Annotated[int, typer.Option(help="Number of units in top_features.")] = 10,
     dataset: Annotated[
-        str | None, typer.Option(help="Dataset whose test metrics go into metadata.")
+        str | None, typer.Option(help="Dataset for the test metrics in the metadata.")
     ] = None,
     epochs: Annotated[
         int, typer.Option(min=0, help="Further epochs on the dataset before export.")
@@ -49,15 +49,16 @@ def export_model(
 ) -> None:
     """Export a saved model, and print the path of the new version.
 
-    The other options are those of `keras_sae.export.export_saved_model`.
+    `options` are passed to `keras_sae.export.export_saved_model`.
     """
     model = load_model(source)
     metrics = None
     if dataset is not None:
         if not isinstance(model, models.Autoencoder):
             raise ValueError(
-                "`dataset` gives the metrics of an autoencoder. Received: a "
-                f"{type(model).__name__} with --dataset {dataset}. Leave it out."
+                "`dataset` requires an autoencoder, whose test metrics are computed. "
+                f"Received: --dataset {dataset} with a {type(model).__name__}. "
+                "Remove the option."
             )
         (x, _), (x_test, y_test) = datasets.load_data(dataset)
         model.check_data(x_test)
@@ -68,11 +69,11 @@ def export_model(
     elif epochs:
         raise ValueError(
             f"`epochs` needs data to train on. Received: --epochs {epochs}. "
-            "For example add --dataset digits."
+            "For example, add --dataset digits."
         )
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", "The artifact has no warm-up requests")
         version = export_saved_model(model, output, metrics=metrics, **options)
-    for warning in caught:  # the message alone, without the line of code that warns
+    for warning in caught:  # print the message without the source line
         typer.echo(str(warning.message), err=True)
     typer.echo(f"SavedModel for TensorFlow Serving: {version}{os.sep}")

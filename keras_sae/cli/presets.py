@@ -9,17 +9,17 @@ import keras
 
 from keras_sae import layers, models, pretraining, regularizers
 
-# Steps per call of TensorFlow. Each return to Python takes a millisecond or two.
+# Steps per TensorFlow call. Each return to Python takes one or two milliseconds.
 _STEPS_PER_EXECUTION = 32
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Models to compare, by name, and what belongs to their training."""
+    """Functions that build and prepare the models to compare, by name."""
 
     # Functions that return a new compiled model.
     builders: Mapping[str, Callable[[], models.Autoencoder]]
-    # Functions of a model and its training data, called before `fit`.
+    # Functions that take a model and its training data, called before `fit`.
     prepare: Mapping[str, Callable] = field(default_factory=dict)
     # Functions that take the factor of a penalty and return a new compiled model.
     sweeps: Mapping[str, Callable] = field(default_factory=dict)
@@ -37,7 +37,7 @@ def families(
 ) -> Preset:
     """Return one model of each family, all with a code of `units` units.
 
-    `l1` and `kl` are the factors of the penalties, and `target` is the target of KL.
+    `l1` and `kl` are penalty factors, and `target` is the KL penalty's target.
     """
     make = partial(builder, learning_rate)
     shallow = partial(make, models.shallow, shape, units)
@@ -53,7 +53,7 @@ def families(
         "deep, L1": make(models.deep, shape, deep, l1_penalty),
         "deep, tied": make(models.deep, shape, deep, l1_penalty, tied=True),
         "stacked, greedy": make(models.stacked, shape, deep, kl_penalty),
-        # With beta=1, the divergence of such small images collapses to 0.
+        # With beta=1, the divergence collapses to 0 on such small images.
         "variational": make(models.variational, shape, deep[0], units, beta=0.01),
     }
     if len(shape) == 3:
@@ -81,8 +81,8 @@ def builder(
         model = factory(*args, **kwargs)
         model.compile(keras.optimizers.Adam(learning_rate))
         if keras.config.backend() == "tensorflow":
-            # If `compile` got it, the saved model would not load on PyTorch, which
-            # cannot run several steps per call.
+            # Passed to `compile`, this setting would be saved with the model. PyTorch,
+            # which cannot run several steps per call, would then fail to load it.
             model.steps_per_execution = _STEPS_PER_EXECUTION
         return model
 

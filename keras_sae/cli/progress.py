@@ -1,4 +1,4 @@
-"""Progress bars: one for all training runs, and one per training run."""
+"""Progress bars for a sequence of training runs."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -11,10 +11,10 @@ import keras
 def progress_bars(
     runs: int, epochs: int
 ) -> Iterator[Callable[[str], list[keras.callbacks.Callback]]]:
-    """Show progress, and yield a function that returns the callbacks of a run by name.
+    """Show progress bars, and yield a function from a run's name to its callbacks.
 
-    The first bar counts finished training runs. Its spinner also turns during
-    pretraining and evaluation. Each training run adds a bar that counts its epochs.
+    The first bar counts finished training runs. The spinner also turns during
+    pretraining and evaluation. Each training run adds a bar that counts epochs.
     """
     from rich import progress
 

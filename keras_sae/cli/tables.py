@@ -8,7 +8,7 @@ from keras_sae.utils.io import atomic_write, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-# Columns on the screen: heading and format.
+# Printed columns, with their headings and formats.
 COLUMNS = {
     "trial": ("trial", "{}"),
     "model": ("model", "{}"),
@@ -26,24 +26,24 @@ COLUMNS = {
     "score": ("score", "{:.3f}"),
 }
 CAPTION = """Metrics on the test set. error: mean squared error per value. EV: \
-explained variance; copy: explained variance on noise (1 means the model copies its \
+explained variance. copy: explained variance on noise (1 means the model copies its \
 input). L0: active units per sample (~: sum of activations, for codes that are never \
-exactly 0). dead: units that never fire. probe: accuracy of a linear classifier on \
-the code. s: seconds of training; ±: standard deviation over the seeds. table.csv has \
-all metrics, including those with few labels and after fine-tuning."""
-TRIAL_CAPTION = """Metrics on the validation data, a fifth of the training set; best \
-trial first. sparsity: kind and settings. LR: learning rate. error: mean squared error \
-per value. EV: explained variance. L0: active units per sample (~: sum of activations, \
-for kl). probe: accuracy of a linear classifier on the code. score: the objective. \
-trials.csv has all settings."""
-# Over several seeds, the former are printed with their standard deviation, and the
-# latter are left out to make room for it.
+exactly 0). dead: fraction of units that never fire. probe: accuracy of a linear \
+classifier on the code. s: training time in seconds. ±: standard deviation over the \
+seeds. table.csv has all metrics, including probes with few labels and fine-tuning."""
+TRIAL_CAPTION = """Metrics on the validation data, a fifth of the training set. The \
+best trial is first. sparsity: kind and settings. LR: learning rate. error: mean \
+squared error per value. EV: explained variance. L0: active units per sample (~: sum \
+of activations, for kl). probe: accuracy of a linear classifier on the code. score: \
+the objective. trials.csv has all settings."""
+# With several seeds, the first group is printed with standard deviations. The second
+# group is left out to make room for them.
 _WITH_DEVIATION = ("reconstruction", "probe_accuracy")
 _WITHOUT_DEVIATION = ("parameters", "seconds")
 
 
 def print_table(table: "pd.DataFrame", caption: str) -> None:
-    """Print the columns of a table that are in `COLUMNS`; a row is a model or trial."""
+    """Print the columns in `COLUMNS` of a table with one row per model or trial."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -63,7 +63,7 @@ def print_table(table: "pd.DataFrame", caption: str) -> None:
 
 
 def save_table(table: "pd.DataFrame", csv: Path, json: Path) -> None:
-    """Write a table as CSV and as a JSON list of rows; missing values are null."""
+    """Write a table as CSV and as a JSON list of rows, with null for missing values."""
     with atomic_write(csv) as path:
         table.to_csv(path, index=False)
     write_json(json, table.to_dict("records"))

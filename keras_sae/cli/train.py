@@ -1,4 +1,4 @@
-"""`keras-sae train`: train one model with its settings as options."""
+"""`keras-sae train`: train one model with the given settings."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -33,34 +33,34 @@ def train(
     output: app.Output = "keras-sae-train",
     family: Annotated[str, typer.Option(help=", ".join(FAMILIES) + ".")] = "shallow",
     units: Annotated[
-        str, typer.Option(help="Number of code units; deep models: 128,64.")
+        str, typer.Option(help="Number of code units. For deep models: 128,64.")
     ] = "64",
     sparsity: Annotated[str, typer.Option(help=", ".join(PENALTIES) + ".")] = "l1",
     factor: Annotated[float, typer.Option(help="Factor of the penalty.")] = 3e-3,
     target: Annotated[
-        float | None, typer.Option(help="Target mean activation (kl).")
+        float | None, typer.Option(help="Target mean activation, for kl.")
     ] = None,
-    tied: Annotated[bool, typer.Option(help="Decoder = transposed encoder.")] = False,
+    tied: Annotated[bool, typer.Option(help="Use tied weights.")] = False,
     learning_rate: app.LearningRate = 5e-3,
     batch_size: app.BatchSize = 64,
     report: app.Report = False,
     export_to: app.Export = None,
 ) -> None:
-    """Train one model with its settings as options."""
+    """Train one model with the given settings."""
     factory = FAMILIES[known_name("family", family, FAMILIES)]
     positive_number("learning_rate", learning_rate)
     known_name("sparsity", sparsity, PENALTIES)
     if target is not None and sparsity != "kl":
         raise ValueError(
-            f"`target` is an option of the KL penalty. Received: --target {target} "
-            f"with --sparsity {sparsity}. Leave it out, or use --sparsity kl."
+            f"`target` requires the KL penalty. Received: --target {target} "
+            f"with --sparsity {sparsity}. Remove it, or use --sparsity kl."
         )
     try:
         widths = [int(width) for width in units.split(",")]
     except ValueError as error:
         raise ValueError(
-            "`units` must be one integer, or several with commas between them. "
-            f"Received: --units {units!r}. For example --units 128,64."
+            "`units` must be one integer, or several separated by commas. "
+            f"Received: --units {units!r}. For example, use --units 128,64."
         ) from error
     config = {"factor": factor} | ({} if target is None else {"target": target})
     data = datasets.load_data(dataset)

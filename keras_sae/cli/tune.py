@@ -15,7 +15,7 @@ from keras_sae.utils.io import atomic_write, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-# Metrics of the best model on the screen.
+# Metrics of the best model that are printed.
 PRINTED = "reconstruction", "explained_variance", "l0", "expected_l0", "probe_accuracy"
 
 
@@ -28,19 +28,19 @@ def tune(
     output: app.Output = "keras-sae-tune",
     trials: Annotated[int, typer.Option(min=1, help="Number of trials.")] = 20,
     model: Annotated[
-        str, typer.Option(help="Families: shallow, deep, stacked, convolutional.")
+        str, typer.Option(help="List of shallow, deep, stacked, convolutional.")
     ] = "shallow",
     sparsity: Annotated[
-        str, typer.Option(help="Kinds: l1, kl, top_k, batch_top_k, jump_relu, gated.")
+        str, typer.Option(help="List of l1, kl, top_k, batch_top_k, jump_relu, gated.")
     ] = "l1,kl,top_k",
     tuner: Annotated[
         str, typer.Option(help="random, bayesian, hyperband or grid.")
     ] = "random",
     objective: Annotated[
-        str, typer.Option(help="Or probe_accuracy, reconstruction, a logged metric.")
+        str, typer.Option(help="Or probe_accuracy, reconstruction or a logged metric.")
     ] = "reconstruction_under_l0",
     max_l0: Annotated[
-        float | None, typer.Option(help="Limit on L0; default sqrt(sample size).")
+        float | None, typer.Option(help="Limit on L0. Default: sqrt(sample size).")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Parallel processes.")] = 1,
     export_to: app.Export = None,
@@ -49,7 +49,7 @@ def tune(
     from keras_sae import tuning
 
     (x, y), test = datasets.load_data(dataset)
-    # A list of one name is a constant.
+    # A list with a single name is a constant.
     families, kinds = (n.replace(" ", "").split(",") for n in (model, sparsity))
     hypermodel = tuning.SparsityHyperModel(families, x.shape[1:], sparsity=kinds)
     folder = app.open_run(output, context)
@@ -96,7 +96,7 @@ def tune(
 
 
 def split_validation(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return indices of training and of validation data, a fifth of all samples."""
+    """Return the indices of the training data, and of a fifth for validation."""
     order = np.random.default_rng(seed).permutation(samples)
     validation, train = np.split(order, [samples // 5])
     return np.sort(train), np.sort(validation)
@@ -105,7 +105,7 @@ def split_validation(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def save_trials(
     table: "pd.DataFrame", folder: Path, ascending: bool = True
 ) -> "pd.DataFrame":
-    """Write `trials.csv`, `trials.json` and `pareto.png`; return the sorted table."""
+    """Sort a table, write its CSV, JSON and `pareto.png` files, and return it."""
     from keras_sae import plots
 
     table = table.sort_values("score", ascending=ascending)
@@ -118,7 +118,7 @@ def save_trials(
 
 
 def describe_sparsity(table: "pd.DataFrame") -> list[str]:
-    """Return the kind of sparsity and its settings per trial, like `kl 0.05, 0.5`."""
+    """Return each trial's kind of sparsity and settings, such as `kl 0.05, 0.5`."""
     described = []
     for row in table.to_dict("records"):
         kind = row["sparsity"]

@@ -1,4 +1,4 @@
-"""Write a trained model as a SavedModel that TensorFlow Serving runs."""
+"""Export trained models for TensorFlow Serving."""
 
 from keras_sae.export.saved_model import export_saved_model as export_saved_model
 from keras_sae.export.saved_model import write_artifact as write_artifact

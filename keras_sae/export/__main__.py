@@ -1,4 +1,4 @@
-"""`python -m keras_sae.export SOURCE FOLDER`: build an artifact in this process."""
+"""`python -m keras_sae.export SOURCE FOLDER`: build an artifact."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Write SavedModels for TensorFlow Serving."""
+"""Write trained models as SavedModels for TensorFlow Serving."""
 
 import importlib.metadata
 import json
@@ -24,7 +24,7 @@ from keras_sae.types import PathLike, Shape, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.io import atomic_write, output_folder
 
-# Files from which `build_artifact` writes an artifact, maybe in another process.
+# Files that `build_artifact` reads, possibly in another process.
 _MODEL, _ARRAYS, _OPTIONS = "model.keras", "arrays.npz", "options.json"
 _ADVICE = "Choose another folder."
 _HALF = ("float16", "bfloat16")
@@ -35,32 +35,33 @@ def export_saved_model(
 ) -> Path:
     """Write `path/<version>/`, a SavedModel for TensorFlow Serving.
 
-    Each signature has one named input, a batch of any size, and float32 outputs (int32
-    for indices and labels). A model in half precision is exported in float32. An
-    autoencoder has:
+    Each signature takes one named input with any batch size. Indices and labels are
+    int32, and all other outputs are float32. A half-precision model is exported in
+    float32. An autoencoder has these signatures:
 
     - `serving_default`, `reconstruct`: `x` to `reconstruction`
     - `encode`: `x` to `code`
     - `decode`: `code` to `reconstruction`
     - `top_features`: `x` to `indices` and `values` of the largest units
     - `anomaly_score`: `x` to `score = sum_d (x_d - r_d)^2`
-    - `serve`: as Keras writes it, from `x` to `model(x)`, for `keras.layers.TFSMLayer`
+    - `serve`: `x` to `model(x)`, as in Keras's own exports, for
+      `keras.layers.TFSMLayer`
 
     The `encode` of a variational model returns `mean` and `log_variance`, and its
     `sample` draws one `sample` per int32 `seed`. A classifier has `classify` (`x` to
     `probabilities` and `label`, the default), `encode` and `top_features`. Any other
     Keras model has `serving_default`, from `x` to `output_0`, and `serve`.
 
-    Every signature is run and compared with Keras before the artifact is renamed into
-    place, so a version is complete or absent. Its `assets.extra` holds metadata and
-    warm-up requests, and the folder of the versions holds `models.config`. With the
-    JAX and PyTorch backends, a separate process with TensorFlow writes the artifact.
+    Every signature is run and compared with Keras before the artifact is moved into
+    place, so a version is either complete or absent. The version's `assets.extra` holds
+    metadata and warm-up requests. `path` also holds `models.config`. With the JAX and
+    PyTorch backends, a separate TensorFlow process writes the artifact.
 
     Args:
         model: A functional or sequential Keras model with one input, or a model with a
-            method `serving_signatures(top_k)`, which returns a dict of
+            `serving_signatures(top_k)` method that returns a dict of
             `keras_sae.export.signatures.Signature`s.
-        path: Folder of the versions. Its name is the name of the model.
+        path: Folder that contains the versions. Its name is the model's default name.
         version: A positive integer. If None, the next free number is used.
         **options: Options of `write_artifact`.
 
@@ -68,10 +69,10 @@ def export_saved_model(
         The path of the version.
 
     Raises:
-        ValueError: `model` cannot be exported or outputs NaN, `path` cannot be
-            written, the version exists, or an option is invalid.
-        OSError: The disk is full. Nothing is left of the version.
-        RuntimeError: The artifact differs from the model.
+        ValueError: `model` cannot be exported or outputs NaN, `path` is not writable,
+            the version exists, or an option is invalid.
+        OSError: The disk is full. No partial version remains.
+        RuntimeError: The artifact's outputs differ from the model's.
 
     Example:
 
@@ -84,7 +85,7 @@ def export_saved_model(
     """
     if version is not None:
         version = validation.positive_integer("version", version)
-    model_signatures(model, 1)  # an invalid model leaves no folder behind
+    model_signatures(model, 1)  # raise before the folder is created
     path = output_folder(path, "path", _ADVICE)
     if version is None:
         names = [entry.name for entry in path.iterdir()]
@@ -93,8 +94,8 @@ def export_saved_model(
     write_artifact(model, path / str(version), **options)
     config = path / "models.config"
     if not config.exists():  # A user may have edited it.
-        # Strings have the same quotes and escapes in protobuf text files as in JSON. A
-        # server takes absolute paths only. Its container mounts models at `/models`.
+        # Protobuf text files quote and escape strings as JSON does. The server accepts
+        # only absolute paths, and its container mounts models at `/models`.
         entry = f"name: {json.dumps(name)}, base_path: {json.dumps(f'/models/{name}')}"
         entry += ', model_platform: "tensorflow"'
         with atomic_write(config) as temporary:
@@ -113,21 +114,21 @@ def write_artifact(
     warmup: bool | None = None,
     name: str | None = None,
 ) -> Path:
-    """Write the SavedModel of `export_saved_model` to `path` itself.
+    """Write the SavedModel of `export_saved_model` directly to `path`.
 
     Args:
-        model: Model as for `export_saved_model`.
-        path: A new or empty folder.
-        top_k: Number of units that `top_features` returns, at most all of them.
-        images: Whether to add, per signature that takes `x`, the signatures
+        model: As for `export_saved_model`.
+        path: Path of a new or empty folder.
+        top_k: Number of units that `top_features` returns, limited to the code's width.
+        images: Whether to add two signatures for each signature `NAME` that takes `x`:
             `NAME_uint8` (input `image`, bytes 0..255) and `NAME_png` (input
             `image_bytes`, PNG files).
-        input_range: Values that the bytes 0 and 255 of an image stand for. If None,
-            they are 0 and 1, and the metadata has the range seen in training.
+        input_range: Input values that correspond to the bytes 0 and 255 of an image. If
+            None, they are 0 and 1, and the metadata holds the range seen in training.
         metrics: Results of an evaluation, for the metadata.
         warmup: Whether to write warm-up requests. If None, they are written if
-            `tensorflow-serving-api` is installed, with a warning otherwise.
-        name: Name of the model on the server. If None, it is the name of `path`.
+            `tensorflow-serving-api` is installed. Otherwise, a warning is issued.
+        name: Name of the model on the server. The default is the name of `path`.
 
     Returns:
         The path.
@@ -151,21 +152,21 @@ def write_artifact(
     if images and (len(shape) != 3 or shape[-1] not in (1, 3, 4)):  # as in PNG files
         raise ValueError(
             "`images=True` needs samples of shape (height, width, channels) with 1, 3 "
-            f"or 4 channels. Received: samples of shape {shape}. Leave `images` out."
+            f"or 4 channels. Received: samples of shape {shape}. Remove `images=True`."
         )
     given = (0, 1) if input_range is None else input_range
     limits = np.ravel(given).astype("float64").tolist()
     if len(limits) != 2 or not -np.inf < limits[0] < limits[1] < np.inf:
         raise ValueError(
             "`input_range` must be two finite numbers, the lower first. Received: "
-            f"input_range={input_range!r}. Pixels between 0 and 1 have (0.0, 1.0)."
+            f"input_range={input_range!r}. For pixels in [0, 1], pass (0.0, 1.0)."
         )
     seen = getattr(model, "input_range", None)
     if images and input_range is None and seen and (seen[0] < 0 or seen[1] > 1):
         raise ValueError(
             "`images=True` scales bytes to values from 0 to 1. Received: a model that "
             f"was trained on values from {seen[0]:g} to {seen[1]:g}. Pass the values "
-            "that the bytes 0 and 255 stand for, for example input_range=(-1.0, 1.0)."
+            "of the bytes 0 and 255 as `input_range`, for example (-1.0, 1.0)."
         )
     device = str(keras.ops.matmul(np.ones((1, 1)), np.ones((1, 1))).device)
     options = {
@@ -176,7 +177,7 @@ def write_artifact(
         "input_range": seen if input_range is None else limits,
         "warmup": serving_assets.check_warmup(warmup),
         "metrics": {key: float(value) for key, value in (metrics or {}).items()},
-        # An accelerator may compute products of float32 with few digits.
+        # Accelerators may compute float32 products with reduced precision.
         "tolerance": 1e-5 if "cpu" in device.lower() else 3e-2,
     }
     _check_absent(path)
@@ -193,7 +194,7 @@ def write_artifact(
             else:
                 _build_in_process(source, temporary)
     except OSError as error:
-        _check_absent(path)  # another export may have been faster
+        _check_absent(path)  # another export may have finished first
         raise OSError(
             f"The artifact could not be written to {str(path)!r}: "
             f"{error.strerror or error}. Nothing was left there."
@@ -209,10 +210,11 @@ def write_model(
     verbose: bool | None = None,
     **options: Any,
 ) -> None:
-    """Write a model as `keras.Model.export` does, whole or not at all.
+    """Export a model as `keras.Model.export` does, but atomically.
 
-    A SavedModel is that of `write_artifact`. For other formats Keras traces a copy in
-    float32, so that `model` keeps no trace. Its config must be complete.
+    A SavedModel is written by `write_artifact`. For other formats, Keras traces a
+    float32 copy, so that `model` itself keeps no trace. The model's config must be
+    complete, because the copy is created from it.
     """
     path = Path(path)
     if format == "tf_saved_model":
@@ -220,7 +222,7 @@ def write_model(
     else:
         copy = _float32_copy(model)
         for layer in copy._flatten_layers():
-            layer.selects = False  # no other format has the products of sparse codes
+            layer.selects = False  # other formats lack the products of sparse codes
         x = keras.Input(input_shape, name="x")
         exported = keras.Model(x, copy(x), name=model.name)
         exported(keras.ops.zeros((1, *input_shape)))  # ONNX requires a call.
@@ -234,9 +236,9 @@ def write_model(
 
 
 def _float32_copy(model: keras.Model) -> keras.Model:
-    """Return a copy that computes in float32.
+    """Return a copy of the model that computes in float32.
 
-    In half precision, a `TopK` would choose other units wherever rounding differs.
+    In half precision, rounding differences could change which units a `TopK` selects.
     """
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
@@ -250,7 +252,7 @@ def _float32_copy(model: keras.Model) -> keras.Model:
 
 
 def _build_in_process(source: Path, folder: Path) -> None:
-    """Run `build_artifact` with TensorFlow, without the accelerator held here."""
+    """Run `build_artifact` in a TensorFlow process that uses only the CPU."""
     environment = {
         **os.environ,
         "KERAS_BACKEND": "tensorflow",
@@ -262,15 +264,15 @@ def _build_in_process(source: Path, folder: Path) -> None:
     if done.returncode:
         last = "\n".join(done.stderr.strip().splitlines()[-5:])
         raise RuntimeError(
-            "With this backend, a separate process with TensorFlow writes the "
-            f"artifact. It failed, and nothing was exported. Its message:\n{last}"
+            "With this backend, a separate TensorFlow process writes the artifact. "
+            f"This process failed, and nothing was exported. Its message:\n{last}"
         )
 
 
 def build_artifact(source: Path, folder: Path) -> None:
     """Write an artifact to `folder` from the files that `write_artifact` saved.
 
-    It needs the TensorFlow backend. It traces a loaded copy of the caller's model.
+    The TensorFlow backend is required. The traced model is a copy of the caller's.
     """
     import tensorflow as tf
 
@@ -325,14 +327,15 @@ def build_artifact(source: Path, folder: Path) -> None:
 
 
 def _endpoint(signature: Signature, unwrap: bool) -> Callable[[Tensor], Tensor]:
-    """Return the function that a server runs, with float32 or int32 outputs.
+    """Return the function that the server runs, with float32 or int32 outputs.
 
-    With `unwrap`, a single output is returned without its name, as Keras does.
+    With `unwrap`, a single output is returned as a tensor instead of a dict, as Keras
+    does.
     """
     import tensorflow as tf
 
     def serve(value: Tensor) -> Tensor:
-        # A server does not check shapes. A reshape could change the number of samples.
+        # Servers do not check shapes, so a reshape could change the number of samples.
         value = tf.ensure_shape(value, (None, *signature.shape))
         outputs = {
             name: tf.cast(output, tf.int32 if output.dtype.is_integer else tf.float32)
@@ -347,5 +350,5 @@ def _check_absent(path: Path) -> None:
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(
             f"An artifact is never overwritten. Received: {str(path)!r}, which exists. "
-            "Choose another version or folder, or delete this one first."
+            "Choose another version or folder, or delete the existing one."
         )

@@ -1,4 +1,4 @@
-"""Write the metadata and the warm-up requests of an artifact."""
+"""Write an artifact's metadata and warm-up requests."""
 
 import warnings
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def write_assets(
 ) -> None:
     """Write `assets.extra`: the metadata and, from `inputs`, one request per signature.
 
-    A server runs these warm-up requests before it takes others.
+    A server runs these warm-up requests before it accepts clients' requests.
     """
     assets = folder / "assets.extra"
     assets.mkdir()
@@ -44,17 +44,17 @@ def write_assets(
 
 
 def check_warmup(warmup: bool | None) -> bool:
-    """Return whether to write warm-up requests; None means if they can be written."""
+    """Return whether to write warm-up requests. None means if possible."""
     if warmup is False or find_spec("tensorflow_serving") is not None:
         return warmup is not False
     if warmup:
         raise ValueError(
-            "`warmup=True` needs the messages of TensorFlow Serving, but "
+            "`warmup=True` needs TensorFlow Serving's protobuf messages, but "
             f"{_NO_MESSAGES}. Install 'keras-sae[serving]'."
         )
     warnings.warn(
-        f"The artifact has no warm-up requests, because {_NO_MESSAGES}. The first "
-        "answers of a server will be slow. Install 'keras-sae[serving]', or pass "
+        f"The artifact has no warm-up requests, because {_NO_MESSAGES}. The "
+        "server's first responses will be slow. Install 'keras-sae[serving]', or pass "
         "warmup=False.",
         stacklevel=4,
     )

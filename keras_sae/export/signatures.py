@@ -14,18 +14,18 @@ Outputs: TypeAlias = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Signature:
-    """A function of an exported model, from one named input to named outputs.
+    """A function of an exported model with one named input and named outputs.
 
     Args:
-        function: Maps a tensor of shape `(batch, *shape)` to a dict of tensors, whose
-            first axis is the batch, by `keras.ops` and Keras layers.
-        shape: Shape of one entry of the batch.
+        function: Function that maps a tensor of shape `(batch, *shape)` to a dict of
+            tensors with the same batch axis. It must use `keras.ops` and Keras layers.
+        shape: Shape of the input without the batch axis.
         input: Name of the input.
         dtype: Data type of the input.
-        samples: Whether the input holds samples, which may also be given as images.
-        ranked: Name of the output that the integer outputs index, as
-            `SIGNATURE/OUTPUT`. The verification compares the values at the indices,
-            because the order of equal values may differ.
+        samples: Whether the input holds samples, which may also be passed as images.
+        ranked: Name of the output that the integer outputs index, in the form
+            `SIGNATURE/OUTPUT`. The verification compares the indexed values instead of
+            the indices, because the order of equal values may differ.
     """
 
     function: Callable[[Tensor], Outputs]
@@ -38,18 +38,18 @@ class Signature:
 
 @runtime_checkable
 class Servable(Protocol):
-    """A model that defines the signatures of its artifact."""
+    """A model that defines its own signatures."""
 
     def serving_signatures(self, top_k: int) -> dict[str, Signature]:
-        """Return the signatures by name; the first is also the default one."""
+        """Return the signatures by name, with the default one first."""
         ...
 
 
 def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
-    """Return the signatures of a model by name, the default one first.
+    """Return the signatures of a model by name, with the default one first.
 
-    A plain Keras model has only `serving_default`, from `x` to `output_0`, `output_1`
-    and so on, or to the names of a dict of outputs.
+    A plain Keras model has only `serving_default`. Its outputs are named `output_0`,
+    `output_1` and so on, or by the keys of the dict that the model returns.
     """
     if isinstance(model, Servable):
         return model.serving_signatures(top_k)
@@ -59,7 +59,7 @@ def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
         raise ValueError(
             "`model` must be a functional or sequential Keras model with one input. "
             f"Received: model={model!r}. Start a `keras.Sequential` with a "
-            "`keras.Input`, or define `serving_signatures` in a class of your own."
+            "`keras.Input`, or define `serving_signatures` in your own class."
         )
     layers = {layer.name: layer for layer in model.layers}
     encoder = layers.get("encoder")
@@ -98,8 +98,9 @@ def autoencoder_signatures(
         encoder: Model from `(batch, *input_shape)` to `(batch, ..., units)`.
         decoder: Model from `(batch, ..., units)` to `(batch, *input_shape)`.
         top_k: Number of units that `top_features` returns.
-        preprocessing: First layers of the encoder, whose output the decoder
-            reconstructs instead of the input. `anomaly_score` compares with it.
+        preprocessing: Preprocessing layers at the start of the encoder. The decoder
+            reconstructs their output, so `anomaly_score` compares with that output
+            instead of the input.
     """
 
     def decode(code: Tensor) -> Outputs:
@@ -126,7 +127,7 @@ def encoder_signatures(encoder: keras.Model, top_k: int) -> dict[str, Signature]
 
     Args:
         encoder: Model from `(batch, *input_shape)` to `(batch, ..., units)`.
-        top_k: Number of units that `top_features` returns, at most all of them.
+        top_k: Number of units that `top_features` returns, limited to the code's width.
     """
     shape, units = tuple(encoder.input_shape[1:]), encoder.output_shape[-1]
 
@@ -141,9 +142,9 @@ def encoder_signatures(encoder: keras.Model, top_k: int) -> dict[str, Signature]
 
 
 def standard_normal(seeds: Tensor, width: int) -> Tensor:
-    """Draw one standard normal vector per seed; equal seeds give equal vectors.
+    """Draw one standard normal vector per seed. Equal seeds give equal vectors.
 
-    TensorFlow draws them on every backend, so an artifact and Keras draw the same.
+    TensorFlow draws the vectors on every backend, so artifacts and Keras agree.
 
     Args:
         seeds: int32 tensor of shape `(batch,)`.
@@ -160,7 +161,7 @@ def standard_normal(seeds: Tensor, width: int) -> Tensor:
 
 
 def accept_empty_batches(signature: Signature) -> Signature:
-    """Return a signature that pads an empty batch with one sample of zeros.
+    """Return a signature that pads an empty batch with one all-zero sample.
 
     TensorFlow's fused convolutions fail on an empty batch.
     """
@@ -179,10 +180,10 @@ def accept_empty_batches(signature: Signature) -> Signature:
 def image_signature(
     signature: Signature, kind: str, input_range: tuple[float, float]
 ) -> Signature:
-    """Return a signature that takes images in place of samples.
+    """Return a signature that takes images instead of samples.
 
     `kind` is `"uint8"` for arrays of bytes or `"png"` for PNG files. The bytes 0 and
-    255 stand for the ends of `input_range`.
+    255 are mapped to the two ends of `input_range`.
     """
     import tensorflow as tf
 
@@ -191,7 +192,7 @@ def image_signature(
     def function(images: Tensor) -> Outputs:
         if kind == "png":
             images = tf.map_fn(
-                # A file with an image of another size is an error.
+                # An image of another size raises an error.
                 lambda f: tf.ensure_shape(tf.io.decode_png(f, shape[-1]), shape),
                 images,
                 fn_output_signature=tf.TensorSpec(shape, tf.uint8),

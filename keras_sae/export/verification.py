@@ -1,4 +1,4 @@
-"""Check that the outputs of a finished artifact equal those of Keras."""
+"""Check that a finished artifact gives the same outputs as Keras."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,19 +10,19 @@ from keras import ops
 
 from keras_sae.export.signatures import Signature
 
-# Arrays by name of the input or output.
+# Arrays by input or output name.
 Arrays: TypeAlias = dict[str, np.ndarray]
 
 _SAMPLES = 3
-_UNKNOWN_LENGTH = 8  # example size of an axis that the model leaves open
+_UNKNOWN_LENGTH = 8  # example size of an axis whose size the model leaves open
 
 
 def example_answers(
     signatures: Mapping[str, Signature], input_range: Sequence[float]
 ) -> Arrays:
-    """Return random inputs by name, and the outputs of Keras as `SIGNATURE/OUTPUT`.
+    """Return random inputs by name, and Keras's outputs by `SIGNATURE/OUTPUT`.
 
-    The samples are also returned as bytes, by the name `image`.
+    The samples are also returned as bytes, under the name `image`.
 
     Raises:
         ValueError: An output is NaN or infinite.
@@ -46,7 +46,7 @@ def example_answers(
             if not np.isfinite(answer).all():
                 raise ValueError(
                     "The model outputs NaN: training diverged. Received: a model whose "
-                    f"`{key}` of the signature `{name}` is NaN or infinite. Train it "
+                    f"signature `{name}` returns NaN or infinity for `{key}`. Train "
                     "again with a smaller learning rate."
                 )
     return arrays
@@ -61,7 +61,7 @@ def verify(
     """Run every signature of an artifact, and compare its outputs with Keras.
 
     `arrays` is the result of `example_answers`. Raise a `RuntimeError` if an output
-    differs by more than `tolerance`, a fraction of its largest value.
+    differs by more than `tolerance` times its largest value.
     """
     import tensorflow as tf
 
@@ -75,8 +75,8 @@ def verify(
             error = _error(answer.numpy(), arrays[f"{extended}/{key}"], ranked)
             if not error <= tolerance:
                 raise RuntimeError(
-                    f"The artifact differs from Keras: `{key}` of the signature "
-                    f"`{name}` by {error:.2g} of its largest value. Expected: at most "
+                    f"The artifact differs from Keras: the output `{key}` of `{name}` "
+                    f"is off by {error:.2g} of its largest value. Expected: at most "
                     f"{tolerance:.2g}. Nothing was exported."
                 )
 
