@@ -352,9 +352,9 @@ def test_a_tuner_of_the_user_is_run_and_checked(tmp_path):
 
 def test_a_tuner_of_the_user_has_its_own_hypermodel_and_folder(tmp_path):
     mine = own_tuner(Formula(), tmp_path)
-    with pytest.raises(ValueError, match="a tuner that was made for `hypermodel`"):
+    with pytest.raises(ValueError, match="a tuner created with `hypermodel`"):
         run(Formula(), tuner=mine, max_l0=None)
-    with pytest.raises(ValueError, match="A tuner excludes `directory`"):
+    with pytest.raises(ValueError, match="do not pass `directory`"):
         run(mine.hypermodel, tuner=mine, max_l0=None, directory=tmp_path)
 
 

@@ -77,7 +77,7 @@ def test_a_failing_worker_ends_the_search(capfd):
     program = "import os, sys, time\n"
     program += "if os.environ['KERASTUNER_TUNER_ID'] == 'chief': time.sleep(60)\n"
     program += "sys.exit('out of luck')"
-    with pytest.raises(RuntimeError, match=r"'worker-0' of the search failed"):
+    with pytest.raises(RuntimeError, match=r"search process 'worker-0' failed"):
         tuning.launch_workers([sys.executable, "-c", program], workers=1)
     assert "out of luck" in capfd.readouterr().err
 

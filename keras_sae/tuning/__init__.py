@@ -1,4 +1,4 @@
-"""Search of sparsity settings with keras-tuner."""
+"""Hyperparameter search for sparse autoencoders with keras-tuner."""
 
 from keras_sae.tuning.hypermodel import SparsityHyperModel as SparsityHyperModel
 from keras_sae.tuning.objectives import ReconstructionUnderL0 as ReconstructionUnderL0

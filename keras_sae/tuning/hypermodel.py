@@ -20,7 +20,7 @@ Range: TypeAlias = (
     SparsityLike | float | tuple[Any, ...] | list[Any] | Callable[..., Any]
 )
 
-# The factory of each family, and the hyperparameters that not all families have.
+# The factory of each family, and the hyperparameters that only some families have.
 FAMILIES: dict[str, tuple[Callable[..., models.Autoencoder], tuple[str, ...]]] = {
     "shallow": (models.shallow, ("tied",)),
     "deep": (models.deep, ("depth", "tied", "pretraining")),
@@ -28,7 +28,7 @@ FAMILIES: dict[str, tuple[Callable[..., models.Autoencoder], tuple[str, ...]]] =
     "convolutional": (models.convolutional, ("depth",)),
 }
 
-# The arguments that are searched for each kind of sparsity.
+# The arguments to search for each kind of sparsity.
 KINDS: dict[str, tuple[str, ...]] = {
     "l1": ("factor",),
     "kl": ("target", "factor"),
@@ -41,34 +41,37 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 class SparsityHyperModel(keras_tuner.HyperModel):
-    """Search space over the sparsity settings of one or several families of models.
+    """Search space over the sparsity settings of one or several model families.
 
-    Each hyperparameter has a default range. An argument of the same name replaces it by
-    a constant, by `(low, high)`, by a list of choices, or by a function that takes the
-    `keras_tuner.HyperParameters` and returns the value. A hyperparameter is part of a
-    trial only where it applies:
+    Each hyperparameter has a default range. To replace this range, pass an argument of
+    the same name: a constant, `(low, high)`, a list of choices, or a function that
+    takes the `keras_tuner.HyperParameters` and returns the value. A trial contains only
+    the hyperparameters that apply to it:
 
     - `sparsity`: one or several of the kinds `"l1"`, `"kl"`, `"top_k"`,
       `"batch_top_k"`, `"lifetime"`, `"jump_relu"` and `"gated"`, or a
-      `keras_sae.layers.Sparsity`. Each kind has hyperparameters of its own: `factor`,
-      `target`, `fraction`, `k`, `target_l0`. The argument `factor` holds for all
-      kinds that have a factor, `l1_factor` for one kind.
-    - `units`: width of the code. `depth`: number of layers of deep, stacked and
-      convolutional models; each dense layer is half as wide as the one before it.
-      `tied`: whether the decoder shares the weights of the encoder.
-    - `learning_rate` of Adam, `batch_size`, and `pretraining`: epochs of greedy
-      pretraining per level of deep and stacked models, 0 for none.
+      `keras_sae.layers.Sparsity`. Each kind has its own hyperparameters among `factor`,
+      `target`, `fraction`, `k` and `target_l0`. The argument `factor` applies to all
+      kinds that have a factor, and `l1_factor` to `"l1"` only.
+    - `units`: width of the code.
+    - `depth`: number of layers of deep, stacked and convolutional models. Each dense
+      layer is half as wide as the previous one.
+    - `tied`: whether the decoder shares the encoder's weights.
+    - `learning_rate`: learning rate of Adam.
+    - `batch_size`: number of samples per step.
+    - `pretraining`: epochs of greedy pretraining per level of deep and stacked models,
+      or 0 for none.
 
     Args:
         model: `"shallow"`, `"deep"`, `"stacked"` or `"convolutional"`, or a list of
             these families.
         input_shape: Shape of one sample without the batch, such as `(28, 28, 1)`.
-        options: Further arguments of the factory of the family, equal in all trials,
-            such as `{"output_activation": "sigmoid"}`.
-        **ranges: Ranges by name, as above.
+        options: Further arguments of the family's factory, such as
+            `{"output_activation": "sigmoid"}`. They are the same in all trials.
+        **ranges: Ranges by name, as described above.
 
     Raises:
-        ValueError: A name is unknown, or a range or a value in it is invalid.
+        ValueError: A name is unknown, or a range or one of its values is invalid.
 
     Example:
 
@@ -114,7 +117,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
             self._draw_all(hp)
 
     def declare_hyperparameters(self, hp: HyperParameters) -> None:
-        """Register all hyperparameters, so that the first trial has those of `fit`."""
+        """Register all hyperparameters, including those that only `fit` uses."""
         self._draw_all(hp)
 
     def build(self, hp: HyperParameters) -> models.Autoencoder:
@@ -131,7 +134,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         layer = layers.get_sparsity(values["sparsity"])
         sparsities: SparsityLike | list[SparsityLike] = layer
         if layer is not None and layer.requires_decoder and isinstance(units, tuple):
-            # Only the code can have a sparsity that needs the decoder of the model.
+            # Only the code can have a sparsity that needs the decoder.
             sparsities = [*[None] * (len(units) - 1), layer]
         model = FAMILIES[family][0](self.input_shape, units, sparsities, **options)
         rate = validation.positive_number("learning_rate", values["learning_rate"])
@@ -146,7 +149,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         *args: Any,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Train the model of one trial, after greedy pretraining if it has any."""
+        """Train the model of one trial, after greedy pretraining if requested."""
         values = self._draw_all(hp)
         kwargs["batch_size"] = min(values["batch_size"], len(x))
         # Hyperband resumes trials that were pretrained in an earlier round.
@@ -162,7 +165,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         return model.fit(x, *args, **kwargs)
 
     def _draw_all(self, hp: HyperParameters) -> dict[str, Any]:
-        """Register all hyperparameters; return their values, None where inactive."""
+        """Register all hyperparameters, and return their values (None if inactive)."""
         # Seeded searches depend on the order in which hyperparameters are registered.
         values = {"model": self._draw(hp, "model")}
         values["units"] = validation.positive_integer("units", self._draw(hp, "units"))
@@ -193,7 +196,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
     def _draw(
         self, hp: HyperParameters, name: str, kind: str = "", active: bool = True
     ) -> Any:
-        """Register a hyperparameter; return its value, or None where it is inactive."""
+        """Register a hyperparameter, and return its value (None if inactive)."""
         values = self._ranges.get(f"{kind}_{name}", self._ranges[name])
         dtype = type(self._defaults[name][0])
         key = f"{kind}_{name}" if kind else name
@@ -216,7 +219,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
                 step=2 if name == "batch_size" else None,
                 sampling="linear" if name in ("depth", "pretraining") else "log",
             )
-            # An integer of a range with steps is a float, such as 64.0.
+            # For integer ranges with steps, keras-tuner returns floats such as 64.0.
             return value if value is None else dtype(value)
         if isinstance(values, (tuple, list)):
             # `hp.Choice` would turn False and True into 0 and 1.
@@ -227,12 +230,12 @@ class SparsityHyperModel(keras_tuner.HyperModel):
 
 
 def _default_ranges(size: int) -> dict[str, Any]:
-    """Return the default ranges for samples of `size` values, by hyperparameter."""
+    """Return the default range per hyperparameter for samples of `size` values."""
     active_units = (2, max(2, 2 * math.isqrt(size)))
     return {
         "model": ["shallow"],
         "sparsity": ["l1", "kl", "top_k"],
-        # The reconstruction loss is a mean over the values of a sample.
+        # The reconstruction loss is a mean over the values per sample.
         "factor": (0.01 / size, 10.0 / size),
         "target": (0.01, 0.2),
         "fraction": (0.01, 0.2),

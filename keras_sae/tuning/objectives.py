@@ -1,4 +1,4 @@
-"""Objectives of a search, by name or as keras-tuner objects."""
+"""Search objectives, by name or as keras-tuner objects."""
 
 import math
 from collections.abc import Mapping
@@ -10,28 +10,28 @@ from keras_sae.utils import validation
 
 DEFAULT = "reconstruction_under_l0"
 PROBE = "probe_accuracy"
-# Metric and direction of the objectives that are a single metric.
+# Metric and direction of each objective that is a single metric.
 NAMED = {
     PROBE: (PROBE, "max"),
     "reconstruction": ("val_reconstruction_loss", "min"),
 }
-# Metrics are better when larger if their names end like this.
+# Suffixes of metrics for which larger is better.
 _LARGER_IS_BETTER = ("accuracy", "explained_variance", "hoyer", "copying_gap")
 
 
 class ReconstructionUnderL0(keras_tuner.Objective):
-    """The best reconstruction under a limit on the number of active units per sample.
+    """Objective for the best reconstruction under a limit on active units per sample.
 
     `score = 1 - EV` if `l0 <= max_l0` and `EV >= 0`; `2 - 1 / (1 - EV)` if
     `l0 <= max_l0` and `EV < 0`; `1 + l0 / max_l0` if `l0 > max_l0`
 
-    `EV` is the explained variance and `l0` the mean number of active units per sample
-    of the validation data. Codes of bounded activations are never exactly zero; their
-    `l0` is `expected_l0`, the sum of the activations. Smaller scores are better.
+    `EV` is the explained variance and `l0` the mean number of active units per sample,
+    both on the validation data. For bounded activations, whose codes are never exactly
+    zero, `l0` is `expected_l0`, the sum of the activations. Smaller scores are better.
     Models within the limit score below 2, and all others score above 2.
 
     Args:
-        max_l0: The limit, in units per sample.
+        max_l0: Limit on the number of active units per sample.
 
     Raises:
         ValueError: `max_l0` is not a finite number above 0.
@@ -51,11 +51,11 @@ class ReconstructionUnderL0(keras_tuner.Objective):
         self.max_l0 = validation.positive_number("max_l0", max_l0)
 
     def __str__(self) -> str:
-        """Include the limit: a search with another limit is another search."""
+        """Return the name and the limit, because both identify the search."""
         return f"{self.name}(max_l0={self.max_l0:g})"
 
     def has_value(self, logs: Mapping[str, float]) -> bool:
-        """Whether the logs hold the explained variance and an L0."""
+        """Return whether the logs hold the explained variance and an L0."""
         return "val_explained_variance" in logs and logged_l0(logs) is not None
 
     def get_value(self, logs: Mapping[str, float]) -> float:
@@ -70,7 +70,7 @@ class ReconstructionUnderL0(keras_tuner.Objective):
 
 
 def logged_l0(logs: Mapping[str, float]) -> float | None:
-    """Return `val_l0`, or else `val_expected_l0`, or None if neither is logged."""
+    """Return `val_l0` or `val_expected_l0`, or None if neither is logged."""
     return logs.get("val_l0", logs.get("val_expected_l0"))
 
 
@@ -80,10 +80,9 @@ def get(
     size: int,
     max_l0: float | None = None,
 ) -> keras_tuner.Objective:
-    """Return the objective for a name, one of a metric of `model`, or an object.
+    """Return the objective for a name, a metric of `model`, or a keras-tuner object.
 
-    The default of `max_l0` is the square root of `size`, the number of values per
-    sample.
+    By default, `max_l0` is the square root of `size`, the number of values per sample.
     """
     name = identifier if isinstance(identifier, str) else None
     if name == DEFAULT:
@@ -91,7 +90,7 @@ def get(
     if max_l0 is not None:
         raise ValueError(
             f"`max_l0` needs the objective {DEFAULT!r}. Received: max_l0={max_l0!r} "
-            f"with objective={str(identifier)!r}. Leave one of them out."
+            f"with objective={str(identifier)!r}. Remove one of them."
         )
     if isinstance(identifier, keras_tuner.Objective):
         return identifier
@@ -99,7 +98,7 @@ def get(
         raise ValueError(
             "`objective` must be one name or one `keras_tuner.Objective`. Received: "
             f"objective={identifier!r}. keras-tuner would optimize the sum of a list. "
-            "Compare two metrics by `keras_sae.tuning.pareto_front`."
+            "To compare two metrics, use `keras_sae.tuning.pareto_front`."
         )
     if name in NAMED:
         return keras_tuner.Objective(*NAMED[name])

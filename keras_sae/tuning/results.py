@@ -1,4 +1,4 @@
-"""Results of a search: tables of trials, the best model, and errors."""
+"""Search results: the table of trials, the best model, and errors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from keras_sae.utils.io import atomic_write, output_folder
 if TYPE_CHECKING:
     import pandas as pd
 
-# Columns of the table of trials, and the metrics that they hold.
+# Columns of the table of trials, and the metrics that they contain.
 _COLUMNS = {
     "reconstruction": "val_reconstruction_loss",
     "explained_variance": "val_explained_variance",
@@ -29,7 +29,7 @@ class SearchError(Exception):
     """Base class of the errors that a finished search raises.
 
     Attributes:
-        tuner: The tuner of the search. `keras_sae.tuning.trials` shows its trials.
+        tuner: The tuner of the search, for example for `keras_sae.tuning.trials`.
     """
 
     tuner: keras_tuner.Tuner
@@ -58,7 +58,7 @@ class ConstraintError(SearchError, ValueError):
 
 
 def check_outcome(tuner: keras_tuner.Tuner, max_failures: int) -> None:
-    """Raise if a search failed, or if no trial meets the limit of its objective."""
+    """Raise an error if a search failed or no trial meets the objective's limit."""
     oracle, objective = tuner.oracle, tuner.oracle.objective
     error: SearchError
     failed = trials_with_status(oracle, "FAILED")
@@ -68,13 +68,13 @@ def check_outcome(tuner: keras_tuner.Tuner, max_failures: int) -> None:
         if failed:
             name, hp = failed[0].trial_id, failed[0].hyperparameters
             file = Path(tuner.get_trial_dir(name), ERROR_FILE)
-            has_file = file.is_file()  # else the trial ended without an exception
+            has_file = file.is_file()  # missing if no exception was raised
             cause = file.read_text(errors="replace") if has_file else failed[0].message
             message = (
                 f"Of {len(oracle.trials)} trials, {len(failed)} failed and "
                 f"{len(completed) or 'none'} completed. The first to fail was trial "
                 f"{name} with {hp.values}: {cause}\nRepeat the call to resume the "
-                "search and try the failed trials again, or pass "
+                "search and retry the failed trials, or pass "
                 f"max_failures={len(failed)} to continue without them."
             )
         error = FailedTrialsError(message)
@@ -87,7 +87,7 @@ def check_outcome(tuner: keras_tuner.Tuner, max_failures: int) -> None:
             f"None of the {len(completed)} completed trials meets the limit of "
             f"{objective.max_l0:g} active units per sample. The closest is trial "
             f"{closest.trial_id} with l0={l0:.4g}: {closest.hyperparameters.values}. "
-            "Raise `max_l0`, or the maximum penalty factor in the search space."
+            "Raise `max_l0` or the maximum penalty factor in the search space."
         )
         error.tuner = tuner
         raise error
@@ -100,11 +100,11 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
         tuner: The output of `keras_sae.tuning.search`.
 
     Returns:
-        A `pandas.DataFrame` with one row per trial. Its columns are `trial`, the
+        A `pandas.DataFrame` with one row per trial. The columns are `trial`, the
         hyperparameters (missing where they do not apply), `reconstruction` (mean
         squared error per value), `explained_variance`, `l0`, `expected` (whether
-        `l0` is the sum of the activations of a bounded code), `probe_accuracy` if
-        there are labels, `score` (value of the objective), and `status`.
+        `l0` is the sum of a bounded code's activations), `probe_accuracy` if there
+        are labels, `score` (value of the objective), and `status`.
 
     Example:
 
@@ -132,20 +132,20 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
         row |= {"l0": logged_l0(metrics), "expected": "val_l0" not in metrics}
         rows.append(row | {"score": trial.score, "status": trial.status})
     table = pd.DataFrame(rows)
-    # A trial may lack some hyperparameters, so the columns follow the search space.
+    # Trials may lack hyperparameters, so take the order of columns from the space.
     space = dict.fromkeys(hp.name for hp in tuner.oracle.get_space().space)
     first = ["trial", *(name for name in space if name in table.columns)]
     return table[[*first, *table.columns.difference(first, sort=False)]]
 
 
 def pareto_front(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
-    """Select the trials that no other trial beats in both reconstruction and L0.
+    """Return the trials that no other trial beats in both reconstruction and L0.
 
     Args:
         tuner: The output of `keras_sae.tuning.search`.
 
     Returns:
-        Rows of `trials`: completed trials, the sparsest first.
+        The rows of `trials` that are on the front, with the sparsest trial first.
 
     Example:
 
@@ -176,16 +176,16 @@ def best_model(
     """Train a new model with the best hyperparameters of a search, and save it.
 
     With the same data, epochs and random seed as the search, this reproduces the best
-    trial's model. With `tuner="hyperband"` it may differ slightly, because a trial that
-    continued an earlier one is now trained without interruption.
+    trial's model. With `tuner="hyperband"`, the model may differ slightly, because a
+    trial that resumed an earlier one is now trained in one go.
 
     Args:
         tuner: The output of `keras_sae.tuning.search`.
         x: Array of shape `(samples, *input_shape)`. It may include the validation
-            data, because the hyperparameters have been chosen.
-        path: Path of the `.keras` file. It is written atomically.
-        epochs: Number of passes through the data. The default is the number of the
-            best trial.
+            data, because the hyperparameters have already been chosen.
+        path: Path of the `.keras` file, which is written atomically.
+        epochs: Number of passes through the data. The default is that of the best
+            trial.
         validation_data: Validation data, as for `keras.Model.fit`.
         callbacks: List of Keras callbacks.
         verbose: Verbosity, as for `keras.Model.fit`.

@@ -1,4 +1,4 @@
-"""`search`: hyperparameter search with keras-tuner, in one process or in several."""
+"""Hyperparameter search with keras-tuner, in one or several processes."""
 
 import math
 import os
@@ -43,46 +43,49 @@ def search(
     command: Sequence[str] | None = None,
     progress: bool = True,
 ) -> keras_tuner.Tuner:
-    """Search the hyperparameters of a space, and return the finished tuner.
+    """Search for the best hyperparameters, and return the finished tuner.
 
-    The metrics of a trial are those of the validation data after its last epoch. All
-    trials start from the same random seed. To resume a search with a `directory`,
-    repeat the call: completed trials are kept, and failed and interrupted ones are
-    tried again. A larger `max_trials` adds trials.
+    A trial's metrics are computed on the validation data after its last epoch. All
+    trials start from the same random seed. To resume a search that has a `directory`,
+    repeat the call. Completed trials are kept, and failed or interrupted trials are
+    retried. A larger `max_trials` adds trials.
 
     Args:
         hypermodel: A `SparsityHyperModel`, or another `keras_tuner.HyperModel`.
         x: Array of shape `(samples, *input_shape)`.
         validation_data: Array like `x`, or `(x, target)` as in `keras.Model.fit`.
         max_trials: Maximum number of trials, including those of earlier calls.
-        epochs: Number of passes through the data per trial; a maximum for Hyperband.
+        epochs: Number of passes through the data per trial. For Hyperband, this is the
+            maximum.
         tuner: `"random"`, `"bayesian"`, `"hyperband"`, `"grid"`, or a
             `keras_tuner.Tuner` for `hypermodel` with its own objective and directory.
         objective: `"reconstruction_under_l0"` (see `ReconstructionUnderL0`),
             `"probe_accuracy"`, `"reconstruction"`, the name of a logged metric, or a
             `keras_tuner.Objective`. Do not use `"val_loss"`: it contains the penalty,
             so the search would turn sparsity off.
-        max_l0: Limit of `"reconstruction_under_l0"`, in active units per sample. None
-            means the square root of the number of values per sample.
-        labels: `(y, y_val)`, labels for `x` and the validation data, to measure the
-            accuracy of a linear classifier on the codes, `"probe_accuracy"`.
+        max_l0: Limit for `"reconstruction_under_l0"`, in active units per sample. The
+            default is the square root of the number of values per sample.
+        labels: `(y, y_val)`, the labels of `x` and of the validation data. They are
+            needed for `"probe_accuracy"`, the accuracy of a linear classifier on the
+            codes.
         directory: Folder of the search. None means a temporary folder.
-        seed: Random seed of the hyperparameters and of each training run, or None.
+        seed: Random seed for the hyperparameters and for each training run, or None.
         max_failures: Number of failed trials that the search tolerates.
-        callbacks: Keras callbacks. Each trial gets copies.
-        workers: Number of processes on this machine, started by `launch_workers`.
-        command: Command line of a script that makes this call, for `workers`. None
-            means the command line of this process.
+        callbacks: Keras callbacks. Each trial gets its own copies.
+        workers: Number of worker processes on this machine. If it is above 1,
+            `launch_workers` starts them.
+        command: Command line of a script that makes this call, which the workers run.
+            None means the command line of this process.
         progress: Whether to print a line to stderr when a trial ends.
 
     Returns:
         The finished `keras_tuner.Tuner`, for `trials`, `pareto_front` and
-        `best_model`. A worker process does not return, but ends after its last trial.
+        `best_model`. A worker process does not return. It exits after its last trial.
 
     Raises:
         ValueError: An argument is invalid, or `directory` belongs to another search.
-        ConstraintError: No trial meets the limit of the objective.
-        FailedTrialsError: More than `max_failures` trials failed; see its cause.
+        ConstraintError: No trial meets the objective's limit.
+        FailedTrialsError: More than `max_failures` trials failed, or none completed.
 
     Example:
 
@@ -105,8 +108,9 @@ def search(
         excluded = directory or labels or max_l0 is not None or launches
         if tuner.hypermodel is not hypermodel or excluded:
             raise ValueError(
-                "`tuner` must be a name, or a tuner that was made for `hypermodel`. "
-                "A tuner excludes `directory`, `labels`, `max_l0` and `workers`."
+                "`tuner` must be a name, or a tuner created with `hypermodel`. With "
+                "such a tuner, do not pass `directory`, `labels`, `max_l0` or "
+                "`workers`."
             )
         tuner.oracle.max_trials = max_trials
         tuner.oracle.max_consecutive_failed_trials = sys.maxsize  # see `check_outcome`
@@ -115,8 +119,8 @@ def search(
         return tuner
     if directory is None and (launches or role is not None):
         raise ValueError(
-            "Chief and workers share the folder of a search. Received: "
-            "directory=None. Pass a `directory` that all of them can reach."
+            "The chief and workers must share the folder of a search. Received: "
+            "directory=None. Pass a `directory` that all of them can access."
         )
     validation.known_name("tuner", tuner, ORACLES)
     hp = keras_tuner.HyperParameters()
@@ -128,7 +132,7 @@ def search(
             f"{objectives.PROBE!r} needs labels=(y, y_val). Received: labels=None."
         )
     space = [type(hypermodel).__name__, hp.get_config()["space"]]
-    if isinstance(model, Autoencoder):  # has settings that are equal in all trials
+    if isinstance(model, Autoencoder):  # add the settings that all trials share
         space.append(model_fingerprint(model))
     settings = {
         "space": fingerprint(space),
@@ -141,7 +145,7 @@ def search(
     folder = Path(directory or tempfile.mkdtemp(prefix="keras_sae-search-"))
     if role != "worker":  # the chief writes the settings
         RunDirectory(folder, settings, file="search.json")
-    # keras-tuner takes 0 for no seed.
+    # keras-tuner treats 0 as no seed.
     options = {"objective": goal, "seed": None if seed is None else seed + 1}
     if tuner == "bayesian":  # the default is three random trials per hyperparameter
         options["num_initial_points"] = max(3, max_trials // 4)
@@ -169,7 +173,7 @@ def _as_arrays(
     validation_data: ArrayLike | Arrays,
     labels: Sequence[ArrayLike] | None,
 ) -> tuple[np.ndarray, np.ndarray | Arrays, Arrays | None]:
-    """Return the data as NumPy arrays; raise if they do not fit each other."""
+    """Return the data as NumPy arrays, or raise an error if they do not match."""
     data = validation_data if isinstance(validation_data, tuple) else (validation_data,)
     x, parts = np.asarray(x), tuple(np.asarray(part) for part in data)
     for name, array in {"x": x, "validation_data": parts[0]}.items():

@@ -1,4 +1,4 @@
-"""The tuner and the oracles of a search, which is safe to interrupt."""
+"""The tuner and the oracles of a search that can be interrupted and resumed."""
 
 import copy
 import json
@@ -27,47 +27,47 @@ Arrays = tuple[np.ndarray, ...]
 
 
 def trials_with_status(oracle: keras_tuner.Oracle, status: str) -> list[Trial]:
-    """Return the trials of this status, in the order in which they started."""
+    """Return the trials with this status, in the order in which they started."""
     return [trial for trial in oracle.trials.values() if trial.status == status]
 
 
 class SearchOracle(keras_tuner.Oracle):
-    """Base class of the oracles: they can be resumed, and failed trials end a search.
+    """Base class of oracles that can be resumed and stop after too many failures.
 
-    keras-tuner writes several files one after the other, so a killed process can leave
-    a state that does not load. It also counts failed trials as done. This class keeps
-    the whole state in one file in `folder`.
+    keras-tuner writes several files one after another, so a killed process can leave
+    a state that cannot be loaded. It also counts failed trials as done. This class
+    keeps the whole state in one file in `folder`.
     """
 
     def __init__(
         self, folder: Path, max_trials: int, max_failures: int, **kwargs: Any
     ) -> None:
-        # keras-tuner would raise while it holds its lock, and a chief would hang.
+        # keras-tuner would raise while holding its lock, and the chief would hang.
         super().__init__(max_consecutive_failed_trials=sys.maxsize, **kwargs)
         self.folder, self.max_trials = folder, max_trials
         self.max_failures, self.verbose = max_failures, 0
 
     def create_trial(self, tuner_id: str) -> Trial:
-        """Return the next trial, or the end of the search after too many failures."""
+        """Return the next trial, or a stopped one if too many trials have failed."""
         if len(trials_with_status(self, TrialStatus.FAILED)) > self.max_failures:
             self.tuner_ids.discard(tuner_id)
             return Trial(self.get_space(), status=TrialStatus.STOPPED)
-        with warnings.catch_warnings(action="ignore"):  # of the Gaussian process
+        with warnings.catch_warnings(action="ignore"):  # from the Gaussian process
             return super().create_trial(tuner_id)
 
     def get_best_trials(self, num_trials: int = 1) -> list[Trial]:
-        """Return up to `num_trials` completed trials, the best first."""
+        """Return up to `num_trials` completed trials, with the best one first."""
         best = super().get_best_trials(num_trials)
         return [trial for trial in best if trial.status == TrialStatus.COMPLETED]
 
     def save(self) -> None:
-        """Write the state of the search and of its trials, atomically."""
+        """Write the state of the search and its trials atomically."""
         trials = [trial.get_state() for trial in self.trials.values()]
         with io.atomic_write(self.folder / _STATE_FILE) as path:
             path.write_text(json.dumps({"oracle": self.get_state(), "trials": trials}))
 
     def reload(self, retry: bool = False) -> None:
-        """Read what `save` has written; `retry` queues trials that did not complete."""
+        """Read the state that `save` wrote, and queue incomplete trials if `retry`."""
         file = self.folder / _STATE_FILE
         if not file.exists():
             return
@@ -97,14 +97,14 @@ class BayesianOracle(SearchOracle, keras_tuner.oracles.BayesianOptimizationOracl
 
 
 class HyperbandOracle(SearchOracle, keras_tuner.oracles.HyperbandOracle):
-    """Hyperband: many short trials, of which the best are resumed."""
+    """Hyperband, which resumes the best of many short trials."""
 
 
 class GridOracle(SearchOracle):
-    """Grid search that can be resumed, unlike that of keras-tuner."""
+    """Grid search that can be resumed, unlike keras-tuner's own."""
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Return the first combination of values that no trial has."""
+        """Return the first combination of values that no trial has used."""
         del trial_id
         tried = [trial.hyperparameters.values for trial in self.trials.values()]
         for values in _combinations(self.get_space(), {}):
@@ -118,7 +118,7 @@ class GridOracle(SearchOracle):
 def _combinations(
     hp: keras_tuner.HyperParameters, values: dict[str, Any], position: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Yield the values of the active hyperparameters from `position` on."""
+    """Yield all combinations of values from the hyperparameter at `position` on."""
     if position == len(hp.space):
         yield values
         return
@@ -140,7 +140,7 @@ ORACLES: dict[str, type[SearchOracle]] = {
 
 
 class SearchTuner(keras_tuner.Tuner):
-    """Tuner that trains all trials from one seed, and reports the last epoch of each.
+    """Tuner that trains each trial from the same seed and reports its last epoch.
 
     keras-tuner would report the best epoch, although it keeps the last model.
     """
@@ -168,7 +168,7 @@ class SearchTuner(keras_tuner.Tuner):
             self.first_error = self.first_error or error
             message = f"{type(error).__name__}: {error}"
             result = f"failed: {message}"
-            # keras-tuner does not send messages from a worker to its chief.
+            # keras-tuner does not send error messages from a worker to the chief.
             path = Path(self.get_trial_dir(trial.trial_id), ERROR_FILE)
             path.write_text(f"{message}\n\n{traceback.format_exc()}")
             raise
@@ -190,7 +190,7 @@ class SearchTuner(keras_tuner.Tuner):
         return model
 
     def save(self) -> None:
-        """Do nothing: the oracle has the whole state and saves it."""
+        """Do nothing, because the oracle saves the whole state."""
 
     def _train(
         self,
@@ -214,8 +214,8 @@ class SearchTuner(keras_tuner.Tuner):
             path = Path(self.get_trial_dir(hp.values["tuner/trial_id"]), _WEIGHTS_FILE)
             if io.load_state(path, model, with_optimizer=True) is None:
                 warnings.warn(
-                    f"{str(path)!r} is missing. Trial {trial.trial_id} continues it, "
-                    "and is now trained from the beginning.",
+                    f"{str(path)!r} is missing. Trial {trial.trial_id}, which would "
+                    "resume from it, is trained from the beginning.",
                     stacklevel=2,
                 )
             else:
@@ -227,7 +227,7 @@ class SearchTuner(keras_tuner.Tuner):
         if isinstance(metrics, keras.callbacks.History):
             logs = metrics.history.items()
             metrics = {name: float(values[-1]) for name, values in logs}
-        elif not isinstance(metrics, dict):  # the score, from a user's own hypermodel
+        elif not isinstance(metrics, dict):  # a custom hypermodel returned the score
             metrics = {objective.name: float(metrics)}
         if labels is not None:
             has_target = isinstance(validation_data, tuple)
@@ -239,13 +239,13 @@ class SearchTuner(keras_tuner.Tuner):
         if objective.name not in metrics:
             if not objective.has_value(metrics):
                 raise ValueError(
-                    "`objective` is not logged. Received: "
+                    "`objective` must be a logged metric. Received: "
                     f"objective={objective.name!r}. Logged: {', '.join(metrics)}."
                 )
             metrics[objective.name] = objective.get_value(metrics)
         if math.isnan(metrics[objective.name]):
             raise ValueError(
-                f"The trial diverged: {objective.name} is NaN. Lower the upper end of "
-                "the range of `learning_rate`, or of the factor of the penalty."
+                f"The trial diverged: {objective.name} is NaN. Lower the maximum "
+                "`learning_rate` or the maximum penalty factor in the search space."
             )
         return metrics

@@ -1,4 +1,4 @@
-"""Chief and workers of keras-tuner as processes of one machine."""
+"""Run keras-tuner's chief and workers as processes on one machine."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from keras_sae.utils import validation
 
-# Variable that marks the processes that `launch_workers` starts.
+# Environment variable that marks processes started by `launch_workers`.
 LAUNCHED = "KERAS_SAE_LAUNCHED"
 
 
@@ -18,17 +18,18 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
     """Run a command as keras-tuner's chief and as its workers on this machine.
 
     The command must call `keras_sae.tuning.search` with a `directory`. All processes
-    run the same command. keras-tuner's environment variables tell each of them whether
-    it is the chief, which hands out trials, or a worker, which trains. Workers share
-    the cores through `OMP_NUM_THREADS` and similar variables, unless these are already
-    set. A worker that is killed is restarted with the trial that it had. All processes
-    end with this one. On Linux they also end when this one is killed, if the program
-    `setpriv` of util-linux is installed.
+    run the same command. keras-tuner's environment variables tell each process whether
+    it is the chief, which hands out trials, or a worker, which trains them. To divide
+    the cores among the workers, `OMP_NUM_THREADS` and similar variables are set unless
+    they already exist. A killed worker is restarted and repeats its trial. All
+    processes end with this one. On Linux, they also end if this process is killed,
+    provided that util-linux's `setpriv` is installed.
 
     Args:
         command: List of words, such as `[sys.executable, "tune.py"]`.
-        workers: Number of workers, besides the chief, which trains nothing.
-        restarts: How often each worker is restarted after it was killed.
+        workers: Number of workers. The chief is an additional process, which does not
+            train.
+        restarts: Maximum number of times that a killed worker is restarted.
 
     Raises:
         ValueError: `workers` is not a positive integer.
@@ -58,7 +59,7 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
     }
     names = [f"worker-{number}" for number in range(workers)]
     restarts_left = dict.fromkeys(names, restarts)
-    # On Linux the kernel ends each process when this one is killed.
+    # On Linux, the kernel ends each process when this one is killed.
     prefix = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     processes: dict[str, subprocess.Popen] = {}
     to_start, running = ["chief", *names], set(names)
@@ -68,7 +69,7 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
                 processes[name] = subprocess.Popen(
                     [*prefix, *command],
                     env={**environment, "KERASTUNER_TUNER_ID": name},
-                    # Workers would repeat what the chief prints.
+                    # Workers would repeat the chief's output.
                     stdout=None if name == "chief" else subprocess.DEVNULL,
                 )
             to_start = []
@@ -83,18 +84,18 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
                 elif status is not None:
                     end = f"was killed by signal {-status}" if status < 0 else "failed"
                     raise RuntimeError(
-                        f"Process {name!r} of the search {end}. Its messages are "
-                        "above. Repeat the call to resume: completed trials are kept."
+                        f"The search process {name!r} {end}. Its messages are above. "
+                        "Repeat the call to resume: completed trials are kept."
                     )
     finally:
-        # The chief would wait for up to 20 seconds before it ends by itself.
+        # The chief would otherwise wait for up to 20 seconds before it exits.
         for process in processes.values():
             process.kill()
             process.wait()
 
 
 def role() -> str | None:
-    """Return `"chief"` or `"worker"` by keras-tuner's variables, or None."""
+    """Return `"chief"` or `"worker"`, or None outside a distributed search."""
     if "KERASTUNER_ORACLE_IP" not in os.environ:
         return None
     name = os.environ.get("KERASTUNER_TUNER_ID", "")
@@ -105,7 +106,7 @@ def this_command() -> list[str]:
     """Return the command line of this process, unless it is interactive."""
     if not hasattr(sys.modules["__main__"], "__file__") or "ipykernel" in sys.modules:
         raise ValueError(
-            "`workers` run the present script again, but this session is interactive. "
+            "`workers` run the current script again, but this session is interactive. "
             "Pass a script that makes this call: command=[sys.executable, 'tune.py']."
         )
     return [sys.executable, *sys.orig_argv[1:]]
