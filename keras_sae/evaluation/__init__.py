@@ -1,4 +1,4 @@
-"""Metrics of trained models, linear probes, and comparisons with baselines."""
+"""Evaluation of trained models: metrics, linear probes, and comparisons."""
 
 from keras_sae.evaluation.baselines import (
     PCA,

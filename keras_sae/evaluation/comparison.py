@@ -1,4 +1,4 @@
-"""Comparisons of models on the same data, epochs and random seeds, with baselines."""
+"""Fair comparisons of models with each other and with baselines."""
 
 import functools
 import time
@@ -40,43 +40,45 @@ def compare(
     callbacks: Callable[[str], list[keras.callbacks.Callback]] | None = None,
     baselines: bool = True,
 ) -> "pd.DataFrame":
-    """Train models on the same data, and tabulate their metrics beside baselines.
+    """Train models on the same data, and tabulate their metrics and the baselines'.
 
-    The table has a row per model and random seed. Its metrics are those of
-    `keras_sae.evaluation.evaluate` on the test data; probes are fitted to the training
-    data. `fine_tuned_accuracy` is the accuracy of the encoder after supervised training
-    with a softmax layer. `seconds` is the training time. The baselines are PCA, the raw
-    data, a random encoder and dictionary learning, all as wide as the widest code.
+    The table has one row per model and random seed. It contains the metrics of
+    `keras_sae.evaluation.evaluate` on the test data, with probes fitted to the training
+    data. `fine_tuned_accuracy` is the encoder's accuracy after supervised training with
+    a softmax layer. `seconds` is the training time. The baselines are the raw data,
+    PCA, a random encoder and dictionary learning. The last three are as wide as the
+    widest code.
 
     Args:
-        builders: Dict of names and functions without arguments that return a new model.
-            A model that is not compiled is compiled with `optimizer`.
-        train: `(x, y)`, where `y` are labels or None.
-        test: `(x, y)` of the test data.
+        builders: Dict from names to functions without arguments that return a new
+            model. A model that is not compiled is compiled with `optimizer`.
+        train: `(x, y)`, the training data and their labels. `y` may be None.
+        test: `(x, y)`, the test data and their labels. `y` may be None.
         epochs: Number of epochs, the same for all models.
         seeds: Random seeds. Each model is trained once per seed.
-        batch_size: Number of samples per step; None is 64, or all samples if there are
-            fewer.
+        batch_size: Number of samples per step. None means 64, or all samples if there
+            are fewer.
         optimizer: Name of a Keras optimizer.
-        prepare: Dict of names in `builders` and functions of the model and the training
-            data. They are called before `fit`, for example for greedy pretraining.
-        fine_tuning: Number of epochs for `fine_tuned_accuracy`; 0 leaves it out.
-        directory: None, or a folder. Each finished training run saves
-            `NAME-seed0.keras` and `NAME-seed0.json` (settings, metrics and history) in
-            it. A later call with the same settings reads them, so an interrupted
+        prepare: Dict from names in `builders` to functions that take the model and the
+            training data. They are called before `fit`, for example for greedy
+            pretraining.
+        fine_tuning: Number of epochs for `fine_tuned_accuracy`. 0 leaves it out.
+        directory: None, or a folder in which each finished training run saves
+            `NAME-seed0.keras` and `NAME-seed0.json` (settings, metrics and history). A
+            later call with the same settings reads these files, so an interrupted
             comparison resumes.
-        callbacks: None, or a function that receives the name of a training run and
-            returns the Keras callbacks of its `fit`, for example a progress bar.
+        callbacks: None, or a function that takes the name of a training run and returns
+            the Keras callbacks for `fit`, for example a progress bar.
         baselines: Whether to add the baselines.
 
     Returns:
         A `pandas.DataFrame` with the columns `model`, `seed` and the metrics.
-        `keras_sae.evaluation.summarize` averages it over the seeds.
+        `keras_sae.evaluation.summarize` averages the metrics over the seeds.
 
     Raises:
-        ValueError: An argument is invalid, data, labels and models do not fit, or
-            `directory` holds a training run with other settings. All of this is
-            checked before the first training run.
+        ValueError: An argument is invalid, the data, labels and models do not match, or
+            `directory` holds a training run with other settings. All checks happen
+            before the first training run.
 
     Example:
 
@@ -93,7 +95,8 @@ def compare(
     if not isinstance(builders, Mapping) or not builders:
         raise ValueError(
             f"`builders` must be a dict of at least one model. Received: {builders!r}. "
-            "For example {'L1': lambda: keras_sae.models.shallow((8, 8, 1), 64, 'l1')}."
+            "For example, pass "
+            "{'L1': lambda: keras_sae.models.shallow((8, 8, 1), 64, 'l1')}."
         )
     train, test = _arrays("train", train), _arrays("test", test)
     if batch_size is None:
@@ -150,13 +153,13 @@ def sweep(
     epochs: int,
     **kwargs: Any,
 ) -> "pd.DataFrame":
-    """Train one model per penalty factor.
+    """Train one model per penalty factor, and tabulate the metrics.
 
-    The table shows how the reconstruction error grows as codes become sparser.
+    The table shows how the reconstruction error grows as the codes become sparser.
 
     Args:
-        builder: Function of a factor that returns a new model.
-        factors: Factors of the penalty, at least two.
+        builder: Function that takes a factor and returns a new model.
+        factors: At least two penalty factors.
         train: As in `compare`.
         test: As in `compare`.
         epochs: As in `compare`.
@@ -164,10 +167,11 @@ def sweep(
 
     Returns:
         A `pandas.DataFrame` with the columns `factor`, `seed` and the metrics, without
-        baselines. `keras_sae.plots.pareto` draws it.
+        baselines. `keras_sae.plots.pareto` draws this table.
 
     Raises:
-        ValueError: There are fewer than two different factors, or as in `compare`.
+        ValueError: There are fewer than two different factors, or `compare` raises an
+            error.
 
     Example:
 
@@ -183,7 +187,7 @@ def sweep(
     if len(set(factors)) < 2:
         raise ValueError(
             "`factors` must contain at least two different numbers. Received: "
-            f"factors={factors!r}. For example numpy.geomspace(1e-4, 1e-2, 5)."
+            f"factors={factors!r}. For example, pass numpy.geomspace(1e-4, 1e-2, 5)."
         )
     names = {repr(float(factor)): float(factor) for factor in factors}
     builders = {n: functools.partial(builder, f) for n, f in names.items()}
@@ -199,9 +203,9 @@ def summarize(table: "pd.DataFrame") -> "pd.DataFrame":
         table: A table that `compare` returned.
 
     Returns:
-        A `pandas.DataFrame` with a row per model, in the same order. Each metric has
-        two columns, such as `l0` (mean) and `l0_std` (standard deviation). The latter
-        is NaN for a single seed.
+        A `pandas.DataFrame` with one row per model, in the same order. Each metric has
+        two columns, such as `l0` (mean) and `l0_std` (standard deviation). Standard
+        deviations are NaN for a single seed.
 
     Example:
 
@@ -222,8 +226,8 @@ def pareto_front(
 ) -> "pd.DataFrame":
     """Return the rows of a table that no other row beats on both metrics.
 
-    A row is beaten by one that is at least as good in both and better in one.
-    Smaller is better.
+    A row beats another if it is at least as good on both metrics and better on one.
+    Smaller values are better.
 
     Args:
         table: A `pandas.DataFrame` with the columns `x` and `y`.
@@ -231,7 +235,8 @@ def pareto_front(
         y: Name of the second metric.
 
     Returns:
-        Rows of `table` by increasing `x`. Rows with a missing value are left out.
+        The rows of `table` on the front, sorted by `x`. Rows with missing values are
+        left out.
 
     Example:
 
@@ -248,7 +253,7 @@ def pareto_front(
 
 
 def l0_or_expected_l0(table: "pd.DataFrame") -> "pd.Series":
-    """Return the column `l0`, with `expected_l0` in the rows that have no `l0`."""
+    """Return the column `l0`, with missing values filled from `expected_l0`."""
     import pandas as pd
 
     neither = pd.Series(float("nan"), table.index)

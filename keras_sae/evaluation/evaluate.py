@@ -1,4 +1,4 @@
-"""Metrics of a trained model on data that it was not trained on."""
+"""Metrics of a trained model on test data."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from keras_sae.models.data_adapter import as_arrays
 from keras_sae.regularizers import KLDivergence
 from keras_sae.types import ArrayLike, Data, LabeledData
 
-# The standard error of a mean over that many samples is 1% of a standard deviation.
+# The standard error of a mean over this many samples is 1% of a standard deviation.
 _NOISE_SAMPLES = 10_000
 
 
@@ -26,23 +26,26 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the metrics of a model on test data.
 
-    - `reconstruction`: squared error per value; `reconstruction_sum`: per sample.
+    - `reconstruction`: mean squared error per value.
+    - `reconstruction_sum`: squared error per sample, averaged over the samples.
     - `explained_variance`: `keras_sae.metrics.explained_variance`.
     - `copying`: `keras_sae.evaluation.copying`, the explained variance on noise. The
-      identity scores 1. A model that has learned only structure scores about 0.
+      identity scores 1. A model that has only learned structure scores about 0.
     - `copying_gap`: `explained_variance - copying`.
-    - `l0`: mean number of non-zero units per sample. Codes that are bounded and never
-      exactly zero have `expected_l0` instead, the mean sum of activations per sample.
+    - `l0`: mean number of non-zero units per sample. For bounded codes that are never
+      exactly zero, it is replaced by `expected_l0`, the mean sum of activations.
     - `dead_fraction`: fraction of units that are zero in every sample.
-    - `mean_activation`: mean of the codes; `hoyer`: `keras_sae.metrics.hoyer`.
-    - `parameters`: number of trainable values; shared ones are counted once.
+    - `mean_activation`: mean of the codes.
+    - `hoyer`: `keras_sae.metrics.hoyer`.
+    - `parameters`: number of trainable values. Shared values are counted once.
     - `target_distance`, for a KL divergence penalty: distance between the mean
-      activation and the target, mean over the units.
+      activation and the target, averaged over the units.
     - `elbo`, for variational models: evidence lower bound in nats per sample.
-    - `probe_accuracy`, with labels: accuracy of a linear classifier on the codes. It
-      is fitted to `train`, or to each half of `x` and tested on the other half.
-    - `probe_accuracy_100`, `probe_accuracy_1000`, with `train`: the classifier is
-      fitted to 100 or 1,000 labels only, if there are more.
+    - `probe_accuracy`, with labels: accuracy of a linear classifier on the codes. The
+      classifier is fitted to `train`. If `train` is None, it is fitted to each half of
+      `x` and tested on the other half.
+    - `probe_accuracy_100`, `probe_accuracy_1000`, with `train`: accuracy of a
+      classifier that is fitted to only 100 or 1,000 labels, if there are more.
 
     Args:
         model: A trained `keras_sae.models.Autoencoder`, a fitted baseline, or another
@@ -50,16 +53,16 @@ def evaluate(
         x: Test data of shape `(samples, *input_shape)`, or a finite dataset of batches
             of `x` or `(x, y)`.
         y: None, or labels of shape `(samples,)`.
-        seed: Random seed of the noise and of the samples that probes are fitted to.
-        train: None, or `(x_train, y_train)` for the probes. Without labels, `(x_train,
-            None)`, there are no probes.
+        seed: Random seed for the noise and for selecting the probes' training samples.
+        train: None, or `(x_train, y_train)`, the training data of the probes. With
+            `(x_train, None)`, there are no probes.
 
     Returns:
-        A dict of floats. A probe on codes that are all zero, or fitted to a single
-        class, is NaN.
+        A dict of floats. The accuracy of a probe is NaN if all codes are zero or if
+        there is only one class.
 
     Raises:
-        ValueError: `model` has no `encode` or `decode`, or `x` or `y` does not fit.
+        ValueError: `model` has no `encode` or `decode`, or `x` or `y` does not match.
 
     Example:
 
@@ -81,7 +84,7 @@ def evaluate(
     error = float(np.mean((x - reconstruction) ** 2, dtype="float64"))
     explained = metrics.explained_variance(x, reconstruction)
     copied = copying(model, x, seed)
-    if isinstance(model, Autoencoder):  # the metric that it logs: `l0` or `expected_l0`
+    if isinstance(model, Autoencoder):  # use the metric that it logs
         metric = type(model.activity).from_config(model.activity.get_config())
         metric.update_state(codes)
         activity = {metric.name: float(metric.result())}
@@ -117,17 +120,18 @@ def evaluate(
 
 
 def copying(model: Codec, x: Data, seed: int = 0) -> float:
-    """Return the explained variance on noise with the means and variances of the data.
+    """Return the explained variance on noise with the data's means and variances.
 
     `z_ij ~ Normal(mean_j(x), variance_j(x))`, drawn independently for each value
 
-    Such noise has no structure. A model that reconstructs it well copies its input, as
-    the identity does. Its reconstruction error then says little about its features.
+    Such noise has no structure. A model that reconstructs the noise well copies its
+    input like the identity. Its reconstruction error then says little about the
+    quality of its features.
 
     Args:
         model: As in `evaluate`.
         x: Array of shape `(samples, *input_shape)`, or a finite dataset of batches.
-        seed: Random seed of the noise.
+        seed: Random seed for the noise.
 
     Returns:
         A float, at most 1. The identity scores 1.
@@ -148,9 +152,10 @@ def copying(model: Codec, x: Data, seed: int = 0) -> float:
 
 
 def target_activation(model: Codec) -> float | None:
-    """Return the mean activation that a KL divergence penalty aims at, or None.
+    """Return the target mean activation of a KL divergence penalty, or None.
 
-    The target is a fraction of the activation's range. For tanh, 0.2 is a mean of -0.6.
+    The penalty's `target` is a fraction of the activation's range. For tanh, a `target`
+    of 0.2 corresponds to a mean of -0.6.
     """
     layers = model.sparse_layers if isinstance(model, Autoencoder) else []
     penalty = layers[-1].sparsity if layers else None

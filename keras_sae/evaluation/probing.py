@@ -1,4 +1,4 @@
-"""Accuracy of classifiers that are trained on codes."""
+"""Classifiers that are trained on codes."""
 
 import numpy as np
 
@@ -15,21 +15,21 @@ def probe(
     """Return the accuracy of a linear classifier on codes.
 
     The classifier is scikit-learn's multinomial logistic regression (L2, `C = 1`).
-    Codes are scaled to unit variance first, so the scale of a unit does not matter. A
-    high accuracy means that the classes can be read off the features linearly.
+    Each unit is scaled to unit variance first, so the scale of the units does not
+    matter. A high accuracy means that the features separate the classes linearly.
 
     Args:
-        codes_train: Shape `(samples, units)`.
+        codes_train: Codes of the training data, shape `(samples, units)`.
         y_train: Class labels of shape `(samples,)`.
         codes_test: Codes of the test data, shape `(samples, units)`.
         y_test: Class labels of the test data.
 
     Returns:
-        Fraction of the test samples that are classified correctly, in `[0, 1]`.
+        Fraction of test samples that are classified correctly, in `[0, 1]`.
 
     Raises:
-        ValueError: Codes and labels differ in number, `y_train` has a single class, or
-            the codes are all zero.
+        ValueError: The numbers of codes and labels differ, `y_train` has only one
+            class, or all codes are zero.
 
     Reference:
         [Alain & Bengio, "Understanding intermediate layers using linear classifier
@@ -53,8 +53,8 @@ def probe(
         if not codes.any():
             raise ValueError(
                 f"`{name}` must not be all zero. Received: {len(codes)} codes of "
-                f"{codes.shape[1]} dead units. Lower the factor of the penalty, or "
-                "train for more epochs."
+                f"{codes.shape[1]} dead units. Lower the penalty's factor, or train "
+                "for more epochs."
             )
     regression = LogisticRegression(max_iter=1000, tol=1e-3)
     classifier = make_pipeline(StandardScaler(), regression).fit(train, labels)
@@ -62,7 +62,7 @@ def probe(
 
 
 def two_fold_probe(codes: np.ndarray, y: ArrayLike, seed: int) -> float:
-    """Return the accuracy of `probe` in stratified two-fold cross-validation."""
+    """Return the accuracy of `probe` by stratified two-fold cross-validation."""
     from sklearn.model_selection import train_test_split
 
     codes, y = _labeled_codes("test", codes, y)
@@ -82,8 +82,8 @@ def subset_probes(
 ) -> dict[str, float]:
     """Return the accuracies of probes fitted to all labels, to 100 and to 1,000.
 
-    Subsets are stratified, and left out where that is impossible. An accuracy is NaN if
-    the codes are all zero or the subset has a single class.
+    The subsets are stratified. A subset that cannot be stratified is left out. An
+    accuracy is NaN if all codes are zero or if the subset has only one class.
     """
     from sklearn.model_selection import train_test_split
 
@@ -92,7 +92,7 @@ def subset_probes(
     subsets = {"probe_accuracy": every}
     counts = np.unique(y_train, return_counts=True)[1]
     for size in (100, 1000):
-        # The split needs at least one sample per class on both sides.
+        # A stratified split needs at least one sample per class on both sides.
         if len(counts) <= size <= len(y_train) - len(counts) and counts.min() >= 2:
             split = {"train_size": size, "stratify": y_train, "random_state": seed}
             subsets[f"probe_accuracy_{size}"], _ = train_test_split(every, **split)
@@ -111,7 +111,7 @@ def fine_tuned_accuracy(
     epochs: int,
     batch_size: int,
 ) -> float:
-    """Return the test accuracy of a fine-tuned copy of the encoder with softmax."""
+    """Return the test accuracy of the encoder, fine-tuned with a softmax layer."""
     check_classes(train, test)
     classes, labels = np.unique(np.asarray(train[1]), return_inverse=True)
     labels_test = np.searchsorted(classes, np.asarray(test[1]))
@@ -132,7 +132,7 @@ def check_classes(train: LabeledData, test: LabeledData) -> None:
     if len(unknown):
         raise ValueError(
             "`y_test` must contain only classes of `y_train`. Received: "
-            f"{unknown[:5].tolist()}, which no training sample has."
+            f"{unknown[:5].tolist()}, which `y_train` does not contain."
         )
 
 
@@ -158,11 +158,11 @@ def _check_labels(name: str, y: np.ndarray, samples: int) -> None:
     if y.dtype.kind not in "biuUSO":
         raise ValueError(
             f"`y_{name}` must contain class labels. Received: dtype={y.dtype}. Convert "
-            "them to integers, e.g. y.astype(int)."
+            "the labels to integers, for example with y.astype(int)."
         )
     try:
         classes = np.unique(y)
-    except TypeError as error:  # for example None and numbers have no order
+    except TypeError as error:  # None and numbers, for example, cannot be sorted
         raise ValueError(
             f"`y_{name}` must contain labels of one type. Received: {error}. Remove "
             "the samples without a label."
@@ -170,5 +170,5 @@ def _check_labels(name: str, y: np.ndarray, samples: int) -> None:
     if name == "train" and len(classes) < 2:
         raise ValueError(
             "`y_train` must have at least two classes. "
-            f"Received: {len(y)} labels, all of them {y[0]!r}."
+            f"Received: {len(y)} labels, all equal to {y[0]!r}."
         )

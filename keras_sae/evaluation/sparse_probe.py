@@ -1,4 +1,4 @@
-"""Accuracy of a classifier on the few features of a code that fit best."""
+"""A linear classifier on the best few features of a code."""
 
 from typing import Any
 
@@ -21,33 +21,34 @@ def sparse_probe(
 ) -> dict[str, Any]:
     """Return the accuracy of a linear classifier on the `k` best features.
 
-    The features are those of largest F-statistic (variance between the classes over
-    variance within them) on the training data. The classifier is that of
-    `keras_sae.evaluation.probe`.
+    The features are those with the largest F-statistic on the training data, the ratio
+    of the variance between classes to the variance within classes. The classifier is
+    that of `keras_sae.evaluation.probe`.
 
-    A high score shows that a few features separate these classes. It does not show
-    that each feature has one meaning, that the model uses the features, or that the
-    dictionary holds other concepts. A dense probe on the layer itself usually scores
-    higher, so compare with it. Classes that a single input value separates score high
-    without any learning.
+    A high accuracy shows that a few features separate these classes. It does not show
+    that each feature has a single meaning, that the model uses the features, or that
+    the dictionary contains other concepts. A dense probe on the layer itself is usually
+    more accurate, so compare with it. If a single input value separates the classes,
+    the accuracy is high without any learning.
 
     Args:
-        codes_train: Shape `(samples, units)`.
+        codes_train: Codes of the training data, shape `(samples, units)`.
         y_train: Class labels of shape `(samples,)`.
         codes_test: Codes of the test data, shape `(samples, units)`.
         y_test: Class labels of the test data.
         k: Number of features.
-        activations_train: None, or the outputs of the layer that was encoded, of shape
+        activations_train: None, or the encoded layer's outputs of shape
             `(samples, width)`, for the dense probe.
         activations_test: The same for the test data.
 
     Returns:
-        A dict with `accuracy`, the list `units` of the features, best first, and, if
-        the activations are given, `dense_accuracy`, that of all values of the layer.
+        A dict with `accuracy` and `units`, the list of the selected features, with the
+        best one first. If the activations are given, the dict also contains
+        `dense_accuracy`, the accuracy on all values of the layer.
 
     Raises:
         ValueError: `k` exceeds the number of units, only one of the activations is
-            given, or codes and labels do not fit.
+            given, or codes and labels do not match.
 
     Reference:
         [Gurnee et al., Finding neurons in a haystack,

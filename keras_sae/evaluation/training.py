@@ -1,4 +1,4 @@
-"""Training runs of a comparison: checked before the first one starts, resumable."""
+"""Resumable training runs of a comparison, all checked before the first one starts."""
 
 import itertools
 import math
@@ -28,7 +28,7 @@ _ADVICE = "Choose another directory, or delete this one."
 
 
 def file_stem(name: str, seed: int) -> str:
-    """Return the file name of a training run without suffix: "no-penalty-seed0"."""
+    """Return a training run's file name without its suffix: "no-penalty-seed0"."""
     stem = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
     return f"{stem}-seed{seed}"
 
@@ -70,7 +70,7 @@ class TrainingRun:
         except ValueError as error:
             io.set_aside(model, str(error.__cause__))
         if not model.exists():
-            io.set_aside(path, f"{model.name!r} beside it is missing")
+            io.set_aside(path, f"{model.name!r} is missing")
             return None
         # JSON has no NaN.
         return {k: math.nan if v is None else v for k, v in record["metrics"].items()}
@@ -126,10 +126,10 @@ def plan_runs(
     prepare: Mapping[str, Prepare],
     directory: PathLike | None,
 ) -> list[TrainingRun]:
-    """Check the arguments of `keras_sae.evaluation.compare`, and plan its runs.
+    """Check the arguments of `keras_sae.evaluation.compare`, and plan the runs.
 
     `settings` contains `epochs`, `batch_size` and `fine_tuning`. The folder is created
-    only once all checks have passed.
+    only after all checks have passed.
     """
     if train[1] is not None and test[1] is not None:
         check_classes(train, test)
@@ -152,8 +152,8 @@ def plan_runs(
         for name, other in itertools.combinations(builders, 2):
             if file_stem(name, 0) == file_stem(other, 0):
                 raise ValueError(
-                    "Model names must differ in their letters or digits, because they "
-                    f"are used as file names. Received: {name!r} and {other!r}, both "
+                    "Model names must differ in letters or digits, because they are "
+                    f"used as file names. Received: {name!r} and {other!r}, both "
                     f"{file_stem(name, 0)!r}."
                 )
         settings = settings | {"train": fingerprint(train), "test": fingerprint(test)}
@@ -171,7 +171,7 @@ def plan_runs(
         shared = builder, optimizer, prepare.get(name), width, own, folder
         for seed in integers:
             runs.append(TrainingRun(name, seed, *shared))
-            runs[-1].saved_metrics()  # raises if it was saved with other settings
+            runs[-1].saved_metrics()  # raises if saved with other settings
     if folder is not None:
         io.output_folder(folder, "directory", _ADVICE)
         io.clear_unfinished(folder)
@@ -179,8 +179,8 @@ def plan_runs(
 
 
 def build(builder: Builder, optimizer: str) -> models.Autoencoder:
-    """Return a new compiled model, or raise if `builder` does not make one."""
-    # A Keras model is callable too, but expects an input, so do not call it.
+    """Return a new compiled model, or raise an error if `builder` returns none."""
+    # A Keras model is also callable but expects an input, so do not call it.
     model = builder if isinstance(builder, keras.Model) else builder()
     if model is builder or not isinstance(model, models.Autoencoder):
         returned = "" if model is builder else f", which returned {model!r}"

@@ -102,7 +102,8 @@ def set_aside(path: PathLike, reason: str) -> None:
     aside = next(name for name in names if not name.exists())
     path.rename(aside)
     warnings.warn(
-        f"{str(path)!r} cannot be used: {reason}. It was renamed to {aside.name!r}.",
+        f"{str(path)!r} cannot be used: {reason}. The file was renamed to "
+        f"{aside.name!r}.",
         stacklevel=3,
     )
 
