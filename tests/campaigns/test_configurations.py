@@ -1,7 +1,7 @@
-"""Random configurations: each one works, or is refused by a clear error of the package.
+"""Random configurations, which must work or be rejected by the package's own error.
 
-A case that works has finite losses, and gives equal results after saving and loading.
-Case `n` depends on `n` alone: `--campaign-first n --campaign-cases 1` repeats it.
+A case works if its losses are finite and its results are the same after loading. Case
+`n` depends only on `n`, so `--campaign-first n --campaign-cases 1` repeats it.
 """
 
 import traceback
@@ -19,7 +19,7 @@ from keras_sae import layers, models
 from keras_sae.regularizers import L1, KLDivergence
 
 PACKAGE = str(Path(models.__file__).parents[1])
-# Half of the cases have float32.
+# Half of the cases use float32.
 POLICIES = ["mixed_float16", "mixed_bfloat16", "float64", "bfloat16"]
 TOLERANCES = {"float32": 1e-4, "float64": 1e-4, "mixed_float16": 5e-2}
 
@@ -37,7 +37,7 @@ class _Draw:
         return value
 
     def some(self, options: dict[str, tuple]) -> dict[str, Any]:
-        """Return values for a third of the options; the others keep their defaults."""
+        """Return values for a third of the options. The rest keep their defaults."""
         names = [name for name in options if self.rng.random() < 0.35]
         return {name: self.choose(name, *options[name]) for name in names}
 
@@ -105,7 +105,7 @@ class _Draw:
         else:
             options |= {"code_activation": bounded[1:]}
         chosen = self.some(options)
-        if self.rng.random() < 0.8:  # many configurations do not admit these
+        if self.rng.random() < 0.8:  # many configurations reject these
             chosen.pop("contractive", None)
             chosen.pop("scaling" if self.rng.random() < 0.5 else "output_activation", 0)
         sparsity = self.sparsity(units)
@@ -134,7 +134,7 @@ class _Draw:
             "sgd": keras.optimizers.SGD(1e-2, momentum=0.9),
             "adamw": keras.optimizers.AdamW(1e-3, weight_decay=1e-3),
         }
-        # Tracing takes most of the time of a case, so few cases have a graph.
+        # Tracing takes most of a case's time, so few cases use a graph.
         eager = BACKEND != "jax" and bool(self.rng.random() < 0.8)
         self.drawn["eager"] = eager
         model.compile(
@@ -159,7 +159,7 @@ class _Draw:
 
 
 def _check_case(case: int, folder: Path) -> tuple[str, dict[str, Any]]:
-    """Return whether a configuration `"works"` or is `"refused"`, and its parts."""
+    """Return the outcome, `"works"` or `"refused: ..."`, and the configuration."""
     draw = _Draw(case)
     keras.utils.set_random_seed(case)
     policy = "float32"

@@ -1,7 +1,7 @@
-"""Damaged and hostile files: none runs code, and none becomes another model silently.
+"""Damaged and hostile files, which must not run code or silently give another model.
 
-A file either gives the model or the results that it was written for, or an error that
-names it.
+A file either gives the original model or results, or raises an error that names the
+file.
 """
 
 import base64
@@ -48,7 +48,7 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Return the path, the weights and the reconstructions of each model by name."""
+    """Return the path, weights and reconstructions of each model by name."""
     folder, found = tmp_path_factory.mktemp("saved"), {}
     for name, make in MODELS.items():
         model = make()
@@ -62,7 +62,7 @@ def _outputs(model: keras.Model) -> np.ndarray:
     return keras.ops.convert_to_numpy(model(uniform_data(model)))
 
 
-# Damage of whole files.
+# Damage to whole files.
 
 
 def _cut(content: bytes, rng: random.Random) -> bytes:
@@ -77,7 +77,7 @@ def _flip(content: bytes, rng: random.Random) -> bytes:
 
 
 def _zeros(content: bytes, rng: random.Random) -> bytes:
-    """A block that never reached the disk."""
+    """Replace a block by zeros, as if it never reached the disk."""
     start = rng.randrange(len(content))
     length = min(rng.choice([16, 512, 4096]), len(content) - start)
     return content[:start] + bytes(length) + content[start + length :]
@@ -90,7 +90,7 @@ def _garbage(content: bytes, rng: random.Random) -> bytes:
 DAMAGES = [_cut, _flip, _zeros, _garbage]
 
 
-# Changes of the configuration inside of a sound `.keras` file.
+# Changes to the configuration inside an intact `.keras` file.
 
 
 def _nodes(value: Any, path: tuple = ()) -> Iterator[tuple]:
@@ -124,7 +124,7 @@ def _repack(source: Path, target: Path, config: str) -> None:
 
 
 def _payloads(marker: Path) -> list[Any]:
-    """Return configs that would create the file `marker` if anything executed them."""
+    """Return configs that create the file `marker` if they are executed."""
     command = f"open({str(marker)!r}, 'w').close()"
     code = base64.b64encode(marshal.dumps(compile(command, "x", "exec"))).decode()
     lambda_config = {
@@ -150,7 +150,7 @@ def _payloads(marker: Path) -> list[Any]:
 
 
 def _load(path: Path) -> keras.Model | None:
-    """Return the model in a file, or None if an error names the file."""
+    """Return the model in a file, or None if an error that names the file is raised."""
     try:
         return io.load_model(path)
     except ValueError as error:
@@ -182,7 +182,7 @@ def test_damaged_models_are_refused_or_equal(saved, cases, tmp_path, report):
         damage = rng.choice(DAMAGES)
         path.write_bytes(damage(source.read_bytes(), rng))
         model = _load(path)
-        if model is not None:  # the damage is where nothing is read
+        if model is not None:  # the damaged bytes are never read
             for one, other in zip(weights_of(model), weights, strict=True):
                 np.testing.assert_array_equal(one, other, err_msg=f"case {case}")
             np.testing.assert_allclose(_outputs(model), outputs, atol=1e-6)
@@ -202,7 +202,7 @@ def test_edited_configs_are_refused_or_build_a_model(saved, cases, tmp_path, rep
         place = rng.choice(list(_nodes(config)))
         value, remove = rng.choice(values), rng.random() < 0.3
         _repack(source, path, _replaced(config, place, value, remove))
-        with warnings.catch_warnings(action="ignore"):  # of Keras, about the names
+        with warnings.catch_warnings(action="ignore"):  # from Keras, about names
             model = _load(path)
         assert model is None or isinstance(model, keras.Model), case
         counts["refused" if model is None else "built"] += 1
@@ -229,7 +229,7 @@ def test_hostile_configs_run_no_code(saved, cases, tmp_path, report):
     report("hostile configurations", counts)
 
 
-# The folders of runs.
+# Folders of runs.
 
 
 def _greedy(folder: Path) -> Any:
@@ -302,7 +302,7 @@ def test_damaged_runs_are_repaired_or_named(call, cases, tmp_path, report):
                 outcome, found = "named", expected
         if any("renamed to" in str(w.message) for w in caught):
             outcome = "repaired"
-        # A flipped digit in a JSON file is not noticed.
+        # A flipped digit in a JSON file is not detected.
         if not (kind is _flip and file.suffix == ".json"):
             assert repr(found) == repr(expected), (case, file, kind)
         assert not marker.exists(), (case, file, kind)

@@ -1,7 +1,7 @@
-"""Kills and full disks: a repeated call ends with the results of an undisturbed one.
+"""Kills and full disks, after which a repeated call must give the undisturbed results.
 
-Each disturbed process is a fork of one that has imported everything, which saves the
-seconds of the imports.
+Each disturbed process is forked from a process that has already imported everything,
+which saves time.
 """
 
 import multiprocessing
@@ -79,15 +79,15 @@ CALLS: dict[str, Callable[[Path], Any]] = {
 
 
 def _child(name: str, folder: Path, largest_file: int | None, pipe: Any) -> None:
-    """Make a call, and send `"ready"` and then its result, or the error."""
-    if largest_file is not None:  # a write beyond it fails, as on a full disk
+    """Send `"ready"`, make a call, and send its result or error."""
+    if largest_file is not None:  # larger writes fail, as on a full disk
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     pipe.send("ready")
     try:
         pipe.send(CALLS[name](folder))
     except Exception as error:
-        pipe.send(RuntimeError(repr(error)))  # not every error can be pickled
+        pipe.send(RuntimeError(repr(error)))  # some errors cannot be pickled
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def _call(
     seconds: float | None = None,
     largest_file: int | None = None,
 ) -> tuple[Any, float]:
-    """Return the result of a call and its duration, or None if it was killed."""
+    """Return a call's result, or None if it was killed, and its duration."""
     ours, theirs = context.Pipe()
     process = context.Process(target=_child, args=(name, folder, largest_file, theirs))
     process.start()
