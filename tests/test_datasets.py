@@ -108,6 +108,51 @@ class TestDigits:
             np.testing.assert_array_equal(ours, theirs)
 
 
+class TestFashionMini:
+    def test_splits_have_equal_classes_in_the_official_order(self, data_dir):
+        (x_train, y_train), (x_test, y_test) = datasets.load_data(
+            "fashion_mini", data_dir
+        )
+
+        assert x_train.shape == (6000, 28, 28, 1)
+        assert x_test.shape == (1000, 28, 28, 1)
+        assert x_train.dtype == x_test.dtype == np.float32
+        assert y_train.dtype == y_test.dtype == np.int64
+        assert (x_train.min(), x_train.max()) == (0.0, 1.0)
+        assert np.bincount(y_train).tolist() == [600] * 10
+        assert np.bincount(y_test).tolist() == [100] * 10
+        # The first labels of the official files.
+        assert y_train[:12].tolist() == [9, 0, 0, 3, 0, 2, 7, 2, 5, 5, 0, 9]
+        assert y_test[:12].tolist() == [9, 2, 1, 1, 6, 1, 4, 6, 5, 7, 4, 5]
+
+    def test_every_image_is_one_of_the_same_split_of_fashion_mnist(self, data_dir):
+        folder = os.environ.get("TFDS_DATA_DIR")
+        if not folder or not (pathlib.Path(folder) / "fashion_mnist").exists():
+            pytest.skip(f"fashion_mnist is not prepared: TFDS_DATA_DIR={folder!r}")
+
+        for mini, full in zip(
+            datasets.load_data("fashion_mini", data_dir),
+            datasets.load_data("fashion_mnist"),
+            strict=True,
+        ):
+            known = {
+                (image.tobytes(), label) for image, label in zip(*full, strict=True)
+            }
+            ours = [
+                (image.tobytes(), label) for image, label in zip(*mini, strict=True)
+            ]
+            assert known.issuperset(ours)
+            assert len(set(ours)) == len(ours)
+
+    def test_file_is_small_and_its_license_lies_beside_it(self):
+        folder = pathlib.Path(datasets.__file__).parent / "fashion_mini"
+
+        assert (folder / "fashion_mini.npz").stat().st_size < 4e6
+        license_text = (folder / "LICENSE").read_text(encoding="utf-8")
+        assert "MIT License" in license_text
+        assert "Zalando SE" in license_text
+
+
 class TestNaturalPatches:
     def test_raw_patches_occur_in_the_halved_photographs(self, raw):
         from PIL import Image
@@ -458,6 +503,7 @@ class TestPreparing:
         import tensorflow_datasets as tfds
 
         from keras_sae.datasets.digits import digits_dataset_builder as digits
+        from keras_sae.datasets.fashion_mini import fashion_mini_dataset_builder as mini
         from keras_sae.datasets.natural_patches import (
             natural_patches_dataset_builder as patches,
         )
@@ -469,6 +515,10 @@ class TestPreparing:
             DATASET_CLASS = digits.Builder
             SPLITS: ClassVar = {"train": 1437, "test": 360}
 
+        class Fashion(Case):
+            DATASET_CLASS = mini.Builder
+            SPLITS: ClassVar = {"train": 6000, "test": 1000}
+
         class Patches(Case):
             DATASET_CLASS = patches.Builder
             SPLITS: ClassVar = {"train": 50, "test": 10}
@@ -476,7 +526,7 @@ class TestPreparing:
                 patches.PatchesConfig(num_patches=50, whitening="zca")
             ]
 
-        for case in (Digits, Patches):
+        for case in (Digits, Fashion, Patches):
             case.setUpClass()
             test = case("test_download_and_prepare_as_dataset")
             result = test.defaultTestResult()

@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 Dataset = Annotated[
-    str, typer.Option(help="digits, natural_patches, or any TFDS name.")
+    str, typer.Option(help="fashion_mini, digits, natural_patches, or any TFDS name.")
 ]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes through the training data.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed for weights and batches.")]

@@ -1,8 +1,8 @@
 """Datasets for autoencoders: images from TensorFlow Datasets (TFDS), synthetic data.
 
-`"digits"` and `"natural_patches"` are TFDS builders that read images shipped with
-scikit-learn, so they need no network. They are prepared on first use and cached like
-any other TFDS dataset.
+`"digits"`, `"fashion_mini"` and `"natural_patches"` are TFDS builders that read images
+shipped with scikit-learn or with this package, so they need no network. They are
+prepared on first use and cached like any other TFDS dataset.
 """
 
 from keras_sae.datasets.loading import load, load_data

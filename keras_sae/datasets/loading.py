@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
     from tensorflow_datasets.core import DatasetBuilder
 
-EMBEDDED = ("digits", "natural_patches")
+EMBEDDED = ("digits", "fashion_mini", "natural_patches")
 _DEFAULT_FOLDER = os.path.join("~", "tensorflow_datasets")  # the TFDS default
 _PROBE_SECONDS = 5
 _READING_BATCH = 1024
@@ -41,6 +41,9 @@ def load_data(
 
     - `"digits"`: 1,797 handwritten digits of 8x8 pixels. The split into 1,437 training
       and 360 test samples is stratified and always the same.
+    - `"fashion_mini"`: 6,000 training and 1,000 test images of Fashion-MNIST, 28x28
+      pixels, with equal numbers of the ten classes. They are the first images of each
+      class in the official files, in the official order.
     - `"natural_patches"`: gray patches of two photographs, without labels. The builder
       arguments are `patch_size=8` (pixels, at most 53), `num_patches=10_000` (training
       patches; there are a fifth as many test patches, from other parts of the
@@ -51,12 +54,12 @@ def load_data(
     - Any other name refers to TensorFlow Datasets (TFDS): `"mnist"`,
       `"fashion_mnist"`, ...
 
-    The two embedded datasets need no network. On first use, they are prepared in
+    The three embedded datasets need no network. On first use, they are prepared in
     `data_dir`. Without `data_dir`, the environment variable `TFDS_DATA_DIR` names the
     folder, and the default is `~/tensorflow_datasets`.
 
     Args:
-        name: `"digits"`, `"natural_patches"`, or a name in TFDS.
+        name: `"digits"`, `"fashion_mini"`, `"natural_patches"`, or a name in TFDS.
         data_dir: Folder of prepared TFDS datasets. If None, `TFDS_DATA_DIR` or else the
             TFDS default is used.
         download: Whether TFDS may download and prepare a missing dataset.
@@ -122,7 +125,7 @@ def load(
     values of `x`.
 
     Args:
-        name: `"digits"`, `"natural_patches"`, or a name in TFDS.
+        name: `"digits"`, `"fashion_mini"`, `"natural_patches"`, or a name in TFDS.
         split: Split or part of a split, such as `"train"`, `"test"`, `"train[:80%]"`.
         batch_size: Samples per batch, at most the number of samples in the split.
         shuffle: Whether to shuffle. If None, only splits whose name begins with

@@ -1,10 +1,9 @@
 """Handwritten digits of 8x8 pixels, from scikit-learn."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import tensorflow_datasets as tfds
+
+from keras_sae.datasets.labeled_dataset_builder import LabeledImages, Split
 
 _DESCRIPTION = """
 1,797 handwritten digits of 8x8 pixels: the test part of the UCI set "Optical
@@ -14,7 +13,7 @@ and 360 for testing, with the same proportions of the ten digits.
 _LEVELS = 16.0  # each value counts the dark pixels of a 4x4 block
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(LabeledImages):
     """TFDS builder of scikit-learn's digits; see `keras_sae.datasets.load_data`.
 
     The feature `image` is float32 of shape `(8, 8, 1)`, in [0, 1]: the values of
@@ -25,39 +24,19 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, TFDS convention
+    description = _DESCRIPTION
+    homepage = "https://archive.ics.uci.edu/dataset/80"
+    image = tfds.features.Image(shape=(8, 8, 1), dtype=np.float32)
+    label = tfds.features.ClassLabel(num_classes=10)
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            "image": tfds.features.Image(shape=(8, 8, 1), dtype=np.float32),
-            "label": tfds.features.ClassLabel(num_classes=10),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=_DESCRIPTION,
-            features=tfds.features.FeaturesDict(features),
-            supervised_keys=("image", "label"),
-            homepage="https://archive.ics.uci.edu/dataset/80",
-            disable_shuffling=True,
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        del dl_manager  # nothing is downloaded
+    def _splits(self) -> dict[str, Split]:
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        # Taking every fifth digit in class order gives a stratified split without
-        # random numbers, which could differ between releases.
+        images = (digits.images / _LEVELS).astype("float32")[..., np.newaxis]
+        # Every fifth digit, sorted by class, is a stratified fifth. It needs no random
+        # numbers, which could differ between releases.
         test = np.sort(np.argsort(digits.target, kind="stable")[::5])
         train = np.setdiff1d(np.arange(len(digits.target)), test)
-        return {
-            "train": self._generate_examples(digits, train),
-            "test": self._generate_examples(digits, test),
-        }
-
-    def _generate_examples(
-        self, digits: Any, rows: np.ndarray
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        images = (digits.images / _LEVELS).astype("float32")[..., np.newaxis]
-        for row in rows.tolist():
-            yield row, {"image": images[row], "label": int(digits.target[row])}
+        rows = {"train": train, "test": test}
+        return {name: (images[r], digits.target[r]) for name, r in rows.items()}
