@@ -133,11 +133,13 @@ class MetricCase:
 
     make: Callable[..., keras.metrics.Metric]
     arrays: int = 1  # arguments of `update_state`
+    exact: bool = True  # whether batches of any size give the same result
 
 
 METRICS = {
     "L0": MetricCase(lambda: metrics.L0(name="active")),
     "L0-bounds": MetricCase(lambda: metrics.L0((-1.0, 1.0))),
+    "EffectiveL0": MetricCase(metrics.EffectiveL0, exact=False),
     "ExplainedVariance": MetricCase(lambda: metrics.ExplainedVariance(12), arrays=2),
 }
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import BACKEND, kl_penalty, l1_penalty, to_numpy
 
-from keras_sae import layers, models
+from keras_sae import layers, metrics, models
 from keras_sae.regularizers import L1, KLDivergence
 
 SHAPE, UNITS = (6, 6), 8
@@ -21,7 +21,7 @@ COMMON = {"loss", "reconstruction_loss", "explained_variance"}
 NAMES = {
     "none": COMMON | {"l0"},
     "l1": COMMON | {"l0", "sparsity_loss"},
-    "kl": COMMON | {"expected_l0", "sparsity_loss"},
+    "kl": COMMON | {"expected_l0", "effective_l0", "sparsity_loss"},
 }
 every_sparsity = pytest.mark.parametrize("name", SPARSITIES)
 
@@ -58,6 +58,8 @@ def expected_logs(model, x, name, target=None) -> dict[str, float]:
         "explained_variance": 1 - error.sum() / variance.sum(),
         "l0": (code != 0).sum(axis=1).mean(),
         "expected_l0": code.sum(axis=1).mean(),
+        # Of few batches, only the first one is measured.
+        "effective_l0": metrics.effective_l0(batches[0], model.dictionary()),
     }
     return {key: value for key, value in logs.items() if key in NAMES[name]}
 

@@ -388,7 +388,7 @@ def test_metric_is_float32_under_any_policy(case, policy):
     assert keras.backend.standardize_dtype(metric.result().dtype) == "float32"
 
 
-@each(METRICS)
+@each({name: case for name, case in METRICS.items() if case.exact})
 def test_metric_does_not_depend_on_the_batch_size(case):
     rng = np.random.default_rng(1)
     arrays = [rng.uniform(size=(23, 12)).astype("float32") for _ in range(case.arrays)]

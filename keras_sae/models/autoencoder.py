@@ -35,8 +35,9 @@ class Autoencoder(keras.Model):
     The factories in `keras_sae.models` create it, and any two Keras models with
     matching shapes may be passed. `model(x)` is the reconstruction, and `fit(x)` takes
     the input as the target. The logs contain the loss and its parts,
-    `explained_variance`, and `l0`, or `expected_l0` for a code that is never exactly
-    zero. Tell Keras in which direction a metric should go:
+    `explained_variance`, and `l0`. A code that is never exactly zero has
+    `effective_l0`, and `expected_l0` in place of `l0` if it is bounded. Tell Keras in
+    which direction a metric should go:
     `EarlyStopping("val_reconstruction_loss", mode="min")`. A training loop of your own
     calls `model(x, training=True)` and finds every term except the reconstruction loss
     in `model.losses`. A model that contains this one has these terms in its own loss,
@@ -81,7 +82,9 @@ class Autoencoder(keras.Model):
         self.decoder = decoder
         values = math.prod(self.sample_shape)
         self.explained_variance = metrics.ExplainedVariance(values)
-        self.activity = losses.make_activity_metric(self.sparse_layers)
+        self.activity, self.effective_l0 = losses.make_activity_metrics(
+            flatten(encoder), self.sparse_layers
+        )
         self.loss_means = losses.make_loss_means(encoder, decoder, self.contractive)
         self(keras.Input(self.sample_shape))  # creates `input` and `output`
 
@@ -288,6 +291,9 @@ class Autoencoder(keras.Model):
                     mean.update_state(terms[name], sample_weight=batch_size)
             self.explained_variance.update_state(y, y_pred)
             self.activity.update_state(step.code)
+            if self.effective_l0 is not None:
+                lengths = losses.row_lengths(self.decoder)
+                self.effective_l0.update_state(step.code, lengths)
         return super().compute_loss(x, y, y_pred, sample_weight, training=training)
 
     def compute_metrics(

@@ -1,7 +1,8 @@
 """Decoding within a training step, and the interface to it for auxiliary losses."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import keras
@@ -14,6 +15,7 @@ from keras_sae.layers import (
     Scaling,
     SparseDense,
     Sparsity,
+    TiedDense,
     UnitNormDense,
 )
 from keras_sae.layers.forward_pass import Activations, ForwardPass, add_loss
@@ -127,19 +129,44 @@ def make_loss_means(
     return {name: keras.metrics.Mean(name=name) for name in names_in_order}
 
 
-def make_activity_metric(sparse_layers: Sequence[SparseDense]) -> keras.metrics.Metric:
-    """Return the metric that counts the active units of the last sparse layer."""
+def make_activity_metrics(
+    layers: Sequence[keras.layers.Layer], sparse_layers: Sequence[SparseDense]
+) -> tuple[metrics.L0, metrics.EffectiveL0 | None]:
+    """Return the metrics of how many units are active in the code.
+
+    The second one is None unless the code is never exactly zero. `layers` are those of
+    the encoder.
+    """
     if not sparse_layers:
-        return metrics.L0()
+        samples = any(isinstance(layer, Sampling) for layer in layers)
+        return metrics.L0(), metrics.EffectiveL0() if samples else None
     code = sparse_layers[-1]
     if not isinstance(code.sparsity, ActivityPenalty | None):
-        return metrics.L0()  # Every other sparsity sets units to zero.
-    low, high = activation_bounds(code.activation)
+        return metrics.L0(), None  # Every other sparsity sets units to zero.
     tail = code.activation(ops.convert_to_tensor([[-4.0, -5.0]], "float32"))
-    is_zero = bool(ops.all(ops.equal(tail, 0)))  # as for a ReLU with an upper bound
-    if is_zero or math.inf in (-low, high):
-        return metrics.L0()
-    return metrics.L0((low, high) if low < 0 else (0.0, 1.0))
+    if bool(ops.all(ops.equal(tail, 0))):  # as for a ReLU
+        return metrics.L0(), None
+    low, high = activation_bounds(code.activation)
+    if math.inf in (-low, high):
+        return metrics.L0(), metrics.EffectiveL0()
+    bounds = (low, high) if low < 0 else (0.0, 1.0)
+    return metrics.L0(bounds), metrics.EffectiveL0()
+
+
+def row_lengths(decoder: keras.Model) -> Callable[[], Tensor] | None:
+    """Return a function that computes the lengths of the rows that a code is read by.
+
+    They are those of the kernel of the first layer. In a shallow model with a linear
+    output they are the lengths of the dictionary rows. The result is None if the first
+    layer is not dense.
+    """
+    layers = [x for x in decoder.layers if not isinstance(x, keras.layers.InputLayer)]
+    first = layers[0]
+    if isinstance(first, TiedDense):
+        return functools.partial(ops.norm, first.kernel, axis=0)
+    if isinstance(first, keras.layers.Dense):
+        return functools.partial(ops.norm, first.kernel, axis=1)
+    return None
 
 
 class AutoencoderStep:

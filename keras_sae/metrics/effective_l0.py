@@ -1,0 +1,207 @@
+"""A number of active units that also makes sense for codes that are never zero."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sae.metrics.reconstruction import explained_variance
+from keras_sae.metrics.sparsity import as_rows
+from keras_sae.types import ArrayLike, DTypeLike, Tensor
+from keras_sae.utils.serialization import register
+from keras_sae.utils.validation import positive_integer
+
+
+class DictionaryModel(Protocol):
+    """An object that encodes, decodes and knows its dictionary."""
+
+    def encode(self, x: ArrayLike) -> np.ndarray: ...  # noqa: D102
+    def decode(self, code: ArrayLike) -> np.ndarray: ...  # noqa: D102
+    def dictionary(self) -> np.ndarray: ...  # noqa: D102
+
+
+def effective_l0(
+    codes: ArrayLike,
+    dictionary: ArrayLike | None = None,
+    rest: ArrayLike | None = None,
+) -> float:
+    """Return the effective number of active units per sample.
+
+    `mean_i((sum_j c_ij)^2 / sum_j c_ij^2)` with `c_ij = |h_ij - rest_j| |d_j|`
+
+    `c_ij` is the contribution of unit `j` to sample `i`: its distance from the value at
+    which it rests, times the length of its dictionary row. The value is 1 if a single
+    unit contributes, and `n` if `n` units contribute equally. It therefore compares
+    codes that are never exactly zero with codes that are. For a sparse code it is at
+    most `l0`. It changes neither if a unit is scaled and its dictionary row is divided
+    by the same number, nor if a constant is added to a unit.
+
+    Args:
+        codes: Shape `(samples, units)`.
+        dictionary: Shape `(units, ...)`, as `Autoencoder.dictionary` returns it. None
+            counts all rows as equally long.
+        rest: Values at which the units rest, shape `(units,)`. None is the median of
+            each unit over the samples, which is 0 for a unit that is zero in more than
+            half of them.
+
+    Returns:
+        A float in `[0, units]`. A sample without any contribution counts as 0.
+
+    Raises:
+        ValueError: `codes` has no samples or fewer than two axes, or `dictionary` or
+            `rest` has another number of units.
+
+    Reference:
+        [Treves & Rolls, "What determines the capacity of autoassociative memories in
+        the brain?", 1991](https://doi.org/10.1088/0954-898X_2_4_004), whose sparseness
+        is this number divided by the number of units.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metrics.effective_l0([[0.0, 2.0, 2.0, 0.0]], rest=[0, 0, 0, 0])
+    2.0
+    >>> metrics.effective_l0([[0.5, 0.5], [0.5, 0.7], [0.9, 0.5]]).__round__(3)
+    0.667
+    """
+    values, norms, resting = _parts(codes, dictionary, rest)
+    contributions = np.abs(values - resting) * norms
+    largest = contributions.max(axis=1, keepdims=True)
+    # Relative to the largest one, so that no square underflows.
+    shares = contributions / np.where(largest == 0, 1.0, largest)
+    squares = (shares**2).sum(axis=1)
+    numbers = shares.sum(axis=1) ** 2 / np.where(squares == 0, 1.0, squares)
+    return float(numbers.mean())
+
+
+def explained_variance_at(model: DictionaryModel, x: ArrayLike, k: int) -> float:
+    """Return the explained variance that is left with `k` units per sample.
+
+    The `k` units that contribute most to a sample keep their activations. All other
+    units are set to the value at which they rest. `effective_l0` defines both. The
+    value compares codes at an equal number of units, whether or not they are sparse.
+
+    Args:
+        model: A `keras_sae.models.Autoencoder`, a baseline of `keras_sae.evaluation`,
+            or another object with `encode`, `decode` and `dictionary`.
+        x: Array of shape `(samples, *input_shape)`.
+        k: Number of units per sample, at most the number of units of the model.
+
+    Returns:
+        A float, at most 1.
+
+    Raises:
+        ValueError: `k` is not a positive integer, or exceeds the number of units.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import metrics, models
+    >>> x = np.random.default_rng(0).random((20, 6), dtype="float32")
+    >>> model = models.shallow((6,), 4, "kl")
+    >>> whole = metrics.explained_variance(x, model.predict(x, verbose=0))
+    >>> abs(metrics.explained_variance_at(model, x, 4) - whole) < 1e-5
+    True
+    """
+    codes = np.array(model.encode(x))
+    units = codes[0].size
+    if positive_integer("k", k) > units:
+        raise ValueError(
+            f"`k` must not exceed the number of units. Received: k={k}, units={units}."
+        )
+    values, norms, rest = _parts(codes, model.dictionary(), None)
+    contributions = np.abs(values - rest) * norms
+    others = np.argsort(-contributions, axis=1, kind="stable")[:, k:]
+    np.put_along_axis(values, others, np.take(rest, others), axis=1)
+    return explained_variance(x, model.decode(values.reshape(codes.shape)))
+
+
+def _parts(
+    codes: ArrayLike, dictionary: ArrayLike | None, rest: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return codes, lengths of the dictionary rows, and values at which units rest."""
+    values = as_rows("codes", codes)
+    units = values.shape[1]
+    norms, resting = np.ones(units), np.median(values, axis=0)
+    if dictionary is not None:
+        norms = np.linalg.norm(as_rows("dictionary", dictionary), axis=1)
+    if rest is not None:
+        resting = np.asarray(ops.convert_to_numpy(rest), "float64").reshape(-1)
+    for name, own in {"dictionary": norms, "rest": resting}.items():
+        if len(own) != units:
+            raise ValueError(
+                f"`{name}` must have one entry per unit. Received: {len(own)} entries "
+                f"and codes with {units} units."
+            )
+    return values, norms, resting
+
+
+@register
+class EffectiveL0(keras.metrics.Metric):
+    """An estimate of `keras_sae.metrics.effective_l0` from batches.
+
+    Every 16th batch is measured, from the first one on, by at most 64 of its samples.
+    A unit rests at its median over these samples. The estimate takes less than 2% of
+    the time of a training step. `effective_l0` is exact for a whole data set.
+
+    Args:
+        name: Name in the logs.
+        dtype: Dtype of the metric's state; float32 if None.
+
+    Example:
+
+    >>> from keras_sae import metrics
+    >>> metric = metrics.EffectiveL0()
+    >>> metric.update_state([[0.5, 0.5], [0.5, 0.7], [0.9, 0.5]])
+    >>> round(float(metric.result()), 3)
+    0.667
+    """
+
+    interval = 16  # batches per measurement
+    samples = 64  # per measurement, at most
+
+    def __init__(self, name: str = "effective_l0", dtype: DTypeLike = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.total = self.add_weight((), "zeros", name="total")
+        self.count = self.add_weight((), "zeros", name="count")
+        self.batches = self.add_weight((), "zeros", name="batches")
+
+    def update_state(
+        self, codes: Tensor, lengths: Callable[[], Tensor] | None = None
+    ) -> None:
+        """Add a batch of codes.
+
+        Args:
+            codes: Shape `(batch, units)`.
+            lengths: Function without arguments that returns the lengths of the
+                dictionary rows, shape `(units,)`. It is called only if the batch is
+                measured. None counts all rows as equally long.
+        """
+        codes = ops.convert_to_tensor(codes)
+
+        def measure() -> Tensor:
+            values = ops.cast(codes[: self.samples], self.dtype)
+            ordered, count = ops.sort(values, axis=0), ops.shape(values)[0]
+            rest = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+            contributions = ops.abs(values - rest)
+            if lengths is not None:
+                contributions *= ops.cast(lengths(), self.dtype)
+            squares = ops.sum(ops.square(contributions), axis=-1)
+            numbers = ops.square(ops.sum(contributions, axis=-1))
+            return ops.mean(numbers / ops.where(squares > 0, squares, 1.0))
+
+        # The last batch of an epoch may leave a replica without samples.
+        is_measured = ops.logical_and(
+            ops.equal(ops.mod(self.batches, self.interval), 0),
+            ops.shape(codes)[0] > 0,
+        )
+        nothing = ops.zeros((), self.dtype)
+        self.total.assign_add(ops.cond(is_measured, measure, lambda: nothing))
+        self.count.assign_add(ops.cast(is_measured, self.dtype))
+        self.batches.assign_add(1.0)
+
+    def result(self) -> Tensor:
+        """Return the mean over the batches that were measured."""
+        return self.total / ops.maximum(self.count, 1.0)
