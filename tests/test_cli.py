@@ -272,7 +272,7 @@ def test_full_comparison_runs_three_seeds_and_a_sweep(tmp_path, monkeypatch):
     assert summary.loc["L1", "reconstruction_std"] == pytest.approx(errors.std())
     swept = pd.read_csv(out / "sweep.csv")
     assert list(swept["model"]) == ["KL"] * 2
-    assert swept["active"].notna().all()
+    assert swept["effective_l0"].notna().all()
     assert (out / "pareto.png").exists()
 
 

@@ -12,7 +12,7 @@ import scipy.sparse
 from sklearn import decomposition
 
 from keras_sae import evaluation, metrics, models, regularizers
-from keras_sae.evaluation.comparison import l0_or_expected_l0
+from keras_sae.evaluation.comparison import sparsity_metric
 from keras_sae.evaluation.evaluate import target_activation
 from keras_sae.evaluation.probing import fine_tuned_accuracy
 
@@ -92,7 +92,9 @@ def test_bounded_code_with_target_has_expected_l0_and_target_distance(activation
     assert found["target_distance"] == pytest.approx(distance, rel=1e-5)
     rescaled = (codes - low) / (1 - low)
     assert found["expected_l0"] == pytest.approx(rescaled.sum(axis=1).mean(), rel=1e-4)
-    assert "l0" not in found
+    assert found["l0"] == found["units"] == 8
+    effective = metrics.effective_l0(codes, model.dictionary())
+    assert found["effective_l0"] == pytest.approx(effective) != found["l0"]
 
 
 def test_identity_copies_and_mean_does_not():
@@ -352,11 +354,35 @@ def test_summary_has_mean_and_standard_deviation_over_seeds(compared):
     assert summary.loc["L1", "reconstruction_std"] == pytest.approx(values.std())
 
 
-def test_l0_is_replaced_by_expected_l0_where_it_is_missing(compared):
+def test_every_row_has_l0_and_effective_l0(compared):
     table, _ = compared
-    found = l0_or_expected_l0(table)
-    assert found[0] == table["l0"][0]
-    assert found[2] == table["expected_l0"][2]
+    assert table[["l0", "effective_l0", "units"]].notna().all(axis=None)
+    assert (table["effective_l0"] <= table["units"]).all()
+    pixels = table.set_index("model").loc["raw pixels"]
+    assert pixels["effective_l0"] == pytest.approx(metrics.effective_l0(X))
+
+
+def test_codes_that_are_never_zero_are_ranked_by_effective_l0(compared):
+    table, _ = compared
+    sparse = table[table["model"] == "L1"]
+    assert sparsity_metric(table) == "effective_l0"
+    assert sparsity_metric(table[table["model"].isin(["L1", "KL"])]) == "effective_l0"
+    assert sparsity_metric(table[table["model"].isin(["L1", "PCA"])]) == "effective_l0"
+    assert sparsity_metric(sparse) == "l0"
+    assert sparsity_metric(sparse.drop(columns=["effective_l0", "units"])) == "l0"
+    front = evaluation.pareto_front(table)
+    assert front["effective_l0"].is_monotonic_increasing
+    assert front["reconstruction"].is_monotonic_decreasing
+
+
+def test_dictionary_of_pca_has_its_components(compared):
+    pca = evaluation.PCA(3).fit(X)
+    rows = pca.dictionary().reshape(3, -1)
+    np.testing.assert_allclose(rows @ rows.T, np.eye(3), atol=1e-5)
+    code = pca.encode(X)
+    result = evaluation.evaluate(pca, X)
+    assert result["l0"] == result["units"] == 3
+    assert result["effective_l0"] == pytest.approx(metrics.effective_l0(code), rel=1e-4)
 
 
 def test_each_training_saves_its_model_and_a_record(compared):

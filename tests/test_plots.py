@@ -168,20 +168,24 @@ def test_pareto_draws_the_front(draw):
     np.testing.assert_array_equal(front.get_ydata(), [3.0, 1.0, 0.5])
 
 
-def test_pareto_uses_expected_l0_where_there_is_no_l0(draw):
-    sigmoid = pd.DataFrame({"expected_l0": [4.0, 5.0], "reconstruction": [0.4, 0.2]})
-    mixed = pd.DataFrame(
+def test_pareto_uses_effective_l0_if_a_code_is_never_zero(draw):
+    table = pd.DataFrame(
         {
-            "l0": [1.0, np.nan],
-            "expected_l0": [np.nan, 5.0],
-            "reconstruction": [3.0, 0.2],
+            "l0": [8.0, 2.0],
+            "units": [8.0, 8.0],
+            "effective_l0": [5.0, 1.5],
+            "expected_l0": [1.0, np.nan],
+            "reconstruction": [0.2, 3.0],
         }
     )
-    for table, expected in ((sigmoid, [4.0, 5.0]), (mixed, [1.0, 5.0])):
-        before = table.copy()
-        front = draw(plots.pareto(table)).axes[0].lines[0]
-        np.testing.assert_array_equal(front.get_xdata(), expected)
-        pd.testing.assert_frame_equal(table, before)
+    before = table.copy()
+    axes = draw(plots.pareto(table)).axes[0]
+    assert axes.get_xlabel() == "effective number of active units per sample"
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), [1.5, 5.0])
+    pd.testing.assert_frame_equal(table, before)
+    sparse = draw(plots.pareto(table[1:])).axes[0]
+    assert sparse.get_xlabel() == "active units per sample (L0)"
+    np.testing.assert_array_equal(sparse.lines[0].get_xdata(), [2.0])
 
 
 def test_pareto_names_the_missing_column():

@@ -193,22 +193,23 @@ def test_table_has_means_and_a_pareto_front(model, tmp_path):
             "seed": [0, 1, 0, 0],
             "reconstruction": [1.0, 3.0, 4.0, 5.0],
             "l0": [3.0, 5.0, 2.0, np.nan],
-            "expected_l0": [np.nan, np.nan, np.nan, 1.0],
+            "effective_l0": [2.0, 4.0, 1.5, 1.0],
+            "expected_l0": [np.nan, np.nan, np.nan, 0.5],
         }
     )
     page = Page(report.write_report(model, X, tmp_path / "page.html", table=table))
     cells = [a["data-value"] for _, a in page.tags if "data-value" in a]
     assert cells == [
-        *("a", "2.0", "4.0", ""),
-        *("<b>", "4.0", "2.0", ""),
-        *("c", "5.0", "", "1.0"),
+        *("a", "2.0", "4.0", "3.0", ""),
+        *("<b>", "4.0", "2.0", "1.5", ""),
+        *("c", "5.0", "", "1.0", "0.5"),
     ]
     assert "&lt;b&gt;" in page.text
     assert "2.00000 ± 1.41421" in page.text
     plot = Document.from_json(page.json["charts"]["charts"]["pareto"]["doc"])
     renderers = plot.select({"type": GlyphRenderer})
     (front,) = [r.data_source.data for r in renderers if isinstance(r.glyph, Step)]
-    np.testing.assert_array_equal(front["x"], [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(front["x"], [1.0, 1.5, 2.0])
     np.testing.assert_array_equal(front["y"], [5.0, 4.0, 1.0])
 
 

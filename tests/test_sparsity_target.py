@@ -1,5 +1,6 @@
 """Tests of the callback `SparsityTarget` on digits."""
 
+import re
 import warnings
 
 import keras
@@ -72,21 +73,28 @@ def warnings_of(function) -> list[str]:
             id="matryoshka",
             marks=slow,
         ),
-        pytest.param(regularizers.KLDivergence(0.02, 1e-4), 6, id="kl"),
     ],
 )
 def test_l0_ends_at_the_target(digits, sparsity, target):
     model = make(sparsity)
     history = fit(model, digits, target)
-    name = "expected_l0" if "expected_l0" in history else "l0"
-    assert history[name][-1] == pytest.approx(target, rel=0.05)
-    code = model.encode(digits)
-    active = code.sum(axis=1).mean() if name == "expected_l0" else metrics.l0(code)
-    assert active == pytest.approx(target, rel=0.05)
+    assert history["l0"][-1] == pytest.approx(target, rel=0.05)
+    assert metrics.l0(model.encode(digits)) == pytest.approx(target, rel=0.05)
     # The coefficient of a `JumpReLU` is 0 after the fit.
     pushes_both_ways = isinstance(sparsity, layers.JumpReLU | layers.Matryoshka)
     expected = 0 if pushes_both_ways else history["sparsity_scale"][-1]
     assert coefficients(model) == [pytest.approx(expected)]
+
+
+def test_code_that_is_never_zero_is_measured_by_effective_l0(digits):
+    """A KL divergence cannot bring it to 6, and the warning says where it ended."""
+    model = make(regularizers.KLDivergence(0.02, 1e-2))
+    (warning,) = warnings_of(lambda: fit(model, digits, 6))
+    effective = metrics.effective_l0(model.encode(digits), model.dictionary())
+    assert effective > 20
+    measured = float(re.search(r"an L0 of ([\d.]+),", warning)[1])
+    assert measured == pytest.approx(effective, rel=0.05)
+    assert coefficients(model)[0] > 1e-3  # It was raised all the time.
 
 
 def test_initial_epoch_does_not_change_the_controller(digits):

@@ -124,21 +124,26 @@ def test_default_objective_selects_a_sparse_model_where_the_loss_selects_a_dense
     trials = competing.oracle.trials.values()
     losses = [trial.metrics.get_last_value("val_loss") for trial in trials]
     sparse, dense = table.loc[table["score"].idxmin()], table.loc[np.argmin(losses)]
-    assert sparse["l0"] <= math.sqrt(64) < dense["l0"]
+    limit = competing.oracle.objective.max_l0
+    assert sparse["effective_l0"] <= limit < dense["effective_l0"]
     assert dense["l1_factor"] == 1e-6
     assert sparse["reconstruction"] > dense["reconstruction"]
 
 
-def test_l1_and_kl_compete_in_one_search(competing):
+def test_l1_and_kl_are_compared_by_effective_l0_in_one_search(competing):
     table = tuning.trials(competing)
     assert set(table["sparsity"]) == {"l1", "kl"}
-    # The limit holds for the sum of the activations of a bounded code.
-    assert (table["expected"] == (table["sparsity"] == "kl")).all()
-    within = table[table["l0"] <= 8]
-    assert set(within["sparsity"]) == {"l1", "kl"}
+    # The limit holds for the effective number of units of all trials.
+    assert (table["expected_l0"].notna() == (table["sparsity"] == "kl")).all()
+    limit = competing.oracle.objective.max_l0
+    within = table[table["effective_l0"] <= limit]
+    assert set(within["sparsity"]) == {"l1"}
+    assert (table["expected_l0"] < limit).sum() == 1  # The sum is no count of units.
     assert within["reconstruction"].idxmin() == table["score"].idxmin()
     expected = np.where(
-        table["l0"] <= 8, 1 - table["explained_variance"], 1 + table["l0"] / 8
+        table["effective_l0"] <= limit,
+        1 - table["explained_variance"],
+        1 + table["effective_l0"] / limit,
     )
     assert (table["explained_variance"] > 0).all()
     np.testing.assert_allclose(table["score"], expected, rtol=1e-6)
@@ -161,11 +166,11 @@ def test_models_within_the_limit_score_below_all_others(rng):
     logs = [
         {"val_explained_variance": ev, name: l0}
         for ev, l0 in rng.normal(0, 3, (200, 2)) * [1, 5] + [0, 10]
-        for name in ("val_l0", "val_expected_l0")
+        for name in ("val_l0", "val_effective_l0")
         if ev <= 1
     ]
     scores = np.array([objective.get_value(log) for log in logs])
-    l0 = np.array([objectives.logged_l0(log) for log in logs])
+    l0 = np.array([objective.l0(log) for log in logs])
     assert scores[l0 <= 10].max() < 2 < scores[l0 > 10].min()
     # Models that are worse than the mean of the data keep their order, too.
     explained = np.array([log["val_explained_variance"] for log in logs])[l0 <= 10]
@@ -218,7 +223,7 @@ def test_trials_have_one_row_each(finished):
     assert list(table["dense"]) == [0.25, 0.5, 0.75, 1.0]
     assert list(table["l0"]) == [2.5, 5.0, 7.5, 10.0]
     assert list(table["reconstruction"]) == [0.375, 0.25, 0.125, 0.0]
-    assert not table["expected"].any()
+    assert "expected_l0" not in table
     assert list(table["score"]) == [0.75, 0.5, 1 + 7.5 / 5.5, 1 + 10 / 5.5]
     assert set(table["status"]) == {"COMPLETED"}
 

@@ -7,11 +7,12 @@ import keras
 import numpy as np
 
 from keras_sae.layers import JumpReLU, Sparsity
+from keras_sae.metrics import EffectiveL0
 from keras_sae.types import Logs
 from keras_sae.utils import validation
 
 # Names under which a model may log the number of active units.
-_METRICS = ("l0", "expected_l0")
+_METRICS = ("effective_l0", "l0")
 
 # Relative distance from the target that counts as reached.
 _TOLERANCE = 0.05
@@ -59,8 +60,9 @@ class SparsityTarget(keras.callbacks.Callback):
     epoch of unknown length is assumed to have at least 1,000 steps. For short streams,
     train for several epochs, or pass `steps_per_epoch`.
 
-    The controlled metric is `l0`, or `expected_l0` for a code that is never exactly
-    zero. The coefficient is logged as `sparsity_scale`. If the mean L0 of the last
+    The controlled metric is `l0`, or `effective_l0` for a code that is never exactly
+    zero. A KL divergence has only a small influence on the latter; its `target` has
+    more. The coefficient is logged as `sparsity_scale`. If the mean L0 of the last
     steps is more than 5% off the target, a warning reports it and suggests changes.
 
     Args:
@@ -126,15 +128,22 @@ class SparsityTarget(keras.callbacks.Callback):
             initial = max(coefficient, _MIN) if resumed else _INITIAL
             self._integral = self._strength = math.log(initial)
         self._set_coefficient()
-        self._sum, self._count = 0.0, 0
+        self._sum, self._count, self._measured_at = 0.0, 0, 0
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Update the coefficient from the latest L0."""
         logs = logs or {}
-        mean = float(next(logs[name] for name in _METRICS if name in logs))
-        total, steps = mean * (batch + 1), max(batch + 1 - self._count, 1)
-        l0 = (total - self._sum) / steps  # the logs hold the epoch's running mean
-        self._sum, self._count = total, batch + 1
+        name = next(name for name in _METRICS if name in logs)
+        # The logs hold the mean over the measured steps of the epoch so far.
+        interval = EffectiveL0.interval if name == "effective_l0" else 1
+        measured = -(-(batch + 1) // interval)
+        new = measured - -(-self._measured_at // interval)
+        self._count = batch + 1
+        if new < 1:
+            return
+        steps, self._measured_at = self._count - self._measured_at, self._count
+        total = float(logs[name]) * measured
+        l0, self._sum = (total - self._sum) / new, total
         unknown = max(_UNKNOWN_STEPS, _UNKNOWN_FACTOR * self._count)
         epochs = self.params.get("epochs", 1) - (self._first_epoch or 0)
         all_steps = max(int((self._epoch_steps or unknown) * epochs), 1)

@@ -13,7 +13,6 @@ from keras_sae.cli import app, presets
 from keras_sae.cli.progress import progress_bars
 from keras_sae.cli.tables import CAPTION, print_table, save_table
 from keras_sae.datasets.loading import Arrays
-from keras_sae.evaluation.comparison import l0_or_expected_l0
 from keras_sae.evaluation.evaluate import target_activation
 from keras_sae.evaluation.training import file_stem
 from keras_sae.utils.io import atomic_write, load_model, read_json
@@ -134,7 +133,6 @@ class Run:
                 )
                 parts.append(part.assign(model=name))
         table = pd.concat(parts, ignore_index=True)
-        table["active"] = l0_or_expected_l0(table)
         save_table(table, self.folder / "sweep.csv", self.folder / "sweep.json")
         with atomic_write(self.folder / "pareto.png") as path:
             plots.pareto(table).savefig(path)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Metrics of the best model that are printed.
-PRINTED = "reconstruction", "explained_variance", "l0", "expected_l0", "probe_accuracy"
+PRINTED = "reconstruction", "explained_variance", "l0", "effective_l0", "probe_accuracy"
 
 
 @app.report_errors
@@ -83,9 +83,7 @@ def tune(
 
     one_family = table["model"].nunique() == 1
     shown = table.drop(columns=["model"] if one_family else []).assign(
-        sparsity=describe_sparsity(table),
-        expected_l0=table["l0"],
-        l0=table["l0"].mask(table["expected"]),
+        sparsity=describe_sparsity(table)
     )
     tables.print_table(shown, tables.TRIAL_CAPTION)
     printed = [f"{name} {metrics[name]:.4g}" for name in PRINTED if name in metrics]

@@ -20,6 +20,12 @@ class Codec(Protocol):
     def decode(self, code: ArrayLike) -> np.ndarray: ...  # noqa: D102
 
 
+def linear_dictionary(model: Codec, codes: np.ndarray) -> np.ndarray:
+    """Return the rows of a linear decoder for codes like these, by decoding units."""
+    units = np.eye(codes[0].size, dtype="float32").reshape(-1, *codes.shape[1:])
+    return model.decode(units) - model.decode(np.zeros_like(units[:1]))
+
+
 class Baseline(abc.ABC):
     """Base class of the baselines."""
 
@@ -41,6 +47,10 @@ class Baseline(abc.ABC):
         """Return the reconstructions of `code`, in the shape of the data."""
         code = np.asarray(code)
         return self._decode(code).reshape(len(code), *self.sample_shape)
+
+    def dictionary(self) -> np.ndarray:
+        """Return what each unit adds to a reconstruction, `(units, *sample_shape)`."""
+        return linear_dictionary(self, self.encode(np.zeros((1, *self.sample_shape))))
 
     @abc.abstractmethod
     def _fit(self, rows: np.ndarray) -> tuple[RowFunction, RowFunction]:

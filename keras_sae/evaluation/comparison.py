@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _BATCH_SIZE = 64
+_ALL_UNITS = 0.999  # share of active units from which on a code counts as never zero
 
 
 def compare(
@@ -222,7 +223,7 @@ def summarize(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def pareto_front(
-    table: "pd.DataFrame", x: str = "l0", y: str = "reconstruction"
+    table: "pd.DataFrame", x: str | None = None, y: str = "reconstruction"
 ) -> "pd.DataFrame":
     """Return the rows of a table that no other row beats on both metrics.
 
@@ -231,7 +232,8 @@ def pareto_front(
 
     Args:
         table: A `pandas.DataFrame` with the columns `x` and `y`.
-        x: Name of the first metric.
+        x: Name of the first metric. None is `l0`, or `effective_l0` if a code of the
+            table is never exactly zero.
         y: Name of the second metric.
 
     Returns:
@@ -246,15 +248,21 @@ def pareto_front(
     >>> evaluation.pareto_front(table)["l0"].tolist()
     [1, 2]
     """
+    x = x or sparsity_metric(table)
     rows = table.dropna(subset=[x, y]).sort_values([x, y])
     best = rows[y].cummin()
     sparsest = rows[x].groupby(best).transform("min")
     return rows[(rows[y] == best) & (rows[x] == sparsest)]
 
 
-def l0_or_expected_l0(table: "pd.DataFrame") -> "pd.Series":
-    """Return the column `l0`, with missing values filled from `expected_l0`."""
-    import pandas as pd
+def sparsity_metric(table: "pd.DataFrame") -> str:
+    """Return the column that compares how sparse the codes of a table are.
 
-    neither = pd.Series(float("nan"), table.index)
-    return table.get("l0", neither).fillna(table.get("expected_l0", neither))
+    It is `effective_l0` if a code is never exactly zero, and `l0` otherwise.
+    """
+    if not {"l0", "effective_l0"} <= set(table.columns):
+        return "effective_l0" if "effective_l0" in table.columns else "l0"
+    is_never_zero = table["l0"] >= _ALL_UNITS * table.get("units", float("inf"))
+    if "expected_l0" in table.columns:
+        is_never_zero |= table["expected_l0"].notna()
+    return "effective_l0" if is_never_zero.any() else "l0"

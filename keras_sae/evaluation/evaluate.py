@@ -4,7 +4,12 @@ import keras
 import numpy as np
 
 from keras_sae import metrics
-from keras_sae.evaluation.baselines import Baseline, Codec
+from keras_sae.evaluation.baselines import (
+    Baseline,
+    Codec,
+    Identity,
+    linear_dictionary,
+)
 from keras_sae.evaluation.probing import subset_probes, two_fold_probe
 from keras_sae.layers import ActivityPenalty
 from keras_sae.models import Autoencoder, VariationalAutoencoder
@@ -32,8 +37,11 @@ def evaluate(
     - `copying`: `keras_sae.evaluation.copying`, the explained variance on noise. The
       identity scores 1. A model that has only learned structure scores about 0.
     - `copying_gap`: `explained_variance - copying`.
-    - `l0`: mean number of non-zero units per sample. For bounded codes that are never
-      exactly zero, it is replaced by `expected_l0`, the mean sum of activations.
+    - `units`: number of units of the code; `l0`: mean number of non-zero units per
+      sample.
+    - `effective_l0`: `keras_sae.metrics.effective_l0`, which also compares codes that
+      are never exactly zero. Such codes also have `expected_l0` if they are bounded,
+      the mean sum of activations per sample.
     - `dead_fraction`: fraction of units that are zero in every sample.
     - `mean_activation`: mean of the codes.
     - `hoyer`: `keras_sae.metrics.hoyer`.
@@ -84,18 +92,25 @@ def evaluate(
     error = float(np.mean((x - reconstruction) ** 2, dtype="float64"))
     explained = metrics.explained_variance(x, reconstruction)
     copied = copying(model, x, seed)
-    if isinstance(model, Autoencoder):  # use the metric that it logs
+    activity = {"l0": metrics.l0(codes)}
+    if isinstance(model, Autoencoder):  # the metric that it logs: `l0` or `expected_l0`
         metric = type(model.activity).from_config(model.activity.get_config())
         metric.update_state(codes)
-        activity = {metric.name: float(metric.result())}
-    else:
-        activity = {"l0": metrics.l0(codes)}
+        activity[metric.name] = float(metric.result())
+    # The rows of the identity are equally long, and there may be very many of them.
+    dictionary = None
+    if isinstance(model, Autoencoder):
+        dictionary = model.dictionary()
+    elif not isinstance(model, Identity):
+        dictionary = linear_dictionary(model, codes)
+    activity["effective_l0"] = metrics.effective_l0(codes, dictionary)
     result = {
         "reconstruction": error,
         "reconstruction_sum": error * x[0].size,
         "explained_variance": explained,
         "copying": copied,
         "copying_gap": explained - copied,
+        "units": float(codes[0].size),
         **activity,
         "dead_fraction": metrics.dead_fraction(codes),
         "mean_activation": float(codes.mean(dtype="float64")),

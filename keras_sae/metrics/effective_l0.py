@@ -13,6 +13,8 @@ from keras_sae.types import ArrayLike, DTypeLike, Tensor
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import positive_integer
 
+_ROWS = 4096  # samples at a time, to save memory
+
 
 class DictionaryModel(Protocol):
     """An object that encodes, decodes and knows its dictionary."""
@@ -67,13 +69,15 @@ def effective_l0(
     0.667
     """
     values, norms, resting = _parts(codes, dictionary, rest)
-    contributions = np.abs(values - resting) * norms
-    largest = contributions.max(axis=1, keepdims=True)
-    # Relative to the largest one, so that no square underflows.
-    shares = contributions / np.where(largest == 0, 1.0, largest)
-    squares = (shares**2).sum(axis=1)
-    numbers = shares.sum(axis=1) ** 2 / np.where(squares == 0, 1.0, squares)
-    return float(numbers.mean())
+    total = 0.0
+    for begin in range(0, len(values), _ROWS):
+        shares = np.abs(values[begin : begin + _ROWS] - resting) * norms
+        largest = shares.max(axis=1, keepdims=True)
+        # Relative to the largest one, so that no square underflows.
+        shares /= np.where(largest == 0, 1.0, largest)
+        squares = (shares**2).sum(axis=1)
+        total += (shares.sum(axis=1) ** 2 / np.where(squares == 0, 1.0, squares)).sum()
+    return float(total / len(values))
 
 
 def explained_variance_at(model: DictionaryModel, x: ArrayLike, k: int) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from keras_sae import evaluation
-from keras_sae.evaluation.comparison import l0_or_expected_l0
+from keras_sae.evaluation.comparison import sparsity_metric
 from keras_sae.plots.figure import ACCENT, BASE, COLORS, INK, Figure
 from keras_sae.types import ArrayLike
 
@@ -19,6 +19,7 @@ History: TypeAlias = keras.callbacks.History | Mapping[str, Sequence[float]]
 _ENTRY_INCHES, _ROW_INCHES = 2.5, 0.18
 _AXIS_LABELS = {
     "l0": "active units per sample (L0)",
+    "effective_l0": "effective number of active units per sample",
     "reconstruction": "mean squared error of the reconstruction",
 }
 
@@ -135,17 +136,19 @@ def history(history: History | Mapping[str, History]) -> Figure:
     return figure
 
 
-def pareto(table: pd.DataFrame, x: str = "l0", y: str = "reconstruction") -> Figure:
+def pareto(
+    table: pd.DataFrame, x: str | None = None, y: str = "reconstruction"
+) -> Figure:
     """Plot the error of models against their sparsity, with the Pareto front.
 
     Sparser codes reconstruct worse, so one number cannot rank models. The Pareto front
     connects the models that no other model beats on both metrics.
 
     Args:
-        table: A `pandas.DataFrame` with the columns `x` and `y`, such as the result of
-            `keras_sae.evaluation.compare`. A `model` column names the points.
-        x: Column of the horizontal axis; smaller is better. Rows without `"l0"` use
-            their `expected_l0`, because codes of sigmoid units are never exactly zero.
+        table: A `pandas.DataFrame` with the columns `x` and `y`, such as what
+            `keras_sae.evaluation.compare` returns. A `model` column names the points.
+        x: Column of the horizontal axis; smaller is better. None is `"l0"`, or
+            `"effective_l0"` if a code of the table is never exactly zero.
         y: Column of the vertical axis; smaller is better.
 
     Returns:
@@ -162,8 +165,7 @@ def pareto(table: pd.DataFrame, x: str = "l0", y: str = "reconstruction") -> Fig
     >>> plots.pareto(table).axes[0].get_xlabel()
     'active units per sample (L0)'
     """
-    if x == "l0" and "expected_l0" in table:
-        table = table.assign(l0=l0_or_expected_l0(table))
+    x = x or sparsity_metric(table)
     missing = [name for name in (x, y) if name not in table.columns]
     if missing:
         raise ValueError(

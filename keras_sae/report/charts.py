@@ -12,7 +12,7 @@ from bokeh.models import ColumnDataSource, HoverTool, TapTool
 from bokeh.plotting import figure as Figure  # noqa: N812
 
 from keras_sae import evaluation
-from keras_sae.evaluation.comparison import l0_or_expected_l0
+from keras_sae.evaluation.comparison import sparsity_metric
 
 Chart: TypeAlias = dict[str, Any]
 LegendEntry: TypeAlias = tuple[str, str, str]
@@ -75,20 +75,23 @@ def pareto(table: pd.DataFrame) -> tuple[Chart | None, list[LegendEntry]]:
 
     The chart includes the Pareto front. It is None if the table has no L0 or no error.
     """
-    table = table.assign(l0=l0_or_expected_l0(table))
-    if table["l0"].isna().all() or "reconstruction" not in table.columns:
+    metric = sparsity_metric(table)
+    if not {metric, "reconstruction"} <= set(table.columns):
+        return None, []
+    points = table.dropna(subset=[metric, "reconstruction"])
+    if points.empty:
         return None, []
     x, y = "active units per sample", "squared error per value"
+    x = x if metric == "l0" else f"effective number of {x}"
     figure = _figure(x, y, height=360)
-    front = evaluation.pareto_front(table)
-    figure.step(front["l0"], front["reconstruction"], mode="after", line_color=_GRAY)
-    points = table.dropna(subset=["l0", "reconstruction"])
+    front = evaluation.pareto_front(points, metric)
+    figure.step(front[metric], front["reconstruction"], mode="after", line_color=_GRAY)
     markers, legend = list(_MARKERS.items()), []
     for i, (name, rows) in enumerate(points.groupby("model", sort=False)):
         color = _COLORS[i % len(_COLORS)]
         marker, symbol = markers[i // len(_COLORS) % len(markers)]
         style = {"name": str(name), "size": 10, "color": color, "marker": marker}
-        figure.scatter(rows["l0"], rows["reconstruction"], **style)
+        figure.scatter(rows[metric], rows["reconstruction"], **style)
         legend.append((str(name), color, symbol))
     return _chart(figure, {"": "$name", x: "@x{0.00}", y: "@y{0.00000}"}), legend
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 import keras
 import keras_tuner
 
+from keras_sae.models import Autoencoder
 from keras_sae.utils import validation
 
 DEFAULT = "reconstruction_under_l0"
+_L0_METRICS = ("l0", "effective_l0")
 PROBE = "probe_accuracy"
 # Metric and direction of each objective that is a single metric.
 NAMED = {
@@ -25,16 +27,17 @@ class ReconstructionUnderL0(keras_tuner.Objective):
     `score = 1 - EV` if `l0 <= max_l0` and `EV >= 0`; `2 - 1 / (1 - EV)` if
     `l0 <= max_l0` and `EV < 0`; `1 + l0 / max_l0` if `l0 > max_l0`
 
-    `EV` is the explained variance and `l0` the mean number of active units per sample,
-    both on the validation data. For bounded activations, whose codes are never exactly
-    zero, `l0` is `expected_l0`, the sum of the activations. Smaller scores are better.
-    Models within the limit score below 2, and all others score above 2.
+    `EV` is the explained variance and `l0` the mean number of active units per sample
+    of the validation data. If a code of the search space is never exactly zero, `l0` is
+    `effective_l0` for all trials. Smaller scores are better. Models within the limit
+    score below 2, and all others score above 2.
 
     Args:
-        max_l0: Limit on the number of active units per sample.
+        max_l0: The limit, in units per sample.
+        metric: `"l0"` or `"effective_l0"`. None lets `keras_sae.tuning.search` choose.
 
     Raises:
-        ValueError: `max_l0` is not a finite number above 0.
+        ValueError: `max_l0` is not a finite number above 0, or `metric` is unknown.
 
     Example:
 
@@ -42,25 +45,29 @@ class ReconstructionUnderL0(keras_tuner.Objective):
     >>> objective = tuning.ReconstructionUnderL0(8)
     >>> objective.get_value({"val_explained_variance": 0.75, "val_l0": 8.0})
     0.25
-    >>> objective.get_value({"val_explained_variance": 1.0, "val_expected_l0": 12.0})
+    >>> objective.get_value({"val_explained_variance": 1.0, "val_effective_l0": 12.0})
     2.5
     """
 
-    def __init__(self, max_l0: float) -> None:
+    def __init__(self, max_l0: float, metric: str | None = None) -> None:
         super().__init__(DEFAULT, "min")
         self.max_l0 = validation.positive_number("max_l0", max_l0)
+        if metric is not None:
+            validation.known_name("metric", metric, _L0_METRICS)
+        self.metric = metric
 
     def __str__(self) -> str:
         """Return the name and the limit, because both identify the search."""
-        return f"{self.name}(max_l0={self.max_l0:g})"
+        metric = "" if self.metric is None else f", metric={self.metric!r}"
+        return f"{self.name}(max_l0={self.max_l0:g}{metric})"
 
     def has_value(self, logs: Mapping[str, float]) -> bool:
         """Return whether the logs hold the explained variance and an L0."""
-        return "val_explained_variance" in logs and logged_l0(logs) is not None
+        return "val_explained_variance" in logs and self.l0(logs) is not None
 
     def get_value(self, logs: Mapping[str, float]) -> float:
         """Return the score for the logs of one epoch."""
-        l0, unexplained = logged_l0(logs), 1 - logs["val_explained_variance"]
+        l0, unexplained = self.l0(logs), 1 - logs["val_explained_variance"]
         if l0 is None or math.isnan(l0):
             return math.nan
         if l0 > self.max_l0:
@@ -68,10 +75,32 @@ class ReconstructionUnderL0(keras_tuner.Objective):
         # Both branches have the same value and slope at 1. The second stays below 2.
         return unexplained if unexplained <= 1 else 2 - 1 / unexplained
 
+    def l0(self, logs: Mapping[str, float]) -> float | None:
+        """Return the number of active units in the logs, None if there is none."""
+        if self.metric is not None:
+            return logs.get(f"val_{self.metric}")
+        return logs.get("val_effective_l0", logs.get("val_l0"))
 
-def logged_l0(logs: Mapping[str, float]) -> float | None:
-    """Return `val_l0` or `val_expected_l0`, or None if neither is logged."""
-    return logs.get("val_l0", logs.get("val_expected_l0"))
+
+def l0_metric(hypermodel: keras_tuner.HyperModel) -> str:
+    """Return `"effective_l0"` if a code of the search space is never zero, or `"l0"`.
+
+    A model is built for every choice of every categorical hyperparameter.
+    """
+    hp = keras_tuner.HyperParameters()
+    hypermodel.declare_hyperparameters(hp)
+    models = [hypermodel.build(hp)]
+    for parameter in list(hp.space):
+        if isinstance(parameter, keras_tuner.engine.hyperparameters.Choice):
+            for value in parameter.values[1:]:
+                chosen = keras_tuner.HyperParameters()
+                chosen.values[parameter.name] = value
+                models.append(hypermodel.build(chosen))
+    never_zero = (
+        isinstance(model, Autoencoder) and model.effective_l0 is not None
+        for model in models
+    )
+    return "effective_l0" if any(never_zero) else "l0"
 
 
 def get(
@@ -102,7 +131,7 @@ def get(
         )
     if name in NAMED:
         return keras_tuner.Objective(*NAMED[name])
-    logged = {"loss", "l0", "expected_l0", *(metric.name for metric in model.metrics)}
+    logged = {"loss", *_L0_METRICS, *(metric.name for metric in model.metrics)}
     logged |= {f"val_{metric}" for metric in logged}
     validation.known_name("objective", name, {DEFAULT, *NAMED, *logged})
     direction = "max" if name.endswith(_LARGER_IS_BETTER) else "min"

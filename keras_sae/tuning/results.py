@@ -9,7 +9,7 @@ import keras_tuner
 
 from keras_sae import evaluation
 from keras_sae.models import Autoencoder
-from keras_sae.tuning.objectives import PROBE, ReconstructionUnderL0, logged_l0
+from keras_sae.tuning.objectives import PROBE, ReconstructionUnderL0
 from keras_sae.tuning.tuner import ERROR_FILE, SearchTuner, Trial, trials_with_status
 from keras_sae.types import ArrayLike, Data, PathLike
 from keras_sae.utils.io import atomic_write, output_folder
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _COLUMNS = {
     "reconstruction": "val_reconstruction_loss",
     "explained_variance": "val_explained_variance",
+    "l0": "val_l0",
+    "effective_l0": "val_effective_l0",
+    "expected_l0": "val_expected_l0",
     PROBE: PROBE,
 }
 
@@ -80,14 +83,17 @@ def check_outcome(tuner: keras_tuner.Tuner, max_failures: int) -> None:
         error = FailedTrialsError(message)
         error.tuner = tuner
         raise error from (tuner.first_error if isinstance(tuner, SearchTuner) else None)
-    l0s = [logged_l0(last_metrics(trial)) or 0.0 for trial in completed]
+    if not isinstance(objective, ReconstructionUnderL0):
+        return
+    l0s = [objective.l0(last_metrics(trial)) or 0.0 for trial in completed]
     l0, closest = min(zip(l0s, completed, strict=True), key=lambda pair: pair[0])
-    if isinstance(objective, ReconstructionUnderL0) and l0 > objective.max_l0:
+    if l0 > objective.max_l0:
         error = ConstraintError(
             f"None of the {len(completed)} completed trials meets the limit of "
             f"{objective.max_l0:g} active units per sample. The closest is trial "
-            f"{closest.trial_id} with l0={l0:.4g}: {closest.hyperparameters.values}. "
-            "Raise `max_l0` or the maximum penalty factor in the search space."
+            f"{closest.trial_id} with {objective.metric or 'l0'}={l0:.4g}: "
+            f"{closest.hyperparameters.values}. Raise `max_l0`, or the maximum penalty "
+            "factor in the search space."
         )
         error.tuner = tuner
         raise error
@@ -102,9 +108,10 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
     Returns:
         A `pandas.DataFrame` with one row per trial. The columns are `trial`, the
         hyperparameters (missing where they do not apply), `reconstruction` (mean
-        squared error per value), `explained_variance`, `l0`, `expected` (whether
-        `l0` is the sum of a bounded code's activations), `probe_accuracy` if there
-        are labels, `score` (value of the objective), and `status`.
+        squared error per value), `explained_variance`, `l0`, `effective_l0`,
+        `expected_l0` (the sum of the activations of a bounded code that is never
+        zero), `probe_accuracy` if there are labels, `score` (value of the objective),
+        and `status`. All metrics are those of the validation data.
 
     Example:
 
@@ -129,7 +136,6 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
         settings = trial.hyperparameters.values.items()
         row |= {name: v for name, v in settings if not name.startswith("tuner/")}
         row |= {name: metrics[key] for name, key in _COLUMNS.items() if key in metrics}
-        row |= {"l0": logged_l0(metrics), "expected": "val_l0" not in metrics}
         rows.append(row | {"score": trial.score, "status": trial.status})
     table = pd.DataFrame(rows)
     # Trials may lack hyperparameters, so take the order of columns from the space.

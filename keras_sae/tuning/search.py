@@ -127,6 +127,9 @@ def search(
     hypermodel.declare_hyperparameters(hp)
     model = hypermodel.build(hp)
     goal = objectives.get(objective, model, math.prod(x.shape[1:]), max_l0)
+    if isinstance(goal, objectives.ReconstructionUnderL0) and goal.metric is None:
+        metric = objectives.l0_metric(hypermodel)
+        goal = objectives.ReconstructionUnderL0(goal.max_l0, metric)
     if goal.name == objectives.PROBE and labels is None:
         raise ValueError(
             f"{objectives.PROBE!r} needs labels=(y, y_val). Received: labels=None."

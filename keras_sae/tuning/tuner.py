@@ -16,6 +16,8 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_sae import evaluation
+from keras_sae.metrics import effective_l0, l0
+from keras_sae.models import Autoencoder
 from keras_sae.tuning import objectives
 from keras_sae.utils import io
 
@@ -229,9 +231,13 @@ class SearchTuner(keras_tuner.Tuner):
             metrics = {name: float(values[-1]) for name, values in logs}
         elif not isinstance(metrics, dict):  # a custom hypermodel returned the score
             metrics = {objective.name: float(metrics)}
+        has_target = isinstance(validation_data, tuple)
+        x_val = validation_data[0] if has_target else validation_data
+        if isinstance(model, Autoencoder):
+            codes = model.encode(x_val)
+            metrics["val_l0"] = l0(codes)
+            metrics["val_effective_l0"] = effective_l0(codes, model.dictionary())
         if labels is not None:
-            has_target = isinstance(validation_data, tuple)
-            x_val = validation_data[0] if has_target else validation_data
             codes = model.encode(x)
             data = codes, labels[0], model.encode(x_val), labels[1]
             # A classifier cannot be fitted to codes that are all zero.
