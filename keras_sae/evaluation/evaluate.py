@@ -79,7 +79,7 @@ def evaluate(
     >>> x = np.random.default_rng(0).random((20, 6), dtype="float32")
     >>> result = evaluation.evaluate(models.shallow((6,), 4, "l1"), x)
     >>> sorted(result)[:4]
-    ['copying', 'copying_gap', 'dead_fraction', 'explained_variance']
+    ['copying', 'copying_gap', 'dead_fraction', 'effective_l0']
     """
     if not isinstance(model, Codec):
         raise ValueError(
