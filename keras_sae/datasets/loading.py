@@ -8,10 +8,12 @@ import random
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_sae.datasets.own import Arrays, is_path, load_path
 from keras_sae.types import PathLike
 from keras_sae.utils.validation import positive_integer
 
@@ -24,17 +26,17 @@ _DEFAULT_FOLDER = os.path.join("~", "tensorflow_datasets")  # the TFDS default
 _PROBE_SECONDS = 5
 _READING_BATCH = 1024
 
-Arrays = tuple[np.ndarray, np.ndarray | None]
-
 
 def load_data(
-    name: str,
+    name: PathLike,
     data_dir: PathLike | None = None,
     *,
+    label: str | None = None,
+    columns: Sequence[str] | None = None,
     download: bool = False,
     **builder_kwargs: Any,
-) -> tuple[Arrays, Arrays]:
-    """Load an image dataset as NumPy arrays, like `keras.datasets`.
+) -> tuple[Any, Any]:
+    """Load a dataset of images, or a file of one's own, as NumPy arrays.
 
     Images stored as integers are divided by the largest value of their type. Images
     stored as floats are returned as they are.
@@ -54,26 +56,44 @@ def load_data(
     - Any other name refers to TensorFlow Datasets (TFDS): `"mnist"`,
       `"fashion_mnist"`, ...
 
+    A path gives one pair `(x, y)`, which is not split:
+
+    - `.npy`: an array of shape `(samples, ...)`, memory-mapped and as it is stored.
+    - `.npz`: an array `x`, and labels `y` or the array that `label` names.
+    - `.csv`, `.parquet`: a table, as float32 of shape `(rows, columns)` without the
+      column `label`. Values are not scaled, and a missing value is NaN.
+    - a folder of images of one size, with a subfolder per class or without any: float32
+      in [0, 1], with one channel if all of them are gray and otherwise with three.
+
+    Labels are int64. Labels of text, such as the names of subfolders, are numbered in
+    sorted order.
+
     The three embedded datasets need no network. On first use, they are prepared in
     `data_dir`. Without `data_dir`, the environment variable `TFDS_DATA_DIR` names the
     folder, and the default is `~/tensorflow_datasets`.
 
     Args:
-        name: `"digits"`, `"fashion_mini"`, `"natural_patches"`, or a name in TFDS.
+        name: `"digits"`, `"fashion_mini"`, `"natural_patches"`, a name in TFDS, or a
+            path.
         data_dir: Folder of prepared TFDS datasets. If None, `TFDS_DATA_DIR` or else the
             TFDS default is used.
+        label: Column of a table, or array of a `.npz` file, that holds the labels.
+        columns: Columns of a table to use as data, in this order. None uses all except
+            `label`.
         download: Whether TFDS may download and prepare a missing dataset.
         **builder_kwargs: Arguments of the TFDS builder, such as `patch_size` above.
 
     Returns:
         `(x_train, y_train), (x_test, y_test)`. `x` is float32 of shape
         `(samples, height, width, channels)`, in [0, 1]. `y` is int64 of shape
-        `(samples,)`, or None if the dataset has no class labels.
+        `(samples,)`, or None if the dataset has no class labels. A path gives
+        `(x, y)`.
 
     Raises:
         ValueError: The dataset is unknown, is not prepared and may not be downloaded,
             has no images of a fixed size, or lacks a train or test split; `data_dir` is
-            not writable; or a builder argument is invalid.
+            not writable; a builder argument is invalid; or a path does not exist, or
+            its content is not as described above or does not fit into memory.
 
     Reference:
         [TensorFlow Datasets](https://www.tensorflow.org/datasets)
@@ -84,7 +104,19 @@ def load_data(
     >>> (x_train, y_train), (x_test, y_test) = datasets.load_data("digits")
     >>> x_train.shape, y_train.shape, x_test.shape
     ((1437, 8, 8, 1), (1437,), (360, 8, 8, 1))
+    >>> from pathlib import Path
+    >>> _ = Path("flowers.csv").write_text("height,width,kind\\n1,2,rose\\n3,4,lily\\n")
+    >>> x, y = datasets.load_data("flowers.csv", label="kind")
+    >>> x.tolist(), y.tolist()
+    ([[1.0, 2.0], [3.0, 4.0]], [1, 0])
     """
+    if name not in EMBEDDED and is_path(name):
+        return load_path(name, label, columns)
+    if label is not None or columns is not None:
+        raise ValueError(
+            "`label` and `columns` belong to files of your own. Received: "
+            f"label={label!r}, columns={columns!r} with name={name!r}."
+        )
     builder = _prepared_builder(name, data_dir, download, builder_kwargs)
     missing = {"train", "test"} - set(builder.info.splits)
     if missing:
@@ -187,7 +219,10 @@ def load(
 
 
 def _prepared_builder(
-    name: str, data_dir: PathLike | None, download: bool, builder_kwargs: dict[str, Any]
+    name: PathLike,
+    data_dir: PathLike | None,
+    download: bool,
+    builder_kwargs: dict[str, Any],
 ) -> "DatasetBuilder":
     """Return the TFDS builder of a dataset, after preparing it if necessary."""
     if not isinstance(name, str):
@@ -233,6 +268,11 @@ def _tfds_builder(
         builder = tfds.builder(name, data_dir=folder, **builder_kwargs)
     except tfds.core.DatasetNotFoundError:
         # Listing community datasets would use the network.
+        if os.sep in name or os.path.splitext(name)[1]:
+            raise ValueError(
+                f"There is no such file, folder or dataset: {name!r}, in the folder "
+                f"{os.getcwd()!r}."
+            ) from None
         known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         hint = f"Did you mean {near[0]!r}? " if near else ""

@@ -1,0 +1,245 @@
+"""Read data from files of one's own: arrays, tables and folders of images."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+
+from keras_sae.types import PathLike
+from keras_sae.utils.validation import known_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ARRAYS, TABLES = (".npy", ".npz"), (".csv", ".parquet")
+# What `keras.utils.image_dataset_from_directory` reads.
+_IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+_ADVICE = (
+    "Store the values as a `.npy` file by `numpy.save`. It is memory-mapped, so it may "
+    "be larger than the memory."
+)
+
+Arrays = tuple[np.ndarray, np.ndarray | None]
+
+
+def is_path(name: object) -> TypeGuard[PathLike]:
+    """Return whether `name` is a path of a file or folder, not the name of a dataset.
+
+    A string is one if it begins like one, ends as a supported file does, or exists.
+    """
+    if not isinstance(name, str):
+        return isinstance(name, os.PathLike)
+    known = Path(name).suffix.lower() in (*ARRAYS, *TABLES)
+    return known or name.startswith((".", "~", os.sep)) or os.path.exists(name)
+
+
+def load_path(
+    path: PathLike, label: str | None = None, columns: Sequence[str] | None = None
+) -> Arrays:
+    """Return data and labels of a path, see `keras_sae.datasets.load_data`."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise ValueError(
+            f"There is no such file or folder. Received: {str(path)!r}, in the folder "
+            f"{os.getcwd()!r}."
+        )
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        read = _folder
+    elif suffix in TABLES:
+        return _table(path, label, columns)
+    elif suffix == ".npz":
+        read = _npz
+    elif suffix == ".npy":
+        read = _npy
+    else:
+        raise ValueError(
+            f"`path` must be a folder of images or a file that ends in "
+            f"{', '.join((*ARRAYS, *TABLES))}. Received: {str(path)!r}."
+        )
+    if columns is not None or (label is not None and suffix != ".npz"):
+        raise ValueError(
+            f"`label` and `columns` name columns of a table, {' or '.join(TABLES)}. "
+            f"Received: label={label!r}, columns={columns!r} with {str(path)!r}."
+        )
+    return read(path, label)
+
+
+def class_numbers(labels: np.ndarray) -> np.ndarray:
+    """Return labels as int64; labels that are no integers are numbered in sorted order.
+
+    Raises:
+        ValueError: A label is missing, or the labels are real numbers.
+    """
+    import pandas as pd
+
+    series = pd.Series(labels)
+    if series.isna().any():
+        raise ValueError(
+            f"Every sample needs a label. Received: {int(series.isna().sum())} of "
+            f"{len(series)} labels missing. Remove these rows."
+        )
+    if pd.api.types.is_float_dtype(series):
+        if (series != series.round()).any():
+            raise ValueError(
+                "Labels must be classes: integers or text. Received: real numbers such "
+                f"as {series[series != series.round()].iloc[0]:g}."
+            )
+        return series.to_numpy("int64")
+    if pd.api.types.is_integer_dtype(series) or pd.api.types.is_bool_dtype(series):
+        return series.to_numpy("int64")
+    return np.unique(series.astype(str).to_numpy(), return_inverse=True)[1]
+
+
+def _npy(path: Path, label: str | None) -> Arrays:
+    del label
+    return _samples(path, np.load(path, mmap_mode="r")), None
+
+
+def _npz(path: Path, label: str | None) -> Arrays:
+    _check_memory(path, path.stat().st_size)
+    with np.load(path) as arrays:
+        names = list(arrays)
+        if label is not None:
+            known_name("array", label, names)
+        elif "y" in names and len(names) > 1:
+            label = "y"
+        others = [name for name in names if name != label]
+        if "x" not in others and len(others) != 1:
+            raise ValueError(
+                "The file must hold an array `x`, or one array besides the labels. "
+                f"Received: {str(path)!r} with the arrays {', '.join(names)}."
+            )
+        x = _samples(path, arrays["x" if "x" in others else others[0]])
+        y = None if label is None else class_numbers(arrays[label])
+    if y is not None and len(y) != len(x):
+        raise ValueError(
+            "Data and labels must have the same number of samples. Received: "
+            f"{len(x)} and {len(y)} in {str(path)!r}."
+        )
+    return x, y
+
+
+def _samples(path: Path, x: np.ndarray) -> np.ndarray:
+    if x.ndim < 2 or not len(x) or x.dtype.kind not in "biuf":
+        raise ValueError(
+            "The array must hold numbers and have the shape (samples, ...). Received: "
+            f"shape {x.shape}, dtype {x.dtype} in {str(path)!r}."
+        )
+    return x
+
+
+def _table(path: Path, label: str | None, columns: Sequence[str] | None) -> Arrays:
+    import pandas as pd
+
+    wanted = None if columns is None else list(columns)
+    if path.suffix.lower() == ".csv":
+        _check_memory(path, path.stat().st_size)
+        names = _read_csv(path, nrows=0).columns
+    else:
+        import pyarrow.parquet
+
+        metadata = pyarrow.parquet.read_metadata(path)
+        _check_memory(path, 8 * metadata.num_rows * metadata.num_columns)
+        names = pd.Index(pyarrow.parquet.read_schema(path).names)
+    for name in (*(wanted or ()), *([] if label is None else [label])):
+        known_name("column", name, map(str, names))
+    if wanted is not None:
+        wanted = [name for name in wanted if name != label]
+    used = None if wanted is None else [*wanted, *([] if label is None else [label])]
+    if path.suffix.lower() == ".csv":
+        table = _read_csv(path, usecols=used)
+    else:
+        table = pd.read_parquet(path, columns=used)
+    y = None if label is None else class_numbers(table.pop(str(label)).to_numpy())
+    features = table if wanted is None else table[wanted]
+    if features.empty:
+        raise ValueError(
+            "The table has no rows or no columns of numbers. Received: "
+            f"{len(features)} rows and {features.shape[1]} columns in {str(path)!r}, "
+            "without the label."
+        )
+    text = [
+        str(name)
+        for name, kind in features.dtypes.items()
+        if not pd.api.types.is_numeric_dtype(kind)
+    ]
+    if text:
+        raise ValueError(
+            f"Columns of text cannot be encoded: {', '.join(text)}. Pass the labels as "
+            "`label`, and name the other columns as `columns`. Received: "
+            f"{str(path)!r}, label={label!r}, columns={columns!r}."
+        )
+    return features.to_numpy("float32", na_value=np.nan), y
+
+
+def _read_csv(path: Path, **options: Any) -> "pd.DataFrame":
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, **options)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as e:
+        raise ValueError(f"The table cannot be read: {e}. File: {str(path)!r}.") from e
+
+
+def _folder(path: Path, label: str | None) -> Arrays:
+    del label
+    import keras
+    from PIL import Image, UnidentifiedImageError
+
+    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in _IMAGES)
+    if not files:
+        raise ValueError(
+            f"The folder holds no images. Received: {str(path)!r}. Expected files that "
+            f"end in {', '.join(_IMAGES)}, in a subfolder per class or without any."
+        )
+    has_classes = any(file.parent != path for file in files)
+    if has_classes and any(file.parent == path for file in files):
+        raise ValueError(
+            "The folder holds images beside its subfolders. Received: "
+            f"{str(path)!r}. Move every image into the subfolder of its class."
+        )
+    sizes: dict[tuple[int, int], Path] = {}
+    is_gray = True
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                sizes.setdefault(image.size, file)
+                is_gray = is_gray and image.mode in ("1", "L", "I;16")
+        except UnidentifiedImageError as error:
+            raise ValueError(f"The file is no image: {str(file)!r}.") from error
+    if len(sizes) > 1:
+        found = ", ".join(f"{w}x{h} ({f.name})" for (w, h), f in sizes.items())
+        raise ValueError(
+            f"All images must have one size. Received: {found[:200]}. Resize them, for "
+            "example by `keras.utils.load_img(file, target_size=(height, width))`."
+        )
+    [(width, height)] = sizes
+    channels = 1 if is_gray else 3
+    _check_memory(path, 4 * len(files) * width * height * channels)
+    batches = keras.utils.image_dataset_from_directory(
+        path,
+        labels="inferred" if has_classes else None,
+        color_mode="grayscale" if is_gray else "rgb",
+        image_size=(height, width),
+        shuffle=False,
+        verbose=False,
+    )
+    if not has_classes:
+        return np.concatenate(list(batches.as_numpy_iterator())) / np.float32(255), None
+    images, labels = zip(*batches.as_numpy_iterator(), strict=True)
+    return np.concatenate(images) / np.float32(255), np.concatenate(labels).astype(int)
+
+
+def _check_memory(path: Path, needed: int) -> None:
+    """Raise if that many bytes do not fit into the memory that is free."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise ValueError(
+            f"The data do not fit into memory. Received: {str(path)!r} of about "
+            f"{needed / 1e9:.1f} GB, with {free / 1e9:.1f} GB free. {_ADVICE}"
+        )
