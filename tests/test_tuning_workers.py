@@ -87,7 +87,7 @@ def test_a_killed_worker_is_restarted_a_limited_number_of_times(tmp_path):
     program += "if os.environ['KERASTUNER_TUNER_ID'] == 'chief': time.sleep(60)\n"
     program += f"open({str(tmp_path / 'starts')!r}, 'a').write('x')\n"
     program += "os.kill(os.getpid(), signal.SIGKILL)"
-    with pytest.raises(RuntimeError, match=r"'worker-0' .* was killed by signal 9"):
+    with pytest.raises(RuntimeError, match=r"'worker-0' was killed by signal 9"):
         tuning.launch_workers([sys.executable, "-c", program], workers=1, restarts=2)
     assert (tmp_path / "starts").read_text() == "xxx"
 
