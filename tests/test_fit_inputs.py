@@ -261,7 +261,7 @@ CALLS = {
 def test_labels_are_refused_as_targets(x, call):
     model = make()
     before = weights_of(model)
-    with pytest.raises(ValueError, match="holds labels"):
+    with pytest.raises(ValueError, match="contains labels"):
         call(model, x, np.arange(SAMPLES))
     assert_same_weights(before, weights_of(model))
 
@@ -276,7 +276,7 @@ def test_labels_are_refused_as_targets(x, call):
     ids=["one-hot", "column", "list"],
 )
 def test_labels_of_every_form_are_refused_with_both_shapes(x, labels):
-    with pytest.raises(ValueError, match="holds labels") as error:
+    with pytest.raises(ValueError, match="contains labels") as error:
         make().fit(x, labels, batch_size=BATCH, verbose=0)
     message = str(error.value)
     assert f"y.shape={np.shape(labels)}, x.shape={x.shape}" in message
@@ -299,12 +299,12 @@ BAD = {
     "inf": (lambda x: with_value(x, np.inf), "must be finite"),
     "-inf": (lambda x: with_value(x, -np.inf), "must be finite"),
     "overflow": (lambda x: x.astype("float64") * 1e39, "finite in float32"),
-    "empty": (lambda x: x[:0], r"no samples.*\(0, 6, 6\)"),
+    "empty": (lambda x: x[:0], r"at least one sample.*\(0, 6, 6\)"),
     "rank": (lambda x: x[..., None], r"shape \('samples', 6, 6\).*\(20, 6, 6, 1\)"),
     "flat": (lambda x: x.reshape(SAMPLES, -1), r"\('samples', 6, 6\).*\(20, 36\)"),
     "size": (lambda x: x[:, :5], r"shape \('samples', 6, 6\).*\(20, 5, 6\)"),
     "counts": (lambda x: (x * 9000).astype("int64"), r"int64.*numpy\.log1p\(x\)"),
-    "text": (lambda x: x.astype(str), "Encode them as numbers"),
+    "text": (lambda x: x.astype(str), "Encode the values as numbers"),
     "rows": (lambda x: np.array([x[0], x[1, :3]], object), "pad rows"),
     "masked": (lambda x: np.ma.masked_less(x, 0.1), r"masked values.*filled\(0\)"),
     "sparse": (lambda x: scipy.sparse.csr_array(x[0]), r"csr_array.*x\.toarray\(\)"),
@@ -390,7 +390,7 @@ def test_every_stream_is_read_from_its_first_batch(x, stream):
     ("data", "message"),
     [
         (iter(()), "at least one batch"),
-        (({"image": np.ones((2, 6, 6))} for _ in range(2)), "each of them one tensor"),
+        (({"image": np.ones((2, 6, 6))} for _ in range(2)), "each is a single tensor"),
         ({"image": np.ones((2, 6, 6))}, "must be an array"),
         ([[0.5] * 36] * 4, r"list.*numpy\.asarray\(x, 'float32'\)"),
         (None, "must be an array"),
@@ -451,8 +451,11 @@ def test_bad_tensors_are_refused(x):
 
 TABLES = {
     "nan": (lambda x: x.where(x > 0.1), "must be finite"),
-    "bytes": (lambda x: (x * 255).astype("uint8"), "must hold floating-point numbers"),
-    "text": (lambda x: x.astype(str), "Encode them as numbers"),
+    "bytes": (
+        lambda x: (x * 255).astype("uint8"),
+        "must contain floating-point numbers",
+    ),
+    "text": (lambda x: x.astype(str), "Encode the values as numbers"),
     "width": (lambda x: x.iloc[:, :7], r"must have shape \('samples', 36\)"),
 }
 
@@ -471,7 +474,7 @@ def of_unknown_rank(data):
 
 
 DATASETS = {
-    "dicts": (lambda d: d.map(lambda x: {"image": x}), "each of them one tensor"),
+    "dicts": (lambda d: d.map(lambda x: {"image": x}), "each is a single tensor"),
     "samples": (lambda d: d.unbatch(), r"`dataset\.batch\(32\)`"),
     "width": (lambda d: d.map(lambda x: x[:, :5]), r"shape \('samples', 6, 6\)"),
     "bytes": (lambda d: d.map(lambda x: to_bytes(255 * x)), "floating-point.*uint8"),

@@ -494,7 +494,7 @@ def test_invalid_data_are_refused(method):
     broken[3, 2] = np.nan
     _refused(method, "tuple. Pass data without labels", x=(x, np.arange(len(x))))
     _refused(method, "shape", x=x[:, :5])
-    _refused(method, "has no samples", x=x[:0])
+    _refused(method, "at least one sample", x=x[:0])
     _refused(method, "finite", x=broken)
     _refused(method, r"\[0, 1\]", x=x * 3)
     _refused(method, r"`validation_data` must lie in \[0, 1\]", validation_data=x * 3)

@@ -189,7 +189,7 @@ def test_pretraining_runs_for_the_drawn_number_of_epochs(epochs, expected, monke
         ({"target": 1.5}, r"between 0 and 1"),
         ({"learning_rate": 0}, r"> 0. Received: learning_rate=0"),
         ({"learning_rate": float("nan")}, r"finite number > 0"),
-        ({"input_shape": None}, r"`input_shape` must hold"),
+        ({"input_shape": None}, r"`input_shape` must contain"),
     ],
 )
 def test_bad_ranges_are_rejected_before_the_first_trial(arguments, message):

@@ -1,6 +1,6 @@
 """Metrics of codes, reconstructions and dictionaries.
 
-Functions take whole arrays. Classes are Keras metrics, updated batch by batch in `fit`.
+Functions take whole arrays. Classes are Keras metrics that `fit` updates per batch.
 """
 
 from keras_sae.metrics.dictionary import f1, matching, recovery_score, uniqueness

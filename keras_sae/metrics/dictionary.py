@@ -22,7 +22,7 @@ def matching(
         `(min(num_features, units),)`.
 
     Raises:
-        ValueError: The shapes do not fit, or a row is zero.
+        ValueError: The shapes do not match, or a row is all zeros.
 
     Reference:
         [Kuhn, "The Hungarian method for the assignment problem",
@@ -44,18 +44,19 @@ def matching(
 def recovery_score(features: ArrayLike, dictionary: ArrayLike) -> float:
     """Return the mean `|cos|` between features and units matched one to one.
 
-    1 is perfect recovery. Sign and scale of a dictionary row do not matter.
+    The score of perfect recovery is 1. The sign and scale of a dictionary row do not
+    matter.
 
     Args:
         features: The true features, shape `(num_features, dimension)`.
-        dictionary: The learned features, shape `(units, dimension)`. If one side has
-            more rows, the rows without a partner are left out.
+        dictionary: The learned features, shape `(units, dimension)`. If the
+            numbers of features and units differ, unmatched rows are ignored.
 
     Returns:
         A float in `[0, 1]`.
 
     Raises:
-        ValueError: The shapes do not fit, or a row is zero.
+        ValueError: The shapes do not match, or a row is all zeros.
 
     Reference:
         [Sharkey et al., "Taking features out of superposition with sparse
@@ -87,7 +88,7 @@ def uniqueness(features: ArrayLike, dictionary: ArrayLike) -> float:
         A float in `(0, 1]`.
 
     Raises:
-        ValueError: The shapes do not fit, or a row is zero.
+        ValueError: The shapes do not match, or a row is all zeros.
 
     Example:
 
@@ -104,12 +105,12 @@ def f1(
 ) -> float:
     """Return the mean F1 score of matched units as detectors of their features.
 
-    `2 tp / (2 tp + fp + fn)`, where units and features above 0 are active
+    `2 tp / (2 tp + fp + fn)`, where values above 0 count as active
 
     Args:
-        activations: Activations of the features, shape `(samples, num_features)`.
-        codes: Shape `(samples, units)`.
-        pairs: Indices of features and units, as `matching` returns them.
+        activations: Feature activations of shape `(samples, num_features)`.
+        codes: Codes of shape `(samples, units)`.
+        pairs: Indices of features and units, as returned by `matching`.
 
     Returns:
         A float in `[0, 1]`. A pair that is never active counts as 0.
@@ -146,7 +147,7 @@ def _cosines(features: ArrayLike, dictionary: ArrayLike) -> np.ndarray:
     norms = [np.linalg.norm(v, axis=1, keepdims=True) for v in rows]
     if any((norm == 0).any() for norm in norms):
         raise ValueError(
-            "A row of zeros has no direction to compare. Received: "
+            "`features` and `dictionary` must not have rows of zeros. Received: "
             f"{int((norms[0] == 0).sum())} zero rows in `features` and "
             f"{int((norms[1] == 0).sum())} in `dictionary`."
         )

@@ -1,4 +1,4 @@
-"""Metrics of how sparse codes are."""
+"""Metrics of the sparsity of codes."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from keras_sae.utils.serialization import register
 def as_rows(
     name: str, array: ArrayLike, x_shape: tuple[int, ...] | None = None
 ) -> np.ndarray:
-    """Return the argument `name` as float64 of shape `(samples, values per sample)`."""
+    """Return `array` as float64 of shape `(samples, values per sample)`."""
     values = np.asarray(ops.convert_to_numpy(array), "float64")
     if x_shape is not None and values.shape != x_shape:
         raise ValueError(
@@ -20,7 +20,7 @@ def as_rows(
         )
     if values.ndim < 2 or not len(values):
         raise ValueError(
-            f"`{name}` must have at least two axes, and at least one sample. "
+            f"`{name}` must have at least two axes and at least one sample. "
             f"Received: {name}.shape={values.shape}."
         )
     return values.reshape(len(values), -1)
@@ -32,7 +32,7 @@ def l0(codes: ArrayLike, threshold: float = 0.0) -> float:
     `mean_i |{j : |h_ij| > threshold}|`
 
     Args:
-        codes: Shape `(samples, units)`.
+        codes: Codes of shape `(samples, units)`.
         threshold: A unit is active if its magnitude exceeds this.
 
     Returns:
@@ -51,16 +51,17 @@ def l0(codes: ArrayLike, threshold: float = 0.0) -> float:
 
 
 def hoyer(codes: ArrayLike) -> float:
-    """Return Hoyer's sparsity, the mean over samples.
+    """Return Hoyer's sparsity, averaged over samples.
 
     `(sqrt(m) - |h|_1 / |h|_2) / (sqrt(m) - 1)` for `m` units
 
-    It is 0 if all units are equally active, and 1 if a single unit is active. It does
-    not depend on the scale of a code, so it suits codes that are never exactly zero.
+    The value is 0 if all units are equally active, and 1 if a single unit is active. It
+    does not depend on the code's scale, and also suits codes that are never exactly
+    zero.
 
     Args:
-        codes: Shape `(samples, units)`, at least two units. Samples whose code is all
-            zeros are left out.
+        codes: Codes of shape `(samples, units)`, with at least two units. Samples whose
+            code is all zeros are ignored.
 
     Returns:
         A float in `[0, 1]`; NaN if every code is all zeros.
@@ -96,7 +97,7 @@ def dead_fraction(codes: ArrayLike, threshold: float = 0.0) -> float:
     """Return the fraction of units that are inactive in every sample.
 
     Args:
-        codes: Shape `(samples, units)`.
+        codes: Codes of shape `(samples, units)`.
         threshold: A unit is active if its magnitude exceeds this.
 
     Returns:
@@ -120,11 +121,11 @@ class L0(keras.metrics.Mean):
 
     `mean_i |{j : h_ij != 0}|`
 
-    For codes that are never exactly zero, such as those of a sigmoid, pass the bounds
-    of the activations. The metric is then `mean_i(sum_j (h_ij - low) / (high - low))`.
+    For codes that are never exactly zero, such as sigmoid codes, pass the bounds of the
+    activation. The metric is then `mean_i(sum_j (h_ij - low) / (high - low))`.
 
     Args:
-        bounds: `(low, high)` of the activations, or None to count non-zero units.
+        bounds: Bounds `(low, high)` of the activation, or None to count non-zero units.
         name: Name in the logs. If None, it is `"l0"`, or `"expected_l0"` with bounds.
         dtype: Dtype of the metric's state; float32 if None.
 

@@ -1,4 +1,4 @@
-"""Parts of the factories: arguments, chains of layers, and mirrored decoders."""
+"""Building blocks of the model factories: arguments, layer chains and decoders."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -32,9 +32,9 @@ def known_shape(input_shape: int | Sequence[int]) -> tuple[int, ...]:
         shape = tuple(input_shape)
     if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
         raise ValueError(
-            "`input_shape` must hold the known, positive sizes of one sample, without "
-            f"the batch. Received: input_shape={input_shape!r}. For images of 28x28 "
-            "pixels it is (28, 28, 1)."
+            "`input_shape` must contain the known, positive sizes of one sample, "
+            f"without the batch axis. Received: input_shape={input_shape!r}. For "
+            "grayscale images of 28x28 pixels, use (28, 28, 1)."
         )
     return tuple(positive_integer("input_shape", n) for n in shape)
 
@@ -46,9 +46,8 @@ def layer_units(units: int | Iterable[int], min_layers: int = 1) -> tuple[int, .
     units = tuple(units)
     if len(units) < min_layers:
         raise ValueError(
-            "`units` must hold the width of each layer, outermost first, at least "
-            f"{min_layers} of them. Received: units={units!r}. A usual value is "
-            "(128, 64)."
+            f"`units` must contain at least {min_layers} layer widths, outermost "
+            f"first. Received: units={units!r}. A usual value is (128, 64)."
         )
     return tuple(positive_integer(f"units[{i}]", n) for i, n in enumerate(units))
 
@@ -56,29 +55,29 @@ def layer_units(units: int | Iterable[int], min_layers: int = 1) -> tuple[int, .
 def layer_sparsities(
     sparsity: SparsityLike | Sequence[SparsityLike], layers: int
 ) -> list[Sparsity | None]:
-    """Return one sparsity per layer. A single one is the sparsity of the code."""
+    """Return one sparsity per layer. A single `sparsity` applies only to the code."""
     if not isinstance(sparsity, (list, tuple)):
         sparsity = [*[None] * (layers - 1), sparsity]
     if len(sparsity) != layers:
         raise ValueError(
-            "`sparsity` must be a single one, or have one entry per layer, None for a "
-            f"layer without. Received: {len(sparsity)} entries for {layers} layers: "
+            "`sparsity` must be a single sparsity or have one entry per layer (None "
+            f"for no sparsity). Received: {len(sparsity)} entries for {layers} layers: "
             f"sparsity={sparsity!r}."
         )
     return [get_sparsity(one) for one in sparsity]
 
 
 def copy_layer(name: str, layer: LayerLike, example: str) -> keras.layers.Layer:
-    """Return a copy of the layer that a user passes as the argument `name`.
+    """Return a copy of the layer that the user passed as the argument `name`.
 
-    The copy has this name, and its state belongs to one model.
+    The copy is renamed to `name`, and its state belongs to a single model.
     """
     if isinstance(layer, dict):
         layer = keras.saving.deserialize_keras_object(layer)
     if not isinstance(layer, keras.layers.Layer):
         raise ValueError(
-            f"`{name}` must be a layer or None. Received: {name}={layer!r}. For "
-            f"example {example}."
+            f"`{name}` must be a layer or None. Received: {name}={layer!r}. An "
+            f"example is {example}."
         )
     return type(layer).from_config({**layer.get_config(), "name": name})
 
@@ -100,14 +99,14 @@ def preprocessing(
     scaling: bool,
     flatten_input: bool = True,
 ) -> Layers:
-    """Return the layers in front of the first kernel of an encoder."""
+    """Return the layers that precede an encoder's first kernel."""
     layers: Layers = []
     if corruption is not None:
         example = "`keras_sae.layers.MaskingNoise(0.3)`"
         layers.append(copy_layer("corruption", corruption, example))
     if flatten_input:
-        # Configured to channels first, Keras would reorder the values here, but not in
-        # the decoder's `Reshape`.
+        # With a channels-first configuration, Keras would reorder the values here, but
+        # not in the decoder's `Reshape`.
         layers.append(keras.layers.Flatten("channels_last", name="flatten"))
     if centering:
         layers.append(Centering(name="center"))
@@ -117,22 +116,22 @@ def preprocessing(
 
 
 def rescaling(scaling: bool, output_activation: ActivationLike) -> Layers:
-    """Return the layer that scales a reconstruction to the data, if it is wanted."""
+    """Return a list with the layer that undoes `scaling`, or an empty list."""
     if not scaling:
         return []
     low, high = activation_bounds(keras.activations.get(output_activation))
     if math.isfinite(low) and math.isfinite(high):
         raise ValueError(
-            "`scaling` must be False for a bounded `output_activation`, because it "
-            "multiplies the output by the scale of the data. Received: scaling=True, "
-            f"output_activation={output_activation!r} with values from {low:g} to "
-            f"{high:g}. Use 'linear', or scaling=False."
+            "`scaling` must be False for a bounded `output_activation`, because "
+            "`scaling` multiplies the output by the data's scale. Received: "
+            f"scaling=True, output_activation={output_activation!r} with values from "
+            f"{low:g} to {high:g}. Use 'linear', or scaling=False."
         )
     return [Scaling(inverse=True, name="unscale")]
 
 
 def batch_normalized(layers: Layers, enabled: bool) -> Layers:
-    """Return the layers, each followed by a batch normalization if it is enabled."""
+    """Return the layers, each followed by batch normalization if `enabled`."""
     if not enabled:
         return layers
     norms = [keras.layers.BatchNormalization(name=f"{x.name}_norm") for x in layers]
@@ -149,11 +148,11 @@ def mirrored_decoder(
     layer_class: type[keras.layers.Dense] = keras.layers.Dense,
     **kwargs: Any,
 ) -> tuple[keras.Model, Layers]:
-    """Return a dense decoder, and its layers `output, decode_2, ...` with a kernel.
+    """Return a dense decoder and its layers with kernels: `output`, `decode_2`, ...
 
-    `outputs` has the width and the activation of each layer, outermost first. `tied`
-    has the layers of the encoder whose kernels these layers use. Without it, they are
-    of the class `layer_class` and get the further arguments.
+    `outputs` contains the width and activation of each layer, outermost first. `tied`
+    contains the encoder layers whose kernels the decoder shares. Without `tied`, the
+    decoder's layers are of the class `layer_class` and receive the further arguments.
     """
     layers: Layers = []
     for n, (width, activation) in enumerate(outputs, start=1):
@@ -191,9 +190,9 @@ def dense_models(
 ) -> tuple[keras.Model, keras.Model]:
     """Return a dense encoder and the decoder that mirrors it.
 
-    The arguments are as for `keras_sae.models.shallow`, with one entry of `units`,
-    `sparsities` and `activations` per layer of the encoder, outermost first. Further
-    arguments go to every `SparseDense`, and `decoder_options` to `mirrored_decoder`.
+    The arguments are those of `keras_sae.models.shallow`, but `units`, `sparsities` and
+    `activations` have one entry per encoder layer, outermost first. `decoder_options`
+    are passed to `mirrored_decoder`, and all further arguments to every `SparseDense`.
     """
     if unit_norm and tied:
         kwargs["kernel_constraint"] = keras.constraints.UnitNorm(axis=0)
@@ -227,11 +226,11 @@ def initialize_kernels(
     decoding: Sequence[keras.layers.Layer],
     tied_initialization: bool,
 ) -> None:
-    """Apply the constraints of new kernels, and tie their initial values.
+    """Apply constraints to new kernels, and tie the kernels' initial values.
 
     Keras applies a constraint only after an update. With `tied_initialization`, each
-    kernel of the encoder starts as the transpose of the kernel that mirrors it. The
-    kernel of a posterior may have more columns, which keep their values.
+    encoder kernel starts as the transpose of the decoder kernel that mirrors it. A
+    posterior layer's kernel may have additional columns, which keep their values.
     """
     for layer, mirror in zip(encoding, decoding, strict=True):
         is_tied = mirror.kernel is layer.kernel
@@ -240,7 +239,7 @@ def initialize_kernels(
             mirror.kernel.assign(constraint(ops.convert_to_tensor(mirror.kernel)))
         if not tied_initialization:
             continue
-        rows = ops.copy(mirror.kernel)  # JAX donates a buffer only once.
+        rows = ops.copy(mirror.kernel)  # JAX can donate a buffer only once.
         if isinstance(layer, SparseDense) and layer.transposed_kernel:
             layer.kernel.assign(rows)
         else:
@@ -251,7 +250,7 @@ def initialize_kernels(
 def set_output_bias(decoder: keras.Model, center: np.ndarray) -> None:
     """Set the bias of a linear output layer to the center of the data.
 
-    The bias must have one entry per value or per channel.
+    Do nothing unless the bias has one entry per value or per channel.
     """
     layers = [layer for layer in flatten(decoder) if not isinstance(layer, Scaling)]
     output = output_layer(layers)

@@ -1,4 +1,4 @@
-"""Supervised training on top of the code of an autoencoder."""
+"""Classifiers on top of an autoencoder's code."""
 
 import keras
 
@@ -16,7 +16,8 @@ class InferenceModel(keras.Model):
     """Functional model that always runs in inference mode and adds no penalties.
 
     During `fit`, Keras passes `training=True` to every layer of a functional model,
-    even to a layer that was called with `training=False`. This model ignores it.
+    even to a layer that was called with `training=False`. This model ignores the
+    `training` argument.
     """
 
     def call(
@@ -38,30 +39,31 @@ def classifier(
 
     `p = softmax(encoder(x) V + d)`
 
-    An autoencoder learns from unlabeled data, so a classifier on its code needs fewer
-    labels than one that starts from random weights.
+    An autoencoder learns from unlabeled data, so a classifier that uses the code
+    needs fewer labels than one that starts from random weights.
 
     The encoder is a copy, so training does not change the autoencoder. The copy always
     runs in inference mode, without corruption, dropout or sampling, and its sparsity
-    penalties are off. Weight decay stays.
+    penalties are off. Weight decay still applies.
 
     Args:
         autoencoder: A `keras_sae.models.Autoencoder`.
         num_classes: Number of classes, at least 2.
-        trainable_encoder: Whether `fit()` trains the encoder too, or the softmax layer
-            alone. To change it later, set `trainable` of `model.get_layer("encoder")`
-            and compile again.
+        trainable_encoder: Whether `fit()` also trains the encoder, and not only the
+            softmax layer. To change this later, set `trainable` on
+            `model.get_layer("encoder")` and compile again.
         name: Name of the model.
 
     Returns:
         A functional `keras.Model` from `(batch, *input_shape)` to probabilities of
         shape `(batch, num_classes)`. Its layers are `"encoder"` and
         `"probabilities"`. Compile it with `"sparse_categorical_crossentropy"` for
-        integer labels from 0, or with `"categorical_crossentropy"` for one-hot labels.
+        integer labels starting at 0, or with `"categorical_crossentropy"` for one-hot
+        labels.
 
     Raises:
-        ValueError: `autoencoder` is not an `Autoencoder`, it was built with
-            `scaling=True` and not adapted, or `num_classes` is below 2.
+        ValueError: `autoencoder` is not an `Autoencoder`, `adapt()` was not called on a
+            model with `scaling=True`, or `num_classes` is below 2.
 
     Reference:
         [Hinton & Salakhutdinov, 2006](https://doi.org/10.1126/science.1127647)

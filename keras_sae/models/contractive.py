@@ -1,4 +1,4 @@
-"""The contractive penalty: the squared norm of the Jacobian of the code."""
+"""The contractive penalty: the squared norm of the code's Jacobian."""
 
 import math
 from collections.abc import Callable
@@ -20,10 +20,10 @@ from keras_sae.layers import (
 from keras_sae.types import Tensor
 
 _DENSE = (SparseDense, UnitNormDense, keras.layers.Dense)
-# Their derivative is the identity.
+# The derivative of these layers is the identity.
 _LINEAR = (ActivityPenalty, Centering, keras.layers.GaussianNoise)
-# Allowed only before the first dense layer. Reshaping does not change the norm of the
-# Jacobian, and the derivative is taken at the corrupted input.
+# Layers allowed only before the first dense layer. Reshaping does not change the norm
+# of the Jacobian, and the Jacobian is computed at the corrupted input.
 _IN_FRONT = (
     keras.layers.Dropout,
     keras.layers.Flatten,
@@ -35,9 +35,9 @@ _IN_FRONT = (
     MaskingNoise,
     SaltAndPepperNoise,
 )
-_SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772  # of SELU
+_SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772  # SELU constants
 
-# The derivative f'(z), from the output h = f(z) where that determines it.
+# The derivative f'(z), computed from the output h = f(z) where h suffices.
 _DERIVATIVES: dict[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]] = {
     activations.linear: lambda h, _: ops.ones_like(h),
     activations.relu: lambda h, _: ops.cast(h > 0, h.dtype),
@@ -63,15 +63,15 @@ _Step: TypeAlias = tuple[Any, Tensor, Tensor]
 
 
 class ContractivePenalty:
-    """Compute the code of an encoder and the squared norm of its Jacobian.
+    """Compute an encoder's code and the squared norm of the code's Jacobian.
 
     `penalty = mean_i(|dh_i / dx_i|_F^2)`
 
-    The encoder must be a chain of dense layers with elementwise activations. Its
-    Jacobian is `W_1 diag(f_1') W_2 diag(f_2') ...`, so the penalty is exact and needs
-    one forward pass. Centering, scaling, reshaping, noise and dropout may precede the
-    first dense layer. The code of a variational encoder is the mean of its posterior.
-    Any other layer or activation is a `ValueError`.
+    The encoder must be a chain of dense layers with elementwise activations. The
+    Jacobian is then `W_1 diag(f_1') W_2 diag(f_2') ...`, so the penalty is exact and
+    needs only one forward pass. Centering, scaling, reshaping, noise and dropout may
+    precede the first dense layer. The code of a variational encoder is the posterior
+    mean. Any other layer or activation raises a `ValueError`.
 
     Reference:
         [Rifai et al., 2011](https://icml.cc/2011/papers/455_icmlpaper.pdf)
@@ -89,13 +89,13 @@ class ContractivePenalty:
             inputs = layer._inbound_nodes[history.node_index].input_tensors
             if not inputs:
                 break
-            # Only exact types, because a subclass may have another derivative.
+            # Match only exact types, because a subclass may have another derivative.
             if type(layer) is Sampling and tensor is code:
                 tensor = layer.mean_input
                 continue
             if type(layer) in _DENSE:
                 if in_front:
-                    raise _error(in_front[0], " behind a dense layer")
+                    raise _error(in_front[0], " after a dense layer")
                 if len(inputs[0].shape) != 2:
                     raise _error(
                         layer, f" with inputs of shape {tuple(inputs[0].shape)}"
@@ -117,7 +117,7 @@ class ContractivePenalty:
         if not steps:
             raise _error(encoder, " without a dense layer")
         self._steps, self._scalings = steps[::-1], scalings
-        # One pass computes every tensor, so that a corruption is drawn once.
+        # A single pass computes all tensors, so that noise is drawn only once.
         tensors = [(below, above) for _, below, above in self._steps]
         self._model = keras.Model(encoder.inputs[0], [encoder.outputs[0], tensors])
 
@@ -126,7 +126,7 @@ class ContractivePenalty:
     ) -> tuple[Tensor, Tensor]:
         """Return the code and the penalty, a float32 scalar."""
         code, tensors = self._model(x, training=training)
-        factors = []  # f'(z), `(batch, units)`, and W, `(input_dim, units)`, per layer
+        factors = []  # per layer: f'(z), `(batch, units)`, and W, `(input_dim, units)`
         for (layer, _, _), (below, h) in zip(self._steps, tensors, strict=True):
             kernel, z = ops.cast(layer.kernel, "float32"), None
             if isinstance(layer, SparseDense) and layer.transposed_kernel:
@@ -136,7 +136,7 @@ class ContractivePenalty:
                 z = z if layer.bias is None else z + ops.cast(layer.bias, "float32")
             derivative = _DERIVATIVES[layer.activation](ops.cast(h, "float32"), z)
             factors.append((derivative, kernel))
-        # The layers in front of a variational code also compute the log variance.
+        # The last dense layer of a variational encoder may also compute log variances.
         derivative, kernel = factors[-1]
         factors[-1] = derivative[:, : self._units], kernel[:, : self._units]
         (derivative, kernel), *deeper = factors
@@ -145,7 +145,7 @@ class ContractivePenalty:
             jacobian = slope[:, :, None] * ops.transpose(weights)
             for slope, weights in reversed(deeper):
                 jacobian = ops.matmul(jacobian * slope[:, None], ops.transpose(weights))
-            # |J W^T|^2 = <J W^T W, J> avoids a product as wide as the input.
+            # Using |J W^T|^2 = <J W^T W, J> avoids a product as wide as the input.
             jacobian = jacobian * derivative[:, None]
             gram = ops.matmul(ops.transpose(kernel), kernel)
             norms = ops.sum(jacobian * ops.matmul(jacobian, gram), axis=(1, 2))
@@ -161,8 +161,8 @@ class ContractivePenalty:
 def _error(layer: keras.layers.Layer, detail: str = "") -> ValueError:
     known = sorted(f.__name__ for f in _DERIVATIVES)
     return ValueError(
-        "`contractive` requires an encoder of dense layers, with a regularizer or None "
-        f"as sparsity and with activations among {', '.join(known)}. Received: the "
-        f"layer {layer.name!r} ({type(layer).__name__}){detail}. Change this layer, or "
-        "pass contractive=0."
+        "`contractive` requires an encoder of dense layers whose sparsity is a "
+        "regularizer or None, and whose activation is one of "
+        f"{', '.join(known)}. Received: layer {layer.name!r} "
+        f"({type(layer).__name__}){detail}. Change this layer, or pass contractive=0."
     )

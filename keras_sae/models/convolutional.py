@@ -34,45 +34,46 @@ def convolutional(
     name: str = "convolutional",
     **kwargs: Any,
 ) -> Autoencoder:
-    """Create a convolutional autoencoder for images, with a vector as its code.
+    """Create a convolutional autoencoder for images, whose code is a vector.
 
     `h_l = pool(sparsity_l(f(h_{l-1} * W_l + b_l)))`, `h = sparsity(f(h_L W + b))`
 
-    Convolutions need far fewer weights than dense layers on large images, and find the
-    same pattern at any position. Max pooling after each convolution halves height and
-    width and rounds up. The decoder mirrors the encoder with transposed convolutions of
-    stride 2 and crops the row or column that rounding added.
+    Convolutions need far fewer weights than dense layers on large images, and
+    detect the same pattern at any position. Max pooling after each convolution halves
+    the height and width, rounding up. The decoder mirrors the encoder with transposed
+    convolutions of stride 2, and crops the row or column that rounding added.
 
     Args:
         input_shape: Shape of one image, `(height, width, channels)`.
-        units: Number of filters of each convolution, outermost first, and last the
-            number of units of the code: `(16, 32, 64, 30)` has three convolutions.
+        units: Number of filters of each convolution, outermost first, followed by the
+            number of code units. `(16, 32, 64, 30)` creates three convolutions.
         sparsity: As for `keras_sae.models.deep`.
-        activation: Activation of the convolutions of encoder and decoder.
+        activation: Activation of all layers except the code and the output.
         code_activation: As for `keras_sae.models.deep`.
         output_activation: As for `keras_sae.models.shallow`.
-        tied: Whether the decoder uses the kernels of the encoder. It excludes
-            `pooling`. `unit_norm` then constrains the kernel of the code.
+        tied: Whether the decoder shares the encoder's kernels. Cannot be combined with
+            `pooling`. If True, `unit_norm` constrains the code layer's kernel.
         kernel_size: Height and width of the kernels.
         pooling: Layer that turns the last feature maps into a vector, such as
             `keras.layers.GlobalAveragePooling2D()`. None flattens them.
         corruption: As for `keras_sae.models.shallow`.
         batch_normalization: Whether to normalize the outputs of the convolutions.
-        unit_norm: Whether the dense kernel behind the code has rows of unit norm.
-        tied_initialization: Whether the kernel of the code is initialized to the
-            transpose of the dense kernel behind it. It excludes `pooling`.
+        unit_norm: Whether the rows of the decoder's dense kernel have unit norm.
+        tied_initialization: Whether the code layer's kernel is initialized to the
+            transpose of the decoder's dense kernel. Cannot be combined with `pooling`.
         centering: Whether the encoder subtracts the mean per channel.
         scaling: As for `keras_sae.models.shallow`.
         name: Name of the model.
-        **kwargs: Arguments of every layer with a kernel of its own, such as
+        **kwargs: Arguments of every layer that has its own kernel, such as
             `kernel_initializer` and `kernel_regularizer`.
 
     Returns:
         A `keras_sae.models.Autoencoder`.
 
     Raises:
-        ValueError: `input_shape` or `units` is too short, an argument is invalid, or
-            Keras is configured to `"channels_first"`.
+        ValueError: `input_shape` does not have three entries, `units` has fewer than
+            two, another argument is invalid, or Keras is configured for
+            `"channels_first"`.
 
     Reference:
         [Masci et al., 2011](https://doi.org/10.1007/978-3-642-21735-7_7)
@@ -88,14 +89,14 @@ def convolutional(
     if len(shape) != 3:
         raise ValueError(
             "`input_shape` must be (height, width, channels). Received: "
-            f"input_shape={input_shape!r}. For other data use `keras_sae.models.deep`."
+            f"input_shape={input_shape!r}. For other data, use `keras_sae.models.deep`."
         )
     *filters, code_units = building_blocks.layer_units(units, min_layers=2)
     *penalties, sparsest = building_blocks.layer_sparsities(sparsity, len(filters) + 1)
     kernel_size = validation.positive_integer("kernel_size", kernel_size)
     if keras.config.image_data_format() == "channels_first":
         raise ValueError(
-            "`keras_sae.models.convolutional` needs images with the channels last. "
+            "`keras_sae.models.convolutional` requires channels-last images. "
             "Received: keras.config.image_data_format()='channels_first'. Call "
             "`keras.config.set_image_data_format('channels_last')`, and reorder images "
             "with `numpy.moveaxis(x, 1, -1)`."
@@ -143,8 +144,8 @@ def convolutional(
         argument = "tied" if tied else "tied_initialization"
         raise ValueError(
             f"`{argument}` must be False when `pooling` reduces the feature maps. "
-            f"Received: {argument}=True, and `pooling` makes {pooled_size} values "
-            f"of {flat_size}. Pass pooling=None, or {argument}=False."
+            f"Received: {argument}=True, and `pooling` reduces {flat_size} values to "
+            f"{pooled_size}. Pass pooling=None, or {argument}=False."
         )
     dense: keras.layers.Layer
     inner = f"decode_{len(filters) + 1}"

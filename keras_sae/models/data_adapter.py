@@ -1,4 +1,4 @@
-"""Preparation of data for Keras's training loop."""
+"""Data preparation for Keras's training loop."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from keras_sae.types import Data, Shape, Tensor
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Packages with streams of batches that Keras reads.
+# Packages whose streams of batches Keras can read.
 _STREAM_PACKAGES = {"tensorflow", "torch", "grain"}
 # Arguments of `fit` that have the same meaning for an array and for a dataset.
 _DATASET_ARGUMENTS = {
@@ -41,21 +41,22 @@ _DATASET_ARGUMENTS = {
 def open_data(
     x: Data | None, y: Tensor | None = None, sample_weight: Tensor | None = None
 ) -> tuple[Data, Tensor | None, tuple[Tensor, Tensor | None]]:
-    """Return data in a form that every backend reads alike, and the first batch.
+    """Return data in a form that all backends read the same way, and the first batch.
 
     Args:
         x: As in `keras.Model.fit`.
         y: Target, or None.
-        sample_weight: Weights of an array, or None. Keras ignores the weights of
-            samples without a target, so that `x` becomes the target.
+        sample_weight: Weights for an array, or None. If weights are given without a
+            target, `x` becomes the target, because Keras would otherwise ignore the
+            weights.
 
     Returns:
-        `x`, `y`, and the first batch as `(x, y)`, which is all samples of an array. A
-        generator is replaced, because it cannot start again.
+        `x`, `y`, and the first batch as `(x, y)`. The first batch of an array contains
+        all samples. A generator is replaced, because it cannot be restarted.
 
     Raises:
         ValueError: `x` is neither an array nor a stream of batches, has no batches, or
-            has batches of more than one input.
+            yields batches with more than one input.
     """
     data, y = _standardize(x), _standardize(y)
     if is_array(data):
@@ -74,13 +75,13 @@ def open_data(
     iterator: Iterator[Any] = iter(data)
     batch = next(iterator, None)
     if batch is None:
-        raise ValueError(f"`x` must hold at least one batch. Received: {data!r}.")
+        raise ValueError(f"`x` must contain at least one batch. Received: {data!r}.")
     if iterator is data:
         data = (entry for entry in itertools.chain([batch], iterator))
     first_x, first_y, _ = keras.utils.unpack_x_y_sample_weight(batch)
     if not is_array(first_x):
         raise ValueError(
-            "A stream must yield `x` or `(x, target)`, each of them one tensor. "
+            "A stream must yield `x` or `(x, target)`, where each is a single tensor. "
             f"Received: a batch of type {type(batch).__name__}. Select the tensor, for "
             "example with `dataset.map(lambda element: element['image'])`."
         )
@@ -97,35 +98,35 @@ def open_samples(
 
 
 def _standardize(x: Data | None) -> Tensor:
-    """Return the array in a list of one, in native byte order and without a mask."""
+    """Unwrap a list of one array, drop an empty mask, and use native byte order."""
     if isinstance(x, (list, tuple)) and len(x) == 1 and is_array(x[0]):
         x = x[0]
     if isinstance(x, np.ma.MaskedArray) and not np.ma.is_masked(x):
         x = x.data
     if isinstance(x, np.ndarray) and not x.dtype.isnative:
-        return x.astype(x.dtype.newbyteorder("="))  # JAX would read other numbers.
+        return x.astype(x.dtype.newbyteorder("="))  # JAX would misread them.
     if is_array(x) and str(getattr(x, "dtype", None)) == "torch.bfloat16":
-        return x.float()  # NumPy has no such type.
+        return x.float()  # NumPy has no bfloat16.
     return x
 
 
 def as_arrays(
     x: Data | None, y: Tensor | None = None, limit: int | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return samples and targets of an array or a finite stream as NumPy arrays.
+    """Return the samples and targets of an array or a finite stream as NumPy arrays.
 
     Args:
         x: As in `keras.Model.fit`.
         y: Targets or labels of an array. A stream yields its own.
-        limit: None, or a number of samples. Batches after that are not read.
+        limit: None, or a number of samples after which no more batches are read.
 
     Raises:
-        ValueError: As for `open_data`, or `x` never ends, or is sparse, masked or text.
+        ValueError: As for `open_data`; or `x` is infinite, sparse, masked or text.
     """
     if limit is None and is_dataset(x) and x.cardinality() == -1:
         raise ValueError(
             f"`x` must be finite. Received: {x!r}, which never ends. Remove "
-            "`.repeat()`, or take a part with `.take(100)`."
+            "`.repeat()`, or limit the dataset with `.take(100)`."
         )
     data: Any
     data, y, (_, first_y) = open_data(x, y)
@@ -160,7 +161,7 @@ class DiskBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         start = index * self.batch_size
-        # Sorted indices make the disk read in one direction.
+        # Sort the indices, so that the disk is read in one direction.
         rows = np.sort(self.order[start : start + self.batch_size])
         floatx = keras.config.floatx()
         return tuple(np.asarray(array[rows], floatx) for array in self.arrays)
@@ -178,9 +179,9 @@ def from_disk(
     batch_size: int | None,
     shuffle: bool = False,
 ) -> tuple[Data, Tensor | None, Tensor | None]:
-    """Return the batches of a memory-mapped array, and other data unchanged.
+    """Return a memory-mapped array as batches, and other data unchanged.
 
-    Keras on TensorFlow would copy the whole array.
+    On TensorFlow, Keras would copy the whole array.
     """
     if keras.config.backend() != "tensorflow" or not isinstance(x, np.memmap):
         return x, y, sample_weight
@@ -200,8 +201,8 @@ def test_data(
 def fit_arguments(model: keras.Model, arguments: dict[str, Any]) -> dict[str, Any]:
     """Check the data of `fit`, and return the arguments for `keras.Model.fit`.
 
-    On TensorFlow, arrays become an `array_dataset` of the same batches in the same
-    order.
+    On TensorFlow, arrays are converted by `array_dataset`, with the same batches in the
+    same order as in Keras.
     """
     batch_size = arguments["batch_size"] or 32
     if arguments.get("validation_data") is not None:
@@ -217,7 +218,7 @@ def fit_arguments(model: keras.Model, arguments: dict[str, Any]) -> dict[str, An
     if "sample_weight" in arguments:
         arguments["sample_weight"] = weight
     if not is_array(x) and not isinstance(x, keras.utils.PyDataset):
-        # The default, True, makes Keras warn that it does not shuffle such data.
+        # With the default, True, Keras would warn that it does not shuffle such data.
         return {"shuffle": False, **arguments}
     arrays: list[Tensor] = [x] if y is None else [x, y]
     if (
@@ -225,7 +226,7 @@ def fit_arguments(model: keras.Model, arguments: dict[str, Any]) -> dict[str, An
         or arguments.keys() - _DATASET_ARGUMENTS
         or shuffle is not True
         or not all(isinstance(array, np.ndarray) for array in arrays)
-        # Keras casts every other type.
+        # Leave arrays of any other dtype to Keras, which casts them.
         or any(array.dtype.name != keras.config.floatx() for array in arrays)
     ):
         return arguments
@@ -240,15 +241,15 @@ def fit_arguments(model: keras.Model, arguments: dict[str, Any]) -> dict[str, An
 
 
 def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dataset":
-    """Return the shuffled batches of one epoch of arrays.
+    """Return a dataset of the shuffled batches of one epoch.
 
-    The order is drawn as in Keras, so a random seed gives the same training. The
-    autotuning of tf.data is disabled: a batch is one `tf.gather`, and autotuning would
-    delay the end of some epochs by a second or more.
+    The order is drawn as in Keras, so the same random seed gives the same training
+    result. The autotuning of tf.data is disabled. It would delay the end of some epochs
+    by a second or more, and a batch is only a single `tf.gather`.
 
     Args:
-        arrays: Arrays of shape `(samples, ...)`, the input and the target if any. Each
-            is copied at most once.
+        arrays: Arrays of shape `(samples, ...)`: the input and, if there is one, the
+            target. Each is copied at most once.
         batch_size: Samples per batch. The last batch may be smaller.
 
     Returns:
@@ -258,12 +259,13 @@ def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dat
 
     samples = len(arrays[0])
     with tf.device("CPU:0"):
-        # `tf.convert_to_tensor` would copy twice: to own the values and to align them.
+        # `tf.convert_to_tensor` would copy each array twice: once to take ownership of
+        # the memory, and once to align it.
         tensors = tuple(tf.raw_ops.Identity(input=array) for array in arrays)
 
     def shuffled_indices(_: "tf.Tensor") -> "tf.data.Dataset":
         indices = tf.random.shuffle(tf.range(samples, dtype=tf.int64))
-        # With `drop_remainder` the batch size is static, as it is in Keras.
+        # With `drop_remainder`, the batch size is static, as it is in Keras.
         return tf.data.Dataset.from_tensor_slices(indices).batch(
             batch_size, drop_remainder=samples % batch_size == 0
         )
@@ -280,8 +282,8 @@ def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dat
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
     )
-    # The arrays are elements, because memory that a function closes over is released
-    # only by Python's garbage collector.
+    # Pass the arrays as dataset elements instead of capturing them in `take`: captured
+    # memory is released only when Python's garbage collector runs.
     data = tf.data.Dataset.from_tensors(tensors).repeat()
     indices = tf.data.Dataset.range(1).flat_map(shuffled_indices)
     batches = tf.data.Dataset.zip((indices, data)).map(take).prefetch(2)

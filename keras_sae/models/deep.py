@@ -1,4 +1,4 @@
-"""Sparse autoencoders of several dense layers."""
+"""Sparse autoencoders with several dense layers."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -36,39 +36,41 @@ def deep(
     `h_l = sparsity_l(f_l(h_{l-1} W_l + b_l))` for `l = 1 ... L`, `h_0 = x - mean`;
     `r_{l-1} = f_{l-1}(r_l W'_l + c_l)` from `r_L = h_L` to `r_0`
 
-    where `f_0` is the output activation. A penalty that depends on the scale of the
-    code, such as L1, can be lowered at no cost by smaller weights in front of the code
-    and larger ones behind it. `kernel_regularizer` prevents this, and so does
-    `unit_norm` without `batch_normalization`.
+    where `f_0` is the output activation. A penalty that depends on the code's
+    scale, such as L1, can be lowered at no cost by smaller weights before the code and
+    larger weights after it. `kernel_regularizer` prevents this, and so does `unit_norm`
+    without `batch_normalization`.
 
     Args:
         input_shape: As for `keras_sae.models.shallow`.
-        units: Width of each layer of the encoder, outermost first, and last that of
-            the code. `(1000, 500, 250, 30)` makes eight layers in all.
-        sparsity: As for `keras_sae.models.shallow`, for the code. Or a list or tuple
-            with one entry per layer, outermost first; None is a layer without.
-        activation: Activation of all layers of encoder and decoder except code and
-            output. `"auto"` is the one that the sparsity of each layer needs.
+        units: Width of each encoder layer, outermost first. The last one is the width
+            of the code. `(1000, 500, 250, 30)` creates eight layers in total.
+        sparsity: Sparsity of the code, as for `keras_sae.models.shallow`. Or a list or
+            tuple with one entry per encoder layer, outermost first (None for no
+            sparsity).
+        activation: Activation of all layers except the code and the output. `"auto"`
+            selects the activation that each layer's sparsity recommends.
         code_activation: Activation of the code.
         tied: Whether the decoder uses the transposed kernels of the encoder.
-        unit_norm: Whether the dictionary of every layer, the rows of each `W'`, has
-            unit norm (`keras_sae.layers.UnitNormDense` unless `tied`).
+        unit_norm: Whether the rows of each `W'`, the dictionary of a layer, have unit
+            norm (`keras_sae.layers.UnitNormDense` unless `tied`).
         kernel_initializer: Initializer of every kernel.
         kernel_regularizer: Regularizer of every kernel (weight decay).
-        contractive: As for `keras_sae.models.shallow`, for the Jacobian through all
-            layers. The cost per sample is `units[0]^2` times the width of the code.
+        contractive: As for `keras_sae.models.shallow`, with the Jacobian of the whole
+            encoder. The cost per sample is `units[0]^2` times the code's width.
         name: Name of the model.
         **kwargs: `batch_normalization=True` normalizes the outputs of all layers
-            except code and output. `output_activation`, `corruption`, `centering`,
-            `scaling`, `tied_initialization` (False by default) and further arguments
-            are as for `keras_sae.models.shallow`.
+            except the code and the output. `output_activation`, `corruption`,
+            `centering`, `scaling`, `tied_initialization` (False by default) and further
+            arguments are as for `keras_sae.models.shallow`.
 
     Returns:
         A `keras_sae.models.Autoencoder`.
 
     Raises:
-        ValueError: `units` is empty or not of positive integers, `sparsity` has another
-            number of entries, or the Jacobian of a layer is not known to `contractive`.
+        ValueError: `units` is empty or has entries that are not positive integers,
+            `sparsity` has a different number of entries, or `contractive` does not
+            support a layer.
 
     Reference:
         [Hinton & Salakhutdinov, 2006](https://doi.org/10.1126/science.1127647)
@@ -115,18 +117,18 @@ def stacked(
     name: str = "stacked",
     **kwargs: Any,
 ) -> Autoencoder:
-    """Create a stack of sparse autoencoders, each on the code of the one before it.
+    """Create a stack of sparse autoencoders, each on top of the previous one's code.
 
     `h_l = sparsity(f_l(h_{l-1} W_l + b_l))` for `l = 1 ... L`, decoded in reverse
 
-    It is `keras_sae.models.deep` with a sparsity at every level. `model.levels` are the
-    levels, which `keras_sae.pretraining` trains before `fit` trains the whole model.
+    This is `keras_sae.models.deep` with a sparsity at every level. The functions in
+    `keras_sae.pretraining` train `model.levels` before `fit` trains the whole model.
 
     Args:
         input_shape: As for `keras_sae.models.shallow`.
         units: Width of each level, outermost first.
-        sparsity: As for `keras_sae.models.shallow`, for every level. Or a list or tuple
-            with one entry per level; None is a level without.
+        sparsity: Sparsity of every level, as for `keras_sae.models.shallow`. Or a list
+            or tuple with one entry per level (None for no sparsity).
         activation: As for `keras_sae.models.deep`.
         tied: As for `keras_sae.models.deep`.
         name: Name of the model.

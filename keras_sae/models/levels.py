@@ -11,12 +11,12 @@ Layers = list[keras.layers.Layer]
 
 @dataclass(frozen=True)
 class Level:
-    """A level of a deep autoencoder: one layer of the encoder, and its mirror.
+    """A level of a deep autoencoder: an encoder layer and its mirror in the decoder.
 
     `code_l = encode(code_{l-1})`, `code_{l-1} ~ decode(code_l)`
 
     The code below the first level is the input. A layer without a kernel belongs to the
-    level of the kernel in front of it, or else to that of the first kernel.
+    same level as the preceding kernel or, if there is none, the first kernel.
 
     Args:
         encode: Layers that compute the code of this level from the code below.
@@ -35,7 +35,7 @@ class Level:
 
 
 def flatten(model: keras.Model) -> Layers:
-    """Return the layers of a model, of models in it, and the sparsities of layers."""
+    """Return the layers of a model, including nested models and sparsities."""
     layers: Layers = []
     for layer in model.layers:
         layers += flatten(layer) if isinstance(layer, keras.Model) else [layer]
@@ -48,17 +48,18 @@ def levels_of(model: keras.Model) -> list[Level]:
     """Return the levels of a `keras_sae.models.Autoencoder`.
 
     Raises:
-        ValueError: Encoder and decoder are not dense, or do not mirror each other.
+        ValueError: The encoder and decoder are not both dense, or do not mirror each
+            other.
     """
     encode, up = _split(model.encoder)
     decode, down = _split(model.decoder)
     mirrored = [widths and widths[::-1] for widths in reversed(down)]
     if not up or None in up or up != mirrored:
         raise ValueError(
-            "`levels` needs a dense encoder and a dense decoder that mirrors it, layer "
-            f"by layer. Received: model={model.name!r} with widths {up} and, from the "
-            f"outside in, {down[::-1]}. Build the model with "
-            "`keras_sae.models.stacked`, `deep` or `shallow`."
+            "`levels` requires a dense encoder and a dense decoder that mirrors the "
+            f"encoder layer by layer. Received: model={model.name!r} with encoder "
+            f"widths {up} and, outermost first, decoder widths {down[::-1]}. Build the "
+            "model with `keras_sae.models.stacked`, `deep` or `shallow`."
         )
     return [
         Level(tuple(a), tuple(b)) for a, b in zip(encode, decode[::-1], strict=True)
@@ -66,11 +67,11 @@ def levels_of(model: keras.Model) -> list[Level]:
 
 
 def _split(model: keras.Model) -> tuple[list[Layers], list[tuple[int, int] | None]]:
-    """Split a model's layers before each kernel but the first.
+    """Split a model's layers before each kernel except the first.
 
     Returns:
-        The parts, and the input and output width of each kernel. The widths of a layer
-        that is not dense are None.
+        The parts, and the input and output width of each kernel, or None for a layer
+        that is not dense.
     """
     parts: list[Layers] = [[]]
     widths: list[tuple[int, int] | None] = []

@@ -11,19 +11,19 @@ from keras_sae.types import ArrayLike, Config
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import known_name, positive_number
 
-# Keras's cross-entropy keeps probabilities this far from 0 and 1.
+# Keras's cross-entropy clips probabilities to stay at least this far from 0 and 1.
 _EPSILON = 1e-7
 
 
 class Likelihood(abc.ABC):
-    """Base class of the likelihoods of a variational autoencoder.
+    """Base class for likelihoods of variational autoencoders.
 
     Attributes:
-        loss: Keras loss that is the negative log-likelihood, except for a factor and a
+        loss: Keras loss that equals the negative log-likelihood up to a factor and a
             constant.
         output_activation: Recommended activation of the reconstruction.
         bounds: Lowest and highest value that a reconstruction can have.
-        scale: Loss per nat, times the number `D` of values per sample.
+        scale: Loss per nat, multiplied by the number of values per sample, `D`.
     """
 
     loss: ClassVar[str]
@@ -46,7 +46,7 @@ class Likelihood(abc.ABC):
 
     @classmethod
     def from_config(cls, config: Config) -> "Likelihood":
-        """Create the likelihood of a config."""
+        """Create a likelihood from its config."""
         return cls(**config)
 
 
@@ -98,7 +98,7 @@ class BernoulliLikelihood(Likelihood):
 
     `log p(x | r) = sum_d x_d log(r_d) + (1 - x_d) log(1 - r_d)`
 
-    If values lie between 0 and 1, it is not the logarithm of a density.
+    For values strictly between 0 and 1, this is not the logarithm of a density.
 
     Example:
 
@@ -135,6 +135,7 @@ def get_likelihood(identifier: str | Config | Likelihood) -> Likelihood:
     if not isinstance(likelihood, Likelihood):
         raise ValueError(
             "`likelihood` must be a `GaussianLikelihood`, a `BernoulliLikelihood`, or "
-            f"a name among {', '.join(_NAMES)}. Received: likelihood={identifier!r}."
+            f"one of the names {', '.join(_NAMES)}. Received: "
+            f"likelihood={identifier!r}."
         )
     return likelihood

@@ -1,4 +1,4 @@
-"""Preparation and protection of a model in Keras's loops: fit, evaluate and predict."""
+"""Prepare and protect a model in Keras's loops: `fit`, `evaluate` and `predict`."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,13 +13,14 @@ from keras_sae.models.levels import flatten
 def protected(model: keras.Model, part: keras.Model | None = None) -> Iterator[None]:
     """Run one of Keras's loops safely in a `with` block.
 
-    If layers have changed since the last loop, by LoRA, quantization or another `k`,
-    Keras traces its functions again. On JAX, Keras moves the weights out of the model
-    during a loop. Other threads wait meanwhile, and an error does not lose the weights.
+    If layers have changed since the last loop, for example through LoRA, quantization
+    or a new `k`, Keras's functions are traced again. On JAX, Keras moves the weights
+    out of the model during a loop. Other threads therefore wait, and the weights are
+    restored after an error.
 
     Args:
         model: The `keras_sae.models.Autoencoder`.
-        part: Its encoder or decoder if that runs the loop.
+        part: The model that runs the loop, if it is not `model` itself.
     """
     parts = (model.encoder, model.decoder)
     variables = [(v.path, v.dtype) for each in parts for v in each.variables]
@@ -38,7 +39,7 @@ def protected(model: keras.Model, part: keras.Model | None = None) -> Iterator[N
         yield
         return
     with model.lock:
-        model.jax_state_sync()  # This may be a callback of `fit`.
+        model.jax_state_sync()  # The caller may be a callback of `fit`.
         runner = part or model
         moved = list(runner.variables)
         if runner.compiled and runner.optimizer is not None:
@@ -62,7 +63,7 @@ def build_optimizer(model: keras.Model) -> None:
     takes most of the time of a short `fit`.
 
     Args:
-        model: A model. It is left unchanged if it is not compiled.
+        model: The model, which is left unchanged if it is not compiled.
     """
     if not model.compiled or model.optimizer is None or model.optimizer.built:
         return

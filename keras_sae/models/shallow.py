@@ -1,4 +1,4 @@
-"""The sparse autoencoder with one layer in the encoder and one in the decoder."""
+"""Sparse autoencoder with one encoder layer and one decoder layer."""
 
 from typing import Any
 
@@ -34,36 +34,37 @@ def shallow(
     `h = sparsity(activation((x - mean) W + b))`, `r = output_activation(h W' + c)`
 
     Args:
-        input_shape: Shape of one sample without the batch, such as `(28, 28, 1)`. The
-            model flattens samples and restores their shape.
+        input_shape: Shape of one sample without the batch axis, such as `(28, 28, 1)`.
+            The model flattens samples and restores their shape.
         units: Width of the code.
         sparsity: A regularizer such as `keras_sae.regularizers.L1(1e-4)`, a
             `keras_sae.layers.Sparsity`, a name such as `"l1"`, a config, or None.
-        activation: Activation of the code. `"auto"` is the one that the sparsity needs.
-        output_activation: Activation of the reconstruction. `"linear"` fits any data.
-            `"sigmoid"` fits data in [0, 1] and `loss="binary_crossentropy"`.
+        activation: Activation of the code. `"auto"` selects the activation that the
+            sparsity recommends.
+        output_activation: Activation of the reconstruction. `"linear"` suits any data.
+            `"sigmoid"` suits data in [0, 1] and `loss="binary_crossentropy"`.
         tied: Whether the decoder uses the transposed kernel of the encoder.
         corruption: None, or a layer that corrupts the input in training, such as
             `keras_sae.layers.MaskingNoise(0.3)` or `keras.layers.GaussianNoise(0.1)`.
-            The target stays the clean input (denoising autoencoder).
+            The target remains the clean input (denoising autoencoder).
         contractive: Weight of the contractive penalty `mean_i(|dh_i / dx_i|_F^2)`, the
-            squared norm of the Jacobian of the code, logged as `auxiliary_loss`. For a
-            sigmoid it is `sum_j (h_j (1 - h_j))^2 sum_k W_kj^2`.
-        unit_norm: Whether the rows of `W'`, the dictionary, have norm 1. Otherwise, a
-            smaller encoder and a larger decoder lower an L1 penalty at no cost. None
-            means True if the penalty depends on the scale of the code. Published
-            settings need False. The decoder of a sparsity other than a penalty is a
-            `keras_sae.layers.UnitNormDense`, which projects gradients on the sphere.
+            squared norm of the code's Jacobian, logged as `auxiliary_loss`. For a
+            sigmoid code, the norm is `sum_j (h_j (1 - h_j))^2 sum_k W_kj^2`.
+        unit_norm: Whether the rows of `W'`, the dictionary, have norm 1. Otherwise,
+            smaller encoder weights and larger decoder weights lower an L1 penalty at no
+            cost. None means True if the penalty depends on the code's scale. Published
+            settings assume False. For a sparsity other than a penalty, the decoder is a
+            `keras_sae.layers.UnitNormDense`, which also projects the gradients.
         tied_initialization: Whether the encoder starts as the transpose of the decoder,
-            so that a unit responds to its own row of the dictionary from the first
-            step. None means True for any sparsity other than a penalty.
+            so that a unit responds to its own dictionary row from the first step. None
+            means True for any sparsity other than a penalty.
         centering: Whether the encoder subtracts the mean of the data
             (`keras_sae.layers.Centering`), which keeps ReLU units alive. Published
-            settings need False.
-        scaling: Whether the model scales data to unit mean square
-            (`keras_sae.layers.Scaling`) and its output back. Call `adapt` before `fit`.
-            Published settings of `TopK`, `JumpReLU` and `Gated` are for such data. The
-            loss stays in the units of the data.
+            settings assume False.
+        scaling: Whether the model scales the data to unit mean square
+            (`keras_sae.layers.Scaling`), and the output back to the data's scale. Call
+            `adapt` before `fit`. Published settings for `TopK`, `JumpReLU` and `Gated`
+            assume such data. The loss is still in the data's units.
         kernel_regularizer: Regularizer of every kernel (weight decay).
         name: Name of the model.
         **kwargs: Further arguments of `keras_sae.layers.SparseDense`, such as
@@ -73,8 +74,8 @@ def shallow(
         A `keras_sae.models.Autoencoder`.
 
     Raises:
-        ValueError: An argument is out of range, or `contractive` is used with a
-            sparsity or an activation whose Jacobian is not known.
+        ValueError: An argument is out of range, or `contractive` does not support
+            the sparsity or the activation.
 
     Reference:
         - [Vincent et al., 2008](https://dl.acm.org/doi/10.1145/1390156.1390294),
@@ -103,7 +104,7 @@ def shallow(
         decoder_options["layer_class"] = UnitNormDense
     elif unit_norm:
         decoder_options["kernel_constraint"] = keras.constraints.UnitNorm(axis=1)
-    # The gradient of a few active units is contiguous in a kernel of rows.
+    # In a transposed kernel, the gradient of a few active units is contiguous.
     selects = sparsity is not None and sparsity.selects
     kwargs.setdefault("transposed_kernel", selects and not tied)
     encoder, decoder = building_blocks.dense_models(

@@ -1,6 +1,6 @@
-"""Checks of models and data that Keras does not make.
+"""Checks of models and data that Keras does not perform.
 
-Without an error, Keras would broadcast, cast or train on the data rejected here.
+Keras would silently broadcast, cast or train on the data that these checks reject.
 """
 
 import itertools
@@ -29,7 +29,7 @@ _IDENTITY_LAYERS = (
     MaskingNoise,
     SaltAndPepperNoise,
 )
-# These layers return some of the values of their input, in any order.
+# These layers select or reorder the values of their input.
 _SELECTION_LAYERS = (
     keras.layers.Cropping1D,
     keras.layers.Cropping2D,
@@ -53,20 +53,22 @@ def check_data(
         bounds: Lowest and highest value that the model can output.
 
     Raises:
-        ValueError: The shape of `x` is wrong, `y` has a different shape, an array is
-            empty, sparse, masked, not finite or holds integers, or the target lies
-            outside `bounds`.
+        ValueError: The shape of `x` is wrong; `y` has a different shape; an array is
+            empty, sparse, masked or not finite, or contains integers; or the target
+            lies outside `bounds`.
     """
     values = dense_numbers("x", x)
     shape = tuple(values.shape)
     if len(shape) != 1 + len(sample_shape) or shape[1:] != tuple(sample_shape):
         raise ValueError(
             f"`x` must have shape {('samples', *sample_shape)}. Received: "
-            f"x.shape={shape}. Reshape `x`, put a dataset of single samples into "
-            "batches with `dataset.batch(32)`, or build the model for this shape."
+            f"x.shape={shape}. Reshape `x`, batch a dataset of single samples "
+            "with `dataset.batch(32)`, or build the model for this shape."
         )
     if len(values) == 0:
-        raise ValueError(f"`x` has no samples. Received: x.shape={shape}.")
+        raise ValueError(
+            f"`x` must have at least one sample. Received: x.shape={shape}."
+        )
     _check_range("x", values, bounds if y is None else _UNBOUNDED)
     if y is not None:
         check_target(np.shape(y), shape)
@@ -74,14 +76,14 @@ def check_data(
 
 
 def check_target(target: Shape, expected: Shape) -> None:
-    """Check that a target has the shape of the input. None matches any size."""
+    """Check that a target has the shape of the input, where None matches any size."""
     same = len(target) == len(expected) and all(
         a == b or a is None or b is None for a, b in zip(target, expected, strict=True)
     )
     if not same:
         raise ValueError(
             "The target of an autoencoder must have the shape of its input. Received: "
-            f"y.shape={target}, x.shape={expected}. If `y` holds labels, leave it out: "
+            f"y.shape={target}, x.shape={expected}. If `y` contains labels, omit it: "
             "`fit(x)`, `dataset.map(lambda x, y: x)`, or `labels=None` in "
             "`keras.utils.image_dataset_from_directory`. To learn labels, use "
             "`keras_sae.models.classifier`."
@@ -104,23 +106,23 @@ def as_numpy(array: Tensor) -> np.ndarray:
 
 
 def dense_numbers(name: str, array: Tensor) -> np.ndarray:
-    """Return an array as NumPy, if it is dense and of floats or of zeros and ones."""
-    if hasattr(array, "toarray"):  # of SciPy
+    """Return a dense array of floats, or of zeros and ones, as a NumPy array."""
+    if hasattr(array, "toarray"):  # a sparse SciPy matrix
         raise ValueError(
             f"`{name}` must be dense. Received: {type(array).__name__}. Use "
             f"`{name}.toarray()`. If that is too large for memory, pass a "
             f"`keras.utils.PyDataset` with batches `({name}[i:j].toarray(),)`."
         )
-    if hasattr(array, "row_splits"):  # of TensorFlow
+    if hasattr(array, "row_splits"):  # a ragged TensorFlow tensor
         raise ValueError(
             f"`{name}` must have rows of the same length. Received: a ragged tensor. "
-            f"`{name}.to_tensor()` pads them with zeros."
+            f"Pad the rows with zeros: `{name}.to_tensor()`."
         )
     if np.ma.is_masked(array):
         raise ValueError(
             f"`{name}` must not have masked values. Received: {type(array).__name__} "
-            f"with {np.ma.count_masked(array)} of them. Fill them, for example with "
-            f"`{name}.filled(0)`, or leave these samples out."
+            f"with {np.ma.count_masked(array)} masked values. Fill these values, for "
+            f"example with `{name}.filled(0)`, or drop these samples."
         )
     values = as_numpy(array)
     kind, dtype = values.dtype.kind, values.dtype.name
@@ -128,14 +130,15 @@ def dense_numbers(name: str, array: Tensor) -> np.ndarray:
         return values
     if kind in "iu" and (len(values) == 0 or 0 <= values.min() <= values.max() <= 1):
         return values
-    advice = "Encode them as numbers, and pad rows of different lengths."
+    advice = "Encode the values as numbers, and pad rows of different lengths."
     if dtype == "uint8":
         advice = f"If these are 8-bit images, use `{name}.astype('float32') / 255`."
     elif kind in "iu":
         advice = f"For counts, use `numpy.log1p({name})`. For categories, use one-hot "
         advice += "vectors."
     raise ValueError(
-        f"`{name}` must hold floating-point numbers. Received: dtype={dtype}. {advice}"
+        f"`{name}` must contain floating-point numbers. Received: dtype={dtype}. "
+        f"{advice}"
     )
 
 
@@ -147,13 +150,14 @@ def _check_range(name: str, values: np.ndarray, bounds: tuple[float, float]) -> 
     if not (-largest.max <= low and high <= largest.max):
         raise ValueError(
             f"`{name}` must be finite in {largest.dtype}. Received: values from "
-            f"{low:g} to {high:g}. `numpy.isfinite({name})` finds NaN and infinity. "
-            "Drop or fill these samples, or rescale the data."
+            f"{low:g} to {high:g}. Find NaN and infinity with "
+            f"`numpy.isfinite({name})`. Drop or fill these samples, or rescale the "
+            "data."
         )
     if low < bounds[0] or high > bounds[1]:
         rescale = f"Rescale `{name}`"
         if bounds == (0, 1) and low >= 0 and high <= 255:
-            rescale = "If these are 8-bit images, divide by 255. Otherwise rescale them"
+            rescale = "If these are 8-bit images, divide by 255. Otherwise, rescale it"
         raise ValueError(
             f"`{name}` must lie in [{bounds[0]:g}, {bounds[1]:g}], the range of the "
             f"model's output activation. Received: values from {low:g} to {high:g}. "
@@ -166,9 +170,9 @@ def check_batch_size(layers: Iterable[keras.layers.Layer], batch_size: int) -> N
     for layer in layers:
         if isinstance(layer, Sparsity) and batch_size < layer.min_batch_size:
             raise ValueError(
-                f"`{type(layer).__name__}` selects over the samples of a batch and "
-                f"needs a batch of at least {layer.min_batch_size}. Received: "
-                f"batch_size={batch_size}. Raise the batch size, or use "
+                f"`{type(layer).__name__}` selects among the samples of a batch, so "
+                f"`batch_size` must be at least {layer.min_batch_size}. Received: "
+                f"batch_size={batch_size}. Increase the batch size, or use "
                 "`keras_sae.layers.TopK`, which selects per sample."
             )
 
@@ -177,17 +181,17 @@ def check_parts(encoder: keras.Model, decoder: keras.Model) -> None:
     """Check that a decoder fits an encoder and its sparsities.
 
     Raises:
-        ValueError: A part is not built, a size or a code has the wrong form, the shapes
-            do not match, or a sparsity that requires the decoder belongs to a layer
-            other than the innermost.
+        ValueError: The encoder or the decoder is not built, the input shape is unknown,
+            the code is not a vector, the shapes do not match, or a sparsity that
+            requires the decoder belongs to a layer other than the innermost.
     """
     for name, part in (("encoder", encoder), ("decoder", decoder)):
         if len(getattr(part, "inputs", None) or ()) != 1:
             raise ValueError(
                 f"`{name}` must be a functional Keras model with one input, or a "
                 f"`keras.Sequential` that starts with a `keras.Input`. Received: "
-                f"{name}={part!r}. Call a model of another class on a `keras.Input`, "
-                "and make a `keras.Model` of input and output."
+                f"{name}={part!r}. Call any other model on a `keras.Input`, and create "
+                "a `keras.Model` from the input and output."
             )
     shapes = [
         tuple(shape[1:])
@@ -203,13 +207,13 @@ def check_parts(encoder: keras.Model, decoder: keras.Model) -> None:
             "`encoder` must map inputs of a known shape to codes of shape (batch, "
             f"units). Received: encoder {encoder.input_shape} -> "
             f"{encoder.output_shape}. Set all sizes in `keras.Input`. For a code with "
-            "further axes, end the encoder with `Flatten` and start the decoder with "
+            "more axes, end the encoder with `Flatten` and start the decoder with "
             "`Reshape`, or wrap an autoencoder of vectors in "
             "`keras.layers.TimeDistributed`."
         )
     if shapes[:2] != shapes[:1:-1]:
         raise ValueError(
-            "`decoder` must map the encoder's output back to its input. "
+            "`decoder` must map the encoder's output back to the encoder's input. "
             f"Received: encoder {encoder.input_shape} -> {encoder.output_shape}, "
             f"decoder {decoder.input_shape} -> {decoder.output_shape}."
         )
@@ -224,8 +228,8 @@ def check_parts(encoder: keras.Model, decoder: keras.Model) -> None:
             raise ValueError(
                 f"`{type(layer).__name__}` decodes its code in training, so it must be "
                 "the sparsity of the innermost layer. Received: "
-                f"{layer.name!r} on another layer. Give the hidden layers another "
-                "sparsity, or None."
+                f"{layer.name!r} on another layer. Use a different sparsity, or None, "
+                "for the hidden layers."
             )
 
 
@@ -243,10 +247,10 @@ def check_adapted(model: keras.Model) -> None:
 def output_bounds(layers: Iterable[keras.layers.Layer]) -> tuple[float, float]:
     """Return the lowest and highest value that a chain of layers can output.
 
-    They are infinite unless the values come from an activation with bounds.
+    The bounds are infinite unless the values come from a bounded activation.
 
     Args:
-        layers: Layers in the order of their calls.
+        layers: Layers in the order in which they are called.
     """
     layer = output_layer(layers)
     activation = getattr(layer, "activation", None)
@@ -254,7 +258,7 @@ def output_bounds(layers: Iterable[keras.layers.Layer]) -> tuple[float, float]:
 
 
 def output_layer(layers: Iterable[keras.layers.Layer]) -> keras.layers.Layer | None:
-    """Return the last layer of a chain that computes values, or None."""
+    """Return a chain's last layer that computes values, or None."""
     computing = [
         layer
         for layer in layers
@@ -266,9 +270,10 @@ def output_layer(layers: Iterable[keras.layers.Layer]) -> keras.layers.Layer | N
 def preprocessing_layers(
     encoder: keras.Model, decoder: keras.Model
 ) -> list[keras.layers.Layer]:
-    """Return the layers that rescale the input of a trained encoder in a new model.
+    """Return the `Normalization` and `Rescaling` layers at the start of an encoder.
 
-    A decoder reconstructs their output, unless it ends with such a layer itself.
+    A decoder reconstructs the output of these layers. If the decoder ends with such a
+    layer itself, it reconstructs the input, and the list is empty.
     """
     kinds = (keras.layers.Normalization, keras.layers.Rescaling)
     chain = [x for x in flatten(encoder) if not isinstance(x, keras.layers.InputLayer)]
@@ -278,7 +283,7 @@ def preprocessing_layers(
 
 
 def is_identity(layer: keras.layers.Layer) -> bool:
-    """Return whether a layer, or all layers of a model, pass values on unchanged."""
+    """Return whether a layer, or every layer of a model, passes values on unchanged."""
     if isinstance(layer, keras.Model):
         return bool(layer.layers) and all(map(is_identity, layer.layers))
     return isinstance(layer, _IDENTITY_LAYERS)

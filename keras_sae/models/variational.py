@@ -35,8 +35,9 @@ class VariationalAutoencoder(Autoencoder):
 
     `loss = reconstruction_loss + kl_loss`
 
-    It can create new samples and bound the likelihood of data. `encode` returns the
-    mean of the posterior. Create it with `keras_sae.models.variational`.
+    The model can generate new samples and compute a lower bound on the likelihood of
+    data. `encode` returns the posterior mean. Create the model with
+    `keras_sae.models.variational`.
 
     Args:
         encoder: Model from `(batch, *input_shape)` to `(batch, latent_dim)` with a
@@ -73,8 +74,8 @@ class VariationalAutoencoder(Autoencoder):
     ) -> None:
         """Configure training as `keras.Model.compile` does.
 
-        The loss is the data term. `"auto"` is `"mse"` for a Gaussian likelihood and
-        `"binary_crossentropy"` for a Bernoulli likelihood.
+        `loss` is the data term of the total loss. `"auto"` is `"mse"` for a Gaussian
+        likelihood and `"binary_crossentropy"` for a Bernoulli likelihood.
         """
         if isinstance(loss, str) and loss == "auto":
             loss = self.likelihood.loss
@@ -93,7 +94,7 @@ class VariationalAutoencoder(Autoencoder):
     def posterior(
         self, x: Data, batch_size: int = 256
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return means and log variances of codes, each `(samples, latent_dim)`.
+        """Return the posterior means and log variances, each `(samples, latent_dim)`.
 
         Args:
             x: Array of shape `(samples, *input_shape)`, or a dataset of batches.
@@ -123,7 +124,7 @@ class VariationalAutoencoder(Autoencoder):
             seed: Random seed of the codes.
 
         Raises:
-            ValueError: `x` has another shape, or values that the output cannot have.
+            ValueError: `x` has the wrong shape, or values outside the output's range.
         """
         positive_integer("samples", samples)
         x, _ = data_adapter.as_arrays(x)
@@ -141,15 +142,15 @@ class VariationalAutoencoder(Autoencoder):
         return float(total / len(rows) - divergence.mean())
 
     def sample(self, n: int, seed: int | None = None) -> np.ndarray:
-        """Decode `n` random codes of the prior to an array `(n, *input_shape)`."""
+        """Decode `n` random codes from the prior to an array `(n, *input_shape)`."""
         shape = (positive_integer("n", n), self.decoder.input_shape[-1])
         return self.decode(np.random.default_rng(seed).normal(size=shape))
 
     def serving_signatures(self, top_k: int) -> dict[str, Signature]:
-        """Return the signatures of an `Autoencoder`, another `encode`, and `sample`.
+        """Return an `Autoencoder`'s signatures, another `encode`, and `sample`.
 
-        `encode` returns `mean` and `log_variance` of the posterior. `sample` decodes
-        one code of the prior per int32 `seed`.
+        `encode` returns the posterior's `mean` and `log_variance`. `sample` decodes one
+        code from the prior per int32 `seed`.
         """
         layer, latent_dim = self._sampling(), self.decoder.input_shape[-1]
         posterior = keras.Model(self.encoder.input, layer.input)
@@ -171,7 +172,7 @@ class VariationalAutoencoder(Autoencoder):
         }
 
     def get_config(self) -> Config:
-        """Return the configs of encoder, decoder and likelihood."""
+        """Return the configs of the encoder, the decoder and the likelihood."""
         likelihood = keras.saving.serialize_keras_object(self.likelihood)
         return {**super().get_config(), "likelihood": likelihood}
 
@@ -198,35 +199,36 @@ def variational(
     name: str = "variational",
     **kwargs: Any,
 ) -> VariationalAutoencoder:
-    """Create a dense variational autoencoder, with a decoder that mirrors the encoder.
+    """Create a dense variational autoencoder whose decoder mirrors its encoder.
 
     `loss = mse + beta * KL / D`, with
     `KL = mean_i(1/2 sum_j(mean_ij^2 + variance_ij - 1 - log(variance_ij)))`
 
-    `D` is the number of values per sample, because Keras's `"mse"` is a mean over them.
-    At `beta=1` the loss is the negative evidence lower bound divided by `D`, except for
-    a factor and a constant. A Gaussian likelihood multiplies the KL term by
-    `2 * variance`. A Bernoulli likelihood replaces `mse` by the cross-entropy.
+    The KL term is divided by `D`, the number of values per sample, because Keras's
+    `"mse"` is a mean over these values. At `beta=1`, the loss is the negative evidence
+    lower bound divided by `D`, up to a factor and a constant. A Gaussian
+    likelihood multiplies the KL term by `2 * variance`. A Bernoulli likelihood replaces
+    `mse` with the cross-entropy.
 
     Args:
         input_shape: As for `keras_sae.models.shallow`.
-        units: Number of units of each hidden layer of the encoder, outermost first.
-        latent_dim: Number of units of the code.
+        units: Width of each hidden encoder layer, outermost first.
+        latent_dim: Number of code units.
         beta: Weight of the divergence from the prior.
-        sparsity: Sparsity of the mean, as in `keras_sae.models.shallow`. The logs
-            `sparsity_loss` and `l0` are those of the mean.
+        sparsity: Sparsity of the mean, as for `keras_sae.models.shallow`. In the logs,
+            `sparsity_loss` and `l0` refer to the mean.
         likelihood: `GaussianLikelihood(variance)`, `BernoulliLikelihood()`,
             `"gaussian"` with a variance of 1/2, or `"bernoulli"`.
         free_bits: Nats per latent unit that are not penalized.
-        activation: Activation of the hidden layers of encoder and decoder.
-        code_activation: Activation of the mean. `"auto"` is the one that the sparsity
-            recommends, and linear without a sparsity.
-        output_activation: Activation of the reconstruction. `"auto"` is the one that
-            the likelihood recommends.
+        activation: Activation of all hidden layers.
+        code_activation: Activation of the mean. `"auto"` selects the activation that
+            the sparsity recommends, or linear without a sparsity.
+        output_activation: Activation of the reconstruction. `"auto"` selects the
+            activation that the likelihood recommends.
         corruption: As for `keras_sae.models.shallow`.
-        contractive: As for `keras_sae.models.shallow`, for the Jacobian of the mean.
-        unit_norm: Whether the kernels of the decoder have rows of unit norm.
-        tied_initialization: As for `keras_sae.models.shallow`, for every layer.
+        contractive: As for `keras_sae.models.shallow`, with the Jacobian of the mean.
+        unit_norm: Whether the rows of the decoder's kernels have unit norm.
+        tied_initialization: As for `keras_sae.models.shallow`, but for every layer.
         centering: As for `keras_sae.models.shallow`.
         scaling: As for `keras_sae.models.shallow`.
         batch_normalization: Whether to normalize the outputs of the hidden layers.
@@ -238,9 +240,10 @@ def variational(
         A `keras_sae.models.VariationalAutoencoder`.
 
     Raises:
-        ValueError: An argument is out of range, the output activation has values that
-            the likelihood cannot have, `scaling` is combined with a bounded output
-            activation, or `contractive` with `batch_normalization` or a hard sparsity.
+        ValueError: An argument is out of range, the output activation has values
+            outside the likelihood's bounds, `scaling` is combined with a bounded output
+            activation, or `contractive` is combined with `batch_normalization` or a
+            hard sparsity.
 
     Reference:
         - [Kingma & Welling, 2014](https://arxiv.org/abs/1312.6114)

@@ -1,1 +1,1 @@
-"""Numerics without Keras layers: sparse codes and top-k selection."""
+"""Numerical operations on sparse codes, and top-k selection."""

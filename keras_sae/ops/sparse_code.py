@@ -1,7 +1,7 @@
-"""Sparse codes as their active entries, and the products that touch only those.
+"""Sparse codes stored as their active entries, and products that use only these.
 
 Only `k` of the `m` units of a code are active per sample. The encoder's product must be
-dense, because it decides which `k` those are. Decoding and every weight gradient need
+dense, because it determines the active units. Decoding and all weight gradients need
 only `k` rows per sample. The tests compare each function here with dense `keras.ops`.
 """
 
@@ -46,13 +46,13 @@ class SparseCode:
     def positions(self) -> tuple[Tensor, ...]:
         """The constructor's arguments after `values`.
 
-        A function with a custom gradient takes them as arguments, because inside a
-        conditional JAX cannot close over an outer array.
+        Functions with a custom gradient take these as arguments, because they cannot
+        capture outer arrays inside a JAX conditional.
         """
         return (self.indices,) if self.rows is None else (self.indices, self.rows)
 
     def mask(self, keep: Tensor) -> SparseCode:
-        """Return the code with all units zeroed where `keep`, `(units,)`, is False."""
+        """Return the code with units zeroed where `keep`, `(units,)`, is False."""
         kept = ops.where(ops.take(keep, self.indices), self.values, 0)
         return SparseCode(kept, *self.positions)
 
@@ -63,7 +63,7 @@ class SparseCode:
         if rows is None:
             rows = ops.repeat(ops.arange(samples, dtype="int32"), k)
         positions = [ops.reshape(v, (-1,)) for v in (rows, self.indices)]
-        # `ops.scatter` would be a Python loop over the entries on PyTorch.
+        # On PyTorch, `ops.scatter` would run a Python loop over the entries.
         return ops.scatter_update(
             ops.zeros((samples, units), dtype=self.values.dtype),
             ops.stack(positions, axis=-1),
@@ -71,7 +71,7 @@ class SparseCode:
         )
 
     def is_active(self, units: int) -> Tensor:
-        """Return which units are active in any sample, booleans of shape `(units,)`."""
+        """Return which units are active in any sample, as booleans `(units,)`."""
         active = ops.cast(self.values != 0, "float32")
         return _sum_per_unit(active, self.indices, units) > 0
 
@@ -84,17 +84,19 @@ def encode(
     activation: Callable[[Tensor], Tensor],
     trainable: Tensor | None = None,
 ) -> SparseCode:
-    """Return `activation(x kernel^T + bias)` at the given positions, differentiable.
+    """Return `activation(x kernel^T + bias)` at given positions, with gradients.
 
-    The values are known already, so only the gradients are computed here.
+    The pre-activations are computed already. This function adds their gradients and
+    applies the activation.
 
     Args:
         x: Inputs of shape `(batch, input_dim)`.
-        kernel: Tensor of shape `(units, input_dim)` that the values came from.
-        bias: Tensor of shape `(units,)` that the values came from.
+        kernel: Kernel of shape `(units, input_dim)` that produced the pre-activations.
+        bias: Bias of shape `(units,)` that produced the pre-activations.
         pre_activations: Selected pre-activations, without a gradient.
         activation: Elementwise function.
-        trainable: Booleans, which values get a gradient. None means the non-zero ones.
+        trainable: Booleans that are True for values with a gradient. None selects the
+            non-zero values.
     """
 
     @ops.custom_gradient
@@ -115,7 +117,7 @@ def encode(
             units = kernel.shape[0]
             d_kernel = kernel_gradient(d_code, x, units)
             d_bias = _sum_per_unit(d_code.values, d_code.indices, units)
-            # Dense, but pruned from the graph if nothing before `x` is trained.
+            # This dense product is pruned if nothing before `x` is trained.
             d_x = ops.matmul(d_code.to_dense(units), kernel)
             return d_x, d_kernel, d_bias, None, None, *(None for _ in positions)
 
@@ -166,8 +168,8 @@ def kernel_gradient(code: SparseCode, x: Tensor, units: int) -> Tensor:
         products = ops.reshape(code.values[:, :, None] * samples, (-1, x.shape[1]))
         return _sum_per_unit(products, ops.reshape(code.indices, (-1,)), units)
 
-    # XLA adds to an array in place and is three times as fast in a loop. TensorFlow
-    # copies the array in each iteration and is twice as fast without one.
+    # XLA updates an array in place, so a loop is three times as fast. TensorFlow copies
+    # the array in each iteration and is twice as fast without a loop.
     def add(j: Tensor, total: Tensor) -> Tensor:
         values, indices, rows = _column(code, j)
         samples = x if rows is None else ops.take(x, rows, axis=0)
@@ -179,7 +181,7 @@ def kernel_gradient(code: SparseCode, x: Tensor, units: int) -> Tensor:
 
 
 def _column(code: SparseCode, j: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return values, units and samples of the `j`-th entry of each row."""
+    """Return the value, unit and sample of the `j`-th entry of each row."""
     rows = None if code.rows is None else ops.take(code.rows, j, axis=1)
     return ops.take(code.values, j, axis=1), ops.take(code.indices, j, axis=1), rows
 
@@ -187,8 +189,8 @@ def _column(code: SparseCode, j: Tensor) -> tuple[Tensor, Tensor, Tensor | None]
 def _combine_rows(code: SparseCode, kernel: Tensor) -> Tensor:
     """Return `sum_j values_ij kernel[indices_ij]`, one entry per row at a time.
 
-    All entries at once would be a tensor of shape `(batch, k, output_dim)`, which takes
-    ten times as long to write and read as the sum itself.
+    Using all entries at once would create a tensor of shape `(batch, k, output_dim)`,
+    which takes ten times as long to write and read as the sum itself.
     """
 
     def add(j: Tensor, total: Tensor) -> Tensor:
@@ -199,7 +201,7 @@ def _combine_rows(code: SparseCode, kernel: Tensor) -> Tensor:
             return total + part
         return ops.scatter_update(total, rows[:, None], part, reduction="add")
 
-    # In half precision a large sum would stop growing.
+    # In half precision, a large sum would stop growing.
     total = ops.zeros((ops.shape(code.values)[0], kernel.shape[1]), dtype="float32")
     total = ops.fori_loop(0, code.values.shape[1], add, total)
     return ops.cast(total, code.values.dtype)
@@ -221,9 +223,9 @@ def _inner_products(code: SparseCode, x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _sum_per_unit(values: Tensor, indices: Tensor, units: int) -> Tensor:
-    """Return the sum per unit of values `(n, ...)` with indices `(n,)`.
+    """Return the sum per unit of `values` `(n, ...)` with `indices` `(n,)`.
 
-    Values and indices may both have the shape `(batch, k)`.
+    Both may also have the shape `(batch, k)`.
     """
     if len(indices.shape) > 1:
         values, indices = (ops.reshape(v, (-1,)) for v in (values, indices))

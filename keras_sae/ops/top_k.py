@@ -4,11 +4,11 @@ from keras import ops
 
 from keras_sae.types import Tensor
 
-# A sample rarely holds more than this many times `k` of the batch's largest values.
-# Selection first takes that many candidates per sample, except from narrow codes.
+# A sample rarely has more than `_CANDIDATES * k` of the batch's largest values, so
+# selection starts with that many candidates per sample, except for narrow codes.
 _CANDIDATES, _NARROW = 4, 16
 
-# Bisection to 2^-48 of the range, finer than float32 for all but the smallest values.
+# Bisect to 2^-48 of the range, finer than float32 for all but the smallest values.
 _HALVINGS = 48
 
 
@@ -52,7 +52,7 @@ def batch_threshold(code: Tensor, n: int | Tensor, k: int) -> Tensor:
     Args:
         code: Tensor of shape `(samples, units)`.
         n: Number of entries, at most `k` per sample on average.
-        k: Upper bound of the mean number of entries per sample.
+        k: Upper bound on the mean number of entries per sample.
     """
     if code.shape[-1] < _NARROW * _CANDIDATES * k:
         return _bisect(code, n)
@@ -63,16 +63,16 @@ def batch_threshold(code: Tensor, n: int | Tensor, k: int) -> Tensor:
 
 
 def _may_overflow(candidates: Tensor, threshold: Tensor) -> Tensor:
-    """Return whether a sample may hold more selected entries than its candidates.
+    """Return whether a sample may have more selected entries than candidates.
 
-    If the smallest candidate of a sample is selected, the next value may be as well.
+    If a sample's smallest candidate is selected, its next smaller value may be, too.
     """
-    # `min` rather than the last column: XLA would sort whole rows to slice that.
+    # Use `min` instead of the last column, which XLA would compute by sorting the rows.
     return ops.any(ops.min(candidates, axis=-1) > threshold)
 
 
 def _bisect(values: Tensor, n: int | Tensor) -> Tensor:
-    """Find the threshold by bisection: counting 48 times is far cheaper than a sort."""
+    """Find the threshold by bisection, which is far cheaper than sorting."""
     low = ops.min(values)
     low = low - 1e-3 * ops.abs(low) - 1e-3
 
@@ -89,7 +89,7 @@ def _first_above(values: Tensor, threshold: Tensor, n: int | Tensor) -> Tensor:
     """Return the flat positions of the first `n` entries above `threshold`."""
     above = ops.reshape(values > threshold, (-1,))
     position = ops.cumsum(ops.cast(above, "int32")) - 1
-    # Other entries go to one extra place at the end.
+    # All other entries share one extra place at the end.
     position = ops.where(ops.logical_and(above, position < n), position, n)
     index = ops.arange(ops.shape(position)[0], dtype="int32")
     places = ops.zeros((n + 1,), dtype="int32")
