@@ -237,6 +237,7 @@ EXEMPT = {
     "keras_sae.datasets.Superposition": "data, no Keras object",
     "keras_sae.layers.Sparsity": "the base class; its contract is in test_sparsity.py",
     "keras_sae.wrappers.SparseAutoencoder": "tested by scikit-learn's own checks",
+    "keras_sae.models.Transcoder": "its contract is in test_transcoder.py",
     "keras_sae.models.Level": "a view of a model's layers, never saved",
     "keras_sae.tuning.FailedTrialsError": "an exception",
     "keras_sae.tuning.ReconstructionUnderL0": "an objective, never saved",

@@ -55,10 +55,23 @@ def check_families_guide(names, folder):
     assert names["drawn"].shape == (10, 8, 8, 1)
 
 
+def check_inside_guide(names, folder):
+    assert names["paths"] == ["conv", "flatten", "hidden", "head"]
+    assert names["hidden"].shape == (360, 32)
+    table = names["table"]
+    assert table.accuracy["original"] > 0.9
+    recovered = table.recovered_of_mean
+    assert recovered["splice"] > max(0.9, recovered["random"])
+    assert names["effects"].loss_change.iloc[0] > 0
+    assert names["replaced_accuracy"] > 0.5
+    assert (folder / "without.keras").exists()
+
+
 # What the text of a page says about the results of its code.
 CHECKS = {
     "guides/sparsity.md": check_sparsity_guide,
     "guides/families.md": check_families_guide,
+    "guides/inside_a_model.md": check_inside_guide,
 }
 
 

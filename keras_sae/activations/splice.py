@@ -14,9 +14,9 @@ from keras_sae.activations.wrapping import Wrapper
 from keras_sae.export import write_artifact
 from keras_sae.layers import forward_pass
 from keras_sae.layers.forward_pass import ForwardPass
-from keras_sae.models import Autoencoder
+from keras_sae.models import Autoencoder, Transcoder
 from keras_sae.models.validation import check_adapted
-from keras_sae.types import Config, Tensor
+from keras_sae.types import Config, Shape, Tensor
 from keras_sae.utils.serialization import register
 
 EditLike: TypeAlias = Edit | Callable[[Tensor], Tensor] | None
@@ -70,20 +70,41 @@ class SplicedModel(Wrapper):
         """Return the outputs of the model with the autoencoder in place."""
         del training  # Keras passes it on to the base model
         path = self.targets.of(self.base)[-1][0]
+        sources: list[Tensor] = []
+
+        def keep(run: Callable[[], Any], inputs: Any) -> Any:
+            del inputs
+            outputs = run()
+            sources.append(first(outputs))
+            return outputs
 
         def replace(run: Callable[[], Any], inputs: Any) -> Any:
             del inputs
             outputs = run()
-            return with_first(outputs, self.substitute(first(outputs), path))
+            x = first(outputs)
+            if len(self.targets.indices) > 1 and not sources:
+                raise ValueError(
+                    f"The second layer of a pair, {path!r}, must be called after the "
+                    "first one. Received: a model that calls it before."
+                )
+            source = sources[-1] if sources else x
+            return with_first(outputs, self.substitute(source, x, path))
 
-        return self.call_hooked(inputs, [replace])
+        return self.call_hooked(inputs, [keep, replace][-len(self.targets.indices) :])
 
-    def substitute(self, x: Tensor, path: str = "") -> Tensor:
-        """Return what stands in the place of the output `x` of the layer."""
-        check_width(self.autoencoder, tuple(x.shape), path)
+    def substitute(self, source: Tensor, x: Tensor, path: str = "") -> Tensor:
+        """Return what stands in the place of the output `x` of the layer.
+
+        Args:
+            source: What the autoencoder encodes.
+            x: Output of the layer.
+            path: Path of the layer, for an error message.
+        """
+        check_width(self.autoencoder, tuple(source.shape), tuple(x.shape), path)
+        rows = ops.reshape(source, (-1, source.shape[-1]))
         flat = ops.reshape(x, (-1, x.shape[-1]))
         with forward_pass.activate(ForwardPass(self.autoencoder, adds_losses=False)):
-            code = self.autoencoder.encoder(flat, training=False)
+            code = self.autoencoder.encoder(rows, training=False)
             edited = code if self.edit is None else self.edit(code)
             result = self.autoencoder.decoder(edited, training=False)
             if self.error:
@@ -91,6 +112,8 @@ class SplicedModel(Wrapper):
                 changed = ops.any(ops.not_equal(edited, code), axis=-1, keepdims=True)
                 change = ops.cast(change, flat.dtype)
                 result = ops.where(changed, flat + change, flat)
+            elif isinstance(self.autoencoder, Transcoder):
+                result = result + self.autoencoder.skipped(rows)
         return ops.reshape(ops.cast(result, x.dtype), ops.shape(x))
 
     def export(
@@ -152,7 +175,7 @@ class SplicedModel(Wrapper):
 
 def splice(
     model: keras.Model,
-    layer: LayerKey,
+    layer: LayerKey | tuple[LayerKey, LayerKey],
     autoencoder: Autoencoder,
     edit: EditLike = None,
     error: bool = False,
@@ -175,7 +198,8 @@ def splice(
     Args:
         model: Any Keras model that was built.
         layer: A layer, its path such as `"blocks/3/attention"`, the end of its path, or
-            its name.
+            its name. A pair `(a, b)` for a `keras_sae.models.Transcoder`, which
+            computes the output of `b` from the output of `a`.
         autoencoder: A trained `keras_sae.models.Autoencoder` for rows of the layer's
             width, such as `shallow((width,), ...)`.
         edit: None, `ablate(units)`, `clamp({unit: value})`, `scale({unit: factor})`, or
@@ -204,33 +228,57 @@ def splice(
     >>> spliced.predict(np.ones((2, 5)), verbose=0).shape
     (2, 3)
     """
-    place = find_layer(model, layer)
+    keys = layer if isinstance(layer, (tuple, list)) else (layer,)
+    places = [find_layer(model, key) for key in keys]
     if not isinstance(autoencoder, Autoencoder):
         raise ValueError(
             "`autoencoder` must be a `keras_sae.models.Autoencoder`. Received: "
             f"autoencoder={autoencoder!r}."
         )
     check_adapted(autoencoder)
-    check_width(autoencoder, output_shape(place.layer), place.path)
+    if len(places) != 1 + isinstance(autoencoder, Transcoder):
+        raise ValueError(
+            "`layer` must be one layer for an autoencoder, and a pair of layers for a "
+            f"transcoder. Received: {len(places)} layers, and a "
+            f"{type(autoencoder).__name__}."
+        )
+    shapes = [output_shape(place.layer) for place in places]
+    check_width(autoencoder, shapes[0], shapes[-1], places[-1].path)
     if isinstance(edit, Edit):
         edit.check(autoencoder.decoder.input_shape[-1])
-    return SplicedModel(model, autoencoder, [place.index], edit, error, name=name)
+    return SplicedModel(
+        model, autoencoder, [place.index for place in places], edit, error, name=name
+    )
 
 
 def check_width(
-    autoencoder: Autoencoder, shape: tuple[int | None, ...], path: str
+    autoencoder: Autoencoder, source: Shape, shape: Shape, path: str
 ) -> None:
-    """Check that an autoencoder fits the output of a layer, if the shape is known."""
-    expected = autoencoder.sample_shape
-    if len(expected) != 1 or (shape and shape[-1] not in (None, *expected)):
+    """Check that an autoencoder fits the shapes of the layers, if they are known.
+
+    Args:
+        autoencoder: An autoencoder or a transcoder.
+        source: Shape of what it encodes.
+        shape: Shape of what it replaces.
+        path: Path of the layer.
+    """
+    expected = autoencoder.sample_shape, tuple(autoencoder.decoder.output_shape[1:])
+    for sizes, given in zip(expected, (source, shape), strict=True):
+        if len(sizes) != 1 or (given and given[-1] not in (None, *sizes)):
+            raise ValueError(
+                "`autoencoder` must be for rows of the width of the layer. Received: "
+                f"an autoencoder from {expected[0]} to {expected[1]}, and the layer "
+                f"{path!r} with outputs of shape {given}. Create one by "
+                "`keras_sae.models.shallow((width,), ...)`."
+            )
+    if source and shape and (len(source) != len(shape) or source[:-1] != shape[:-1]):
         raise ValueError(
-            "`autoencoder` must be for rows of the width of the layer. Received: an "
-            f"autoencoder of samples {expected}, and the layer {path!r} with outputs "
-            f"of shape {shape}. `keras_sae.models.shallow((width,), ...)` creates one."
+            "A transcoder needs two layers whose outputs differ in the width only. "
+            f"Received: outputs of shapes {source} and {shape}."
         )
 
 
-def output_shape(layer: keras.layers.Layer) -> tuple[int | None, ...]:
+def output_shape(layer: keras.layers.Layer) -> Shape:
     """Return the shape of a layer's first output, or `()` if it is not known."""
     try:
         return tuple(first(layer.output).shape)

@@ -53,7 +53,8 @@ class _Substitution:
         self.activations = [
             capturing.arrays(x)[0].astype("float32") for x, _, _ in self.batches
         ]
-        check_width(autoencoder, self.activations[0].shape, place.path)
+        shape = self.activations[0].shape
+        check_width(autoencoder, shape, shape, place.path)
         weights = [np.ravel(w) for _, _, w in self.batches if w is not None]
         self.model = SubstitutedModel(model, place, drop_masks=bool(weights))
         total = np.concatenate(weights) if weights else np.ones(1)

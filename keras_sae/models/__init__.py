@@ -9,6 +9,8 @@ from keras_sae.models.levels import Level as Level
 from keras_sae.models.likelihoods import BernoulliLikelihood as BernoulliLikelihood
 from keras_sae.models.likelihoods import GaussianLikelihood as GaussianLikelihood
 from keras_sae.models.shallow import shallow as shallow
+from keras_sae.models.transcoder import Transcoder as Transcoder
+from keras_sae.models.transcoder import transcoder as transcoder
 from keras_sae.models.variational import (
     VariationalAutoencoder as VariationalAutoencoder,
 )
@@ -19,11 +21,13 @@ __all__ = [
     "BernoulliLikelihood",
     "GaussianLikelihood",
     "Level",
+    "Transcoder",
     "VariationalAutoencoder",
     "classifier",
     "convolutional",
     "deep",
     "shallow",
     "stacked",
+    "transcoder",
     "variational",
 ]

@@ -66,6 +66,8 @@ class Autoencoder(keras.Model):
     ((4, 8, 8, 1), (4, 16))
     """
 
+    reconstructs_input = True  # a transcoder has targets of another shape
+
     def __init__(
         self,
         encoder: keras.Model,
@@ -75,12 +77,12 @@ class Autoencoder(keras.Model):
     ) -> None:
         super().__init__(**kwargs)
         self.lock, self.traced_structure = threading.RLock(), ""
-        validation.check_parts(encoder, decoder)
+        validation.check_parts(encoder, decoder, self.reconstructs_input)
         self.contractive = non_negative("contractive", contractive)
         self.contraction = ContractivePenalty(encoder) if self.contractive else None
         self.encoder = encoder
         self.decoder = decoder
-        values = math.prod(self.sample_shape)
+        values = math.prod(decoder.output_shape[1:])
         self.explained_variance = metrics.ExplainedVariance(values)
         self.activity, self.effective_l0 = losses.make_activity_metrics(
             flatten(encoder), self.sparse_layers

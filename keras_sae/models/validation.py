@@ -177,8 +177,15 @@ def check_batch_size(layers: Iterable[keras.layers.Layer], batch_size: int) -> N
             )
 
 
-def check_parts(encoder: keras.Model, decoder: keras.Model) -> None:
+def check_parts(
+    encoder: keras.Model, decoder: keras.Model, same_shape: bool = True
+) -> None:
     """Check that a decoder fits an encoder and its sparsities.
+
+    Args:
+        encoder: A model from samples to codes.
+        decoder: A model of codes.
+        same_shape: Whether the decoder's output must have the shape of the samples.
 
     Raises:
         ValueError: The encoder or the decoder is not built, the input shape is unknown,
@@ -211,7 +218,7 @@ def check_parts(encoder: keras.Model, decoder: keras.Model) -> None:
             "`Reshape`, or wrap an autoencoder of vectors in "
             "`keras.layers.TimeDistributed`."
         )
-    if shapes[:2] != shapes[:1:-1]:
+    if shapes[1] != shapes[2] or (same_shape and shapes[0] != shapes[3]):
         raise ValueError(
             "`decoder` must map the encoder's output back to the encoder's input. "
             f"Received: encoder {encoder.input_shape} -> {encoder.output_shape}, "

@@ -1,0 +1,224 @@
+"""A sparse model of what lies between two layers of another model."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sae.export.signatures import Signature, encoder_signatures
+from keras_sae.layers import (
+    ActivityPenalty,
+    SparseDense,
+    UnitNormDense,
+    forward_pass,
+    get_sparsity,
+)
+from keras_sae.layers.normalization import adapt_layers
+from keras_sae.models import building_blocks, data_adapter, validation
+from keras_sae.models.autoencoder import Autoencoder
+from keras_sae.models.levels import flatten
+from keras_sae.types import Config, Data, Shape, SparsityLike, Tensor
+from keras_sae.utils.serialization import register
+from keras_sae.utils.validation import positive_integer
+
+
+@register
+class Transcoder(Autoencoder):
+    """An `Autoencoder` whose targets are other data than its inputs.
+
+    `y = decoder(encoder(x))`, with `skip=True` `y = decoder(encoder(x)) + x W_skip`
+
+    `keras_sae.models.transcoder` creates it.
+
+    Args:
+        encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
+        decoder: Model from `(batch, units)` to `(batch, *output_shape)`.
+        skip: Whether a linear map from the input is added to the output. It starts at
+            zero.
+        **kwargs: Arguments of `Autoencoder`.
+
+    Example:
+
+    >>> from keras_sae import models
+    >>> model = models.transcoder((6,), (4,), units=16, sparsity="l1", skip=True)
+    >>> model.output_shape, model.dictionary().shape
+    ((None, 4), (16, 4))
+    """
+
+    reconstructs_input = False
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        decoder: keras.Model,
+        skip: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.has_skip = skip
+        super().__init__(encoder, decoder, **kwargs)
+
+    def build(self, input_shape: Shape) -> None:
+        """Create the linear map from the input."""
+        del input_shape
+        if self.has_skip:
+            self.skip = keras.layers.Dense(
+                math.prod(self.decoder.output_shape[1:]),
+                use_bias=False,
+                kernel_initializer="zeros",
+                name="skip",
+            )
+            self.skip.build((None, math.prod(self.sample_shape)))
+
+    def skipped(self, inputs: Tensor) -> Tensor:
+        """Return what the linear map adds to the output; zeros without one."""
+        shape = tuple(self.decoder.output_shape[1:])
+        if not self.has_skip:
+            return ops.zeros((ops.shape(inputs)[0], *shape), self.compute_dtype)
+        flat = ops.reshape(inputs, (-1, math.prod(self.sample_shape)))
+        return ops.reshape(self.skip(flat), (-1, *shape))
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Return the output, and add every loss but the data loss."""
+        if not self.has_skip:
+            return super().call(inputs, training=training)
+        linear = self.skipped(inputs)
+        step = forward_pass.current()
+        if step is not None and step.model is self and step.target is not None:
+            # Auxiliary losses decode codes, so their target is the rest.
+            step.target = step.target - ops.cast(linear, step.target.dtype)
+        return super().call(inputs, training=training) + linear
+
+    def adapt(
+        self, x: Data, location: str = "mean", *, y: Tensor | None = None
+    ) -> None:
+        """Set the center from data, before `fit`.
+
+        Args:
+            x: Array of shape `(samples, *input_shape)`, or batches of `(x, y)`.
+            location: `"mean"` or `"geometric_median"`.
+            y: None, or targets, whose center becomes the bias of the output.
+
+        Raises:
+            ValueError: `x` has another shape.
+        """
+        samples, targets = data_adapter.as_arrays(x, y)
+        validation.check_data(samples, self.sample_shape)
+        adapt_layers(flatten(self.encoder), [], samples.astype("float64"), location)
+        if targets is not None:
+            center = np.asarray(targets, "float64").mean(axis=0)
+            building_blocks.set_output_bias(self.decoder, center)
+
+    def check_data(
+        self,
+        x: Data | None,
+        y: Tensor | None = None,
+        batch_size: int | None = None,
+        sample_weight: Tensor | None = None,
+    ) -> tuple[Data, Tensor | None]:
+        """Raise the errors that `fit` would raise for this data, without training."""
+        x, y, (first_x, first_y) = data_adapter.open_data(x, y, sample_weight)
+        expected = (first_x.shape[0], *self.decoder.output_shape[1:])
+        if first_y is None or tuple(np.shape(first_y)) != expected:
+            raise ValueError(
+                "A transcoder needs targets of the shape of its output: `fit(x, y)`. "
+                f"Received: y of shape {None if first_y is None else first_y.shape}. "
+                f"Expected: {expected}."
+            )
+        validation.check_data(first_x, self.sample_shape)
+        validation.check_data(first_y, expected[1:])
+        if batch_size is not None:
+            size = first_x.shape[0]
+            size = min(size, batch_size) if validation.is_array(x) else size
+            validation.check_batch_size(flatten(self.encoder), size)
+        return x, y
+
+    def serving_signatures(self, top_k: int) -> dict[str, Signature]:
+        """Return the signatures `transcode`, `encode` and `top_features`."""
+
+        def transcode(x: Tensor) -> dict[str, Tensor]:
+            return {"output": self(x, training=False)}
+
+        return {
+            "transcode": Signature(transcode, self.sample_shape),
+            **encoder_signatures(self.encoder, top_k),
+        }
+
+    def get_config(self) -> Config:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "skip": self.has_skip}
+
+
+def transcoder(
+    input_shape: int | tuple[int, ...],
+    output_shape: int | tuple[int, ...],
+    units: int,
+    sparsity: SparsityLike = None,
+    *,
+    skip: bool = False,
+    centering: bool = True,
+    name: str = "transcoder",
+    **kwargs: Any,
+) -> Transcoder:
+    """Create a sparse model from the output of one layer to that of another.
+
+    `h = sparsity(activation((x - mean) W + b))`, `y = h W' + c`, plus `x W_skip`
+
+    An autoencoder explains what a layer holds. A transcoder explains what the layers
+    between two others compute, as a sum of few features of their input.
+
+    Args:
+        input_shape: Shape of one sample of `x`.
+        output_shape: Shape of one sample of `y`.
+        units: Width of the code.
+        sparsity: As for `keras_sae.models.shallow`.
+        skip: Whether to add a linear map of the input, so that the code explains only
+            what is not linear.
+        centering: As for `keras_sae.models.shallow`.
+        name: Name of the model.
+        **kwargs: Further arguments of `keras_sae.layers.SparseDense`.
+
+    Returns:
+        A `keras_sae.models.Transcoder`, an `Autoencoder` that is trained by
+        `fit(x, y)`.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    Reference:
+        - [Dunefsky et al., Transcoders find interpretable LLM feature circuits,
+          2024](https://arxiv.org/abs/2406.11944)
+        - [Paulo et al., Transcoders beat sparse autoencoders for interpretability,
+          2025](https://arxiv.org/abs/2501.18823)
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sae import models
+    >>> x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+    >>> y = np.abs(x[:, :4])
+    >>> model = models.transcoder((6,), (4,), units=16, sparsity="l1")
+    >>> model.compile("adam")
+    >>> history = model.fit(x, y, epochs=2, verbose=0)
+    >>> model.predict(x, verbose=0).shape
+    (64, 4)
+    """
+    shape, target = map(building_blocks.known_shape, (input_shape, output_shape))
+    sparsity = get_sparsity(sparsity)
+    options: dict[str, Any] = {}
+    if sparsity is not None and sparsity.scale_dependent:
+        if isinstance(sparsity, ActivityPenalty):
+            options["kernel_constraint"] = keras.constraints.UnitNorm(axis=1)
+        else:
+            options["layer_class"] = UnitNormDense
+    kwargs.setdefault("transposed_kernel", sparsity is not None and sparsity.selects)
+    units = positive_integer("units", units)
+    code = SparseDense(units, sparsity=sparsity, name="code", **kwargs)
+    layers = [*building_blocks.preprocessing(None, centering, False), code]
+    encoder = building_blocks.chain(shape, layers, "encoder")
+    decoder, decoding = building_blocks.mirrored_decoder(
+        target, units, [(math.prod(target), "linear")], **options
+    )
+    building_blocks.initialize_kernels([code], decoding, False)
+    return Transcoder(encoder, decoder, skip, name=name)
