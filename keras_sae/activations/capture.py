@@ -57,7 +57,6 @@ class CapturingModel(Wrapper):
         super().__init__(base, [place.index for place in places])
         self.call_index = call_index
         self.mask_of = _MaskOf() if masks else None
-        self.built = True
 
     def call(self, inputs: Tensor, training: bool | None = None) -> list[Tensor]:
         """Return the output of each layer, and then their masks if wanted."""

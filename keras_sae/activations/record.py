@@ -9,7 +9,7 @@ from keras_sae.activations.data import batches, sample_count
 from keras_sae.activations.paths import LayerKey
 from keras_sae.activations.rows import Keep, RowReader
 from keras_sae.activations.store import SETTINGS, ActivationStore, part_folder
-from keras_sae.activations.writer import PartWriter, chained_digest
+from keras_sae.activations.writer import PartWriter, chained_digest, stored_dtype
 from keras_sae.models.validation import as_numpy
 from keras_sae.types import Data, PathLike
 from keras_sae.utils.fingerprint import fingerprint
@@ -146,10 +146,11 @@ def _record_part(
         samples = len(keras.tree.flatten(inputs)[0])
         if not progress.rows:
             total = sample_count(data)
-            size = writer.row_bytes([array.shape[1] for array in rows])
-            expected = (total or 0) * len(origins) / samples * size
+            widths = [array.shape[1] for array in rows]
+            row_bytes = sum(widths) * stored_dtype(writer.dtype).itemsize
+            expected = (total or 0) * len(origins) / samples * row_bytes
             writer.start(
-                [array.shape[1] for array in rows],
+                widths,
                 origins.shape[1],
                 max(1, round(expected / file_bytes)) if total else _FILES,
             )

@@ -39,11 +39,12 @@ class SplicedModel(Wrapper):
     Example:
 
     >>> import keras
+    >>> import numpy as np
     >>> from keras_sae import activations, models
     >>> model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(8)])
     >>> autoencoder = models.shallow((8,), 16, "l1")
-    >>> activations.SplicedModel(model, autoencoder, [0]).output_shape
-    (None, 8)
+    >>> activations.SplicedModel(model, autoencoder, [0])(np.ones((2, 5))).shape[1]
+    8
     """
 
     def __init__(
@@ -59,12 +60,6 @@ class SplicedModel(Wrapper):
         self.autoencoder = autoencoder
         self.edit = edit
         self.error = error
-        self.built = True
-
-    @property
-    def output_shape(self) -> Any:
-        """Shape of the outputs of the model."""
-        return self.base.output_shape
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Any:
         """Return the outputs of the model with the autoencoder in place."""

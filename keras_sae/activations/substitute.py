@@ -31,7 +31,6 @@ class SubstitutedModel(Wrapper):
     ) -> None:
         super().__init__(base, [place.index])
         self.drop_masks = drop_masks
-        self.built = True
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
         """Return the outputs for `{"inputs": ..., "activations": ...}`."""

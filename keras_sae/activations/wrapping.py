@@ -8,7 +8,7 @@ import keras
 
 from keras_sae.activations.intercept import Hook, hooked
 from keras_sae.activations.paths import layer_paths
-from keras_sae.types import Config, Shape, Tensor
+from keras_sae.types import Config, Tensor
 
 
 class Targets:
@@ -48,15 +48,11 @@ class Wrapper(keras.Model):
         super().__init__(**{"dtype": base.dtype_policy, **kwargs}, autocast=False)
         self.base = base
         self.targets = Targets(indices)
+        self.built = True
         if isinstance(base, keras.Function):
             self.output_names = base.output_names  # of losses and metrics by name
         if base.compiled:
             compile_like(self, base)
-
-    def build(self, input_shape: Shape) -> None:
-        """Build the base model."""
-        if not self.base.built:
-            self.base.build(input_shape)
 
     def call_hooked(self, inputs: Tensor, hooks: Sequence[Hook]) -> Any:
         """Return the outputs of the base model while the targets have these hooks.

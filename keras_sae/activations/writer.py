@@ -100,10 +100,6 @@ class PartWriter:
                 with contextlib.suppress(OSError):
                     file.close()
 
-    def row_bytes(self, widths: Sequence[int]) -> int:
-        """Return the bytes of one row of all layers."""
-        return sum(widths) * stored_dtype(self.dtype).itemsize
-
     def start(self, widths: Sequence[int], axes: int, files: int) -> None:
         """Create the files of a new part, and a checkpoint without rows."""
         self.progress.widths, self.progress.axes = list(widths), axes

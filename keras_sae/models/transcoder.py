@@ -43,8 +43,8 @@ class Transcoder(Autoencoder):
 
     >>> from keras_sae import models
     >>> model = models.transcoder((6,), (4,), units=16, sparsity="l1", skip=True)
-    >>> model.output_shape, model.dictionary().shape
-    ((None, 4), (16, 4))
+    >>> model.dictionary().shape, model.skip.kernel.shape
+    ((16, 4), (6, 4))
     """
 
     reconstructs_input = False
