@@ -43,7 +43,7 @@ class Transcoder(Autoencoder):
 
     >>> from keras_sae import models
     >>> model = models.transcoder((6,), (4,), units=16, sparsity="l1", skip=True)
-    >>> model.dictionary().shape, model.skip.kernel.shape
+    >>> model.dictionary().shape, tuple(model.skip.kernel.shape)
     ((16, 4), (6, 4))
     """
 
