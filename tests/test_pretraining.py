@@ -499,7 +499,7 @@ def test_invalid_data_are_refused(method):
     _refused(method, r"\[0, 1\]", x=x * 3)
     _refused(method, r"`validation_data` must lie in \[0, 1\]", validation_data=x * 3)
     _refused(method, "read once per epoch", x=(batch for batch in [x]))
-    _refused(method, "read once per epoch", x=3)
+    _refused(method, "must be an array, or batches", x=3)
     _refused(method, "at least one batch", x=_Batches(x[:0]))
     _refused(method, "shape", x=_Batches(x[:, :5]))
     _refused(method, "finite", x=_Batches(broken))

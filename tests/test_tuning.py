@@ -419,7 +419,7 @@ def test_an_objective_that_is_not_logged_fails_with_the_logged_ones():
     objective = keras_tuner.Objective("val_beauty", "max")
     with pytest.raises(tuning.FailedTrialsError) as raised:
         run(objective=objective, max_l0=None)
-    assert "not logged. Received: objective='val_beauty'" in str(raised.value)
+    assert "Received: objective='val_beauty'. Logged" in str(raised.value)
     assert "val_l0" in str(raised.value)
 
 
@@ -536,6 +536,26 @@ def test_other_data_and_options_make_another_search(change, tmp_path):
         search(x * 2) if change == "data" else search(output_activation="sigmoid")
 
 
+@tensorflow_only
+def test_labeled_datasets_are_searched_as_their_arrays(digits):
+    import tensorflow as tf
+
+    x, y, x_val, y_val = digits
+    data, held_out = (
+        tf.data.Dataset.from_tensor_slices(pair).batch(50)
+        for pair in ((x, y), (x_val, y_val))
+    )
+    space = tuning.SparsityHyperModel("shallow", (8, 8, 1), sparsity="l1", units=8)
+    options = {"max_l0": 8, "progress": False}
+    expected = tuning.search(space, x, x_val, 1, 1, labels=(y, y_val), **options)
+    found = tuning.search(space, data, held_out, 1, 1, **options)
+    pd.testing.assert_frame_equal(tuning.trials(found), tuning.trials(expected))
+    assert "probe_accuracy" in tuning.trials(found)
+    tables = pd.DataFrame(x.reshape(200, 64)), pd.DataFrame(x_val.reshape(100, 64))
+    space = tuning.SparsityHyperModel("shallow", (64,), sparsity="l1", units=8)
+    assert len(tuning.trials(tuning.search(space, *tables, 1, 1, **options))) == 1
+
+
 # Bad input.
 
 
@@ -581,7 +601,7 @@ def test_data_must_be_arrays():
     with pytest.raises(ValueError, match="`x` must be an array"):
         tuning.search(Formula(), [1, 2], X, 2, 1)
     with pytest.raises(ValueError, match="`validation_data` must be an array"):
-        tuning.search(Formula(), X, iter([X]), 2, 1)
+        tuning.search(Formula(), X, X[:, 0], 2, 1)
 
 
 def test_a_small_space_ends_the_search_early():

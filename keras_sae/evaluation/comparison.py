@@ -14,10 +14,10 @@ from keras_sae.evaluation.baselines import (
     Identity,
     RandomEncoder,
 )
-from keras_sae.evaluation.evaluate import evaluate
+from keras_sae.evaluation.evaluate import evaluate, labeled_data
 from keras_sae.evaluation.training import Builder, Prepare, plan_runs
 from keras_sae.models import Autoencoder
-from keras_sae.types import LabeledData, PathLike
+from keras_sae.types import Data, LabeledData, PathLike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +28,8 @@ _ALL_UNITS = 0.999  # share of active units from which on a code counts as never
 
 def compare(
     builders: Mapping[str, Builder],
-    train: LabeledData,
-    test: LabeledData,
+    train: LabeledData | Data,
+    test: LabeledData | Data,
     epochs: int,
     seeds: Iterable[int] = (0,),
     *,
@@ -53,8 +53,9 @@ def compare(
     Args:
         builders: Dict from names to functions without arguments that return a new
             model. A model that is not compiled is compiled with `optimizer`.
-        train: `(x, y)`, the training data and their labels. `y` may be None.
-        test: `(x, y)`, the test data and their labels. `y` may be None.
+        train: `(x, y)`, the training data and their labels. `y` may be None. A finite
+            dataset of batches of `(x, y)` is read into memory.
+        test: The test data, in the same form.
         epochs: Number of epochs, the same for all models.
         seeds: Random seeds. Each model is trained once per seed.
         batch_size: Number of samples per step. None means 64, or all samples if there
@@ -99,7 +100,7 @@ def compare(
             "For example, pass "
             "{'L1': lambda: keras_sae.models.shallow((8, 8, 1), 64, 'l1')}."
         )
-    train, test = _arrays("train", train), _arrays("test", test)
+    train, test = labeled_data("train", train), labeled_data("test", test)
     if batch_size is None:
         batch_size = max(1, min(_BATCH_SIZE, len(train[0])))
     runs = plan_runs(
@@ -136,21 +137,11 @@ def compare(
     return pd.DataFrame(rows)
 
 
-def _arrays(name: str, pair: LabeledData) -> tuple[np.ndarray, np.ndarray | None]:
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise ValueError(
-            f"`{name}` must be a pair of data and labels. Received: "
-            f"{type(pair).__name__}. Without labels, pass `(x, None)`."
-        )
-    x, y = pair
-    return np.asarray(x), None if y is None else np.asarray(y)
-
-
 def sweep(
     builder: Callable[[float], Autoencoder],
     factors: Sequence[float],
-    train: LabeledData,
-    test: LabeledData,
+    train: LabeledData | Data,
+    test: LabeledData | Data,
     epochs: int,
     **kwargs: Any,
 ) -> "pd.DataFrame":

@@ -1,5 +1,7 @@
 """Metrics of a trained model on test data."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -13,7 +15,8 @@ from keras_sae.evaluation.baselines import (
 from keras_sae.evaluation.probing import subset_probes, two_fold_probe
 from keras_sae.layers import ActivityPenalty
 from keras_sae.models import Autoencoder, VariationalAutoencoder
-from keras_sae.models.data_adapter import as_arrays
+from keras_sae.models.data_adapter import as_arrays, labeled_arrays
+from keras_sae.models.validation import is_array
 from keras_sae.regularizers import KLDivergence
 from keras_sae.types import ArrayLike, Data, LabeledData
 
@@ -27,7 +30,7 @@ def evaluate(
     y: ArrayLike | None = None,
     seed: int = 0,
     *,
-    train: LabeledData | None = None,
+    train: LabeledData | Data | None = None,
 ) -> dict[str, float]:
     """Return the metrics of a model on test data.
 
@@ -59,11 +62,11 @@ def evaluate(
         model: A trained `keras_sae.models.Autoencoder`, a fitted baseline, or another
             object with `encode` and `decode`.
         x: Test data of shape `(samples, *input_shape)`, or a finite dataset of batches
-            of `x` or `(x, y)`.
+            of `x` or `(x, y)`. A `y` of the shape of `x` is ignored.
         y: None, or labels of shape `(samples,)`.
         seed: Random seed for the noise and for selecting the probes' training samples.
-        train: None, or `(x_train, y_train)`, the training data of the probes. With
-            `(x_train, None)`, there are no probes.
+        train: None, or `(x_train, y_train)`, the training data of the probes, or a
+            dataset of such batches. With `(x_train, None)`, there are no probes.
 
     Returns:
         A dict of floats. The accuracy of a probe is NaN if all codes are zero or if
@@ -86,7 +89,7 @@ def evaluate(
             "`model` must be a `keras_sae.models.Autoencoder`, or have the methods "
             f"`encode` and `decode`. Received: model={model!r}."
         )
-    x, y = as_arrays(x, y)
+    x, y = labeled_arrays(x, y)
     codes = model.encode(x)
     reconstruction = model.decode(codes)
     error = float(np.mean((x - reconstruction) ** 2, dtype="float64"))
@@ -129,9 +132,23 @@ def evaluate(
         result["elbo"] = float(model.elbo(x))
     if y is not None and train is None:
         result["probe_accuracy"] = two_fold_probe(codes, y, seed)
-    elif y is not None and train is not None and train[1] is not None:
-        result |= subset_probes(model.encode(train[0]), train[1], codes, y, seed)
+    elif y is not None:
+        x_train, y_train = labeled_data("train", train)
+        if y_train is not None:
+            result |= subset_probes(model.encode(x_train), y_train, codes, y, seed)
     return result
+
+
+def labeled_data(name: str, data: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return samples and labels of a pair, or of a stream; `name` is the argument."""
+    parts = data if isinstance(data, (tuple, list)) else (data,)
+    if data is None or is_array(data) or len(parts) > 2:
+        raise ValueError(
+            f"`{name}` must be a pair of data and labels. Received: "
+            f"{type(data).__name__}. Without labels, pass `(x, None)`."
+        )
+    x, y = (*parts, None)[:2]
+    return labeled_arrays(x, y, name)
 
 
 def copying(model: Codec, x: Data, seed: int = 0) -> float:

@@ -144,6 +144,22 @@ def as_arrays(
     return samples, y
 
 
+def labeled_arrays(
+    x: Data | None, y: Tensor | None = None, argument: str = "x"
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return samples and labels as `as_arrays` does, without a target like `x`.
+
+    Errors call the data `argument`.
+    """
+    try:
+        x, y = as_arrays(x, y)
+    except ValueError as error:
+        raise ValueError(str(error).replace("`x`", f"`{argument}`")) from error
+    if y is None or y.shape == x.shape:
+        return x, None
+    return x, y.ravel() if y.shape == (len(x), 1) else y
+
+
 class DiskBatches(keras.utils.PyDataset):
     """Batches of arrays on disk, optionally reshuffled after each epoch."""
 

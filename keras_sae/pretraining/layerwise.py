@@ -197,35 +197,27 @@ def open_data(
     `argument` is the caller's name for the data. Only the first batch of a stream is
     checked. A `numpy.memmap` is returned as batches, shuffled if `argument` is `"x"`.
     """
-    in_memory = isinstance(x, list) or is_array(x)
-    if in_memory:
-        x = first = as_numpy(x)
-    elif isinstance(x, (Iterator, tuple)) or not isinstance(x, Iterable):
+    if isinstance(x, (Iterator, tuple)):
         raise ValueError(
             f"`{argument}` is read once per epoch and level, so it must be an array, a "
             "`tf.data.Dataset`, a `keras.utils.PyDataset` or a PyTorch `DataLoader`. "
             f"Received: {type(x).__name__}. Pass data without labels. A `PyDataset` "
             "can wrap any source."
         )
-    elif is_dataset(x) and x.cardinality() == -1:  # infinite
+    if is_dataset(x) and x.cardinality() == -1:  # infinite
         raise ValueError(
             f"`{argument}` must be finite. Received: {x!r}, which never ends. Remove "
             "`.repeat()`: `epochs` repeats the data."
         )
-    else:
-        first = next(batches(x), np.empty(0))
-        if first.size == 0:
-            raise ValueError(
-                f"`{argument}` must hold at least one batch. Received: {x!r}."
-            )
     try:
-        training = argument == "x" and in_memory
+        x, _, (first, _) = data_adapter.open_data(x)
+        training = argument == "x" and is_array(x)
         model.check_data(first, None, batch_size if training else None)
     except ValueError as error:
         raise ValueError(str(error).replace("`x`", f"`{argument}`")) from error
     if isinstance(x, np.memmap):
         return DiskBatches([x], batch_size, shuffle=argument == "x")
-    return np.asarray(x, keras.config.floatx()) if in_memory else x
+    return np.asarray(as_numpy(x), keras.config.floatx()) if is_array(x) else x
 
 
 def batches(x: LevelData, batch_size: int = 256) -> Iterator[np.ndarray]:
@@ -233,12 +225,8 @@ def batches(x: LevelData, batch_size: int = 256) -> Iterator[np.ndarray]:
     if isinstance(x, np.ndarray):
         yield from (x[i : i + batch_size] for i in range(0, len(x), batch_size))
         return
-    stream: Any = x
-    if isinstance(x, keras.utils.PyDataset):
-        stream = map(stream.__getitem__, range(len(stream)))
-    for batch in stream:
-        first = batch[0] if isinstance(batch, (tuple, list)) else batch
-        yield as_numpy(first)
+    for batch in x:
+        yield as_numpy(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
 
 def encode(

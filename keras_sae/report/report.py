@@ -14,7 +14,7 @@ from bokeh.resources import Resources
 from PIL import Image
 
 from keras_sae.models import Autoencoder
-from keras_sae.models.data_adapter import as_arrays
+from keras_sae.models.data_adapter import labeled_arrays
 from keras_sae.report import charts
 from keras_sae.report.sections import ModelSection, comparison_table, to_json
 from keras_sae.types import ArrayLike, Data, PathLike
@@ -153,15 +153,13 @@ def _read_data(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
             f"Received: a {type(x).__name__} in place of x. `load_data` returns two "
             "pairs. Pass one pair: report.write_report(model, (x_test, y_test), path)."
         )
-    x, y = as_arrays(x, y)
-    if y is None or y.shape == x.shape:  # the target of an autoencoder
-        return x, None
-    if y.shape not in (x.shape[:1], (len(x), 1)):
+    x, y = labeled_arrays(x, y)
+    if y is not None and y.shape != x.shape[:1]:
         raise ValueError(
             "`y` must hold one label per sample. Received: x of shape "
             f"{x.shape}, y of shape {y.shape}."
         )
-    return x, y.ravel()
+    return x, y
 
 
 def _read_histories(

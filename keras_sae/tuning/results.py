@@ -9,9 +9,10 @@ import keras_tuner
 
 from keras_sae import evaluation
 from keras_sae.models import Autoencoder
+from keras_sae.models.data_adapter import labeled_arrays
 from keras_sae.tuning.objectives import PROBE, ReconstructionUnderL0
 from keras_sae.tuning.tuner import ERROR_FILE, SearchTuner, Trial, trials_with_status
-from keras_sae.types import ArrayLike, Data, PathLike
+from keras_sae.types import Data, PathLike
 from keras_sae.utils.io import atomic_write, output_folder
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def pareto_front(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
 
 def best_model(
     tuner: keras_tuner.Tuner,
-    x: ArrayLike,
+    x: Data,
     path: PathLike,
     epochs: int | None = None,
     *,
@@ -187,8 +188,8 @@ def best_model(
 
     Args:
         tuner: The output of `keras_sae.tuning.search`.
-        x: Array of shape `(samples, *input_shape)`. It may include the validation
-            data, because the hyperparameters have already been chosen.
+        x: Data as for `search`. They may include the validation data, because the
+            hyperparameters have already been chosen.
         path: Path of the `.keras` file, which is written atomically.
         epochs: Number of passes through the data. The default is that of the best
             trial.
@@ -230,6 +231,7 @@ def best_model(
             "Received: epochs=None."
         )
     model = tuner.hypermodel.build(hp)
+    x, _ = labeled_arrays(x)
     fit = {"validation_data": validation_data, "callbacks": callbacks}
     tuner.hypermodel.fit(hp, model, x, epochs=epochs, verbose=verbose, **fit)
     with atomic_write(path) as unfinished:

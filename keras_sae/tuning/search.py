@@ -14,11 +14,12 @@ import keras_tuner
 import numpy as np
 
 from keras_sae.models import Autoencoder
+from keras_sae.models.data_adapter import as_arrays, labeled_arrays
 from keras_sae.tuning import objectives
 from keras_sae.tuning import workers as processes
 from keras_sae.tuning.results import check_outcome
 from keras_sae.tuning.tuner import ORACLES, Arrays, SearchTuner, trials_with_status
-from keras_sae.types import ArrayLike, PathLike
+from keras_sae.types import ArrayLike, Data, PathLike
 from keras_sae.utils import validation
 from keras_sae.utils.fingerprint import fingerprint, model_fingerprint
 from keras_sae.utils.io import RunDirectory
@@ -26,8 +27,8 @@ from keras_sae.utils.io import RunDirectory
 
 def search(
     hypermodel: keras_tuner.HyperModel,
-    x: ArrayLike,
-    validation_data: ArrayLike | Arrays,
+    x: Data,
+    validation_data: Data | Arrays,
     max_trials: int = 20,
     epochs: int = 20,
     *,
@@ -52,8 +53,9 @@ def search(
 
     Args:
         hypermodel: A `SparsityHyperModel`, or another `keras_tuner.HyperModel`.
-        x: Array of shape `(samples, *input_shape)`.
-        validation_data: Array like `x`, or `(x, target)` as in `keras.Model.fit`.
+        x: Array of shape `(samples, *input_shape)`, or a finite dataset of batches of
+            `x` or `(x, label)`, which is read into memory.
+        validation_data: Data like `x`, or `(x, target)` as in `keras.Model.fit`.
         max_trials: Maximum number of trials, including those of earlier calls.
         epochs: Number of passes through the data per trial. For Hyperband, this is the
             maximum.
@@ -67,7 +69,7 @@ def search(
             default is the square root of the number of values per sample.
         labels: `(y, y_val)`, the labels of `x` and of the validation data. They are
             needed for `"probe_accuracy"`, the accuracy of a linear classifier on the
-            codes.
+            codes. None means the labels of labeled datasets, if any.
         directory: Folder of the search. None means a temporary folder.
         seed: Random seed for the hyperparameters and for each training run, or None.
         max_failures: Number of failed trials that the search tolerates.
@@ -130,7 +132,7 @@ def search(
     if isinstance(goal, objectives.ReconstructionUnderL0) and goal.metric is None:
         metric = objectives.l0_metric(hypermodel)
         goal = objectives.ReconstructionUnderL0(goal.max_l0, metric)
-    if goal.name == objectives.PROBE and labels is None:
+    if goal.name == objectives.PROBE and y is None:
         raise ValueError(
             f"{objectives.PROBE!r} needs labels=(y, y_val). Received: labels=None."
         )
@@ -172,23 +174,27 @@ def search(
 
 
 def _as_arrays(
-    x: ArrayLike,
-    validation_data: ArrayLike | Arrays,
-    labels: Sequence[ArrayLike] | None,
+    x: Data, validation_data: Data | Arrays, labels: Sequence[ArrayLike] | None
 ) -> tuple[np.ndarray, np.ndarray | Arrays, Arrays | None]:
     """Return the data as NumPy arrays, or raise an error if they do not match."""
-    data = validation_data if isinstance(validation_data, tuple) else (validation_data,)
-    x, parts = np.asarray(x), tuple(np.asarray(part) for part in data)
-    for name, array in {"x": x, "validation_data": parts[0]}.items():
-        if array.ndim < 2 or array.dtype == object:
+    target: np.ndarray | None = None
+    (x, y), y_val = labeled_arrays(x), None
+    if isinstance(validation_data, tuple):
+        x_val, target = as_arrays(*validation_data)
+    else:
+        x_val, y_val = labeled_arrays(validation_data, argument="validation_data")
+    for name, array in {"x": x, "validation_data": x_val}.items():
+        if array.ndim < 2:
             raise ValueError(
                 f"`{name}` must be an array of shape (samples, ...), because the batch "
-                f"size is searched. Received: shape {array.shape}, dtype {array.dtype}."
+                f"size is searched. Received: shape {array.shape}."
             )
-    y = None if labels is None else tuple(np.asarray(part) for part in labels)
-    if y is not None and [len(part) for part in y] != [len(x), len(parts[0])]:
+    if labels is None and y is not None and y_val is not None:
+        labels = y, y_val
+    arrays = None if labels is None else tuple(np.asarray(part) for part in labels)
+    if arrays is not None and [len(part) for part in arrays] != [len(x), len(x_val)]:
         raise ValueError(
             "`labels` must be (y, y_val), with one label for each sample of `x` and of "
-            f"`validation_data`. Received: {[len(part) for part in y]} labels."
+            f"`validation_data`. Received: {[len(part) for part in arrays]} labels."
         )
-    return x, parts if len(parts) > 1 else parts[0], y
+    return x, x_val if target is None else (x_val, target), arrays
