@@ -50,6 +50,19 @@ def recorded(tmp_path):
     return model, x, store
 
 
+@pytest.mark.parametrize("content", [b"", b'{"parts"', b"\xff", b"[]", b"{}"])
+@pytest.mark.parametrize("name", ["settings.json", "progress.json"])
+def test_a_damaged_state_is_named(name, content, recorded):
+    model, x, store = recorded
+    folder = store._files[0][0].parent
+    file = min(folder.rglob(name), key=lambda path: len(path.parts))
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}.*cannot be read"):
+        activations.ActivationStore(folder)
+    with pytest.raises(ValueError, match=name if name[0] == "p" else "settings"):
+        activations.record(model, "hidden", x, folder, file_bytes=1000)
+
+
 # What is recorded.
 
 

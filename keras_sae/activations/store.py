@@ -1,7 +1,6 @@
 """Activations that were recorded on disk."""
 
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 from keras_sae.activations.rows import dataset_of
 from keras_sae.activations.writer import PartWriter, array_file, decoded
 from keras_sae.types import ArrayLike, PathLike
+from keras_sae.utils.io import read_json
 from keras_sae.utils.validation import positive_integer
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class ActivationStore:
                 "`folder` must be one that `keras_sae.activations.record` has written. "
                 f"Received: {str(folder)!r}."
             )
-        settings = json.loads((folder / SETTINGS).read_text())
+        settings = read_json(folder / SETTINGS, parts=int, layers=list, model=str)
         indices = range(settings["parts"]) if part is None else [part]
         parts = {i: PartWriter.read_progress(part_folder(folder, i)) for i in indices}
         unfinished = [i for i, progress in parts.items() if not progress.complete]

@@ -7,7 +7,6 @@ written as an array of NumPy, which replaces the raw file.
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -20,7 +19,7 @@ from typing import Any, BinaryIO
 import keras
 import numpy as np
 
-from keras_sae.utils.io import UNFINISHED, atomic_write, write_json
+from keras_sae.utils.io import UNFINISHED, atomic_write, read_json, write_json
 
 PROGRESS = "progress.json"
 # Seconds between checkpoints. After a kill, what came after the last one is repeated.
@@ -80,7 +79,11 @@ class PartWriter:
     def read_progress(folder: Path) -> Progress:
         """Return the last checkpoint of a part."""
         file = folder / PROGRESS
-        return Progress(**json.loads(file.read_text())) if file.exists() else Progress()
+        if not file.exists():
+            return Progress()
+        kinds = {name: type(value) for name, value in asdict(Progress()).items()}
+        values = read_json(file, **kinds)
+        return Progress(**{name: values[name] for name in kinds})
 
     def __enter__(self) -> "PartWriter":
         for leftover in self.folder.glob(f"{UNFINISHED}*"):
