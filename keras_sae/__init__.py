@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Imported on first use, because they are built on matplotlib, Bokeh, keras-tuner and
-# scikit-learn, which are slow to import.
+# These modules are imported on first use, because they require matplotlib, Bokeh,
+# keras-tuner and scikit-learn, which are slow to import.
 _LAZY = ("plots", "report", "tuning", "wrappers")
 
 

@@ -1,4 +1,4 @@
-"""What layers of several files share."""
+"""Base class and state variables of the layers."""
 
 import keras
 
@@ -6,7 +6,7 @@ from keras_sae.types import Shape
 
 
 class ShapePreservingLayer(keras.layers.Layer):
-    """Base class of layers whose outputs have the shape of their inputs."""
+    """Base class for layers whose outputs have the same shape as their inputs."""
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return `input_shape`."""
@@ -14,11 +14,11 @@ class ShapePreservingLayer(keras.layers.Layer):
 
 
 def layer_state(name: str, shape: Shape = (), initial: float = 0.0) -> keras.Variable:
-    """Return a float32 variable that is not trained.
+    """Return a non-trainable float32 variable.
 
-    A layer may assign it during a forward pass. Under `tf.distribute` each replica has
-    its own copy, and reading it outside a step returns their mean. An assignment that
-    synchronizes the replicas in a forward pass would swap losses between them.
+    A layer may assign it during a forward pass. Under `tf.distribute`, each replica
+    has its own copy, and a read outside a step returns the mean of the copies. An
+    assignment that synchronizes replicas in a forward pass would mix up their losses.
     """
     return keras.Variable(
         keras.initializers.Constant(initial),

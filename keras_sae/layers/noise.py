@@ -12,7 +12,7 @@ from keras_sae.utils.serialization import register
 
 
 class _Corruption(ShapePreservingLayer):
-    """Base class of layers that change random values in training only."""
+    """Base class for layers that change random values in training only."""
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -37,8 +37,9 @@ class MaskingNoise(_Corruption):
 
     `y = x * m`, with `m_ij = 0` with probability `rate`, else 1
 
-    Unlike `keras.layers.Dropout`, the layer does not scale up the other values. On
-    average, inputs are therefore larger at inference, by a factor of `1 / (1 - rate)`.
+    Unlike `keras.layers.Dropout`, the layer does not scale up the other values.
+    On average, inputs are therefore larger at inference by a factor of
+    `1 / (1 - rate)`.
     Use `keras.layers.Dropout` if clean inputs must be reconstructed well.
 
     Args:
@@ -91,7 +92,8 @@ class SaltAndPepperNoise(_Corruption):
         `(batch, ...)`.
 
     Raises:
-        ValueError: `rate` is not in [0, 1), or not `low < high`, both finite.
+        ValueError: `rate` is not in [0, 1), or `low` and `high` are not finite with
+            `low < high`.
 
     References:
         [Vincent et al., "Stacked denoising autoencoders", 2010](
@@ -124,7 +126,7 @@ class SaltAndPepperNoise(_Corruption):
         self.low, self.high = float(low), float(high)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Return `inputs`, with salt and pepper in training."""
+        """Return `inputs`, with salt-and-pepper noise in training."""
         if not training or self.rate == 0:
             return inputs
         shape, seed = ops.shape(inputs), self.seed_generator

@@ -25,8 +25,8 @@ NAMES: dict[str, type] = {
     "matryoshka": Matryoshka,
 }
 
-# Every bounded activation has reached its bounds in float32 at the ends of the probe.
-# Near zero it is dense enough for the minimum of SiLU.
+# At the ends of this probe, every bounded activation reaches its bounds in float32.
+# Near zero, the probe is dense enough to find the minimum of SiLU.
 _PROBE = np.concatenate(
     [-np.logspace(6, 1, 100), np.linspace(-10, 10, 4001), np.logspace(1, 6, 100)]
 )
@@ -41,10 +41,10 @@ def get(identifier: SparsityLike) -> Sparsity | None:
 
     Returns:
         None or a `Sparsity`. A regularizer becomes an `ActivityPenalty`. A `Sparsity`
-        is returned itself; `SparseDense` copies it.
+        is returned unchanged; `SparseDense` copies it.
 
     Raises:
-        ValueError: The name is unknown, or the object is of another type.
+        ValueError: The name is unknown, or the object has another type.
 
     Example:
 
@@ -81,11 +81,11 @@ def copy_for(
 ) -> Sparsity:
     """Return a copy of `sparsity` for a layer with this activation and dtype policy.
 
-    The state of a sparsity belongs to one layer, so a layer copies what a user passes.
+    The state of a sparsity belongs to one layer, so layers copy the user's object.
 
     Args:
         sparsity: The sparsity to copy.
-        activation: Activation function in front of the sparsity.
+        activation: Activation function before the sparsity.
         dtype: Policy of the layer. The default policy if None.
         name: Name of the copy. The same name if None.
 
@@ -108,7 +108,7 @@ def copy_for(
                 f"activation={label!r}, with values from {low:g} to {high:g}. Use "
                 "activation='sigmoid' or 'auto', or an L1 penalty."
             )
-        # Values in [0, 1] are probabilities already. Those of tanh are rescaled.
+        # Values in [0, 1] are already probabilities. Those of tanh must be rescaled.
         is_probability = low >= 0 and high <= 1
         config["bounds"] = (0.0, 1.0) if is_probability else (low, high)
     return type(sparsity).from_config(config)
@@ -125,5 +125,5 @@ def activation_bounds(activation: Activation) -> tuple[float, float]:
     # Round outwards: softsign is 1e-6 short of its bound at the end of the probe.
     low = float(np.floor(float(values.min()) * 1e4) / 1e4)
     high = float(np.ceil(float(values.max()) * 1e4) / 1e4)
-    limit = 1e3  # Larger values depend on the probe.
+    limit = 1e3  # Larger values only reflect the range of the probe.
     return (low if low > -limit else -np.inf, high if high < limit else np.inf)

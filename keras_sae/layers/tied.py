@@ -24,11 +24,11 @@ class TiedDense(keras.layers.Layer):
 
     `r = activation(h W^T + c)`
 
-    where `W` is the kernel of `tied_to` and `c` is a bias of this layer. Tied weights
+    where `W` is the kernel of `tied_to` and `c` is this layer's bias. Tied weights
     nearly halve the number of parameters of an autoencoder.
 
-    A `keras_sae.models.Autoencoder` ties its layers again when it is loaded, cloned or
-    unpickled. In other models, a loaded layer warns and gets a copy of the kernel.
+    Loading, cloning or unpickling a `keras_sae.models.Autoencoder` ties the layers
+    again. In other models, a loaded layer warns and gets a copy of the kernel.
 
     Args:
         tied_to: Built layer whose `kernel`, of shape `(output_dim, input_dim)`, is
@@ -46,8 +46,8 @@ class TiedDense(keras.layers.Layer):
         `(batch, ..., output_dim)`.
 
     Raises:
-        ValueError: `tied_to` is not a built layer with a kernel of two dimensions, or
-            is a name and `output_dim` is missing.
+        ValueError: `tied_to` is not a built layer with a two-dimensional kernel, or is
+            a name and `output_dim` is missing.
 
     Example:
 
@@ -130,9 +130,9 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
 
     `r = activation(W^T h + c)`
 
-    where `W` is the linear map of a convolution with the kernel of `tied_to`, of shape
-    `(height, width, channels, filters)`, and the strides and padding of this layer. `c`
-    is a bias of this layer. Loading works as for `keras_sae.layers.TiedDense`.
+    where `W` is the linear map of a convolution that uses the kernel of `tied_to`, with
+    shape `(height, width, channels, filters)`, and this layer's strides and padding.
+    `c` is this layer's bias. Loading works as for `keras_sae.layers.TiedDense`.
 
     Args:
         tied_to: Built convolution whose `kernel` is shared, or the name of a layer
@@ -211,9 +211,9 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
 
 @contextmanager
 def tying(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
-    """Let tied layers that are built inside this context find other layers by name.
+    """Let tied layers built inside this context find other layers by name.
 
-    The config of a tied layer has only the name of the other layer.
+    A tied layer's config contains only the other layer's name.
 
     Args:
         layers: Built layers to tie to.

@@ -19,12 +19,12 @@ class UnitNormDense(keras.layers.Dense):
 
     Gradients are projected onto the tangent space of the unit sphere:
     `dA_j <- dA_j - (dA_j . A_j) A_j`. The constraint would remove the component along
-    `A_j` anyway, but an optimizer with moment estimates, such as Adam, would accumulate
+    `A_j` anyway, but optimizers with moment estimates, such as Adam, would accumulate
     it.
 
-    `keras_sae.models.shallow` uses this layer as its decoder if it has a sparsity that
-    is not a penalty; `deep` does so with `unit_norm=True`. For a k-sparse code, the
-    layer uses only the kernel rows of the active units.
+    `keras_sae.models.shallow` uses this layer as its decoder for any sparsity other
+    than a penalty, and `keras_sae.models.deep` with `unit_norm=True`. For a k-sparse
+    code, the layer uses only the kernel rows of the active units.
 
     Args:
         units: Width of the output.
@@ -60,7 +60,7 @@ class UnitNormDense(keras.layers.Dense):
         super().__init__(units, activation, **kwargs)
 
     def build(self, input_shape: Shape) -> None:
-        """Create the dictionary, with rows of unit norm, and the bias."""
+        """Create the dictionary, with unit-norm rows, and the bias."""
         super().build(input_shape)
         # Keras applies a constraint only after an update.
         self.kernel.assign(self.kernel_constraint(ops.convert_to_tensor(self.kernel)))

@@ -1,4 +1,4 @@
-"""A number of active units that also makes sense for codes that are never zero."""
+"""Effective number of active units, also for codes that are never exactly zero."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -13,11 +13,11 @@ from keras_sae.types import ArrayLike, DTypeLike, Tensor
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import positive_integer
 
-_ROWS = 4096  # samples at a time, to save memory
+_ROWS = 4096  # samples per step, to limit memory use
 
 
 class DictionaryModel(Protocol):
-    """An object that encodes, decodes and knows its dictionary."""
+    """Interface of a model that encodes, decodes and returns its dictionary."""
 
     def encode(self, x: ArrayLike) -> np.ndarray: ...  # noqa: D102
     def decode(self, code: ArrayLike) -> np.ndarray: ...  # noqa: D102
@@ -33,27 +33,28 @@ def effective_l0(
 
     `mean_i((sum_j c_ij)^2 / sum_j c_ij^2)` with `c_ij = |h_ij - rest_j| |d_j|`
 
-    `c_ij` is the contribution of unit `j` to sample `i`: its distance from the value at
-    which it rests, times the length of its dictionary row. The value is 1 if a single
-    unit contributes, and `n` if `n` units contribute equally. It therefore compares
-    codes that are never exactly zero with codes that are. For a sparse code it is at
-    most `l0`. It changes neither if a unit is scaled and its dictionary row is divided
-    by the same number, nor if a constant is added to a unit.
+    `c_ij` is the contribution of unit `j` to sample `i`: the distance of the activation
+    from the unit's resting value, times the length of the unit's dictionary row. The
+    result is 1 if a single unit contributes, and `n` if `n` units contribute equally.
+    This makes codes that are never exactly zero comparable to sparse codes. For a
+    sparse code, the result is at most `l0`. Scaling a unit and dividing its dictionary
+    row by the same number does not change the result. Adding a constant to a unit does
+    not change it either.
 
     Args:
-        codes: Shape `(samples, units)`.
-        dictionary: Shape `(units, ...)`, as `Autoencoder.dictionary` returns it. None
-            counts all rows as equally long.
-        rest: Values at which the units rest, shape `(units,)`. None is the median of
-            each unit over the samples, which is 0 for a unit that is zero in more than
-            half of them.
+        codes: Codes of shape `(samples, units)`.
+        dictionary: Dictionary of shape `(units, ...)`, as returned by
+            `Autoencoder.dictionary`. If None, all rows count as equally long.
+        rest: Resting values of the units, shape `(units,)`. None means each unit's
+            median over the samples, which is 0 for a unit that is zero in more than
+            half of the samples.
 
     Returns:
         A float in `[0, units]`. A sample without any contribution counts as 0.
 
     Raises:
         ValueError: `codes` has no samples or fewer than two axes, or `dictionary` or
-            `rest` has another number of units.
+            `rest` has a different number of units.
 
     Reference:
         [Treves & Rolls, "What determines the capacity of autoassociative memories in
@@ -73,7 +74,7 @@ def effective_l0(
     for begin in range(0, len(values), _ROWS):
         shares = np.abs(values[begin : begin + _ROWS] - resting) * norms
         largest = shares.max(axis=1, keepdims=True)
-        # Relative to the largest one, so that no square underflows.
+        # Divide by the largest share, so that no square underflows.
         shares /= np.where(largest == 0, 1.0, largest)
         squares = (shares**2).sum(axis=1)
         total += (shares.sum(axis=1) ** 2 / np.where(squares == 0, 1.0, squares)).sum()
@@ -81,11 +82,12 @@ def effective_l0(
 
 
 def explained_variance_at(model: DictionaryModel, x: ArrayLike, k: int) -> float:
-    """Return the explained variance that is left with `k` units per sample.
+    """Return the explained variance that remains with `k` units per sample.
 
     The `k` units that contribute most to a sample keep their activations. All other
-    units are set to the value at which they rest. `effective_l0` defines both. The
-    value compares codes at an equal number of units, whether or not they are sparse.
+    units are set to their resting values. Contributions and resting values are those of
+    `effective_l0`. The metric compares codes, sparse or not, at an equal number of
+    active units.
 
     Args:
         model: A `keras_sae.models.Autoencoder`, a baseline of `keras_sae.evaluation`,
@@ -125,7 +127,7 @@ def explained_variance_at(model: DictionaryModel, x: ArrayLike, k: int) -> float
 def _parts(
     codes: ArrayLike, dictionary: ArrayLike | None, rest: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return codes, lengths of the dictionary rows, and values at which units rest."""
+    """Return the codes, the dictionary's row lengths, and the units' resting values."""
     values = as_rows("codes", codes)
     units = values.shape[1]
     norms, resting = np.ones(units), np.median(values, axis=0)
@@ -144,11 +146,12 @@ def _parts(
 
 @register
 class EffectiveL0(keras.metrics.Metric):
-    """An estimate of `keras_sae.metrics.effective_l0` from batches.
+    """Estimate of `keras_sae.metrics.effective_l0` from batches.
 
-    Every 16th batch is measured, from the first one on, by at most 64 of its samples.
-    A unit rests at its median over these samples. The estimate takes less than 2% of
-    the time of a training step. `effective_l0` is exact for a whole data set.
+    Every 16th batch is measured, starting with the first one, on at most 64 of its
+    samples. A unit's resting value is its median over these samples. The estimate takes
+    less than 2% of a training step's time. For the exact value of a whole dataset, use
+    `effective_l0`.
 
     Args:
         name: Name in the logs.
@@ -164,7 +167,7 @@ class EffectiveL0(keras.metrics.Metric):
     """
 
     interval = 16  # batches per measurement
-    samples = 64  # per measurement, at most
+    samples = 64  # at most, per measurement
 
     def __init__(self, name: str = "effective_l0", dtype: DTypeLike = None) -> None:
         super().__init__(name=name, dtype=dtype)
@@ -178,10 +181,10 @@ class EffectiveL0(keras.metrics.Metric):
         """Add a batch of codes.
 
         Args:
-            codes: Shape `(batch, units)`.
+            codes: Codes of shape `(batch, units)`.
             lengths: Function without arguments that returns the lengths of the
                 dictionary rows, shape `(units,)`. It is called only if the batch is
-                measured. None counts all rows as equally long.
+                measured. If None, all rows count as equally long.
         """
         codes = ops.convert_to_tensor(codes)
 
@@ -207,5 +210,5 @@ class EffectiveL0(keras.metrics.Metric):
         self.batches.assign_add(1.0)
 
     def result(self) -> Tensor:
-        """Return the mean over the batches that were measured."""
+        """Return the mean over the measured batches."""
         return self.total / ops.maximum(self.count, 1.0)
