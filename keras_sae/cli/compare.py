@@ -97,7 +97,7 @@ class Run:
             with atomic_write(self.folder / "summary.csv") as path:
                 summary.to_csv(path, index=False)
         draw_pictures(*self.trained(), self.data[1][0], self.folder)
-        print_table(summary, CAPTION)
+        print_table(summary.drop(columns="units"), CAPTION)  # to save space
         typer.echo(f"Models, metrics and pictures: {self.folder}{os.sep}")
 
     def trained(self) -> tuple[dict[str, models.Autoencoder], dict[str, dict]]:

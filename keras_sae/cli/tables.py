@@ -19,29 +19,28 @@ COLUMNS = {
     "explained_variance": ("EV", "{:.3f}"),
     "copying": ("copy", "{:.2f}"),
     "l0": ("L0", "{:.1f}"),
-    "effective_l0": ("eff. L0", "{:.1f}"),
+    "effective_l0": ("eff.", "{:.1f}"),
     "dead_fraction": ("dead", "{:.0%}"),
     "probe_accuracy": ("probe", "{:.1%}"),
-    "parameters": ("weights", "{:,.0f}"),
     "seconds": ("s", "{:.0f}"),
     "score": ("score", "{:.3f}"),
 }
 CAPTION = """Metrics on the test set. error: mean squared error per value. EV: \
 explained variance. copy: explained variance on noise (1 means the model copies its \
-input). L0: active units per sample; eff. L0: effective number of them, which also \
+input). L0: active units per sample; eff.: effective number of them, which also \
 compares codes that are never exactly 0. dead: fraction of units that never fire. \
 probe: accuracy of a linear classifier on the code. s: training time in seconds. ±: \
 standard deviation over the seeds. table.csv has all metrics, including probes with \
 few labels and fine-tuning."""
 TRIAL_CAPTION = """Metrics on the validation data, a fifth of the training set. The \
 best trial is first. sparsity: kind and settings. LR: learning rate. error: mean \
-squared error per value. EV: explained variance. L0: active units per sample; eff. L0: \
+squared error per value. EV: explained variance. L0: active units per sample; eff.: \
 effective number of them. probe: accuracy of a linear classifier on the code. score: \
 the objective. trials.csv has all settings."""
 # With several seeds, the first group is printed with standard deviations. The second
 # group is left out to make room for them.
 _WITH_DEVIATION = ("reconstruction", "probe_accuracy")
-_WITHOUT_DEVIATION = ("parameters", "seconds")
+_WITHOUT_DEVIATION = ("copying", "seconds")
 
 
 def print_table(table: "pd.DataFrame", caption: str) -> None:
