@@ -129,7 +129,9 @@ def hooked(layer: keras.layers.Layer, hook: Hook) -> Iterator[None]:
             for name in _METHODS:
                 if hasattr(layer, name):
                     # Past Keras's tracking of attributes, which may be locked.
-                    own[name] = _dispatcher(layer, getattr(layer, name))
+                    method = getattr(layer, name)
+                    dispatch = functools.partial(_dispatch, layer, method)
+                    own[name] = functools.update_wrapper(dispatch, method)
     _hooks.stack.append((layer, hook))
     try:
         yield
@@ -144,19 +146,16 @@ def hooked(layer: keras.layers.Layer, hook: Hook) -> Iterator[None]:
                 contexts.pop()
 
 
-def _dispatcher(
-    layer: keras.layers.Layer, method: Callable[..., Any]
-) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def dispatch(*args: Any, **kwargs: Any) -> Any:
-        run = functools.partial(method, *args, **kwargs)
-        inputs = args[0] if args else None
-        for target, hook in _hooks.stack:
-            if target is layer:
-                run = functools.partial(hook, run, inputs)
-        return run()
-
-    return dispatch
+def _dispatch(
+    layer: keras.layers.Layer, method: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """Call a method of a layer through the hooks of this thread."""
+    run = functools.partial(method, *args, **kwargs)
+    inputs = args[0] if args else None
+    for target, hook in _hooks.stack:
+        if target is layer:
+            run = functools.partial(hook, run, inputs)
+    return run()
 
 
 def first(outputs: Any) -> Tensor:

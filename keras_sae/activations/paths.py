@@ -97,22 +97,12 @@ def find_layer(model: keras.layers.Layer, layer: LayerKey) -> Place:
         return Place(paths[matches[0]], matches[0], list(paths).index(matches[0]))
     name = layer if isinstance(layer, str) else layer.name
     problem = "names several layers of" if matches else "is not a layer of"
-    nearest = matches[:8] or _nearest(name, list(paths))
+    close = difflib.get_close_matches(name, paths, n=8, cutoff=0.3)
+    nearest = matches[:8] or close or list(paths)[:8]
     raise ValueError(
         f"`layer` {problem} the model {model.name!r}. Received: layer={name!r}. "
         f"Use one of these paths: {', '.join(map(repr, nearest))}."
     )
-
-
-def _nearest(name: str, paths: list[str]) -> list[str]:
-    """Return the paths that resemble `name` most, or the first ones if none does."""
-
-    def resemblance(path: str) -> float:
-        ends = (path, path.rpartition("/")[2])
-        return max(difflib.SequenceMatcher(None, name, end).ratio() for end in ends)
-
-    near = [path for path in paths if resemblance(path) > 0.5]
-    return (sorted(near, key=resemblance, reverse=True) or paths)[:8]
 
 
 def _children(parent: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.Layer]]:

@@ -81,12 +81,14 @@ def stream(
             pairs = zip(pool or rows, rows, strict=True)
             pool = [np.concatenate(pair) for pair in pairs] if pool else rows
             if len(pool[0]) >= buffer_size:
-                pool = _shuffled(pool, rng)
+                order = rng.permutation(len(pool[0]))
+                pool = [array[order] for array in pool]
                 used = max(len(pool[0]) // 2 // batch_size, 1) * batch_size
                 for start in range(0, used, batch_size):
                     yield tuple(array[start : start + batch_size] for array in pool)
                 pool = [array[used:] for array in pool]
-        pool = _shuffled(pool, rng)
+        order = rng.permutation(len(pool[0]))
+        pool = [array[order] for array in pool]
         for start in range(0, len(pool[0]), batch_size):
             yield tuple(array[start : start + batch_size] for array in pool)
 
@@ -99,8 +101,3 @@ def stream(
     count = samples * len(rows[0]) // first_samples
     length = tf.data.experimental.assert_cardinality(-(-count // batch_size))
     return dataset.apply(length)
-
-
-def _shuffled(pool: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    order = rng.permutation(len(pool[0]))
-    return [array[order] for array in pool]

@@ -48,9 +48,7 @@ class SubstitutedModel(Wrapper):
         outputs = self.call_hooked(inputs["inputs"], [replace])
         if not self.drop_masks:
             return outputs
-        return keras.tree.map_structure(_without_mask, outputs)
-
-
-def _without_mask(x: Tensor) -> Tensor:
-    """Return a new tensor of the same values, to which Keras gave no mask."""
-    return ops.multiply(x, ops.ones((), dtype=x.dtype))
+        # Keras attaches no mask to a new tensor.
+        return keras.tree.map_structure(
+            lambda x: ops.multiply(x, ops.ones((), dtype=x.dtype)), outputs
+        )

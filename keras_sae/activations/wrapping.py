@@ -99,17 +99,17 @@ class Wrapper(keras.Model):
 def compile_like(wrapper: keras.Model, base: keras.Model) -> None:
     """Compile a model with the loss of another one and new metrics of the same kind."""
     given = base._compile_config.config
-    metrics = {
-        name: None if given[name] is None else keras.tree.map_structure(_new, value)
-        for name, value in given.items()
-        if name in ("metrics", "weighted_metrics")
-    }
+    metrics = {}
+    for name in ("metrics", "weighted_metrics"):
+        if given[name] is not None:
+            metrics[name] = keras.tree.map_structure(
+                lambda metric: (
+                    type(metric).from_config(metric.get_config())
+                    if isinstance(metric, keras.metrics.Metric)
+                    else metric
+                ),
+                given[name],
+            )
     names = ("loss", "loss_weights", "run_eagerly", "jit_compile")
     options = {name: given[name] for name in names}
     wrapper.compile(optimizer=None, **options, **metrics)
-
-
-def _new(metric: Any) -> Any:
-    if isinstance(metric, keras.metrics.Metric):
-        return type(metric).from_config(metric.get_config())
-    return metric

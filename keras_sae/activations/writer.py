@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import keras
+import ml_dtypes
 import numpy as np
 
 from keras_sae.utils.io import UNFINISHED, atomic_write, read_json, write_json
@@ -144,7 +145,8 @@ class PartWriter:
         order = np.argsort(targets, kind="stable")
         counts = np.bincount(targets, minlength=len(progress.rows))
         bounds = np.concatenate([[0], np.cumsum(counts)])
-        arrays = [*(encoded(array, self.dtype) for array in rows), origins]
+        stored = stored_dtype(self.dtype)
+        arrays = [*(array.astype(self.dtype).view(stored) for array in rows), origins]
         for files, array in zip(self._files.values(), arrays, strict=True):
             scattered = array[order]
             for number in np.flatnonzero(counts):
@@ -213,24 +215,14 @@ def array_kinds(progress: Progress, dtype: str) -> dict[str, tuple[np.dtype, int
 
 
 def stored_dtype(dtype: str) -> np.dtype:
-    """Return the type on disk; NumPy knows no bfloat16, so its bits are integers."""
+    """Return the dtype on disk. NumPy's files store bfloat16 as integers of 16 bits."""
     return np.dtype("uint16" if dtype == "bfloat16" else dtype)
-
-
-def encoded(rows: np.ndarray, dtype: str) -> np.ndarray:
-    """Return float32 rows as they are on disk."""
-    if dtype != "bfloat16":
-        return rows.astype(dtype)
-    bits = rows.view("uint32")
-    # Round to the nearest, and to the even one of two.
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("uint16")
 
 
 def decoded(rows: np.ndarray) -> np.ndarray:
     """Return rows from disk as float32."""
-    if rows.dtype != "uint16":
-        return rows.astype("float32")
-    return (rows.astype("uint32") << 16).view("float32")
+    is_bfloat16 = rows.dtype == "uint16"
+    return (rows.view(ml_dtypes.bfloat16) if is_bfloat16 else rows).astype("float32")
 
 
 def chained_digest(digest: str, inputs: Any) -> str:

@@ -46,15 +46,9 @@ def load_path(
             f"{os.getcwd()!r}."
         )
     suffix = path.suffix.lower()
-    if path.is_dir():
-        read = _folder
-    elif suffix in TABLES:
+    if suffix in TABLES and not path.is_dir():
         return _table(path, label, columns)
-    elif suffix == ".npz":
-        read = _npz
-    elif suffix == ".npy":
-        read = _npy
-    else:
+    if suffix not in ARRAYS and not path.is_dir():
         raise ValueError(
             f"`path` must be a folder of images or a file that ends in "
             f"{', '.join((*ARRAYS, *TABLES))}. Received: {str(path)!r}."
@@ -64,7 +58,11 @@ def load_path(
             f"`label` and `columns` name columns of a table, {' or '.join(TABLES)}. "
             f"Received: label={label!r}, columns={columns!r} with {str(path)!r}."
         )
-    return read(path, label)
+    if path.is_dir():
+        return _folder(path)
+    if suffix == ".npz":
+        return _npz(path, label)
+    return _samples(path, np.load(path, mmap_mode="r")), None
 
 
 def class_numbers(labels: np.ndarray) -> np.ndarray:
@@ -91,11 +89,6 @@ def class_numbers(labels: np.ndarray) -> np.ndarray:
     if pd.api.types.is_integer_dtype(series) or pd.api.types.is_bool_dtype(series):
         return series.to_numpy("int64")
     return np.unique(series.astype(str).to_numpy(), return_inverse=True)[1]
-
-
-def _npy(path: Path, label: str | None) -> Arrays:
-    del label
-    return _samples(path, np.load(path, mmap_mode="r")), None
 
 
 def _npz(path: Path, label: str | None) -> Arrays:
@@ -184,8 +177,7 @@ def _read_csv(path: Path, **options: Any) -> "pd.DataFrame":
         raise ValueError(f"The table cannot be read: {e}. File: {str(path)!r}.") from e
 
 
-def _folder(path: Path, label: str | None) -> Arrays:
-    del label
+def _folder(path: Path) -> Arrays:
     import keras
     from PIL import Image, UnidentifiedImageError
 
