@@ -385,8 +385,10 @@ PARTS = {
         lambda: keras.Sequential([INPUT((None, None, 3)), CONV(4, 3)]),
         "Set all sizes",
     ),
-    "steps": (lambda: keras.Sequential([INPUT((5, 6)), DENSE(4)]), "TimeDistributed"),
-    "maps": (lambda: keras.Sequential([INPUT((8, 8, 1)), CONV(4, 3)]), "`Flatten`"),
+    "steps": (
+        lambda: keras.Sequential([INPUT((None, 6)), DENSE(4)]),
+        "TimeDistributed",
+    ),
 }
 
 
@@ -478,3 +480,18 @@ def test_losses_of_every_policy_add_up(rng, policy, sparsity):
     decay = 1e-3 * sum((to_numpy(w) ** 2).sum() for w in weights)
     parts = [value for name, value in logs.items() if name.endswith("_loss")]
     assert logs["loss"] == pytest.approx(sum(parts) + decay, rel=0.02)
+
+
+def test_units_of_a_code_with_axes_are_active_at_every_position(rng):
+    inputs, codes = keras.Input((5, 6)), keras.Input((5, UNITS))
+    code = layers.SparseDense(UNITS, sparsity=layers.TopK(2))(inputs)
+    output = keras.layers.Dense(6)
+    decoder = keras.Model(codes, output(codes))
+    model = models.Autoencoder(keras.Model(inputs, code), decoder)
+    rows = np.repeat(to_numpy(output.kernel)[:, None], 5, axis=1)
+    np.testing.assert_allclose(model.dictionary(), rows, atol=1e-5)
+    classifier = models.classifier(model, 3)
+    classifier.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+    x = rng.normal(size=(6, 5, 6)).astype("float32")
+    classifier.fit(x, np.arange(6) % 3, verbose=0)
+    assert classifier.predict(x, verbose=0).shape == (6, 3)

@@ -76,7 +76,7 @@ def test_a_sigmoid_code_has_no_dead_units():
 def test_models_without_a_sparse_dense_are_refused():
     model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(12)])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="with 0 of them"):
+    with pytest.raises(ValueError, match="which has 0"):
         model.fit(X, X, verbose=0, callbacks=[callbacks.DeadUnits()])
 
 

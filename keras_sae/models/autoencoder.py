@@ -36,17 +36,15 @@ class Autoencoder(keras.Model):
     matching shapes may be passed. `model(x)` is the reconstruction, and `fit(x)` takes
     the input as the target. The logs contain the loss and its parts,
     `explained_variance`, and `l0`. A code that is never exactly zero has
-    `effective_l0`, and `expected_l0` in place of `l0` if it is bounded. Tell Keras in
-    which direction a metric should go:
-    `EarlyStopping("val_reconstruction_loss", mode="min")`. A training loop of your own
-    calls `model(x, training=True)` and finds every term except the reconstruction loss
-    in `model.losses`. A model that contains this one has these terms in its own loss,
-    also in `evaluate`, as Keras adds the losses of all layers.
+    `effective_l0`, and `expected_l0` in place of `l0` if it is bounded. Tell Keras the
+    direction of a metric: `EarlyStopping("val_reconstruction_loss", mode="min")`. A
+    training loop of your own calls `model(x, training=True)` and finds every term
+    except the reconstruction loss in `model.losses`. A model that contains this one
+    has these terms in its own loss, also in `evaluate`.
 
     Args:
-        encoder: Functional or sequential Keras model from `(batch, *input_shape)` to
-            `(batch, units)`.
-        decoder: Model from `(batch, units)` to `(batch, *input_shape)`.
+        encoder: Functional or sequential model of `(batch, *input_shape)`.
+        decoder: Model from its codes, `(batch, ..., units)`, back to its inputs.
         contractive: Weight of `mean_i(|dh_i / dx_i|_F^2)`, the squared norm of the
             Jacobian of the code, logged as `auxiliary_loss`.
         **kwargs: Arguments of `keras.Model`.
@@ -84,9 +82,7 @@ class Autoencoder(keras.Model):
         self.decoder = decoder
         values = math.prod(decoder.output_shape[1:])
         self.explained_variance = metrics.ExplainedVariance(values)
-        self.activity, self.effective_l0 = losses.make_activity_metrics(
-            flatten(encoder), self.sparse_layers
-        )
+        self.activity, self.effective_l0 = losses.make_activity_metrics(encoder)
         self.loss_means = losses.make_loss_means(encoder, decoder, self.contractive)
         self(keras.Input(self.sample_shape))  # creates `input` and `output`
 
@@ -325,11 +321,9 @@ class Autoencoder(keras.Model):
 
         Args:
             x: Array of shape `(samples, *input_shape)`, or a dataset of batches.
-            batch_size: Number of samples per batch.
+            batch_size: Samples per batch.
         """
-        x = data_adapter.open_samples(x, self.sample_shape, batch_size)
-        with loops.protected(self, self.encoder):
-            return self.encoder.predict(x, batch_size=batch_size, verbose=0)
+        return loops.predict(self, self.encoder, x, batch_size)
 
     def decode(self, code: Data, batch_size: int = 256) -> np.ndarray:
         """Return the reconstructions from codes, of shape `(samples, *input_shape)`.
@@ -338,10 +332,7 @@ class Autoencoder(keras.Model):
             code: Array of shape `(samples, units)`, or a dataset of batches.
             batch_size: Number of samples per batch.
         """
-        shape = self.decoder.input_shape[1:]
-        code = data_adapter.open_samples(code, shape, batch_size)
-        with loops.protected(self, self.decoder):
-            return self.decoder.predict(code, batch_size=batch_size, verbose=0)
+        return loops.predict(self, self.decoder, code, batch_size)
 
     def serving_signatures(self, top_k: int) -> dict[str, Signature]:
         """Return the signatures of an exported model by name, the default one first."""
@@ -355,7 +346,8 @@ class Autoencoder(keras.Model):
 
         `row_j = (decode(s e_j) - decode(0)) / s` with `s = 0.05`: a step that saturates
         no output activation and is large beside the rounding of float32. For a shallow
-        model with a linear output it is row `j` of the decoder's kernel.
+        model with a linear output it is row `j` of the decoder's kernel. If a unit has
+        several positions, `e_j` is 1 at all of them.
 
         Example:
 
@@ -363,8 +355,10 @@ class Autoencoder(keras.Model):
         >>> models.shallow((4, 4, 1), 8).dictionary().shape
         (8, 4, 4, 1)
         """
-        units, step = self.decoder.input_shape[-1], np.float32(0.05)
-        outputs = self.decode(step * np.eye(units + 1, units, -1, "float32"))
+        (*axes, units), step = self.decoder.input_shape[1:], np.float32(0.05)
+        codes = np.zeros((units + 1, *axes, units), "float32")
+        codes[np.arange(units) + 1, ..., np.arange(units)] = step
+        outputs = self.decode(codes)
         return (outputs[1:] - outputs[:1]) / step
 
     def export(
@@ -384,11 +378,10 @@ class Autoencoder(keras.Model):
 
     def get_config(self) -> Config:
         """Return the configs of encoder and decoder, and the contractive weight."""
-        serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
-            "encoder": serialize(self.encoder),
-            "decoder": serialize(self.decoder),
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "decoder": keras.saving.serialize_keras_object(self.decoder),
             "contractive": self.contractive,
         }
 

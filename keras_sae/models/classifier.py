@@ -96,5 +96,8 @@ def classifier(
     if not trainable_encoder:
         encoder.trainable = False
     inputs = keras.Input(encoder.input_shape[1:], name="x")
+    code = encoder(inputs)
+    if len(code.shape) > 2:  # units at several positions
+        code = keras.layers.Flatten()(code)
     probabilities = keras.layers.Dense(num_classes, "softmax", name="probabilities")
-    return keras.Model(inputs, probabilities(encoder(inputs)), name=name)
+    return keras.Model(inputs, probabilities(code), name=name)

@@ -1,12 +1,16 @@
 """Prepare and protect a model in Keras's loops: `fit`, `evaluate` and `predict`."""
 
 import contextlib
+import numbers
 from collections.abc import Iterator
 
 import keras
+import numpy as np
 
 from keras_sae.layers import Sparsity
+from keras_sae.models.data_adapter import open_samples
 from keras_sae.models.levels import flatten
+from keras_sae.types import Data
 
 
 @contextlib.contextmanager
@@ -25,7 +29,13 @@ def protected(model: keras.Model, part: keras.Model | None = None) -> Iterator[N
     parts = (model.encoder, model.decoder)
     variables = [(v.path, v.dtype) for each in parts for v in each.variables]
     sparsities = [x for x in flatten(model.encoder) if isinstance(x, Sparsity)]
-    structure = repr((variables, [layer.get_config() for layer in sparsities]))
+    settings = [
+        (name, value)
+        for layer in sparsities
+        for name, value in vars(layer).items()
+        if isinstance(value, numbers.Number) and not name.startswith("_")
+    ]
+    structure = repr((variables, settings))
     if structure != model.traced_structure:
         for each in (model, *parts):
             if each.train_function is not None:
@@ -54,6 +64,22 @@ def protected(model: keras.Model, part: keras.Model | None = None) -> Iterator[N
                 if variable._value is None:
                     variable.assign(value)
             raise
+
+
+def predict(
+    model: keras.Model, part: keras.Model, x: Data, batch_size: int
+) -> np.ndarray:
+    """Check samples, and return the outputs of a part of an autoencoder.
+
+    Args:
+        model: The `keras_sae.models.Autoencoder`.
+        part: A model that has layers of `model`, for example its encoder.
+        x: Array or batches of samples of `part`.
+        batch_size: Samples per batch of an array.
+    """
+    x = open_samples(x, part.input_shape[1:], batch_size)
+    with protected(model, part):
+        return part.predict(x, batch_size=batch_size, verbose=0)
 
 
 def build_optimizer(model: keras.Model) -> None:

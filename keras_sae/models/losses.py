@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import keras
@@ -130,13 +130,14 @@ def make_loss_means(
 
 
 def make_activity_metrics(
-    layers: Sequence[keras.layers.Layer], sparse_layers: Sequence[SparseDense]
+    encoder: keras.Model,
 ) -> tuple[metrics.L0, metrics.EffectiveL0 | None]:
     """Return the metrics of how many units are active in the code.
 
-    The second one is None unless the code is never exactly zero. `layers` are those of
-    the encoder.
+    The second one is None unless the code is never exactly zero.
     """
+    layers = flatten(encoder)
+    sparse_layers = [layer for layer in layers if isinstance(layer, SparseDense)]
     if not sparse_layers:
         samples = any(isinstance(layer, Sampling) for layer in layers)
         return metrics.L0(), metrics.EffectiveL0() if samples else None

@@ -209,14 +209,12 @@ def check_parts(
             decoder.output_shape,
         )
     ]
-    if None in shapes[0] or len(shapes[1]) != 1:
+    if None in shapes[0] + shapes[1]:
         raise ValueError(
-            "`encoder` must map inputs of a known shape to codes of shape (batch, "
-            f"units). Received: encoder {encoder.input_shape} -> "
-            f"{encoder.output_shape}. Set all sizes in `keras.Input`. For a code with "
-            "more axes, end the encoder with `Flatten` and start the decoder with "
-            "`Reshape`, or wrap an autoencoder of vectors in "
-            "`keras.layers.TimeDistributed`."
+            "`encoder` must have known shapes. Received: encoder "
+            f"{encoder.input_shape} -> {encoder.output_shape}. Set all sizes in "
+            "`keras.Input`. For sequences of any length, wrap an autoencoder of "
+            "vectors in `keras.layers.TimeDistributed`."
         )
     if shapes[1] != shapes[2] or (same_shape and shapes[0] != shapes[3]):
         raise ValueError(

@@ -100,11 +100,9 @@ class VariationalAutoencoder(Autoencoder):
             x: Array of shape `(samples, *input_shape)`, or a dataset of batches.
             batch_size: Number of samples per batch.
         """
-        x = data_adapter.open_samples(x, self.sample_shape, batch_size)
         layer = self._sampling()
         parameters = keras.Model(self.encoder.input, layer.input)
-        with loops.protected(self, parameters):
-            both = parameters.predict(x, batch_size=batch_size, verbose=0)
+        both = loops.predict(self, parameters, x, batch_size)
         mean, log_variance = (ops.convert_to_numpy(v) for v in layer.split(both))
         return mean, log_variance
 

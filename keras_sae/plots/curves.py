@@ -34,7 +34,8 @@ def activations(
     whether all units are used or only a few.
 
     Args:
-        codes: Array of shape `(samples, units)`, or a dict that maps names to arrays.
+        codes: Array of shape `(samples, ..., units)`, or a dict that maps names to
+            arrays.
         target: Target mean activation, drawn as a line, or a dict that maps names to
             targets. If None, no line is drawn.
 
@@ -55,6 +56,7 @@ def activations(
     panels = figure.subplots(len(named), 2, squeeze=False)
     for (left, right), (name, code) in zip(panels, named.items(), strict=True):
         values = np.asarray(code)
+        values = values.reshape(-1, values.shape[-1])
         active = values[values != 0]
         if active.size:  # an empty histogram cannot have a logarithmic axis
             left.hist(active, bins=50, color=BASE)

@@ -60,6 +60,8 @@ class ModelSection:
         self.model = model
         codes = model.encode(x)
         reconstructions = model.decode(codes)
+        # The largest activation of a unit, if it has several positions.
+        codes = codes.reshape(len(x), -1, codes.shape[-1]).max(axis=1)
         errors = ((x - reconstructions) ** 2).reshape(len(x), -1).mean(axis=1)
         order = np.argsort(errors, kind="stable")
         self.best, self.worst = order[:_EXTREMES], order[::-1][:_EXTREMES]
