@@ -236,7 +236,7 @@ factories = pytest.mark.parametrize(
 @factories
 @pytest.mark.parametrize("units", [(), []])
 def test_empty_units_are_refused(factory, shape, units):
-    with pytest.raises(ValueError, match=r"`units`.*each layer.*Received: units="):
+    with pytest.raises(ValueError, match=r"`units` must.*Received: units="):
         factory(shape, units)
 
 

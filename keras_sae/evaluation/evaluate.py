@@ -106,6 +106,8 @@ def evaluate(
         dictionary = model.dictionary()
     elif not isinstance(model, Identity):
         dictionary = linear_dictionary(model, codes)
+    if codes.ndim > 2:
+        dictionary = None  # its rows belong to units, and not to their positions
     activity["effective_l0"] = metrics.effective_l0(codes, dictionary)
     result = {
         "reconstruction": error,
