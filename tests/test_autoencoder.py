@@ -199,23 +199,6 @@ def test_logs_do_not_depend_on_steps_per_execution(x):
     assert_logs(logs, expected_logs(model, x, "l1"))
 
 
-def test_sample_weights_apply_to_the_reconstruction_only(x):
-    flat = x.reshape(SAMPLES, 36)
-    model = models.shallow((36,), UNITS, SPARSITIES["l1"])
-    model.compile(jit_compile=False)
-    weight = np.linspace(0.0, 2.0, SAMPLES).astype("float32")
-    logs = model.evaluate(
-        flat, flat, batch_size=BATCH, sample_weight=weight, verbose=0, return_dict=True
-    )
-    expected = expected_logs(model, flat, "l1")
-    error = ((flat - to_numpy(model(flat))) ** 2).mean(axis=1)
-    # Keras divides by the number of samples, not by the sum of the weights.
-    data_loss = (weight * error).mean()
-    expected["reconstruction_loss"] = data_loss
-    expected["loss"] = data_loss + expected["sparsity_loss"]
-    assert_logs(logs, expected)
-
-
 def test_a_target_other_than_the_input_is_reconstructed(x, rng):
     noisy = (x + rng.normal(0, 0.1, size=x.shape)).astype("float32")
     model = make()

@@ -5,6 +5,7 @@ import warnings
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_sae.layers import JumpReLU, Sparsity
 from keras_sae.metrics import EffectiveL0
@@ -123,7 +124,7 @@ class SparsityTarget(keras.callbacks.Callback):
         if self._first_epoch is None:
             self._first_epoch, self._error = epoch, 0.0
             layer = self._layers()[0]
-            coefficient = float(layer.coefficient)
+            coefficient = float(ops.convert_to_numpy(layer.coefficient))
             resumed = epoch > 0 and not layer.persistent and coefficient != 1
             initial = max(coefficient, _MIN) if resumed else _INITIAL
             self._integral = self._strength = math.log(initial)
@@ -162,7 +163,8 @@ class SparsityTarget(keras.callbacks.Callback):
         """Log the coefficient as `sparsity_scale`."""
         layers = self._layers()
         if logs is not None:
-            logs["sparsity_scale"] = float(layers[0].coefficient)
+            coefficient = ops.convert_to_numpy(layers[0].coefficient)
+            logs["sparsity_scale"] = float(coefficient)
         self._epoch_steps = self._epoch_steps or self._count
         for layer in layers:
             if layer.persistent:
@@ -177,7 +179,7 @@ class SparsityTarget(keras.callbacks.Callback):
                 "use a larger `bandwidth` or learning rate for the thresholds."
                 if layer.persistent
                 else "multiply the penalty's factor by about "
-                f"{float(layer.coefficient):.2g}."
+                f"{ops.convert_to_numpy(layer.coefficient):.2g}."
             )
             warnings.warn(
                 f"`SparsityTarget` ended at an L0 of {final:.3g}, more than 5% off its "

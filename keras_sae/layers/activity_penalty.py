@@ -5,8 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_sae.layers import forward_pass
 from keras_sae.layers.base import layer_state
 from keras_sae.layers.sparsity import Sparsity
+from keras_sae.ops.statistics import expand_weight, weighted_mean
 from keras_sae.regularizers import L1, KLDivergence
 from keras_sae.types import Config, RegularizerLike, Shape, Tensor
 from keras_sae.utils.serialization import register
@@ -20,6 +22,10 @@ class ActivityPenalty(Sparsity):
 
     `SparseDense` creates this layer if its `sparsity` is a regularizer. It can also
     penalize the output of any other layer. Callbacks can adjust the penalty.
+
+    In a step with sample weights, L1 is `sum_i(w_i |h_i|) / batch`, and a KL divergence
+    is that of the weighted mean. Other regularizers cannot see weights. They get zeros
+    in place of samples of weight 0.
 
     Args:
         regularizer: A `keras.regularizers.Regularizer` whose value is a sum over the
@@ -71,23 +77,29 @@ class ActivityPenalty(Sparsity):
         if isinstance(self.regularizer, KLDivergence):
             low, high = self.bounds
             code = (code - low) / (high - low)
-        batch = ops.shape(code)[0]
-        if self.running_mean is None:
-            value = self.regularizer(code)
-            self.add_penalty(
-                ops.cast(value, "float32") / ops.cast(batch, "float32"), inputs
-            )
+        batch = ops.cast(ops.shape(code)[0], "float32")
+        weight = forward_pass.sample_weight()
+        if not isinstance(self.regularizer, KLDivergence):
+            if weight is not None:
+                scale = weight if isinstance(self.regularizer, L1) else weight > 0
+                code = code * expand_weight(ops.cast(scale, "float32"), code)
+            value = ops.cast(self.regularizer(code), "float32")
+            self.add_penalty(value / batch, inputs)
             return inputs
-        mean = ops.mean(code, axis=0)
-        if training and self.trainable:
-            momentum = self.regularizer.momentum
-            old = ops.convert_to_tensor(self.running_mean)
-            average = momentum * old + (1 - momentum) * ops.stop_gradient(mean)
-            # A replica may receive an empty batch at the end of an epoch.
-            average = ops.where(batch > 0, average, old)
-            self.running_mean.assign(average)
+        mean = weighted_mean(code, weight)
+        momentum = self.regularizer.momentum
+        if momentum is not None and training and self.trainable:
+            old = ops.copy(self.running_mean)
+
+            def assign(means: Tensor, rows: Tensor) -> None:
+                new = momentum * old + (1 - momentum) * weighted_mean(means, rows)
+                # A batch may be empty, or have no weights.
+                self.running_mean.assign(ops.where(ops.sum(rows) > 0, new, old))
+
+            rows = batch if weight is None else ops.sum(weight)
+            forward_pass.update(assign, ops.stop_gradient(mean), rows)
             # The value of the running mean, with the gradient of the batch mean.
-            mean = mean + ops.stop_gradient(average - mean)
+            mean = mean + ops.stop_gradient(self.running_mean - mean)
         self.add_penalty(self.regularizer.penalty(mean), inputs)
         return inputs
 

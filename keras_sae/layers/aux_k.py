@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_sae.layers.sparsity import Step
 from keras_sae.ops.sparse_code import SparseCode
+from keras_sae.ops.statistics import weighted_mean
 from keras_sae.types import Config, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
@@ -79,7 +80,8 @@ class AuxK:
         )
 
     def _loss_of_dead_units(self, step: Step, dead: Tensor) -> Tensor:
-        dimension, units = math.prod(step.target.shape[1:]), step.code.shape[-1]
+        dimension = math.prod(step.reconstruction.shape[1:])
+        units = step.code.shape[-1]
         k = min(units, self.k_aux or max(1, dimension // 2))
         if step.top_pre_activations and k * dimension <= _MAX_ROWS * units:
             code = step.top_pre_activations(dead, k)
@@ -99,9 +101,12 @@ class AuxK:
         residual = ops.stop_gradient(
             ops.cast(step.target, "float32") - ops.cast(step.reconstruction, "float32")
         )
-        error = ops.mean(ops.square(residual - answer))
-        variance = ops.mean(ops.var(residual, axis=0))
-        varies = variance > _MIN_VARIANCE * ops.mean(ops.square(residual))
+        weight, error = step.sample_weight, ops.square(residual - answer)
+        error = ops.mean(error if weight is None else error * weight)
+        deviation = residual - weighted_mean(residual, weight)
+        variance = ops.mean(weighted_mean(ops.square(deviation), weight))
+        size = ops.mean(weighted_mean(ops.square(residual), weight))
+        varies = variance > _MIN_VARIANCE * size
         share = error / ops.where(varies, variance, 1.0)
         return self.factor * ops.where(varies, share, 0.0)
 

@@ -7,6 +7,7 @@ channel and exists for a single pass, in the thread that traces it, so no tensor
 stored on layers.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +17,7 @@ import keras
 from keras import ops
 
 from keras_sae.ops.sparse_code import SparseCode
+from keras_sae.ops.statistics import expand_weight, from_replicas
 from keras_sae.types import Tensor
 
 
@@ -50,11 +52,14 @@ class ForwardPass:
         model: The model that is called.
         in_step: Whether the pass belongs to a training or test step.
         target: Target of the step, or None if the input is the target.
-        sample_weight: Sample weights of the step, or None.
+        sample_weight: Sample weights of the step, or None. They have as many axes as
+            the target and broadcast against it.
         activations: One entry per sparse layer, in the order of the calls.
         code: The model's code, as passed to the activity metrics. A sparse code is
             represented by the values of its active entries.
         losses: Terms of the loss besides the data term, by name.
+        updates: Functions that update the state of layers, and their arguments.
+        centered: The `Centering` layers that know the batch already.
         adds_losses: Whether layers add these terms to their losses.
     """
 
@@ -65,6 +70,10 @@ class ForwardPass:
     activations: list[Activations] = field(default_factory=list)
     code: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
+    updates: list[tuple[Callable[..., None], tuple[Tensor, ...]]] = field(
+        default_factory=list
+    )
+    centered: list[keras.layers.Layer] = field(default_factory=list)
     adds_losses: bool = True
 
 
@@ -93,15 +102,78 @@ def add_loss(
         name: Name of the term in the logs.
         value: A scalar, which is added as float32. It may be a Python number.
         batch_size: Number of samples. If it is 0, as on a replica with an empty batch,
-            0 is added, because `value` would be NaN.
+            or if no sample has a weight, 0 is added, because `value` may be NaN.
     """
     forward_pass = current()
     if forward_pass is not None and not forward_pass.adds_losses:
         return
     value = ops.cast(value, "float32")  # Keras accepts no Python number on JAX.
+    weight = sample_weight()
+    if weight is not None:
+        batch_size = ops.sum(weight)
     if not isinstance(batch_size, int):
         value = ops.where(batch_size > 0, value, ops.zeros_like(value))
     layer.add_loss(value)
     if forward_pass is not None:
         losses = forward_pass.losses
         losses[name] = losses[name] + value if name in losses else value
+
+
+def sample_weight() -> Tensor | None:
+    """Return the weight of each sample of the step, shape `(batch,)`, or None.
+
+    If the values of a sample have different weights, it is their mean.
+    """
+    forward_pass = current()
+    if forward_pass is None or forward_pass.sample_weight is None:
+        return None
+    weight = ops.cast(forward_pass.sample_weight, "float32")
+    return ops.mean(weight, axis=tuple(range(1, len(weight.shape))))
+
+
+def value_weight(values: Tensor) -> Tensor | None:
+    """Return the weights of values `(batch, ...)` in the same shape, or None.
+
+    The weights of a target apply to other tensors with as many values per sample, such
+    as the input. Otherwise every value has the weight of its sample.
+    """
+    forward_pass = current()
+    if forward_pass is None or forward_pass.sample_weight is None:
+        return None
+    weight = ops.cast(forward_pass.sample_weight, "float32")
+    if math.prod(weight.shape[1:]) == math.prod(values.shape[1:]):
+        return ops.reshape(weight, ops.shape(values))
+    return ops.broadcast_to(expand_weight(sample_weight(), values), ops.shape(values))
+
+
+def mean_loss(losses: Tensor) -> Tensor:
+    """Return the mean of losses `(batch, ...)`, each multiplied by its weight."""
+    weight = sample_weight()
+    if weight is not None:
+        losses = losses * expand_weight(weight, losses)
+    return ops.mean(losses)
+
+
+def update(function: Callable[..., None], *values: Tensor) -> None:
+    """Update the state of a layer with statistics of the batch.
+
+    Under `tf.distribute`, the function is called twice. The forward pass sees only the
+    samples of its own replica. Outside of it, `synchronize` passes those of all.
+
+    Args:
+        function: Assigns variables. Its arguments are `values`, with an additional
+            first axis for the replicas. As it is called again, it must take the old
+            state from a copy of the variables.
+        *values: float32 tensors.
+    """
+    function(*(ops.expand_dims(value, 0) for value in values))
+    forward_pass = current()
+    if forward_pass is not None:
+        forward_pass.updates.append((function, values))
+
+
+def synchronize(forward_pass: ForwardPass) -> None:
+    """Repeat all updates with the values of all replicas."""
+    for function, values in forward_pass.updates:
+        function(*from_replicas(values))
+    forward_pass.updates.clear()

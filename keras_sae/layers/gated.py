@@ -70,7 +70,7 @@ class Gated(Sparsity):
         """Return the code and add the penalty to the loss."""
         del training
         gate = ops.relu(ops.cast(inputs, "float32"))
-        self.add_penalty(self.factor * ops.mean(ops.sum(gate, axis=-1)), inputs)
+        self.add_penalty(self.factor * ops.sum(gate, axis=-1), inputs)
         magnitude = ops.relu(inputs * ops.exp(self.log_gain) + self.bias)
         return ops.where(inputs > 0, magnitude, ops.zeros_like(magnitude))
 
@@ -82,8 +82,10 @@ class Gated(Sparsity):
         """Return the loss of the reconstruction from the gate."""
         gate = ops.relu(step.pre_activations())
         reconstruction = ops.cast(step.decode_with_frozen_decoder(gate), "float32")
-        error = ops.cast(step.target, "float32") - reconstruction
-        return {"auxiliary_loss": ops.mean(ops.square(error))}
+        error = ops.square(ops.cast(step.target, "float32") - reconstruction)
+        if step.sample_weight is not None:
+            error = error * step.sample_weight
+        return {"auxiliary_loss": ops.mean(error)}
 
     def get_config(self) -> Config:
         """Return the constructor's arguments."""

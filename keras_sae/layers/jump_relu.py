@@ -5,7 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_sae.layers import forward_pass
 from keras_sae.layers.sparsity import Sparsity
+from keras_sae.ops.statistics import weighted_mean
 from keras_sae.types import Config, Shape, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
@@ -105,9 +107,10 @@ class JumpReLU(Sparsity):
         code = ops.where(active, z, 0.0) - (jump - ops.stop_gradient(jump))
         edge = window * threshold
         step = ops.cast(active, "float32") - (edge - ops.stop_gradient(edge))
-        l0 = ops.mean(ops.sum(step, axis=-1))
+        l0 = ops.sum(step, axis=-1)
         if self.target_l0 is not None:
-            l0 = ops.square(l0 / self.target_l0 - 1)
+            mean = ops.mean(weighted_mean(l0, forward_pass.sample_weight()))
+            l0 = ops.square(mean / self.target_l0 - 1)
         self.add_penalty(self.factor * l0, inputs)
         return ops.cast(code, self.compute_dtype)
 

@@ -4,7 +4,9 @@ from typing import Any
 
 from keras import ops
 
+from keras_sae.layers import forward_pass
 from keras_sae.layers.sparsity import Sparsity
+from keras_sae.ops.statistics import expand_weight
 from keras_sae.types import Config, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
@@ -16,6 +18,9 @@ class LifetimeSparsity(Sparsity):
 
     Training: `h_ij = a_ij` if it is among the `ceil(fraction * B)` largest of unit
     `j` over the batch of `B` samples, else 0. Inference: `h = a`.
+
+    Samples of weight 0 are not among the winners. Under `tf.distribute`, each replica
+    ranks its own samples.
 
     Every unit is active in every batch, so no unit dies. At inference no value is set
     to zero. Such codes are good for classification, but their L0 has no meaning.
@@ -53,14 +58,18 @@ class LifetimeSparsity(Sparsity):
         """Return `inputs`, during training only the strongest samples of each unit."""
         if not training:
             return inputs
+        lowest = float("-inf")
+        weight = forward_pass.sample_weight()
+        if weight is not None:
+            inputs = ops.where(expand_weight(weight > 0, inputs), inputs, lowest)
         code = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        samples = ops.shape(code)[0]
-        # The margin makes 0.3 of 50 samples 15 in float32 as well.
-        share = ops.cast(samples, "float32") * self.fraction - 1e-4
-        winners = ops.maximum(ops.cast(ops.ceil(share), "int32"), 1)
         ranked = ops.sort(ops.stop_gradient(code), axis=0)
-        threshold = ops.take(ranked, samples - winners, axis=0)
-        kept = ops.where(code >= threshold, code, ops.zeros_like(code))
+        samples = ops.sum(ops.cast(ranked[:, 0] > lowest, "float32"))
+        # The margin makes 0.3 of 50 samples 15 in float32 as well.
+        winners = ops.cast(ops.ceil(samples * self.fraction - 1e-4), "int32")
+        last = ops.shape(code)[0] - ops.maximum(winners, 1)
+        wins = ops.logical_and(code >= ops.take(ranked, last, axis=0), code > lowest)
+        kept = ops.where(wins, code, ops.zeros_like(code))
         return ops.reshape(kept, ops.shape(inputs))
 
     def get_config(self) -> Config:

@@ -117,7 +117,8 @@ class Matryoshka(Sparsity):
 
     def auxiliary_losses(self, step: Step) -> dict[str, Tensor]:
         """Return the losses of the prefixes and of the inner sparsity."""
-        total = sum(self.sparsity.auxiliary_losses(step).values())
+        losses = self.sparsity.auxiliary_losses(step).values()
+        total = sum(losses, ops.zeros((), "float32"))
         unit = ops.arange(step.code.shape[-1])
         for width in self._prefixes:
             total = total + step.data_loss(step.decode_units(unit < width))

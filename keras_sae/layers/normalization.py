@@ -7,7 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sae.layers import forward_pass
 from keras_sae.layers.base import ShapePreservingLayer, layer_state
+from keras_sae.ops.statistics import weighted_mean
 from keras_sae.types import Config, Shape, Tensor
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import known_name
@@ -36,7 +38,8 @@ class Centering(ShapePreservingLayer):
 
     Attributes:
         mean: float32 variable of shape `(input_dim,)`.
-        count: float32 variable, the number of rows that `mean` averages.
+        count: float32 variable of the same shape: the number of values that `mean`
+            averages, or the sum of their weights.
 
     Example:
 
@@ -51,22 +54,40 @@ class Centering(ShapePreservingLayer):
     def build(self, input_shape: Shape) -> None:
         """Create the mean and the count."""
         self.mean = layer_state("mean", (input_shape[-1],))
-        self.count = layer_state("count")
+        self.count = layer_state("count", (input_shape[-1],))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return `inputs` minus the mean, which is updated in training."""
-        mean = ops.convert_to_tensor(self.mean)
-        if training and self.trainable:
-            axes = tuple(range(len(inputs.shape) - 1))
-            x = ops.stop_gradient(ops.cast(inputs, "float32"))
-            rows = ops.cast(ops.size(x) // ops.shape(x)[-1], "float32")
-            count = self.count + rows
-            # The last batch of an epoch may leave a replica without samples.
-            batch_mean = ops.where(rows > 0, ops.mean(x, axis=axes), 0.0)
-            mean = mean + (batch_mean - mean) * (rows / ops.maximum(count, 1.0))
-            self.mean.assign(mean)
-            self.count.assign(count)
-        return inputs - ops.cast(mean, self.compute_dtype)
+        step = forward_pass.current()
+        if training and (step is None or self not in step.centered):
+            self.update(inputs)
+        return inputs - ops.cast(self.mean, self.compute_dtype)
+
+    def update(self, x: Tensor) -> None:
+        """Add a batch to the mean, unless `trainable` is False.
+
+        Args:
+            x: Tensor of shape `(batch, ..., input_dim)`.
+        """
+        if not self.trainable:
+            return
+        x = ops.stop_gradient(ops.cast(x, "float32"))
+        old, count = ops.copy(self.mean), ops.copy(self.count)
+        weight = forward_pass.value_weight(x)
+        x = ops.reshape(x, (-1, x.shape[-1]))
+        if weight is None:
+            rows = ops.cast(ops.shape(x)[0], "float32") * ops.ones_like(old)
+        else:
+            weight = ops.reshape(weight, ops.shape(x))
+            rows = ops.sum(weight, axis=0)
+
+        def assign(means: Tensor, rows: Tensor) -> None:
+            mean, rows = weighted_mean(means, rows), ops.sum(rows, axis=0)
+            share = ops.divide_no_nan(rows, count + rows)
+            self.mean.assign(old + (mean - old) * share)
+            self.count.assign(count + rows)
+
+        forward_pass.update(assign, weighted_mean(x, weight), rows)
 
 
 @register
@@ -159,7 +180,8 @@ def adapt_layers(
             centered = samples.reshape(-1, channels) - mean
             layer.mean.assign(mean)
             # Training continues to average a mean, and cannot average a median.
-            layer.count.assign(len(centered) if location == "mean" else np.inf)
+            count = len(centered) if location == "mean" else np.inf
+            layer.count.assign(np.full(channels, count))
     rms = np.sqrt(np.mean(centered**2)) if scaling else 1.0
     for layer in scaling:
         layer.rms.assign(rms)

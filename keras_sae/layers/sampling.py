@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_sae.layers import forward_pass
 from keras_sae.layers.base import layer_state
+from keras_sae.ops.statistics import weighted_mean
 from keras_sae.types import Config, Shape, Tensor
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import non_negative
@@ -116,8 +117,11 @@ class Sampling(keras.layers.Layer):
         """Return the code, and add the divergence to the loss."""
         mean, log_variance = self.split(inputs)
         excess = ops.expm1(log_variance) - log_variance
-        per_unit = ops.mean((ops.square(mean) + excess) / 2, axis=0)
+        weight = forward_pass.sample_weight()
+        per_unit = weighted_mean((ops.square(mean) + excess) / 2, weight)
         divergence = ops.sum(ops.maximum(per_unit, self.free_bits))
+        if weight is not None:
+            divergence = divergence * ops.mean(weight)
         loss = self.coefficient * (self.factor * divergence)
         forward_pass.add_loss(self, "kl_loss", loss, ops.shape(inputs)[0])
         if training:

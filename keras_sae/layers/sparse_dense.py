@@ -11,6 +11,7 @@ from keras_sae.layers.activity_penalty import ActivityPenalty
 from keras_sae.layers.base import layer_state
 from keras_sae.ops import sparse_code
 from keras_sae.ops.sparse_code import SparseCode
+from keras_sae.ops.statistics import expand_weight
 from keras_sae.regularizers import KLDivergence
 from keras_sae.types import (
     ActivationLike,
@@ -163,13 +164,22 @@ class SparseDense(keras.layers.Layer):
             activations = forward_pass.Activations(self, code, lambda: pre_activations)
         code = activations.code
         if training:
-            if activations.sparse_code is None:
-                axes = tuple(range(len(code.shape) - 1))
-                active = ops.any(ops.not_equal(code, 0), axis=axes)
+            weight = forward_pass.sample_weight()
+            if activations.sparse_code is None or weight is not None:
+                active = ops.not_equal(code, 0)
+                if weight is not None:  # Samples of weight 0 do not count.
+                    counts = expand_weight(weight > 0, code)
+                    active = ops.logical_and(active, counts)
+                active = ops.any(active, axis=tuple(range(len(code.shape) - 1)))
             else:  # `code` itself may not be needed, and is then never computed.
                 active = activations.sparse_code.is_active(self.units)
             steps = ops.add(self.steps_since_active, 1.0)
-            self.steps_since_active.assign(ops.where(active, 0.0, steps))
+
+            def assign(active: Tensor) -> None:
+                active = ops.any(active > 0, axis=0)
+                self.steps_since_active.assign(ops.where(active, 0.0, steps))
+
+            forward_pass.update(assign, ops.cast(active, "float32"))
         step = forward_pass.current()
         if step is not None:
             step.activations.append(activations)

@@ -18,6 +18,7 @@ class Step(Protocol):
 
     Attributes:
         target: Target of the reconstruction, of shape `(batch, *input_shape)`.
+        sample_weight: Weights that broadcast against `target`, or None.
         reconstruction: The reconstruction from the whole code, of the same shape.
         code: The code, of shape `(batch, units)`.
         steps_since_active: Number of training steps since each unit was last non-zero,
@@ -35,6 +36,7 @@ class Step(Protocol):
     """
 
     target: Tensor
+    sample_weight: Tensor | None
     reconstruction: Tensor
     code: Tensor
     steps_since_active: Tensor
@@ -107,12 +109,15 @@ class Sparsity(ShapePreservingLayer):
             self.coefficient = layer_state("coefficient", initial=1.0)
 
     def add_penalty(self, value: Tensor, inputs: Tensor) -> None:
-        """Add `coefficient * value` to the loss, logged as `sparsity_loss`.
+        """Add `coefficient * mean(value)` to the loss, logged as `sparsity_loss`.
 
         Args:
-            value: Penalty of the batch, a float32 scalar.
+            value: Penalty of each sample, float32 of shape `(batch, ...)`, which is
+                multiplied by the sample weights. Or the penalty of the batch, a scalar.
             inputs: The inputs of `call`.
         """
+        if len(value.shape) > 0:
+            value = forward_pass.mean_loss(value)
         forward_pass.add_loss(
             self, "sparsity_loss", self.coefficient * value, ops.shape(inputs)[0]
         )

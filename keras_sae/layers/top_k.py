@@ -1,15 +1,18 @@
 """Hard sparsity: only the largest activations stay active."""
 
+import math
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_sae.layers import forward_pass
 from keras_sae.layers.aux_k import AuxK
 from keras_sae.layers.base import layer_state
 from keras_sae.layers.sparsity import Sparsity, Step
 from keras_sae.ops import top_k
 from keras_sae.ops.sparse_code import SparseCode
+from keras_sae.ops.statistics import expand_weight, weighted_mean
 from keras_sae.types import Config, Shape, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
@@ -167,6 +170,9 @@ class BatchTopK(KSparsity):
     `mu = min(momentum, t / (t + 9))` with `t` from 0. The first step therefore sets the
     threshold, and early steps soon lose their influence.
 
+    Samples of weight 0 get no units, and are not among the `B`. Under `tf.distribute`,
+    each replica selects from its own samples, and `threshold` follows their mean.
+
     A complex sample gets more units than a simple one. At inference the code of a
     sample does not depend on the other samples. With `trainable = False` the layer
     behaves in training as at inference, like `keras.layers.BatchNormalization`.
@@ -227,6 +233,8 @@ class BatchTopK(KSparsity):
         """Return the `k * batch` largest pre-activations during training."""
         if not (training and self.trainable) or self.current_k is not None:
             return None
+        if forward_pass.sample_weight() is not None:
+            return None  # `call` excludes samples of weight 0.
         code = ops.cast(pre_activations, "float32")
         values, indices, rows = top_k.batch_top_k(code, self.k)
         values = ops.maximum(values, 0)
@@ -238,26 +246,37 @@ class BatchTopK(KSparsity):
         if not (training and self.trainable):
             active = ops.cast(inputs, "float32") > self.threshold
             return ops.where(active, inputs, ops.zeros_like(inputs))
-        code = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        code = ops.stop_gradient(ops.cast(code, "float32"))
+        code = ops.stop_gradient(ops.cast(inputs, "float32"))
+        samples, *positions, units = ops.shape(inputs)
+        weight = forward_pass.sample_weight()
+        if weight is not None:
+            code = ops.where(expand_weight(weight > 0, code), code, 0.0)
+            samples = ops.sum(ops.cast(weight > 0, "int32"))
+        code = ops.reshape(code, (-1, units))
         k: int | Tensor = self.k
         if self.current_k is not None:
             k = ops.cast(ops.convert_to_tensor(self.current_k), "int32")
-        threshold = top_k.batch_threshold(code, k * ops.shape(code)[0], self.max_k)
+        n = k * samples * math.prod(positions)
+        threshold = top_k.batch_threshold(code, n, self.max_k)
         active = ops.logical_and(code > threshold, code > 0)
         self._update_threshold(ops.min(ops.where(active, code, float("inf"))))
         active = ops.reshape(active, ops.shape(inputs))
         return ops.where(active, inputs, ops.zeros_like(inputs))
 
     def _update_threshold(self, smallest: Tensor) -> None:
-        old = ops.convert_to_tensor(self.threshold)
-        steps = ops.convert_to_tensor(self.steps)
+        old, steps = ops.copy(self.threshold), ops.copy(self.steps)
         momentum = ops.minimum(self.momentum, steps / (steps + 9))
-        # A batch without an active unit does not change the threshold.
-        found = ops.isfinite(smallest)
-        smallest = ops.where(found, smallest, old)
-        self.threshold.assign(momentum * old + (1 - momentum) * smallest)
-        self.steps.assign(steps + ops.cast(found, "float32"))
+
+        def assign(smallest: Tensor) -> None:
+            # A batch without an active unit does not change the threshold.
+            found = ops.cast(ops.isfinite(smallest), "float32")
+            mean = weighted_mean(ops.where(found > 0, smallest, 0.0), found)
+            any_found = ops.max(found)
+            new = ops.where(any_found > 0, mean, old)
+            self.threshold.assign(momentum * old + (1 - momentum) * new)
+            self.steps.assign(steps + any_found)
+
+        forward_pass.update(assign, smallest)
 
     def get_config(self) -> Config:
         """Return the constructor's arguments."""

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_sae.metrics.reconstruction import explained_variance
 from keras_sae.metrics.sparsity import as_rows
+from keras_sae.ops.statistics import weighted_mean
 from keras_sae.types import ArrayLike, DTypeLike, Tensor
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import positive_integer
@@ -176,7 +177,10 @@ class EffectiveL0(keras.metrics.Metric):
         self.batches = self.add_weight((), "zeros", name="batches")
 
     def update_state(
-        self, codes: Tensor, lengths: Callable[[], Tensor] | None = None
+        self,
+        codes: Tensor,
+        lengths: Callable[[], Tensor] | None = None,
+        sample_weight: Tensor | None = None,
     ) -> None:
         """Add a batch of codes.
 
@@ -185,24 +189,34 @@ class EffectiveL0(keras.metrics.Metric):
             lengths: Function without arguments that returns the lengths of the
                 dictionary rows, shape `(units,)`. It is called only if the batch is
                 measured. If None, all rows count as equally long.
+            sample_weight: None, or weights of shape `(batch,)`. Samples of weight 0
+                are left out.
         """
         codes = ops.convert_to_tensor(codes)
+        weight = sample_weight
+        if weight is None:
+            weight = ops.ones((ops.shape(codes)[0],), self.dtype)
+        weight = ops.cast(weight[: self.samples], self.dtype)
 
         def measure() -> Tensor:
             values = ops.cast(codes[: self.samples], self.dtype)
-            ordered, count = ops.sort(values, axis=0), ops.shape(values)[0]
-            rest = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+            counts = ops.expand_dims(weight > 0, -1)
+            ordered = ops.sort(ops.where(counts, values, float("inf")), axis=0)
+            n = ops.sum(ops.cast(counts, "int32"))
+            middle = ops.take(ordered, ops.stack([(n - 1) // 2, n // 2]), axis=0)
+            rest = ops.mean(middle, axis=0)
             contributions = ops.abs(values - rest)
             if lengths is not None:
                 contributions *= ops.cast(lengths(), self.dtype)
             squares = ops.sum(ops.square(contributions), axis=-1)
             numbers = ops.square(ops.sum(contributions, axis=-1))
-            return ops.mean(numbers / ops.where(squares > 0, squares, 1.0))
+            numbers = numbers / ops.where(squares > 0, squares, 1.0)
+            return weighted_mean(numbers, weight)
 
         # The last batch of an epoch may leave a replica without samples.
         is_measured = ops.logical_and(
             ops.equal(ops.mod(self.batches, self.interval), 0),
-            ops.shape(codes)[0] > 0,
+            ops.sum(weight) > 0,
         )
         nothing = ops.zeros((), self.dtype)
         self.total.assign_add(ops.cond(is_measured, measure, lambda: nothing))

@@ -1,10 +1,13 @@
 """Metrics of how well data are reconstructed."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_sae.metrics.sparsity import as_rows
+from keras_sae.ops.statistics import expand_weight, from_replicas, weighted_mean
 from keras_sae.types import ArrayLike, Config, DTypeLike, Tensor
 from keras_sae.utils.serialization import register
 
@@ -80,8 +83,7 @@ class ExplainedVariance(keras.metrics.Metric):
     The sum of squares about the mean is updated batch by batch. For parts of `n` and
     `b` samples with means `m` and `k`, it is the sum of both parts' own sums and
     `|k - m|^2 n b / (n + b)`. Large numbers are never subtracted, so float32 is precise
-    enough. Under `tf.distribute` the sums of the replicas are added up, without the
-    distance between their means.
+    enough. With sample weights, all sums are weighted.
 
     Args:
         size: Number of values per sample, the product of its shape.
@@ -106,29 +108,50 @@ class ExplainedVariance(keras.metrics.Metric):
     def __init__(
         self, size: int, name: str = "explained_variance", dtype: DTypeLike = None
     ) -> None:
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=name, dtype=dtype or "float32")
         self.size = size
-        self.count = self.add_weight((), "zeros", name="count")
-        self.mean = self.add_weight((size,), "zeros", name="mean")
+        # Every replica has the same count and mean, but its own sums of squares.
+        shared: dict[str, Any] = {"initializer": "zeros", "aggregation": "mean"}
+        self.count = self.add_variable((size,), name="count", **shared)
+        self.mean = self.add_variable((size,), name="mean", **shared)
         self.total = self.add_weight((), "zeros", name="total")
         self.error = self.add_weight((), "zeros", name="error")
 
     def update_state(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None
     ) -> None:
-        """Add a batch of data and reconstructions; `sample_weight` is ignored."""
-        del sample_weight
-        x = ops.reshape(ops.cast(y_true, self.dtype), (-1, self.size))
-        r = ops.reshape(ops.cast(y_pred, self.dtype), (-1, self.size))
-        batch = ops.cast(ops.shape(x)[0], self.dtype)
-        # The last batch of an epoch may leave a replica without samples.
-        mean = ops.where(batch > 0, ops.mean(x, axis=0), 0.0)
-        seen, shift = ops.maximum(batch + self.count, 1.0), mean - self.mean
-        between = ops.sum(ops.square(shift)) * self.count * batch / seen
-        within = ops.sum(ops.square(x - mean))
-        self.error.assign_add(ops.sum(ops.square(x - r)))
-        self.total.assign_add(within + between)
-        self.mean.assign_add(shift * batch / seen)
+        """Add a batch of data and reconstructions.
+
+        Args:
+            y_true: Data of shape `(batch, ...)`.
+            y_pred: Reconstructions of the same shape.
+            sample_weight: None, or weights whose axes are the first ones of `y_true`.
+        """
+        x, r = ops.cast(y_true, self.dtype), ops.cast(y_pred, self.dtype)
+        weight = None
+        if sample_weight is not None:
+            weight = expand_weight(ops.cast(sample_weight, self.dtype), x)
+            weight = ops.broadcast_to(weight, ops.shape(x))
+            weight = ops.reshape(weight, (-1, self.size))
+        x, r = (ops.reshape(v, (-1, self.size)) for v in (x, r))
+        if weight is None:
+            rows = ops.cast(ops.shape(x)[0], self.dtype)
+            rows = rows * ops.ones((self.size,), self.dtype)
+        else:
+            rows = ops.sum(weight, axis=0)
+        means, counts = from_replicas((weighted_mean(x, weight), rows))
+        mean, batch = weighted_mean(means, counts), ops.sum(counts, axis=0)
+        share = ops.divide_no_nan(batch, batch + self.count)
+        shift = mean - self.mean
+        # Every replica adds its own share of the squares.
+        replicas = ops.cast(ops.shape(counts)[0], self.dtype)
+        between = ops.square(shift) * self.count * share / replicas
+        within, error = ops.square(x - mean), ops.square(x - r)
+        if weight is not None:
+            within, error = within * weight, error * weight
+        self.error.assign_add(ops.sum(error))
+        self.total.assign_add(ops.sum(within) + ops.sum(between))
+        self.mean.assign_add(shift * share)
         self.count.assign_add(batch)
 
     def result(self) -> Tensor:

@@ -145,7 +145,7 @@ class L0(keras.metrics.Mean):
         dtype: DTypeLike = None,
     ) -> None:
         name = name or ("l0" if bounds is None else "expected_l0")
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=name, dtype=dtype or "float32")
         self.bounds = None if bounds is None else tuple(bounds)
 
     def update_state(self, codes: Tensor, sample_weight: Tensor = None) -> None:

@@ -15,6 +15,7 @@ from keras_sae import metrics
 from keras_sae.export.saved_model import write_model
 from keras_sae.export.signatures import Signature, autoencoder_signatures
 from keras_sae.layers import SparseDense, forward_pass, tying
+from keras_sae.layers.base import layer_state
 from keras_sae.layers.forward_pass import ForwardPass
 from keras_sae.layers.normalization import adapt_layers
 from keras_sae.models import data_adapter, loops, losses, validation
@@ -84,6 +85,8 @@ class Autoencoder(keras.Model):
         self.explained_variance = metrics.ExplainedVariance(values)
         self.activity, self.effective_l0 = losses.make_activity_metrics(encoder)
         self.loss_means = losses.make_loss_means(encoder, decoder, self.contractive)
+        self.minimum = layer_state("minimum", initial=float("inf"))
+        self.maximum = layer_state("maximum", initial=float("-inf"))
         self(keras.Input(self.sample_shape))  # creates `input` and `output`
 
     def build(self, input_shape: Shape) -> None:
@@ -107,6 +110,12 @@ class Autoencoder(keras.Model):
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one sample of the input."""
         return tuple(self.encoder.input_shape[1:])
+
+    @property
+    def input_range(self) -> tuple[float, float] | None:
+        """Lowest and highest input value in training, or None before training."""
+        low, high = map(ops.convert_to_numpy, (self.minimum, self.maximum))
+        return (float(low), float(high)) if low <= high else None
 
     @property
     def levels(self) -> list[Level]:
@@ -238,6 +247,8 @@ class Autoencoder(keras.Model):
                 code = losses.encode_contractively(self, inputs, training)
             activations = losses.code_activations(self.encoder, step)
             sparse_code = None if activations is None else activations.sparse_code
+            if training:
+                losses.widen_input_range(self, inputs)
             reconstruction = losses.decode_sparsely(self.decoder, sparse_code)
             if reconstruction is None:
                 reconstruction = self.decoder(code, training=training)
@@ -254,14 +265,12 @@ class Autoencoder(keras.Model):
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
         """Run Keras's training step, and keep the parts of the loss for the metrics."""
-        _, y, weight = keras.utils.unpack_x_y_sample_weight(args[-1])
-        with forward_pass.activate(ForwardPass(self, True, y, weight)):
+        with forward_pass.activate(losses.begin_step(self, args[-1], training=True)):
             return super().train_step(*args, **kwargs)
 
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
         """Run Keras's test step, and keep the parts of the loss for the metrics."""
-        _, y, weight = keras.utils.unpack_x_y_sample_weight(args[-1])
-        with forward_pass.activate(ForwardPass(self, True, y, weight)):
+        with forward_pass.activate(losses.begin_step(self, args[-1])):
             return super().test_step(*args, **kwargs)
 
     def compute_loss(
@@ -275,30 +284,19 @@ class Autoencoder(keras.Model):
         """Return the loss against `y`, or against `x` if there is no `y`."""
         y = x if y is None else y
         validation.check_target(tuple(y.shape), tuple(y_pred.shape))
-        sample_weight = losses.expand_sample_weight(sample_weight, y)
+        arguments = losses.loss_arguments(y, y_pred, sample_weight)
+        loss = super().compute_loss(x, *arguments, training=training)
         step = forward_pass.current()
         if step is not None and step.model is self and step.code is not None:
-            terms = dict(step.losses)
-            if self._compile_loss is not None:
-                # Keras divides a loss by the number of replicas.
-                data_loss = self._compile_loss(y, y_pred, sample_weight)
-                terms["reconstruction_loss"] = loops.replicas(self) * data_loss
-            batch_size = ops.shape(step.code)[0]
-            for name, mean in self.loss_means.items():
-                if name in terms:
-                    mean.update_state(terms[name], sample_weight=batch_size)
-            self.explained_variance.update_state(y, y_pred)
-            self.activity.update_state(step.code)
-            if self.effective_l0 is not None:
-                lengths = losses.row_lengths(self.decoder)
-                self.effective_l0.update_state(step.code, lengths)
-        return super().compute_loss(x, y, y_pred, sample_weight, training=training)
+            losses.update_metrics(step, y, y_pred, sample_weight)
+        return loss
 
     def compute_metrics(
         self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor = None
     ) -> dict[str, Any]:
         """Return the logs, including the metrics given to `compile`."""
-        return super().compute_metrics(x, x if y is None else y, y_pred, sample_weight)
+        arguments = losses.loss_arguments(x if y is None else y, y_pred, sample_weight)
+        return super().compute_metrics(x, *arguments)
 
     def compile(
         self, optimizer: OptimizerLike = "adam", loss: LossLike = "mse", **kwargs: Any

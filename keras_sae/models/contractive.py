@@ -17,6 +17,7 @@ from keras_sae.layers import (
     SparseDense,
     UnitNormDense,
 )
+from keras_sae.layers.forward_pass import mean_loss
 from keras_sae.types import Tensor
 
 _DENSE = (SparseDense, UnitNormDense, keras.layers.Dense)
@@ -152,7 +153,7 @@ class ContractivePenalty:
         else:
             columns = ops.sum(ops.square(kernel), axis=0)
             norms = ops.sum(ops.square(derivative) * columns, axis=1)
-        penalty = ops.mean(norms)
+        penalty = mean_loss(norms)
         for layer in self._scalings:
             penalty = penalty * ops.square(layer.factor())
         return code, penalty

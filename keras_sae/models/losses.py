@@ -11,18 +11,21 @@ from keras import ops
 from keras_sae import metrics
 from keras_sae.layers import (
     ActivityPenalty,
+    Centering,
     Sampling,
     Scaling,
     SparseDense,
     Sparsity,
     TiedDense,
     UnitNormDense,
+    forward_pass,
 )
 from keras_sae.layers.forward_pass import Activations, ForwardPass, add_loss
 from keras_sae.layers.serialization import activation_bounds
 from keras_sae.models.levels import flatten
 from keras_sae.models.loops import replicas
 from keras_sae.ops.sparse_code import SparseCode
+from keras_sae.ops.statistics import expand_weight, value_range
 from keras_sae.types import Tensor
 
 # Layers that may follow the dictionary in a decoder that decodes sparse codes.
@@ -97,19 +100,84 @@ def decode_sparsely(decoder: keras.Model, code: SparseCode | None) -> Tensor | N
     return x
 
 
-def expand_sample_weight(sample_weight: Tensor | None, target: Tensor) -> Tensor | None:
-    """Return sample weights reshaped to broadcast against a loss's per-sample values.
+def begin_step(model: keras.Model, data: Tensor, training: bool = False) -> ForwardPass:
+    """Return the forward pass of a step on `data`, `x` or a tuple as in Keras."""
+    x, target, weight = keras.utils.unpack_x_y_sample_weight(data)
+    if weight is not None:
+        shape = (ops.shape(weight)[0], *model.decoder.output_shape[1:])
+        weight = expand_weight(weight, ops.zeros((1, *shape[1:])))
+        if any(size != 1 for size in weight.shape[1:]):
+            weight = ops.broadcast_to(weight, shape)
+    step = ForwardPass(model, True, target, weight)
+    inputs = getattr(model.encoder, "inputs", None)
+    if training and replicas(model) > 1 and inputs:
+        # Update the centers now, because in the forward pass replicas must not wait for
+        # each other.
+        layers = [x for x in model.encoder.layers if isinstance(x, Centering)]
+        x = ops.reshape(x, (-1, *model.sample_shape))
+        with forward_pass.activate(step):
+            for layer in layers:
+                layer.update(keras.Model(inputs, layer.input)(x, training=True))
+        forward_pass.synchronize(step)
+        step.centered = layers
+    return step
 
-    Keras would broadcast `(batch,)` against the second-to-last axis of an image.
+
+def loss_arguments(
+    target: Tensor, reconstruction: Tensor, sample_weight: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return arguments with which a loss of Keras multiplies values by their weights.
+
+    Keras multiplies means over the last axis, and would broadcast weights of images of
+    shape `(batch,)` against their columns. If each value has a weight, it becomes a
+    last axis of its own.
 
     Args:
-        sample_weight: None, or a tensor of shape `(batch,)`, `(batch, 1)`, or the
-            shape of `target` without its last axis.
         target: Tensor of shape `(batch, *input_shape)`.
+        reconstruction: Tensor of the same shape.
+        sample_weight: None, or a tensor with the first axes of `target`, or all.
     """
-    if sample_weight is None or tuple(sample_weight.shape[1:]) not in ((), (1,)):
-        return sample_weight
-    return ops.reshape(sample_weight, (-1, *(1,) * (len(target.shape) - 2)))
+    if sample_weight is None:
+        return target, reconstruction, None
+    weight = expand_weight(sample_weight, target)
+    if weight.shape[-1] == 1:
+        return target, reconstruction, ops.squeeze(weight, -1)
+    return ops.expand_dims(target, -1), ops.expand_dims(reconstruction, -1), weight
+
+
+def update_metrics(
+    step: ForwardPass, y: Tensor, y_pred: Tensor, sample_weight: Tensor | None
+) -> None:
+    """Update the metrics of a model after a forward pass, and the state of its layers.
+
+    Keras has read the losses by now, so replicas may wait for each other.
+    """
+    model, batch_size = step.model, ops.shape(step.code)[0]
+    if model._compile_loss is not None:
+        data_loss = model._compile_loss(*loss_arguments(y, y_pred, sample_weight))
+        # Keras divides a loss by the number of replicas.
+        step.losses["reconstruction_loss"] = replicas(model) * data_loss
+    for name, mean in model.loss_means.items():
+        if name in step.losses:
+            mean.update_state(step.losses[name], sample_weight=batch_size)
+    model.explained_variance.update_state(y, y_pred, sample_weight)
+    weight = forward_pass.sample_weight()
+    model.activity.update_state(step.code, weight)
+    if model.effective_l0 is not None:
+        model.effective_l0.update_state(step.code, row_lengths(model.decoder), weight)
+    if replicas(model) > 1:
+        forward_pass.synchronize(step)
+
+
+def widen_input_range(model: keras.Model, inputs: Tensor) -> None:
+    """Include a training batch in the range of the inputs of an autoencoder."""
+
+    def assign(lows: Tensor, highs: Tensor) -> None:
+        model.minimum.assign(ops.minimum(model.minimum, ops.min(lows)))
+        model.maximum.assign(ops.maximum(model.maximum, ops.max(highs)))
+
+    bounds = value_range(inputs, forward_pass.value_weight(inputs))
+    forward_pass.update(assign, *bounds)
 
 
 def make_loss_means(
@@ -126,7 +194,7 @@ def make_loss_means(
     if sparse_layers and sparse_layers[-1].sparsity is not None:
         names.update(sparse_layers[-1].sparsity.auxiliary_loss_names)
     names_in_order = ["reconstruction_loss", *sorted(names)]
-    return {name: keras.metrics.Mean(name=name) for name in names_in_order}
+    return {name: keras.metrics.Mean(name, "float32") for name in names_in_order}
 
 
 def make_activity_metrics(
@@ -196,7 +264,7 @@ class AutoencoderStep:
         if None in target.shape[1:]:
             target = ops.reshape(target, (-1, *reconstruction.shape[1:]))
         self.target = target
-        self.sample_weight = expand_sample_weight(step.sample_weight, target)
+        self.sample_weight = step.sample_weight
         self.reconstruction = reconstruction
         self.code = activations.code
         self.pre_activations = activations.pre_activations
@@ -235,4 +303,5 @@ class AutoencoderStep:
         loss = self.model._compile_loss or keras.losses.MeanSquaredError()
         # Keras divides a loss by the number of replicas, so undo that here.
         scale = replicas(self.model)
-        return scale * loss(self.target, reconstruction, self.sample_weight)
+        arguments = loss_arguments(self.target, reconstruction, self.sample_weight)
+        return scale * loss(*arguments)

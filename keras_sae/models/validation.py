@@ -241,7 +241,8 @@ def check_parts(
 def check_adapted(model: keras.Model) -> None:
     """Check that `adapt` has set the scale of an autoencoder."""
     layers = [*flatten(model.encoder), *flatten(model.decoder)]
-    if any(isinstance(layer, Scaling) and float(layer.rms) == 0 for layer in layers):
+    scales = [layer.rms for layer in layers if isinstance(layer, Scaling)]
+    if any(ops.convert_to_numpy(scale) == 0 for scale in scales):
         raise ValueError(
             f"Call `adapt()` before `fit()`: the model {model.name!r} was built with "
             "`scaling=True`. Received: a model whose scale is unknown. Use "

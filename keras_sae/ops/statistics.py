@@ -1,0 +1,62 @@
+"""Weighted means, and values of all replicas of `tf.distribute`."""
+
+import keras
+from keras import ops
+
+from keras_sae.types import Tensor
+
+
+def expand_weight(weight: Tensor, values: Tensor) -> Tensor:
+    """Return weights with further axes, so that they broadcast against `values`.
+
+    Args:
+        weight: Tensor whose axes are the first ones of `values`.
+        values: Tensor of shape `(batch, ...)`.
+    """
+    for _ in range(len(values.shape) - len(weight.shape)):
+        weight = ops.expand_dims(weight, -1)
+    return weight
+
+
+def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Return `sum_i(w_i v_i) / sum_i(w_i)` over the first axis; 0 if no sample counts.
+
+    Args:
+        values: float32 tensor of shape `(batch, ...)`.
+        weight: Tensor whose axes are the first ones of `values`, or None for the mean.
+    """
+    if weight is None:
+        count = ops.cast(ops.shape(values)[0], values.dtype)
+        return ops.divide_no_nan(ops.sum(values, axis=0), count)
+    weight = expand_weight(weight, values)
+    total = ops.sum(values * weight, axis=0)
+    return ops.divide_no_nan(total, ops.sum(weight, axis=0))
+
+
+def value_range(values: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the lowest and highest of the values whose weight is not 0, in float32."""
+    values = ops.convert_to_tensor(values, "float32", sparse=False)
+    if weight is None:
+        return ops.min(values), ops.max(values)
+    low = ops.min(ops.where(weight > 0, values, float("inf")))
+    return low, ops.max(ops.where(weight > 0, values, float("-inf")))
+
+
+def from_replicas(values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the values of all replicas, stacked along a new first axis.
+
+    Replicas wait for each other here. In a forward pass, this would mix up the losses
+    that Keras stores on layers.
+    """
+    stacked = tuple(ops.expand_dims(value, 0) for value in values)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        if context is not None and context.num_replicas_in_sync > 1:
+            # Each replica fills its own entry, so the sum holds the values of all.
+            own = tf.range(context.num_replicas_in_sync)
+            own = own == context.replica_id_in_sync_group
+            stacked = tuple(ops.where(expand_weight(own, v), v, 0.0) for v in stacked)
+            return tuple(context.all_reduce(tf.distribute.ReduceOp.SUM, stacked))
+    return stacked
