@@ -128,7 +128,9 @@ def test_divergence_is_float32_under_any_policy(policy):
 
 
 def test_inputs_must_have_an_even_width():
-    with pytest.raises(ValueError, match=r"`Sampling` must be even.*\(None, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"`Sampling` inputs must be even.*\(None, 5\)"
+    ):
         layers.Sampling().build((None, 5))
 
 

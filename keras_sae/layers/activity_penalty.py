@@ -1,4 +1,4 @@
-"""A regularizer of the code as a sparsity layer."""
+"""A sparsity layer that applies a regularizer to the code."""
 
 from typing import Any
 
@@ -30,8 +30,9 @@ class ActivityPenalty(Sparsity):
     Args:
         regularizer: A `keras.regularizers.Regularizer` whose value is a sum over the
             batch, as for Keras's activity regularizers.
-        bounds: Lowest and highest activation. A KL divergence needs values in (0, 1)
-            and gets `(h - low) / (high - low)`. Other penalties get `h` itself.
+        bounds: Lowest and highest activation. A KL divergence requires values in
+            (0, 1), so it receives `(h - low) / (high - low)`. Other penalties receive
+            `h` itself.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
@@ -64,7 +65,7 @@ class ActivityPenalty(Sparsity):
         self.scale_dependent = not isinstance(self.regularizer, KLDivergence)
 
     def build(self, input_shape: Shape) -> None:
-        """Create the coefficient and, for a KL divergence with momentum, the mean."""
+        """Create the coefficient, and the mean for a KL divergence with momentum."""
         super().build(input_shape)
         self.running_mean: keras.Variable = None
         if isinstance(self.regularizer, KLDivergence) and self.regularizer.momentum:

@@ -11,27 +11,27 @@ from keras_sae.types import Config, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
 
-# The dead units are decoded sparsely while the rows that they take are at most this
-# many codes. Above it the dense products are no slower and need less memory.
+# Dead units are decoded sparsely if the rows that they need are at most this many
+# codes. Above this limit, dense products are no slower and need less memory.
 _MAX_ROWS = 4
 
-# A residual is constant up to rounding if its variance is a smaller share of its mean
-# square.
+# A residual counts as constant if its variance is a smaller share of its mean square.
 _MIN_VARIANCE = 1e-3
 
 
 @register
 class AuxK:
-    """Let the dead units reconstruct the residual of the active ones.
+    """Let dead units reconstruct the residual that the active units leave.
 
     `factor * mean((e - d)^2) / var(e)` with the residual `e = x - r`, held fixed, and
     `d` the decoder's output, without its bias, for the `k_aux` largest pre-activations
     among the dead units
 
-    A hard sparsity never selects a dead unit, so the data loss gives it no gradient.
-    The pre-activations have no ReLU here, because it would keep units with negative
-    pre-activations dead. The loss is 0, and costs nothing, while no unit is dead. It is
-    also 0 if the residual does not vary, as for a batch of one sample.
+    A hard sparsity never selects a dead unit, so the data loss gives such a unit no
+    gradient.
+    No ReLU is applied here, because it would keep units with negative pre-activations
+    dead. The loss is 0 and costs nothing while no unit is dead. The loss is also 0 if
+    the residual does not vary, as in a batch of one sample.
 
     On data with known features, `k_aux=1` revived more units than the published default
     of half the input dimension. A single dead unit per sample learns a feature, while
@@ -90,13 +90,13 @@ class AuxK:
         else:
             values = ops.cast(step.pre_activations(), "float32")
             candidates = ops.where(dead, ops.stop_gradient(values), -1e30)
-            # By a threshold: XLA cannot compile the gradient of a `top_k` inside a
-            # conditional on TensorFlow.
+            # Select by a threshold, because XLA cannot compile the gradient of `top_k`
+            # inside a conditional on TensorFlow.
             threshold = ops.min(ops.top_k(candidates, k)[0], axis=-1, keepdims=True)
             selected = ops.logical_and(dead, candidates >= threshold)
             code = ops.where(selected, values, 0.0)
             empty = ops.zeros_like(code[:1])
-        # The bias of the decoder is not part of the answer.
+        # Subtract the decoder's bias, which is not part of the answer.
         answer = ops.cast(step.decode(code) - step.decode(empty), "float32")
         residual = ops.stop_gradient(
             ops.cast(step.target, "float32") - ops.cast(step.reconstruction, "float32")

@@ -1,7 +1,7 @@
 """Data passed from sparse layers to their model during one forward pass.
 
-A Keras layer returns one tensor. An `Autoencoder` needs more of its sparse layers: the
-pre-activations for auxiliary losses, and the active entries of a code for sparse
+A Keras layer returns one tensor. An `Autoencoder` needs more from its sparse layers:
+the pre-activations for auxiliary losses, and the active entries of a code for sparse
 matrix products. A `ForwardPass` carries them. It is the training step's only side
 channel and exists for a single pass, in the thread that traces it, so no tensors are
 stored on layers.
@@ -23,7 +23,7 @@ from keras_sae.types import Tensor
 
 @dataclass(frozen=True)
 class Activations:
-    """The output of one sparse layer and what it was computed from.
+    """The output of one sparse layer, with the values that produced it.
 
     Attributes:
         layer: The `keras_sae.layers.SparseDense`.
@@ -32,9 +32,9 @@ class Activations:
             as `code`.
         sparse_code: The active entries of `code`, or None if the code was computed
             densely.
-        top_pre_activations: None, or a function of a boolean mask of shape `(units,)`
-            and `k` that returns the `k` largest pre-activations per sample among the
-            selected units.
+        top_pre_activations: Function that takes a boolean mask of shape `(units,)` and
+            `k`, and returns the `k` largest pre-activations per sample among the
+            selected units; or None.
     """
 
     layer: keras.layers.Layer
@@ -78,7 +78,7 @@ class ForwardPass:
 
 
 _current: ContextVar[ForwardPass | None] = ContextVar("forward_pass", default=None)
-# Function that returns the forward pass that this thread is in, or None.
+# Function that returns the forward pass active in the current thread, or None.
 current = _current.get
 
 

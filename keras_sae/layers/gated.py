@@ -13,16 +13,16 @@ from keras_sae.utils.serialization import register
 
 @register
 class Gated(Sparsity):
-    """Decide by a gate which units are active, and by a separate path how strongly.
+    """Select the active units by a gate, and compute their magnitude separately.
 
     `h_j = 1[z_j > 0] * ReLU(z_j exp(r_j) + b_j)` with learned `r` and `b`,
     `loss += coefficient * factor * mean_i(sum_j ReLU(z_ij))`, and
     `loss += mean((x - decode(ReLU(z)))^2)` with the decoder held fixed
 
     An L1 penalty shrinks the activations that it keeps. Here the penalty acts on the
-    gate alone, so active units are not shrunk. The gate has no gradient in the first
-    equation. The penalty and the second reconstruction, logged as `auxiliary_loss`,
-    train it.
+    gate alone, so active units are not shrunk. The gate gets no gradient from the first
+    equation. It is trained by the penalty, and by the second reconstruction loss, which
+    is logged as `auxiliary_loss`.
 
     Args:
         factor: Weight of the penalty.
@@ -58,7 +58,7 @@ class Gated(Sparsity):
         self.factor = validation.non_negative("factor", factor)
 
     def build(self, input_shape: Shape) -> None:
-        """Create gain and bias of the magnitude, and the coefficient."""
+        """Create the magnitude's gain and bias, and the coefficient."""
         super().build(input_shape)
         shape = (input_shape[-1],)
         self.log_gain = self.add_weight(
@@ -75,11 +75,11 @@ class Gated(Sparsity):
         return ops.where(inputs > 0, magnitude, ops.zeros_like(magnitude))
 
     def per_unit_state(self) -> list[tuple[keras.Variable, float]]:
-        """Return gain and bias, which start at 0."""
+        """Return the gain and the bias, which start at 0."""
         return [(self.log_gain, 0.0), (self.bias, 0.0)]
 
     def auxiliary_losses(self, step: Step) -> dict[str, Tensor]:
-        """Return the loss of the reconstruction from the gate."""
+        """Return the loss of the gate's reconstruction."""
         gate = ops.relu(step.pre_activations())
         reconstruction = ops.cast(step.decode_with_frozen_decoder(gate), "float32")
         error = ops.square(ops.cast(step.target, "float32") - reconstruction)

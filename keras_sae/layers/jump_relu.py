@@ -1,4 +1,4 @@
-"""Learned sparsity: each unit has a threshold of its own."""
+"""Learned sparsity: each unit has its own threshold."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from keras_sae.utils.serialization import register
 
 @register
 class JumpReLU(Sparsity):
-    """Activate a unit above a learned threshold, and penalize L0.
+    """Activate units above a learned threshold, and penalize L0.
 
     `h_j = z_j * 1[z_j > threshold_j]`,
     `loss += coefficient * factor * L0`, or with a target
@@ -28,7 +28,7 @@ class JumpReLU(Sparsity):
     `d1[z > t]/dt = -(1 / bandwidth) K((z - t) / bandwidth)`.
     The derivative of the jump with respect to `z` is `1[z > t]`; that of the step is 0.
 
-    The defaults are for inputs of unit mean square. See `scaling=` of
+    The defaults assume inputs of unit mean square. See `scaling=` of
     `keras_sae.models.shallow`.
 
     Args:
@@ -78,7 +78,7 @@ class JumpReLU(Sparsity):
         self.target_l0 = target_l0
         if target_l0 is not None:
             self.target_l0 = validation.positive_number("target_l0", target_l0)
-        self.persistent = target_l0 is None  # then nothing lowers a threshold
+        self.persistent = target_l0 is None  # only a target can lower a threshold
         self.initial_threshold = validation.non_negative("threshold", threshold)
         self.bandwidth = validation.positive_number("bandwidth", bandwidth)
 

@@ -16,7 +16,7 @@ from keras_sae.utils.serialization import register
 class LifetimeSparsity(Sparsity):
     """Keep each unit active for its strongest samples of the batch (winner-take-all).
 
-    Training: `h_ij = a_ij` if it is among the `ceil(fraction * B)` largest of unit
+    Training: `h_ij = a_ij` if `a_ij` is among the `ceil(fraction * B)` largest of unit
     `j` over the batch of `B` samples, else 0. Inference: `h = a`.
 
     Samples of weight 0 are not among the winners. Under `tf.distribute`, each replica
@@ -26,7 +26,7 @@ class LifetimeSparsity(Sparsity):
     to zero. Such codes are good for classification, but their L0 has no meaning.
 
     Args:
-        fraction: Share of the samples for which a unit is active, between 0 and 1.
+        fraction: Fraction of the samples for which a unit is active, between 0 and 1.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
@@ -55,7 +55,7 @@ class LifetimeSparsity(Sparsity):
         self.fraction = validation.fraction("fraction", fraction)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Return `inputs`, during training only the strongest samples of each unit."""
+        """Return `inputs`, in training with only the strongest samples of each unit."""
         if not training:
             return inputs
         lowest = float("-inf")

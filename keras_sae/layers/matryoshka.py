@@ -20,9 +20,9 @@ class Matryoshka(Sparsity):
 
     `loss += sum_w loss(target, decode(h_1, ..., h_w, 0, ..., 0))`
 
-    The sum runs over the `widths` that are smaller than the code, and is logged as
+    The sum runs over the `widths` smaller than the code. It is logged as
     `auxiliary_loss`. The first units are part of every prefix, so they learn the most
-    general features. A wide code then splits these less into special cases.
+    general features. A wide code is then less likely to split these into special cases.
 
     Args:
         sparsity: The sparsity of the whole code, such as `TopK(32)`, or its config.
@@ -93,7 +93,7 @@ class Matryoshka(Sparsity):
         units = int(input_shape[-1] or 0)
         if self.widths is not None and self.widths[-1] > units:
             raise ValueError(
-                "`widths` must not exceed `units`, because they are prefixes of the "
+                "`widths` must not exceed `units`, because a prefix is a part of the "
                 f"code. Received: widths={self.widths}, units={units}."
             )
         widths = self.widths or (units // 4, units // 2)

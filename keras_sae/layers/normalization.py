@@ -19,12 +19,12 @@ from keras_sae.utils.validation import known_name
 class Centering(ShapePreservingLayer):
     """Subtract the running mean of the training samples.
 
-    `y = x - mean`, where after `n` samples and a batch of `b` more
+    `y = x - mean`. After `n` samples, a batch of `b` more samples updates
     `mean <- mean + (mean(batch) - mean) * b / (n + b)`
 
     A ReLU unit whose weights point away from the mean of the data is inactive for
     nearly every sample and gets no gradient. On images, which are non-negative, this
-    happens to up to half of the units of a new encoder. After centering, each unit is
+    affects up to half of a new encoder's units. After centering, each unit is
     active for about half of the samples.
 
     `keras_sae.models.Autoencoder.adapt` sets the mean in advance. The mean is fixed at
@@ -96,13 +96,13 @@ class Scaling(ShapePreservingLayer):
 
     `y = x / rms`, or `y = x * rms` with `inverse=True`
 
-    Published thresholds and penalty weights of sparse autoencoders are for inputs of
-    unit mean square. A model that is built with `scaling=True` has this layer in its
-    encoder and its inverse at the end of its decoder. Its method `adapt` sets both. All
+    Published thresholds and penalty weights of sparse autoencoders assume inputs with a
+    mean square of 1. A model built with `scaling=True` has this layer in the encoder
+    and its inverse at the end of the decoder. The model's method `adapt` sets both. All
     values are divided by the same number, so directions do not change.
 
     Args:
-        inverse: Whether to multiply.
+        inverse: Whether to multiply instead of dividing.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
@@ -137,7 +137,7 @@ class Scaling(ShapePreservingLayer):
         return inputs * ops.cast(self.factor(), self.compute_dtype)
 
     def factor(self) -> Tensor:
-        """Return the factor of the inputs, a float32 scalar."""
+        """Return the factor that multiplies the inputs, a float32 scalar."""
         rms = ops.convert_to_tensor(self.rms)
         rms = ops.where(rms > 0, rms, 1.0)
         return rms if self.inverse else 1 / rms
@@ -155,7 +155,7 @@ def adapt_layers(
 ) -> np.ndarray:
     """Set `Centering` and `Scaling` layers, and return the center of scaled samples.
 
-    Only the scales of the decoder's layers are set. `location` is `"mean"` or
+    In the decoder, only the `Scaling` layers are set. `location` is `"mean"` or
     `"geometric_median"`, the point with the smallest sum of distances to the samples.
     """
     known_name("location", location, ("mean", "geometric_median"))

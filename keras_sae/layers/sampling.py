@@ -12,7 +12,7 @@ from keras_sae.types import Config, Shape, Tensor
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import non_negative
 
-# Log variances beyond these bounds are outside of any useful posterior.
+# No useful posterior has log variances beyond these bounds.
 _LOG_VARIANCE = (-20.0, 10.0)
 
 
@@ -24,14 +24,14 @@ class Sampling(keras.layers.Layer):
     `loss += coefficient * factor * mean_i(KL_i)`, with
     `KL_i = 1/2 sum_j(mean_ij^2 + variance_ij - 1 - log(variance_ij))`
 
-    The prior is standard normal, and the divergence from it is in nats. It lets the
-    decoder decode codes that are drawn from the prior. At inference the code is the
-    mean. `log_variance` is clipped to [-20, 10], but its gradient is not. Noise and
+    The prior is standard normal, and the divergence is in nats. The divergence term
+    allows the decoder to decode codes drawn from the prior. At inference, the code is
+    the mean. `log_variance` is clipped to [-20, 10], but its gradient is not. Noise and
     divergence are computed in float32.
 
     Args:
-        factor: Weight of the divergence: reconstruction loss per nat. With Keras's
-            `"mse"`, a mean over the `D` values of a sample, it is `beta / D`.
+        factor: Weight of the divergence, in reconstruction loss per nat. With Keras's
+            `"mse"`, a mean over the `D` values of a sample, this is `beta / D`.
         free_bits: Nats per latent unit that add no penalty. The divergence becomes
             `sum_j max(free_bits, mean_i(KL_ij))`.
         seed: Random seed of the noise, or None.
@@ -83,22 +83,22 @@ class Sampling(keras.layers.Layer):
         """Create the coefficient, and check the width of the inputs."""
         if input_shape[-1] is None or input_shape[-1] % 2:
             raise ValueError(
-                "The last dimension of the inputs of `Sampling` must be even. Received:"
+                "The last dimension of `Sampling` inputs must be even. Received:"
                 f" input_shape={tuple(input_shape)}. A code of m units needs m means "
                 "and m log variances."
             )
         self.coefficient = layer_state("coefficient", initial=1.0)
 
     def set_progress(self, fraction: float) -> None:
-        """Set the coefficient during a warm-up, at the end of which it is 1."""
+        """Set the coefficient during a warm-up; it is 1 at the end."""
         self.coefficient.assign(fraction)
 
     @property
     def mean_input(self) -> Tensor:
-        """Symbolic tensor of which the first `latent_dim` values are the means.
+        """Symbolic tensor whose first `latent_dim` values are the means.
 
-        It is the input of this layer. If a `Concatenate` layer joins means and log
-        variances, it is the input of that layer that holds the means.
+        This is the layer's input. If a `Concatenate` layer joins the means and the log
+        variances, it is the first input of the `Concatenate` layer.
         """
         source = self.input._keras_history.operation
         if isinstance(source, keras.layers.Concatenate):
@@ -110,7 +110,7 @@ class Sampling(keras.layers.Layer):
     def split(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the means and the log variances of inputs, in float32."""
         mean, raw = ops.split(ops.cast(inputs, "float32"), 2, axis=-1)
-        # A clip alone has no gradient outside of its range, so no value would return.
+        # Clipping alone has no gradient outside the bounds, so values would stay there.
         return mean, raw + ops.stop_gradient(ops.clip(raw, *_LOG_VARIANCE) - raw)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:

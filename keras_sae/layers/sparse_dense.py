@@ -33,15 +33,15 @@ class SparseDense(keras.layers.Layer):
 
     `h = sparsity(activation(x W + b))`
 
-    It is the encoder of a sparse autoencoder, and can be used in any Keras model. A
+    This layer is the encoder of a sparse autoencoder, but works in any Keras model. A
     regularizer as `sparsity` leaves `h` unchanged and adds its penalty to the loss. A
     sparsity layer decides which units are active.
 
     Args:
         units: Number of units `m`.
-        activation: As for `keras.layers.Dense`, or `"auto"`: what the sparsity
-            recommends (sigmoid for a KL divergence, linear for `JumpReLU` and `Gated`,
-            otherwise ReLU).
+        activation: As for `keras.layers.Dense`, or `"auto"`: the activation that the
+            sparsity recommends (sigmoid for a KL divergence, linear for `JumpReLU` and
+            `Gated`, otherwise ReLU).
         sparsity: A `keras_sae.layers.Sparsity`, a regularizer (`keras_sae.regularizers`
             or any of Keras), a registered name (`"l1"`, `"kl"`, `"top_k"`), a config,
             or None. An object is copied.
@@ -50,7 +50,7 @@ class SparseDense(keras.layers.Layer):
         bias_initializer: Initializer of `b`, or `"auto"`: zeros, or `logit(target)` for
             a KL divergence after a sigmoid, so that units start near their target.
         kernel_regularizer: Regularizer of `W` (weight decay).
-        kernel_constraint: Constraint of `W`, in the layout in which it is stored.
+        kernel_constraint: Constraint of `W`, applied in its stored layout.
         transposed_kernel: Whether `kernel` is stored as `(units, input_dim)`. The
             gradient of a k-sparse code then updates contiguous rows, which is faster.
             Results do not change.
@@ -71,7 +71,7 @@ class SparseDense(keras.layers.Layer):
 
     Raises:
         ValueError: `units` is not a positive integer, the sparsity is unknown, or the
-            activation does not go with it.
+            activation does not fit the sparsity.
 
     Example:
 
@@ -116,7 +116,7 @@ class SparseDense(keras.layers.Layer):
                 and isinstance(self.sparsity.regularizer, KLDivergence)
                 and self.activation is keras.activations.sigmoid
             ):
-                # With a zero bias the mean activation would be 0.5, far from a target
+                # With a zero bias, the mean activation would be 0.5, far from a target
                 # of 0.05, and the divergence would dominate the first epochs.
                 target = self.sparsity.regularizer.target
                 logit = math.log(target / (1 - target))
@@ -133,7 +133,7 @@ class SparseDense(keras.layers.Layer):
         input_dim = input_shape[-1]
         if input_dim is None:
             raise ValueError(
-                "The last axis of the inputs of `SparseDense` must be known. "
+                "The last dimension of `SparseDense` inputs must be known. "
                 f"Received: input_shape={tuple(input_shape)}."
             )
         shape = (input_dim, self.units)
@@ -210,7 +210,7 @@ class SparseDense(keras.layers.Layer):
         ):
             return None
         # Selection and gradient share one read of the weights. TensorFlow's graph
-        # optimizer could move a second read behind the update of the weights.
+        # optimizer could move a second read after the weight update.
         kernel = ops.cast(self.kernel, self.compute_dtype)
         bias = ops.cast(self.bias, self.compute_dtype)
         rows = kernel if self.transposed_kernel else ops.transpose(kernel)

@@ -1,4 +1,4 @@
-"""The base class of sparsities, and their interface to a training step."""
+"""Base class for sparsities, and their interface to a training step."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -24,13 +24,13 @@ class Step(Protocol):
         steps_since_active: Number of training steps since each unit was last non-zero,
             of shape `(units,)`.
         pre_activations: Function that returns the pre-activations of the code.
-        top_pre_activations: None if the code was computed densely. Otherwise a function
-            of a boolean mask `(units,)` and of `k` that returns the `k` largest
+        top_pre_activations: None if the code was computed densely, or else a function
+            that takes a boolean mask `(units,)` and `k`, and returns the `k` largest
             pre-activations per sample among the selected units.
         decode: Function of a code that returns its reconstruction.
         decode_units: Function of a boolean mask `(units,)` that returns the
             reconstruction from the selected units.
-        decode_with_frozen_decoder: As `decode`, without gradients to the decoder.
+        decode_with_frozen_decoder: Like `decode`, without gradients for the decoder.
         data_loss: Function of a reconstruction that returns the compiled loss, with the
             sample weights.
     """
@@ -50,14 +50,14 @@ class Step(Protocol):
 
 @register
 class Sparsity(ShapePreservingLayer):
-    """Base class of all sparsities: turn activations into a sparse code.
+    """Base class for all sparsities, which turn activations into a sparse code.
 
     Override `call`, and pass an instance as `sparsity=` of any factory or of
     `keras_sae.layers.SparseDense`. Everything else is optional. A class decorated with
     `keras.saving.register_keras_serializable()` can be saved and loaded.
 
     Attributes:
-        activation: Activation of the preceding layer if it has `activation="auto"`.
+        activation: Activation of a preceding layer with `activation="auto"`.
         min_batch_size: Smallest training batch that the sparsity can work with.
         requires_decoder: Whether `auxiliary_losses` decodes a code. Such a sparsity is
             only allowed on the innermost layer.

@@ -19,7 +19,7 @@ from keras_sae.utils.serialization import register
 
 
 class KSparsity(Sparsity):
-    """Base class of `TopK` and `BatchTopK`: `k`, its annealing, and dead units."""
+    """Base class for `TopK` and `BatchTopK`: `k`, annealing, and dead units."""
 
     selects = True
 
@@ -38,8 +38,8 @@ class KSparsity(Sparsity):
             if initial_k <= k:
                 raise ValueError(
                     "`initial_k` must exceed `k`, because `k` is annealed down from "
-                    f"it. Received: initial_k={initial_k}, k={k}. A usual value is "
-                    "4 * k."
+                    f"`initial_k`. Received: initial_k={initial_k}, k={k}. A usual "
+                    "value is 4 * k."
                 )
         self.initial_k = initial_k
         self.anneals = initial_k is not None
@@ -58,7 +58,7 @@ class KSparsity(Sparsity):
 
     @property
     def max_k(self) -> int:
-        """The largest `k`, which is that at the begin of an annealing."""
+        """The largest `k`, from which annealing starts."""
         return self.initial_k or self.k
 
     def build(self, input_shape: Shape) -> None:
@@ -75,7 +75,7 @@ class KSparsity(Sparsity):
             self.current_k = layer_state("current_k", initial=self.k)
 
     def set_progress(self, fraction: float) -> None:
-        """Set the current `k`: `initial_k` at a fraction of 0, `k` at 1."""
+        """Set the current `k`: `initial_k` for a fraction of 0, `k` for 1."""
         if self.current_k is not None:
             k = round(self.max_k + fraction * (self.k - self.max_k))
             self.current_k.assign(k)
@@ -107,15 +107,15 @@ class TopK(KSparsity):
 
     L0 is `k` by construction, in training and at inference. A sample with fewer than
     `k` positive activations has a lower L0. Choose `TopK` if you know how many units
-    should be active per sample. As `sparsity=` of a layer it follows a ReLU.
+    should be active per sample. As `sparsity=` of a layer, `TopK` follows a ReLU.
 
     Args:
         k: Number of active units per sample.
         initial_k: None, or a larger `k` that `keras_sae.callbacks.SparsityWarmup`
             anneals down to `k`.
         auxiliary: `AuxK(...)`, a loss that revives dead units. `"auto"` trains one dead
-            unit per sample, and None switches it off. It is only used on the innermost
-            layer.
+            unit per sample, and None disables the loss. It is used only on the
+            innermost layer.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
@@ -164,7 +164,7 @@ class TopK(KSparsity):
 class BatchTopK(KSparsity):
     """Keep the `k * batch` largest activations of a batch: `k` per sample on average.
 
-    Training: `h_ij = a_ij` if it is among the `k B` largest of the batch, else 0.
+    Training: `h_ij = a_ij` if `a_ij` is among the `k B` largest of the batch, else 0.
     Inference: `h_ij = a_ij` if `a_ij > threshold`, else 0, where each training step
     updates `threshold <- mu * threshold + (1 - mu) * min(h_ij > 0)`. In step `t`,
     `mu = min(momentum, t / (t + 9))` with `t` from 0. The first step therefore sets the
@@ -191,7 +191,7 @@ class BatchTopK(KSparsity):
         threshold: float32 variable, 0 before the first training step.
 
     Raises:
-        ValueError: `k` is not a positive integer, or exceeds the number of units, or
+        ValueError: `k` is not a positive integer or exceeds the number of units, or
             `momentum` is not between 0 and 1.
 
     References:

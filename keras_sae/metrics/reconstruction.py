@@ -1,4 +1,4 @@
-"""Metrics of how well data are reconstructed."""
+"""Metrics of reconstruction quality."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from keras_sae.utils.serialization import register
 
 
 def explained_variance(x: ArrayLike, reconstruction: ArrayLike) -> float:
-    """Return the share of the variance of `x` that a reconstruction keeps.
+    """Return the share of the variance of `x` that a reconstruction explains.
 
     `1 - sum_i |x_i - r_i|^2 / sum_i |x_i - mean(x)|^2`
 
-    It is 1 for a perfect reconstruction, 0 for the mean of the data, and negative for
-    anything worse than the mean. It differs from the mean of this ratio over batches.
+    The value is 1 for a perfect reconstruction, 0 for the mean of the data, and
+    negative for anything worse. Averaging the values of batches gives another result.
 
     Args:
         x: Data of shape `(samples, ...)`.
@@ -44,11 +44,11 @@ def explained_variance(x: ArrayLike, reconstruction: ArrayLike) -> float:
 
 
 def shrinkage(x: ArrayLike, reconstruction: ArrayLike) -> float:
-    """Return by which fraction reconstructions are shorter than the data.
+    """Return the fraction by which reconstructions are shorter than the data.
 
     `1 - sum_i |r_i| / sum_i |x_i|`
 
-    An L1 penalty also shrinks the activations of active units, and with them the
+    An L1 penalty also shrinks the activations of active units, and therefore the
     reconstructions. The value is 0 if the lengths are equal.
 
     Args:
@@ -81,7 +81,7 @@ class ExplainedVariance(keras.metrics.Metric):
     """`keras_sae.metrics.explained_variance` over all batches.
 
     The sum of squares about the mean is updated batch by batch. For parts of `n` and
-    `b` samples with means `m` and `k`, it is the sum of both parts' own sums and
+    `b` samples with means `m` and `k`, the total is both parts' own sums plus
     `|k - m|^2 n b / (n + b)`. Large numbers are never subtracted, so float32 is precise
     enough. With sample weights, all sums are weighted.
 

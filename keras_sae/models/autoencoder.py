@@ -1,4 +1,4 @@
-"""The model that every family returns: encoder, decoder, losses and metrics."""
+"""The model that all factories return: encoder, decoder, losses and metrics."""
 
 import inspect
 import math
@@ -33,12 +33,12 @@ class Autoencoder(keras.Model):
 
     `loss = reconstruction_loss + sparsity_loss + auxiliary_loss + weight decay`
 
-    The factories in `keras_sae.models` create it, and any two Keras models with
-    matching shapes may be passed. `model(x)` is the reconstruction, and `fit(x)` takes
-    the input as the target. The logs contain the loss and its parts,
-    `explained_variance`, and `l0`. A code that is never exactly zero has
-    `effective_l0`, and `expected_l0` in place of `l0` if it is bounded. Tell Keras the
-    direction of a metric: `EarlyStopping("val_reconstruction_loss", mode="min")`. A
+    The factories in `keras_sae.models` create this model. You can also pass any two
+    Keras models with matching shapes. `model(x)` is the reconstruction, and `fit(x)`
+    uses the input as the target. The logs contain the loss and its parts,
+    `explained_variance`, and `l0`. For a code that is never exactly zero, they contain
+    `effective_l0`, and `expected_l0` instead of `l0` if the code is bounded. Tell Keras
+    the direction of a metric: `EarlyStopping("val_reconstruction_loss", mode="min")`. A
     training loop of your own calls `model(x, training=True)` and finds every term
     except the reconstruction loss in `model.losses`. A model that contains this one
     has these terms in its own loss, also in `evaluate`.
@@ -47,12 +47,12 @@ class Autoencoder(keras.Model):
         encoder: Functional or sequential model of `(batch, *input_shape)`.
         decoder: Model from its codes, `(batch, ..., units)`, back to its inputs.
         contractive: Weight of `mean_i(|dh_i / dx_i|_F^2)`, the squared norm of the
-            Jacobian of the code, logged as `auxiliary_loss`.
+            code's Jacobian, logged as `auxiliary_loss`.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
-        ValueError: The shapes of encoder and decoder do not match, or the Jacobian of
-            the encoder is not known to `contractive`.
+        ValueError: The shapes of the encoder and the decoder do not match, or
+            `contractive` does not support the encoder.
 
     Example:
 
@@ -90,7 +90,7 @@ class Autoencoder(keras.Model):
         self(keras.Input(self.sample_shape))  # creates `input` and `output`
 
     def build(self, input_shape: Shape) -> None:
-        """Do nothing: encoder and decoder are built already."""
+        """Do nothing: the encoder and the decoder are already built."""
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of the reconstruction."""
@@ -98,7 +98,7 @@ class Autoencoder(keras.Model):
 
     @property
     def losses(self) -> list[Tensor]:
-        """All losses but the data loss, in the dtype of the data loss."""
+        """All losses except the data loss, in the data loss's dtype."""
         return [ops.cast(loss, keras.config.floatx()) for loss in super().losses]
 
     @property
@@ -123,11 +123,11 @@ class Autoencoder(keras.Model):
         return levels_of(self)
 
     def adapt(self, x: Data, location: str = "mean") -> None:
-        """Set center and scale from data, before `fit`.
+        """Set the center and the scale from data, before `fit`.
 
-        The centering layer gets the center, and so does the bias of a linear output
-        (the published pre-bias). Scaling layers get the root mean square of the
-        centered data. `fit` continues to average a mean, but not a median.
+        The centering layer and the bias of a linear output (the published pre-bias) are
+        set to the center. Scaling layers are set to the root mean square of the
+        centered data. `fit` continues to update a mean, but not a median.
 
         Args:
             x: Array of shape `(samples, *input_shape)`, or batches of a finite stream.
@@ -135,7 +135,7 @@ class Autoencoder(keras.Model):
             location: `"mean"` or `"geometric_median"`.
 
         Raises:
-            ValueError: `x` has another shape, or does not vary and must be scaled.
+            ValueError: `x` has the wrong shape, or must be scaled but does not vary.
         """
         samples, _ = data_adapter.as_arrays(x)
         validation.check_data(samples, self.sample_shape)
@@ -155,8 +155,8 @@ class Autoencoder(keras.Model):
 
         Args:
             x: Array of shape `(samples, *input_shape)`, or batches of `x` or of
-                `(x, target)` in any form that Keras takes.
-            y: None, or a target of the shape of `x`, for example clean images.
+                `(x, target)` in any form that Keras accepts.
+            y: None, or a target with the shape of `x`, for example clean images.
             batch_size: Samples per step, 32 if None.
             *args: As for Keras, as all further arguments.
             **kwargs: As for Keras. `sample_weight` needs no `y`.
@@ -221,7 +221,7 @@ class Autoencoder(keras.Model):
     ) -> tuple[Data, Tensor | None]:
         """Raise the errors that `fit` would raise for this data, without training.
 
-        With `batch_size`, check that batches are large enough for the sparsity, too.
+        With `batch_size`, also check that batches are large enough for the sparsity.
         Return `x` and `y` as `data_adapter.open_data` does.
         """
         x, y, (first_x, first_y) = data_adapter.open_data(x, y, sample_weight)
@@ -234,7 +234,7 @@ class Autoencoder(keras.Model):
         return x, y
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Return the reconstruction, and add every loss but the data loss."""
+        """Return the reconstruction, and add all losses except the data loss."""
         if None in inputs.shape[1:]:  # as in a dataset of windows
             inputs = ops.reshape(inputs, (-1, *self.sample_shape))
         step = forward_pass.current()
@@ -324,7 +324,7 @@ class Autoencoder(keras.Model):
         return loops.predict(self, self.encoder, x, batch_size)
 
     def decode(self, code: Data, batch_size: int = 256) -> np.ndarray:
-        """Return the reconstructions from codes, of shape `(samples, *input_shape)`.
+        """Return the reconstructions of codes, of shape `(samples, *input_shape)`.
 
         Args:
             code: Array of shape `(samples, units)`, or a dataset of batches.
@@ -342,10 +342,10 @@ class Autoencoder(keras.Model):
     def dictionary(self) -> np.ndarray:
         """Return what each unit adds to a reconstruction, `(units, *input_shape)`.
 
-        `row_j = (decode(s e_j) - decode(0)) / s` with `s = 0.05`: a step that saturates
-        no output activation and is large beside the rounding of float32. For a shallow
-        model with a linear output it is row `j` of the decoder's kernel. If a unit has
-        several positions, `e_j` is 1 at all of them.
+        `row_j = (decode(s e_j) - decode(0)) / s` with `s = 0.05`. This step saturates
+        no output activation, and is large compared to float32 rounding errors. For a
+        shallow model with a linear output, row `j` is that of the decoder's kernel. If
+        a unit has several positions, `e_j` is 1 at all of them.
 
         Example:
 
@@ -369,13 +369,13 @@ class Autoencoder(keras.Model):
         """Write an artifact for inference to `filepath`.
 
         A SavedModel has the signatures of `keras_sae.export.export_saved_model`, which
-        writes numbered versions for a server. Any other format is written by Keras and
-        has one function, `model(x)`.
+        writes numbered versions for a server. Keras writes any other format, with the
+        single function `model(x)`.
         """
         write_model(self, self.sample_shape, filepath, format, verbose, **kwargs)
 
     def get_config(self) -> Config:
-        """Return the configs of encoder and decoder, and the contractive weight."""
+        """Return the configs of both parts, and the contractive weight."""
         return {
             **super().get_config(),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
@@ -387,7 +387,7 @@ class Autoencoder(keras.Model):
     def from_config(
         cls, config: Config, custom_objects: dict[str, Any] | None = None
     ) -> "Autoencoder":
-        """Create the model of a config, and tie its tied layers again."""
+        """Create a model from its config, and tie its tied layers again."""
         deserialize = keras.saving.deserialize_keras_object
         config = dict(config)
         with config_errors(cls.__name__):

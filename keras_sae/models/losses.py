@@ -1,4 +1,4 @@
-"""Decoding within a training step, and the interface to it for auxiliary losses."""
+"""Decoding in a training step, and the step's interface for auxiliary losses."""
 
 import functools
 import math
@@ -45,7 +45,7 @@ def encode_contractively(
 def code_activations(encoder: keras.Model, step: ForwardPass) -> Activations | None:
     """Return the activations of the sparse layer that computes the code, if any.
 
-    The code of a variational encoder is its mean, without the noise.
+    For a variational encoder, these are the activations of the mean, without noise.
     """
     outputs = getattr(encoder, "outputs", None)
     if not outputs:
@@ -57,16 +57,16 @@ def code_activations(encoder: keras.Model, step: ForwardPass) -> Activations | N
     found = [entry for entry in step.activations if entry.layer is layer]
     if not found:
         return None
-    # The decoder gets the code with its noise, not the entries of the mean.
+    # The decoder receives the noisy code, not the active entries of the mean.
     return replace(found[-1], sparse_code=None) if is_noisy else found[-1]
 
 
 def decode_sparsely(decoder: keras.Model, code: SparseCode | None) -> Tensor | None:
     """Return the reconstruction from the active entries of a code, if possible.
 
-    It is possible if there is a sparse code, if `decoder` is a chain of layers that
-    starts with a `UnitNormDense` and calls each layer once, and if no values need
-    casting along the way.
+    Sparse decoding requires a sparse code, and a `decoder` that is a chain of layers
+    and starts with a `UnitNormDense`. Each layer must be called once, and no values
+    may need casting.
     """
     if code is None:
         return None
@@ -200,9 +200,9 @@ def make_loss_means(
 def make_activity_metrics(
     encoder: keras.Model,
 ) -> tuple[metrics.L0, metrics.EffectiveL0 | None]:
-    """Return the metrics of how many units are active in the code.
+    """Return the metrics that count the active units of the code.
 
-    The second one is None unless the code is never exactly zero.
+    The second metric is None unless the code is never exactly zero.
     """
     layers = flatten(encoder)
     sparse_layers = [layer for layer in layers if isinstance(layer, SparseDense)]
@@ -223,11 +223,10 @@ def make_activity_metrics(
 
 
 def row_lengths(decoder: keras.Model) -> Callable[[], Tensor] | None:
-    """Return a function that computes the lengths of the rows that a code is read by.
+    """Return a function that computes the row lengths of the decoder's first kernel.
 
-    They are those of the kernel of the first layer. In a shallow model with a linear
-    output they are the lengths of the dictionary rows. The result is None if the first
-    layer is not dense.
+    In a shallow model with a linear output, these are the lengths of the dictionary
+    rows. The result is None if the first layer is not dense.
     """
     layers = [x for x in decoder.layers if not isinstance(x, keras.layers.InputLayer)]
     first = layers[0]
