@@ -111,11 +111,15 @@ class ExplainedVariance(keras.metrics.Metric):
         super().__init__(name=name, dtype=dtype or "float32")
         self.size = size
         # Every replica has the same count and mean, but its own sums of squares.
-        shared: dict[str, Any] = {"initializer": "zeros", "aggregation": "mean"}
+        shared: dict[str, Any] = {
+            "initializer": "zeros",
+            "aggregation": "mean",
+            "dtype": self.dtype,
+        }
         self.count = self.add_variable((size,), name="count", **shared)
         self.mean = self.add_variable((size,), name="mean", **shared)
-        self.total = self.add_weight((), "zeros", name="total")
-        self.error = self.add_weight((), "zeros", name="error")
+        self.total = self.add_weight((), "zeros", self.dtype, name="total")
+        self.error = self.add_weight((), "zeros", self.dtype, name="error")
 
     def update_state(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None

@@ -197,7 +197,7 @@ class RBMLayers:
         if self.center is not None:
             # The RBM was trained on x, but the layer receives x minus the mean.
             self.center.mean.assign(mean)
-            self.center.count.assign(samples)
+            self.center.count.assign(np.full(mean.shape, samples))
             bias = bias + mean.astype("float32") @ kernel
         self.code.kernel.assign(kernel.T if self.code.transposed_kernel else kernel)
         self.code.bias.assign(bias)
