@@ -9,7 +9,7 @@ from keras_sae.activations.data import batches, sample_count
 from keras_sae.activations.paths import LayerKey
 from keras_sae.activations.rows import Keep, RowReader
 from keras_sae.activations.store import SETTINGS, ActivationStore, part_folder
-from keras_sae.activations.writer import PartWriter, chained_digest, stored_dtype
+from keras_sae.activations.writer import STORED_DTYPES, PartWriter, chained_digest
 from keras_sae.models.validation import as_numpy
 from keras_sae.types import Data, PathLike
 from keras_sae.utils.fingerprint import fingerprint
@@ -147,7 +147,7 @@ def _record_part(
         if not progress.rows:
             total = sample_count(data)
             widths = [array.shape[1] for array in rows]
-            row_bytes = sum(widths) * stored_dtype(writer.dtype).itemsize
+            row_bytes = sum(widths) * STORED_DTYPES[writer.dtype].itemsize
             expected = (total or 0) * len(origins) / samples * row_bytes
             writer.start(
                 widths,

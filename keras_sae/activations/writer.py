@@ -23,6 +23,12 @@ import numpy as np
 from keras_sae.utils.io import UNFINISHED, atomic_write, read_json, write_json
 
 PROGRESS = "progress.json"
+# Dtypes on disk. NumPy's files store bfloat16 as integers of 16 bits.
+STORED_DTYPES: dict[str, np.dtype] = {
+    "float16": np.dtype("float16"),
+    "bfloat16": np.dtype("uint16"),
+    "float32": np.dtype("float32"),
+}
 # Seconds between checkpoints. After a kill, what came after the last one is repeated.
 _CHECKPOINT_SECONDS = 5.0
 
@@ -116,8 +122,9 @@ class PartWriter:
         for kind, (dtype, width) in array_kinds(self.progress, self.dtype).items():
             self._files[kind] = []
             for number, rows in enumerate(self.progress.rows):
+                raw = array_file(self.folder, kind, number).with_suffix(".raw")
                 # Without a buffer a kill loses nothing that the checkpoint counts.
-                file = open(self._raw(kind, number), "ab", buffering=0)  # noqa: SIM115
+                file = open(raw, "ab", buffering=0)  # noqa: SIM115
                 self._files[kind].append(file)
                 file.truncate(rows * width * dtype.itemsize)
 
@@ -145,7 +152,7 @@ class PartWriter:
         order = np.argsort(targets, kind="stable")
         counts = np.bincount(targets, minlength=len(progress.rows))
         bounds = np.concatenate([[0], np.cumsum(counts)])
-        stored = stored_dtype(self.dtype)
+        stored = STORED_DTYPES[self.dtype]
         arrays = [*(array.astype(self.dtype).view(stored) for array in rows), origins]
         for files, array in zip(self._files.values(), arrays, strict=True):
             scattered = array[order]
@@ -175,7 +182,7 @@ class PartWriter:
             self.checkpoint()
         for kind, (dtype, width) in array_kinds(progress, self.dtype).items():
             for number, rows in enumerate(progress.rows):
-                raw = self._raw(kind, number)
+                raw = array_file(self.folder, kind, number).with_suffix(".raw")
                 if not raw.exists():
                     continue
                 array = np.fromfile(raw, dtype).reshape(rows, width)
@@ -187,9 +194,6 @@ class PartWriter:
         if not progress.complete:
             progress.complete = True
             self.checkpoint()
-
-    def _raw(self, kind: str, number: int) -> Path:
-        return array_file(self.folder, kind, number).with_suffix(".raw")
 
 
 def _write(file: BinaryIO, data: bytes) -> None:
@@ -208,15 +212,10 @@ def array_kinds(progress: Progress, dtype: str) -> dict[str, tuple[np.dtype, int
     """Return the arrays of a part with their dtypes on disk and numbers of columns."""
     names = ("rows", "targets")[: len(progress.widths)]
     kinds = {
-        name: (stored_dtype(dtype), width)
+        name: (STORED_DTYPES[dtype], width)
         for name, width in zip(names, progress.widths, strict=True)
     }
     return {**kinds, "origins": (np.dtype("int64"), progress.axes)}
-
-
-def stored_dtype(dtype: str) -> np.dtype:
-    """Return the dtype on disk. NumPy's files store bfloat16 as integers of 16 bits."""
-    return np.dtype("uint16" if dtype == "bfloat16" else dtype)
 
 
 def decoded(rows: np.ndarray) -> np.ndarray:

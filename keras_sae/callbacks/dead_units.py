@@ -76,7 +76,8 @@ class DeadUnits(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Resample dead units if `resample` is set."""
         code, output = self._layers()
-        dead = self._dead(code)
+        window = self._steps if self.window is None else self.window
+        dead = ops.convert_to_numpy(code.steps_since_active) >= window
         if output is not None and dead.any():
             self._restart(code, output, np.flatnonzero(dead))
 
@@ -87,11 +88,9 @@ class DeadUnits(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Log `dead_units`."""
         if logs is not None:
-            logs["dead_units"] = float(self._dead(self._layers()[0]).mean())
-
-    def _dead(self, code: SparseDense) -> np.ndarray:
-        window = self._steps if self.window is None else self.window
-        return ops.convert_to_numpy(code.steps_since_active) >= window
+            inactive = ops.convert_to_numpy(self._layers()[0].steps_since_active)
+            window = self._steps if self.window is None else self.window
+            logs["dead_units"] = float((inactive >= window).mean())
 
     def _layers(self) -> tuple[SparseDense, keras.layers.Dense | None]:
         """Return the code layer and, for resampling, the output layer."""

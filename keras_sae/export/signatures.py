@@ -38,11 +38,9 @@ class Signature:
 
 @runtime_checkable
 class Servable(Protocol):
-    """A model that defines its own signatures."""
+    """A model that returns its own signatures by name, with the default one first."""
 
-    def serving_signatures(self, top_k: int) -> dict[str, Signature]:
-        """Return the signatures by name, with the default one first."""
-        ...
+    serving_signatures: Callable[[int], dict[str, Signature]]
 
 
 def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:

@@ -20,9 +20,9 @@ _ROWS = 4096  # samples per step, to limit memory use
 class DictionaryModel(Protocol):
     """Interface of a model that encodes, decodes and returns its dictionary."""
 
-    def encode(self, x: ArrayLike) -> np.ndarray: ...  # noqa: D102
-    def decode(self, code: ArrayLike) -> np.ndarray: ...  # noqa: D102
-    def dictionary(self) -> np.ndarray: ...  # noqa: D102
+    encode: Callable[[ArrayLike], np.ndarray]
+    decode: Callable[[ArrayLike], np.ndarray]
+    dictionary: Callable[[], np.ndarray]
 
 
 def effective_l0(

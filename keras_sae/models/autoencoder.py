@@ -21,7 +21,7 @@ from keras_sae.layers.normalization import adapt_layers
 from keras_sae.models import data_adapter, loops, losses, validation
 from keras_sae.models.building_blocks import set_output_bias
 from keras_sae.models.contractive import ContractivePenalty
-from keras_sae.models.levels import Level, flatten, levels_of
+from keras_sae.models.levels import flatten, levels_of
 from keras_sae.types import Config, Data, LossLike, OptimizerLike, Shape, Tensor
 from keras_sae.utils.serialization import config_errors, register
 from keras_sae.utils.validation import non_negative
@@ -117,10 +117,7 @@ class Autoencoder(keras.Model):
         low, high = map(ops.convert_to_numpy, (self.minimum, self.maximum))
         return (float(low), float(high)) if low <= high else None
 
-    @property
-    def levels(self) -> list[Level]:
-        """The levels of a dense model with a mirrored decoder, outermost first."""
-        return levels_of(self)
+    levels = property(levels_of)
 
     def adapt(self, x: Data, location: str = "mean") -> None:
         """Set the center and the scale from data, before `fit`.

@@ -39,7 +39,9 @@ def batch_top_k(code: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
             columns_ = ops.reshape(ops.cast(columns, "int32"), (-1,))
             return ops.take(columns_, flat), flat // candidates.shape[-1]
 
-        overflow = _may_overflow(candidates, threshold)
+        # If the smallest candidate of a sample is selected, the next value may be as
+        # well. `min` rather than the last column: XLA would sort whole rows for that.
+        overflow = ops.any(ops.min(candidates, axis=-1) > threshold)
         indices, rows = ops.cond(overflow, select_from_all, select_from_candidates)
     indices, rows = ops.reshape(indices, (-1, k)), ops.reshape(rows, (-1, k))
     values = ops.take(ops.reshape(code, (-1,)), rows * units + indices)
@@ -58,17 +60,9 @@ def batch_threshold(code: Tensor, n: int | Tensor, k: int) -> Tensor:
         return _bisect(code, n)
     candidates = ops.top_k(code, _CANDIDATES * k)[0]
     threshold = _bisect(candidates, n)
-    overflow = _may_overflow(candidates, threshold)
+    # As above, `min` rather than the last column.
+    overflow = ops.any(ops.min(candidates, axis=-1) > threshold)
     return ops.cond(overflow, lambda: _bisect(code, n), lambda: threshold)
-
-
-def _may_overflow(candidates: Tensor, threshold: Tensor) -> Tensor:
-    """Return whether a sample may have more selected entries than candidates.
-
-    If a sample's smallest candidate is selected, its next smaller value may be, too.
-    """
-    # Use `min` instead of the last column, which XLA would compute by sorting the rows.
-    return ops.any(ops.min(candidates, axis=-1) > threshold)
 
 
 def _bisect(values: Tensor, n: int | Tensor) -> Tensor:

@@ -120,7 +120,9 @@ def samples(
             "`model` must be a variational model, because others cannot draw samples. "
             f"Received: {model!r}. Build one with `keras_sae.models.variational`."
         )
-    images = _own_scales(model.sample(count, seed=seed))
+    images = as_images(model.sample(count, seed=seed))
+    limits = np.percentile(images, (_BLACK, _WHITE), axis=(1, 2, 3), keepdims=True)
+    images = rescale(images, *limits)
     return _draw_sheets({"Samples from the prior": images}, min(columns, count))
 
 
@@ -166,14 +168,9 @@ def latent_plane(
     codes[:, up] = np.repeat(positions[::-1], steps)
     codes[:, right] = np.tile(positions, steps)
     title = f"Latent plane: dimension {right} to the right, {up} upwards"
-    return _draw_sheets({title: _own_scales(model.decode(codes))}, steps)
-
-
-def _own_scales(x: np.ndarray) -> np.ndarray:
-    """Return images with values in [0, 1], each on its own scale."""
-    images = as_images(x)
-    low, high = np.percentile(images, (_BLACK, _WHITE), axis=(1, 2, 3), keepdims=True)
-    return rescale(images, low, high)
+    images = as_images(model.decode(codes))
+    limits = np.percentile(images, (_BLACK, _WHITE), axis=(1, 2, 3), keepdims=True)
+    return _draw_sheets({title: rescale(images, *limits)}, steps)
 
 
 def _draw_sheets(

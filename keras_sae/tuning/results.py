@@ -11,7 +11,7 @@ from keras_sae import evaluation
 from keras_sae.models import Autoencoder
 from keras_sae.models.data_adapter import labeled_arrays
 from keras_sae.tuning.objectives import PROBE, ReconstructionUnderL0
-from keras_sae.tuning.tuner import ERROR_FILE, SearchTuner, Trial, trials_with_status
+from keras_sae.tuning.tuner import ERROR_FILE, SearchTuner, trials_with_status
 from keras_sae.types import Data, PathLike
 from keras_sae.utils.io import atomic_write, output_folder
 
@@ -86,7 +86,11 @@ def check_outcome(tuner: keras_tuner.Tuner, max_failures: int) -> None:
         raise error from (tuner.first_error if isinstance(tuner, SearchTuner) else None)
     if not isinstance(objective, ReconstructionUnderL0):
         return
-    l0s = [objective.l0(last_metrics(trial)) or 0.0 for trial in completed]
+    l0s = []
+    for trial in completed:
+        observed = trial.metrics
+        last = {name: observed.get_last_value(name) for name in observed.metrics}
+        l0s.append(objective.l0(last) or 0.0)
     l0, closest = min(zip(l0s, completed, strict=True), key=lambda pair: pair[0])
     if l0 > objective.max_l0:
         error = ConstraintError(
@@ -131,7 +135,8 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
 
     rows = []
     for trial in tuner.oracle.trials.values():
-        metrics = last_metrics(trial)
+        observed = trial.metrics  # the values after each epoch
+        metrics = {name: observed.get_last_value(name) for name in observed.metrics}
         row = {"trial": trial.trial_id}
         # Hyperband stores its state among the hyperparameters, as "tuner/...".
         settings = trial.hyperparameters.values.items()
@@ -237,8 +242,3 @@ def best_model(
     with atomic_write(path) as unfinished:
         model.save(unfinished)
     return model
-
-
-def last_metrics(trial: Trial) -> dict[str, float]:
-    """Return the metrics of a trial after its last epoch."""
-    return {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
