@@ -14,7 +14,8 @@ def copying(width: int) -> models.Autoencoder:
     """Return an autoencoder whose reconstruction is its input, by identity matrices."""
     model = models.shallow((width,), width, activation="linear", centering=False)
     eye, zeros = np.eye(width, dtype="float32"), np.zeros(width, "float32")
-    model.set_weights([eye, zeros, zeros, eye, zeros])
+    model.encoder.set_weights([eye, zeros, zeros])
+    model.decoder.set_weights([eye, zeros])
     return model
 
 

@@ -407,7 +407,7 @@ def test_rows_of_different_lengths_are_refused():
     import tensorflow as tf
 
     rows = tf.ragged.constant([[0.1, 0.2], [0.3]])
-    with pytest.raises(ValueError, match=r"`x\.to_tensor\(\)` pads"):
+    with pytest.raises(ValueError, match=r"Pad the rows with zeros: `x\.to_tensor\(\)`"):
         models.shallow((2,), 3).encode(rows)
 
 
@@ -569,7 +569,7 @@ def test_batches_too_small_for_a_sparsity_are_refused(x, factory):
         lambda: model.fit(x[:1], verbose=0),
         lambda: model.train_on_batch(x[:1]),
     ):
-        with pytest.raises(ValueError, match=r"batch of at least 2.*batch_size=1"):
+        with pytest.raises(ValueError, match=r"must be at least 2.*batch_size=1"):
             call()
 
 
@@ -577,7 +577,7 @@ def test_static_batch_size_of_a_dataset_is_checked(x):
     model = models.shallow(SHAPE, UNITS, layers.BatchTopK(2))
     model.compile("sgd")
     data = tf_dataset(x).unbatch().batch(1, drop_remainder=True)
-    with pytest.raises(ValueError, match="batch of at least 2"):
+    with pytest.raises(ValueError, match="must be at least 2"):
         model.fit(data, verbose=0)
 
 

@@ -245,5 +245,5 @@ def test_units_must_be_a_positive_integer(units):
 
 
 def test_last_axis_of_the_inputs_must_be_known():
-    with pytest.raises(ValueError, match=r"last axis.*\(None, None\)"):
+    with pytest.raises(ValueError, match=r"last dimension.*\(None, None\)"):
         layers.SparseDense(5).build((None, None))

@@ -176,6 +176,7 @@ def test_the_warning_depends_on_the_last_steps_and_not_on_the_epoch(digits):
     assert metrics.l0(model.encode(digits)) == pytest.approx(6, rel=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # from Keras
 def test_an_l0_that_is_nan_is_warned_of():
     steer = callbacks.SparsityTarget(6)
     steer.set_model(make("l1", units=8))
