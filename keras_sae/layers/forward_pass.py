@@ -148,7 +148,6 @@ def value_weight(values: Tensor) -> Tensor | None:
 
 def mean_loss(losses: Tensor) -> Tensor:
     """Return the mean of losses `(batch, ...)`, each multiplied by its weight."""
-    losses = ops.convert_to_tensor(losses)  # It may be a Python number.
     weight = sample_weight()
     if weight is not None:
         losses = losses * expand_weight(weight, losses)

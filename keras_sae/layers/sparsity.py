@@ -116,6 +116,7 @@ class Sparsity(ShapePreservingLayer):
                 multiplied by the sample weights. Or the penalty of the batch, a scalar.
             inputs: The inputs of `call`.
         """
+        value = ops.convert_to_tensor(value)  # It may be a Python number.
         if len(value.shape) > 0:
             value = forward_pass.mean_loss(value)
         forward_pass.add_loss(
