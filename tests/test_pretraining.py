@@ -414,7 +414,7 @@ def trained(pretrain, strategy, **options):
         model = models.stacked((6,), (5, 3), activation="sigmoid",
             code_activation="sigmoid", output_activation="sigmoid", centering=False)
         pretrain(model, x, 2, 16, verbose=0, **options)
-    return model.get_weights()
+    return model.encoder.get_weights() + model.decoder.get_weights()
 
 
 for optimizer in (keras.optimizers.SGD(0.5), keras.optimizers.Adam(epsilon=1e-3)):
