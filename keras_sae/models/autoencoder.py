@@ -332,8 +332,8 @@ class Autoencoder(keras.Model):
     def serving_signatures(self, top_k: int) -> dict[str, Signature]:
         """Return the signatures of an exported model by name, the default one first."""
         parts = self.encoder, self.decoder
-        unfitted = getattr(self, "input_range", None) is None
-        preprocessing = validation.preprocessing_layers(*parts) if unfitted else []
+        fitted = self.input_range is not None
+        preprocessing = [] if fitted else validation.preprocessing_layers(*parts)
         return autoencoder_signatures(*parts, top_k, preprocessing)
 
     def dictionary(self) -> np.ndarray:
