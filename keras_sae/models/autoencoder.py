@@ -224,10 +224,7 @@ class Autoencoder(keras.Model):
         x, y, (first_x, first_y) = data_adapter.open_data(x, y, sample_weight)
         bounds = validation.output_bounds(flatten(self.decoder))
         validation.check_data(first_x, self.sample_shape, first_y, bounds)
-        if batch_size is not None:
-            size = first_x.shape[0]
-            size = min(size, batch_size) if validation.is_array(x) else size
-            validation.check_batch_size(flatten(self.encoder), size)
+        validation.check_batch_size(self.encoder, x, first_x, batch_size)
         return x, y
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:

@@ -286,11 +286,6 @@ def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dat
             batch_size, drop_remainder=samples % batch_size == 0
         )
 
-    def take(
-        indices: "tf.Tensor", data: tuple["tf.Tensor", ...]
-    ) -> tuple["tf.Tensor", ...]:
-        return tuple(tf.gather(tensor, indices) for tensor in data)
-
     options = tf.data.Options()
     options.autotune.enabled = False
     # Graph rewrites serialize the dataset, which would copy the arrays once more.
@@ -298,11 +293,13 @@ def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dat
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
     )
-    # Pass the arrays as dataset elements instead of capturing them in `take`: captured
+    # Pass the arrays as dataset elements instead of capturing them in `map`: captured
     # memory is released only when Python's garbage collector runs.
     data = tf.data.Dataset.from_tensors(tensors).repeat()
     indices = tf.data.Dataset.range(1).flat_map(shuffled_indices)
-    batches = tf.data.Dataset.zip((indices, data)).map(take).prefetch(2)
+    batches = tf.data.Dataset.zip((indices, data)).map(
+        lambda rows, arrays: tuple(tf.gather(array, rows) for array in arrays)
+    )
     # Keras runs one step too many per epoch if the length is unknown.
     length = tf.data.experimental.assert_cardinality(-(-samples // batch_size))
-    return batches.apply(length).with_options(options)
+    return batches.prefetch(2).apply(length).with_options(options)

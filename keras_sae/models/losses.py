@@ -25,7 +25,7 @@ from keras_sae.layers.serialization import activation_bounds
 from keras_sae.models.levels import flatten
 from keras_sae.models.loops import replicas
 from keras_sae.ops.sparse_code import SparseCode
-from keras_sae.ops.statistics import expand_weight, value_range
+from keras_sae.ops.statistics import expand_weight
 from keras_sae.types import Tensor
 
 # Layers that may follow the dictionary in a decoder that decodes sparse codes.
@@ -176,8 +176,12 @@ def widen_input_range(model: keras.Model, inputs: Tensor) -> None:
         model.minimum.assign(ops.minimum(model.minimum, ops.min(lows)))
         model.maximum.assign(ops.maximum(model.maximum, ops.max(highs)))
 
-    bounds = value_range(inputs, forward_pass.value_weight(inputs))
-    forward_pass.update(assign, *bounds)
+    low = high = ops.convert_to_tensor(inputs, "float32", sparse=False)
+    weight = forward_pass.value_weight(inputs)
+    if weight is not None:
+        low = ops.where(weight > 0, low, float("inf"))
+        high = ops.where(weight > 0, high, float("-inf"))
+    forward_pass.update(assign, ops.min(low), ops.max(high))
 
 
 def make_loss_means(

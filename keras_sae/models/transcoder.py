@@ -128,10 +128,7 @@ class Transcoder(Autoencoder):
             )
         validation.check_data(first_x, self.sample_shape)
         validation.check_data(first_y, expected[1:])
-        if batch_size is not None:
-            size = first_x.shape[0]
-            size = min(size, batch_size) if validation.is_array(x) else size
-            validation.check_batch_size(flatten(self.encoder), size)
+        validation.check_batch_size(self.encoder, x, first_x, batch_size)
         return x, y
 
     def serving_signatures(self, top_k: int) -> dict[str, Signature]:

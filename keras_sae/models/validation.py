@@ -15,7 +15,7 @@ from keras_sae.layers import Scaling, SparseDense, Sparsity
 from keras_sae.layers.noise import MaskingNoise, SaltAndPepperNoise
 from keras_sae.layers.serialization import activation_bounds
 from keras_sae.models.levels import flatten
-from keras_sae.types import Shape, Tensor
+from keras_sae.types import Data, Shape, Tensor
 
 _UNBOUNDED = (-np.inf, np.inf)
 # These layers return their input unchanged or reshaped at inference.
@@ -165,9 +165,22 @@ def _check_range(name: str, values: np.ndarray, bounds: tuple[float, float]) -> 
         )
 
 
-def check_batch_size(layers: Iterable[keras.layers.Layer], batch_size: int) -> None:
-    """Check that training batches are large enough for every sparsity in `layers`."""
-    for layer in layers:
+def check_batch_size(
+    encoder: keras.Model, x: Data, first_batch: Tensor, batch_size: int | None
+) -> None:
+    """Check that training batches are large enough for every sparsity of an encoder.
+
+    Args:
+        encoder: The encoder.
+        x: An array, or a stream that determines the size of its batches.
+        first_batch: First batch of a stream, or all samples of an array.
+        batch_size: Samples per batch of an array. None skips the check.
+    """
+    if batch_size is None:
+        return
+    samples = first_batch.shape[0]
+    batch_size = min(samples, batch_size) if is_array(x) else samples
+    for layer in flatten(encoder):
         if isinstance(layer, Sparsity) and batch_size < layer.min_batch_size:
             raise ValueError(
                 f"`{type(layer).__name__}` selects among the samples of a batch, so "

@@ -33,15 +33,6 @@ def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
     return ops.divide_no_nan(total, ops.sum(weight, axis=0))
 
 
-def value_range(values: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the lowest and highest of the values whose weight is not 0, in float32."""
-    values = ops.convert_to_tensor(values, "float32", sparse=False)
-    if weight is None:
-        return ops.min(values), ops.max(values)
-    low = ops.min(ops.where(weight > 0, values, float("inf")))
-    return low, ops.max(ops.where(weight > 0, values, float("-inf")))
-
-
 def from_replicas(values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return the values of all replicas, stacked along a new first axis.
 
