@@ -221,6 +221,18 @@ def test_keras_loads_an_artifact_as_a_layer(family):
 
 
 @tensorflow_only
+def test_tensorflow_loads_an_artifact_without_warnings(tmp_path, monkeypatch):
+    import tensorflow as tf
+    from absl import logging
+
+    # The decoder of selected units has a custom gradient, which no artifact holds.
+    model = models.shallow((8,), 12, sparsity=layers.TopK(4))
+    path = export.export_saved_model(model, tmp_path)
+    monkeypatch.setattr(logging, "warning", pytest.fail)
+    tf.saved_model.load(str(path))
+
+
+@tensorflow_only
 def test_code_with_axes_has_the_top_features_of_each_position(tmp_path):
     inputs, codes = keras.Input((5, 12)), keras.Input((5, 9))
     model = models.Autoencoder(

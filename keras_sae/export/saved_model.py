@@ -319,11 +319,27 @@ def build_artifact(source: Path, folder: Path) -> None:
     no_gradients = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     try:
         archive.write_out(str(folder), no_gradients, verbose=False)
+        _remove_gradient_names(folder / "saved_model.pb")
         requests = arrays if options["warmup"] else None
         serving_assets.write_assets(folder, metadata, signatures, requests)
     except tf.errors.OpError as error:  # for example, the disk is full
         raise OSError(error.message) from error
     verification.verify(folder, signatures, arrays, options["tolerance"])
+
+
+def _remove_gradient_names(path: Path) -> None:
+    """Remove the names of custom gradients, which are not saved.
+
+    TensorFlow would warn about each function that has one on loading.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for meta_graph in saved_model.meta_graphs:
+        for function in meta_graph.graph_def.library.function:
+            for node in function.node_def:
+                node.attr.pop("_gradient_op_type", None)
+    path.write_bytes(saved_model.SerializeToString())
 
 
 def _endpoint(signature: Signature, unwrap: bool) -> Callable[[Tensor], Tensor]:
