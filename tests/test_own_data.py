@@ -202,7 +202,7 @@ def test_folders_that_are_no_dataset_are_errors(write_images, tmp_path):
         datasets.load_data(folder)
     (folder / "1.png").write_bytes(b"no image")
     (folder / "a" / "2.png").unlink()
-    with pytest.raises(ValueError, match=r"no image: .*1\.png"):
+    with pytest.raises(ValueError, match=r"not an image: .*1\.png"):
         datasets.load_data(folder)
 
 

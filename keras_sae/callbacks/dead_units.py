@@ -149,7 +149,8 @@ class DeadUnits(keras.callbacks.Callback):
             (output.kernel, dead, directions),
         ]
         if code.bias is not None:
-            changes.append((code.bias, dead, 0.0))
+            initial = code.bias_initializer((code.units,), dtype="float32")
+            changes.append((code.bias, dead, ops.convert_to_numpy(initial)[dead]))
         if code.sparsity is not None:
             changes += [(v, dead, start) for v, start in code.sparsity.per_unit_state()]
         for variable, entries, value in changes:

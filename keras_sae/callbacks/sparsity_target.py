@@ -134,7 +134,12 @@ class SparsityTarget(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Update the coefficient from the latest L0."""
         logs = logs or {}
-        name = next(name for name in _METRICS if name in logs)
+        name = next((name for name in _METRICS if name in logs), None)
+        if name is None:  # Keras would take a `StopIteration` for the end of the data.
+            raise ValueError(
+                "`SparsityTarget` needs `l0` or `effective_l0` in the logs. Received: "
+                f"logs of {', '.join(logs)}. Train a `keras_sae.models.Autoencoder`."
+            )
         # The logs hold the mean over the measured steps of the epoch so far.
         interval = EffectiveL0.interval if name == "effective_l0" else 1
         measured = -(-(batch + 1) // interval)

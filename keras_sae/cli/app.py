@@ -8,6 +8,9 @@ from typing import Annotated, Any
 import typer
 
 import keras_sae
+from keras_sae import datasets
+from keras_sae.datasets.loading import EMBEDDED, Arrays
+from keras_sae.datasets.own import is_path
 from keras_sae.utils.io import RunDirectory
 
 app = typer.Typer(
@@ -33,6 +36,17 @@ Export = Annotated[
 ]
 # Options that do not change the results of a run.
 _OTHER_OPTIONS = ("output", "report", "export_to", "trials", "workers")
+
+
+def load_splits(dataset: str) -> tuple[Arrays, Arrays]:
+    """Return the training and the test split of a dataset."""
+    if dataset not in EMBEDDED and is_path(dataset):
+        raise ValueError(
+            "`dataset` must be the name of a dataset with two splits. Received: "
+            f"--dataset {dataset}. For your own files, use `datasets.load_data` and "
+            "`evaluation.compare` in Python."
+        )
+    return datasets.load_data(dataset)
 
 
 def report_errors(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from keras_sae import datasets, evaluation, models
+from keras_sae import evaluation, models
 from keras_sae.cli import app, presets
 from keras_sae.cli.progress import progress_bars
 from keras_sae.cli.tables import CAPTION, print_table, save_table
@@ -42,7 +42,7 @@ def compare(
 ) -> None:
     """Train one model per family, and compare the models with baselines."""
     positive_number("learning_rate", learning_rate)
-    data = datasets.load_data(dataset)
+    data = app.load_splits(dataset)
     settings = units, epochs, l1, kl, target, learning_rate, batch_size
     preset = presets.families(data[0][0].shape[1:], *settings)
     seeds = range(seed, seed + 3) if full else (seed,)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import keras
 import typer
 
-from keras_sae import datasets, evaluation, models
+from keras_sae import evaluation, models
 from keras_sae.cli import app
 from keras_sae.export import export_saved_model
 from keras_sae.utils.io import load_model
@@ -60,7 +60,7 @@ def export_model(
                 f"Received: --dataset {dataset} with a {type(model).__name__}. "
                 "Remove the option."
             )
-        (x, _), (x_test, y_test) = datasets.load_data(dataset)
+        (x, _), (x_test, y_test) = app.load_splits(dataset)
         model.check_data(x_test)
         keras.utils.set_random_seed(seed)
         if epochs:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from keras_sae import datasets, layers, models, regularizers
+from keras_sae import layers, models, regularizers
 from keras_sae.cli import app, presets
 from keras_sae.cli.compare import Run
 from keras_sae.cli.export import export_model
@@ -63,7 +63,7 @@ def train(
             f"Received: --units {units!r}. For example, use --units 128,64."
         ) from error
     config = {"factor": factor} | ({} if target is None else {"target": target})
-    data = datasets.load_data(dataset)
+    data = app.load_splits(dataset)
     width = widths[0] if len(widths) == 1 else widths
     settings = data[0][0].shape[1:], width, PENALTIES[sparsity](**config)
     build = presets.builder(learning_rate, factory, *settings, tied=tied)

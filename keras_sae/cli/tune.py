@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from keras_sae import datasets, evaluation
+from keras_sae import evaluation
 from keras_sae.cli import app, tables
 from keras_sae.cli.export import export_model
 from keras_sae.utils.io import atomic_write, write_json
@@ -48,7 +48,7 @@ def tune(
     """Search for the best sparsity settings under a limit on L0."""
     from keras_sae import tuning
 
-    (x, y), test = datasets.load_data(dataset)
+    (x, y), test = app.load_splits(dataset)
     # A list with a single name is a constant.
     families, kinds = (n.replace(" ", "").split(",") for n in (model, sparsity))
     hypermodel = tuning.SparsityHyperModel(families, x.shape[1:], sparsity=kinds)

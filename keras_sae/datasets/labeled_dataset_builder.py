@@ -45,7 +45,9 @@ class LabeledImages(  # type: ignore[call-arg]
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Any]:
         del dl_manager  # nothing is downloaded
         splits = self._splits()
         return {name: self._generate_examples(*splits[name]) for name in splits}

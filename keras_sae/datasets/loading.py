@@ -36,7 +36,7 @@ def load_data(
     download: bool = False,
     **builder_kwargs: Any,
 ) -> tuple[Any, Any]:
-    """Load a dataset of images, or a file of one's own, as NumPy arrays.
+    """Load a dataset of images, or your own files, as NumPy arrays.
 
     Images stored as integers are divided by the largest value of their type. Images
     stored as floats are returned as they are.
@@ -111,6 +111,12 @@ def load_data(
     ([[1.0, 2.0], [3.0, 4.0]], [1, 0])
     """
     if name not in EMBEDDED and is_path(name):
+        if data_dir is not None or download or builder_kwargs:
+            raise ValueError(
+                "`data_dir`, `download` and builder arguments belong to TFDS datasets. "
+                f"Received: {data_dir=}, {download=}, {builder_kwargs} with "
+                f"name={str(name)!r}. Remove them; a file takes `label` and `columns`."
+            )
         return load_path(name, label, columns)
     if label is not None or columns is not None:
         raise ValueError(

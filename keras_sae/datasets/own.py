@@ -1,6 +1,7 @@
-"""Read data from files of one's own: arrays, tables and folders of images."""
+"""Load a user's own files: arrays, tables and folders of images."""
 
 import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -8,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from keras_sae.types import PathLike
+from keras_sae.utils.io import UNREADABLE
 from keras_sae.utils.validation import known_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ARRAYS, TABLES = (".npy", ".npz"), (".csv", ".parquet")
-# What `keras.utils.image_dataset_from_directory` reads.
+# Files that `keras.utils.image_dataset_from_directory` reads.
 _IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 _ADVICE = (
     "Store the values as a `.npy` file by `numpy.save`. It is memory-mapped, so it may "
@@ -27,12 +29,15 @@ Arrays = tuple[np.ndarray, np.ndarray | None]
 def is_path(name: object) -> TypeGuard[PathLike]:
     """Return whether `name` is a path of a file or folder, not the name of a dataset.
 
-    A string is one if it begins like one, ends as a supported file does, or exists.
+    A string is a path if it starts with `.`, `~` or a separator, contains a separator
+    and exists, or has the extension of a supported file. Write a folder in the working
+    directory as `./images`.
     """
     if not isinstance(name, str):
         return isinstance(name, os.PathLike)
     known = Path(name).suffix.lower() in (*ARRAYS, *TABLES)
-    return known or name.startswith((".", "~", os.sep)) or os.path.exists(name)
+    begins = name.startswith((".", "~", os.sep))
+    return known or begins or (os.sep in name and os.path.exists(name))
 
 
 def load_path(
@@ -50,7 +55,7 @@ def load_path(
         return _table(path, label, columns)
     if suffix not in ARRAYS and not path.is_dir():
         raise ValueError(
-            f"`path` must be a folder of images or a file that ends in "
+            f"`name` must be a folder of images or a file that ends in "
             f"{', '.join((*ARRAYS, *TABLES))}. Received: {str(path)!r}."
         )
     if columns is not None or (label is not None and suffix != ".npz"):
@@ -60,13 +65,16 @@ def load_path(
         )
     if path.is_dir():
         return _folder(path)
-    if suffix == ".npz":
-        return _npz(path, label)
-    return _samples(path, np.load(path, mmap_mode="r")), None
+    try:
+        if suffix == ".npz":
+            return _npz(path, label)
+        return _samples(path, np.load(path, mmap_mode="r")), None
+    except (EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(UNREADABLE.format(path=str(path), error=error)) from error
 
 
 def class_numbers(labels: np.ndarray) -> np.ndarray:
-    """Return labels as int64; labels that are no integers are numbered in sorted order.
+    """Return labels as int64; other labels are numbered in sorted order.
 
     Raises:
         ValueError: A label is missing, or the labels are real numbers.
@@ -137,11 +145,12 @@ def _table(path: Path, label: str | None, columns: Sequence[str] | None) -> Arra
         metadata = pyarrow.parquet.read_metadata(path)
         _check_memory(path, 8 * metadata.num_rows * metadata.num_columns)
         names = pd.Index(pyarrow.parquet.read_schema(path).names)
-    for name in (*(wanted or ()), *([] if label is None else [label])):
+    labels = [] if label is None else [label]
+    for name in (*(wanted or ()), *labels):
         known_name("column", name, map(str, names))
     if wanted is not None:
         wanted = [name for name in wanted if name != label]
-    used = None if wanted is None else [*wanted, *([] if label is None else [label])]
+    used = None if wanted is None else [*wanted, *labels]
     if path.suffix.lower() == ".csv":
         table = _read_csv(path, usecols=used)
     else:
@@ -201,7 +210,7 @@ def _folder(path: Path) -> Arrays:
                 sizes.setdefault(image.size, file)
                 is_gray = is_gray and image.mode in ("1", "L", "I;16")
         except UnidentifiedImageError as error:
-            raise ValueError(f"The file is no image: {str(file)!r}.") from error
+            raise ValueError(f"The file is not an image: {str(file)!r}.") from error
     if len(sizes) > 1:
         found = ", ".join(f"{w}x{h} ({f.name})" for (w, h), f in sizes.items())
         raise ValueError(
@@ -210,7 +219,8 @@ def _folder(path: Path) -> Arrays:
         )
     [(width, height)] = sizes
     channels = 1 if is_gray else 3
-    _check_memory(path, 4 * len(files) * width * height * channels)
+    # A list of batches is joined, which needs twice the memory.
+    _check_memory(path, 8 * len(files) * width * height * channels)
     batches = keras.utils.image_dataset_from_directory(
         path,
         labels="inferred" if has_classes else None,
@@ -220,13 +230,16 @@ def _folder(path: Path) -> Arrays:
         verbose=False,
     )
     if not has_classes:
-        return np.concatenate(list(batches.as_numpy_iterator())) / np.float32(255), None
-    images, labels = zip(*batches.as_numpy_iterator(), strict=True)
-    return np.concatenate(images) / np.float32(255), np.concatenate(labels).astype(int)
+        x, y = np.concatenate(list(batches.as_numpy_iterator())), None
+    else:
+        images, labels = zip(*batches.as_numpy_iterator(), strict=True)
+        x, y = np.concatenate(images), np.concatenate(labels).astype("int64")
+    x /= np.float32(255)
+    return x, y
 
 
 def _check_memory(path: Path, needed: int) -> None:
-    """Raise if that many bytes do not fit into the memory that is free."""
+    """Raise an error if `needed` bytes exceed the free memory."""
     import psutil
 
     free = psutil.virtual_memory().available

@@ -1,7 +1,5 @@
 """Metrics of a trained model on test data."""
 
-from typing import Any
-
 import keras
 import numpy as np
 
@@ -97,17 +95,16 @@ def evaluate(
     copied = copying(model, x, seed)
     activity = {"l0": metrics.l0(codes)}
     if isinstance(model, Autoencoder):  # the metric that it logs: `l0` or `expected_l0`
-        metric = type(model.activity).from_config(model.activity.get_config())
+        metric = metrics.L0(model.activity.bounds)
         metric.update_state(codes)
         activity[metric.name] = float(metric.result())
-    # The rows of the identity are equally long, and there may be very many of them.
     dictionary = None
-    if isinstance(model, Autoencoder):
-        dictionary = model.dictionary()
-    elif not isinstance(model, Identity):
-        dictionary = linear_dictionary(model, codes)
-    if codes.ndim > 2:
-        dictionary = None  # its rows belong to units, and not to their positions
+    # The rows of the identity are equally long, and there may be very many of them.
+    if codes.ndim == 2 and not isinstance(model, Identity):
+        if isinstance(model, (Autoencoder, Baseline)):
+            dictionary = model.dictionary()
+        else:
+            dictionary = linear_dictionary(model, codes)
     activity["effective_l0"] = metrics.effective_l0(codes, dictionary)
     result = {
         "reconstruction": error,
@@ -119,7 +116,7 @@ def evaluate(
         **activity,
         "dead_fraction": metrics.dead_fraction(codes),
         "mean_activation": float(codes.mean(dtype="float64")),
-        "hoyer": metrics.hoyer(codes) if codes.shape[1] > 1 else float("nan"),
+        "hoyer": metrics.hoyer(codes) if codes[0].size > 1 else float("nan"),
     }
     if isinstance(model, keras.Model):
         sizes = [np.prod(weight.shape) for weight in model.trainable_variables]
@@ -141,7 +138,9 @@ def evaluate(
     return result
 
 
-def labeled_data(name: str, data: Any) -> tuple[np.ndarray, np.ndarray | None]:
+def labeled_data(
+    name: str, data: LabeledData | Data | None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Return samples and labels of a pair, or of a stream; `name` is the argument."""
     parts = data if isinstance(data, (tuple, list)) else (data,)
     if data is None or is_array(data) or len(parts) > 2:

@@ -62,14 +62,19 @@ def probe(
 
 
 def two_fold_probe(codes: np.ndarray, y: ArrayLike, seed: int) -> float:
-    """Return the accuracy of `probe` by stratified two-fold cross-validation."""
+    """Return the accuracy of `probe` by stratified two-fold cross-validation.
+
+    It is NaN if there is a single class, or if a half has only codes of zeros.
+    """
     from sklearn.model_selection import train_test_split
 
     codes, y = _labeled_codes("test", codes, y)
-    if not codes.any():
+    if not codes.any() or len(np.unique(y)) < 2:
         return float("nan")
     split = {"test_size": 0.5, "stratify": y, "random_state": seed}
     a, b, y_a, y_b = train_test_split(codes, y, **split)
+    if not (a.any() and b.any()):
+        return float("nan")
     return (probe(a, y_a, b, y_b) + probe(b, y_b, a, y_a)) / 2
 
 

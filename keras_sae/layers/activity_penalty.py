@@ -24,8 +24,8 @@ class ActivityPenalty(Sparsity):
     penalize the output of any other layer. Callbacks can adjust the penalty.
 
     In a step with sample weights, L1 is `sum_i(w_i |h_i|) / batch`, and a KL divergence
-    is that of the weighted mean. Other regularizers cannot see weights. They get zeros
-    in place of samples of weight 0.
+    is that of the weighted mean. Other regularizers do not support
+    weights: samples of weight 0 are replaced by zeros, and all others count equally.
 
     Args:
         regularizer: A `keras.regularizers.Regularizer` whose value is a sum over the

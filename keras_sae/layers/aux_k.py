@@ -28,10 +28,9 @@ class AuxK:
     among the dead units
 
     A hard sparsity never selects a dead unit, so the data loss gives such a unit no
-    gradient.
-    No ReLU is applied here, because it would keep units with negative pre-activations
-    dead. The loss is 0 and costs nothing while no unit is dead. The loss is also 0 if
-    the residual does not vary, as in a batch of one sample.
+    gradient. No ReLU is applied here, because it would keep units with negative
+    pre-activations dead. The loss is 0 and costs nothing while no unit is dead. The
+    loss is also 0 if the residual does not vary, as in a batch of one sample.
 
     On data with known features, `k_aux=1` revived more units than the published default
     of half the input dimension. A single dead unit per sample learns a feature, while

@@ -59,7 +59,7 @@ class ForwardPass:
             represented by the values of its active entries.
         losses: Terms of the loss besides the data term, by name.
         updates: Functions that update the state of layers, and their arguments.
-        centered: The `Centering` layers that know the batch already.
+        centered: `Centering` layers that were already updated with this batch.
         adds_losses: Whether layers add these terms to their losses.
     """
 

@@ -82,7 +82,9 @@ class Gated(Sparsity):
         """Return the loss of the gate's reconstruction."""
         gate = ops.relu(step.pre_activations())
         reconstruction = ops.cast(step.decode_with_frozen_decoder(gate), "float32")
-        error = ops.square(ops.cast(step.target, "float32") - reconstruction)
+        # The target of a transcoder with a skip connection has a gradient.
+        target = ops.stop_gradient(ops.cast(step.target, "float32"))
+        error = ops.square(target - reconstruction)
         if step.sample_weight is not None:
             error = error * step.sample_weight
         return {"auxiliary_loss": ops.mean(error)}

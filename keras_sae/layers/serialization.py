@@ -1,5 +1,7 @@
 """Convert the argument `sparsity=` to a layer, and find the bounds of activations."""
 
+import functools
+
 import keras
 import numpy as np
 
@@ -114,6 +116,7 @@ def copy_for(
     return type(sparsity).from_config(config)
 
 
+@functools.lru_cache(maxsize=64)
 def activation_bounds(activation: Activation) -> tuple[float, float]:
     """Return the lowest and highest value of an activation, or infinity.
 

@@ -214,29 +214,29 @@ class SparseDense(keras.layers.Layer):
         kernel = ops.cast(self.kernel, self.compute_dtype)
         bias = ops.cast(self.bias, self.compute_dtype)
         rows = kernel if self.transposed_kernel else ops.transpose(kernel)
-        pre_activations = ops.stop_gradient(
-            ops.add(ops.matmul(inputs, ops.transpose(rows)), bias)
-        )
-        selected = self.sparsity.select(pre_activations, training)
+        pre_activations = ops.add(ops.matmul(inputs, ops.transpose(rows)), bias)
+        fixed = ops.stop_gradient(pre_activations)
+        selected = self.sparsity.select(fixed, training)
         if selected is None:
-            return None
+            code = self.sparsity(self.activation(pre_activations), training=training)
+            return forward_pass.Activations(self, code, lambda: pre_activations)
 
         def top_pre_activations(units: Tensor, k: int) -> SparseCode:
-            candidates = ops.cast(pre_activations, "float32")
+            candidates = ops.cast(fixed, "float32")
             candidates = ops.where(units, candidates, -1e30)
             indices = ops.cast(ops.top_k(candidates, k)[1], "int32")
-            values = ops.take_along_axis(pre_activations, indices, axis=1)
+            values = ops.take_along_axis(fixed, indices, axis=1)
             top, linear = SparseCode(values, indices), keras.activations.linear
             trainable = ops.take(units, indices)
             code = sparse_code.encode(inputs, rows, bias, top, linear, trainable)
             return code.mask(units)
 
-        code = sparse_code.encode(inputs, rows, bias, selected, self.activation)
+        sparse = sparse_code.encode(inputs, rows, bias, selected, self.activation)
         return forward_pass.Activations(
             self,
-            code.to_dense(self.units),
+            sparse.to_dense(self.units),
             lambda: self.pre_activations(inputs),
-            code,
+            sparse,
             top_pre_activations,
         )
 

@@ -170,8 +170,9 @@ class BatchTopK(KSparsity):
     `mu = min(momentum, t / (t + 9))` with `t` from 0. The first step therefore sets the
     threshold, and early steps soon lose their influence.
 
-    Samples of weight 0 get no units, and are not among the `B`. Under `tf.distribute`,
-    each replica selects from its own samples, and `threshold` follows their mean.
+    Samples of weight 0 activate no units, and do not count towards `B`. Under
+    `tf.distribute`, each replica selects from its own samples, and `threshold` follows
+    their mean.
 
     A complex sample gets more units than a simple one. At inference the code of a
     sample does not depend on the other samples. With `trainable = False` the layer

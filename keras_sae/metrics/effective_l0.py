@@ -1,5 +1,6 @@
 """Effective number of active units, also for codes that are never exactly zero."""
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -43,9 +44,10 @@ def effective_l0(
     not change it either.
 
     Args:
-        codes: Codes of shape `(samples, units)`.
+        codes: Codes of shape `(samples, ..., units)`.
         dictionary: Dictionary of shape `(units, ...)`, as returned by
-            `Autoencoder.dictionary`. If None, all rows count as equally long.
+            `Autoencoder.dictionary`. If None, or for codes with further axes, all rows
+            count as equally long.
         rest: Resting values of the units, shape `(units,)`. None means each unit's
             median over the samples, which is 0 for a unit that is zero in more than
             half of the samples.
@@ -132,7 +134,7 @@ def _parts(
     values = as_rows("codes", codes)
     units = values.shape[1]
     norms, resting = np.ones(units), np.median(values, axis=0)
-    if dictionary is not None:
+    if dictionary is not None and np.ndim(codes) == 2:
         norms = np.linalg.norm(as_rows("dictionary", dictionary), axis=1)
     if rest is not None:
         resting = np.asarray(ops.convert_to_numpy(rest), "float64").reshape(-1)
@@ -150,9 +152,8 @@ class EffectiveL0(keras.metrics.Metric):
     """Estimate of `keras_sae.metrics.effective_l0` from batches.
 
     Every 16th batch is measured, starting with the first one, on at most 64 of its
-    samples. A unit's resting value is its median over these samples. The estimate takes
-    less than 2% of a training step's time. For the exact value of a whole dataset, use
-    `effective_l0`.
+    samples. A unit's resting value is its median over these samples. For the exact
+    value of a whole dataset, use `effective_l0`.
 
     Args:
         name: Name in the logs.
@@ -171,10 +172,10 @@ class EffectiveL0(keras.metrics.Metric):
     samples = 64  # at most, per measurement
 
     def __init__(self, name: str = "effective_l0", dtype: DTypeLike = None) -> None:
-        super().__init__(name=name, dtype=dtype)
-        self.total = self.add_weight((), "zeros", name="total")
-        self.count = self.add_weight((), "zeros", name="count")
-        self.batches = self.add_weight((), "zeros", name="batches")
+        super().__init__(name=name, dtype=dtype or "float32")
+        self.total = self.add_weight((), "zeros", self.dtype, name="total")
+        self.count = self.add_weight((), "zeros", self.dtype, name="count")
+        self.batches = self.add_weight((), "zeros", self.dtype, name="batches")
 
     def update_state(
         self,
@@ -185,14 +186,18 @@ class EffectiveL0(keras.metrics.Metric):
         """Add a batch of codes.
 
         Args:
-            codes: Codes of shape `(batch, units)`.
+            codes: Codes of shape `(batch, ..., units)`.
             lengths: Function without arguments that returns the lengths of the
                 dictionary rows, shape `(units,)`. It is called only if the batch is
-                measured. If None, all rows count as equally long.
+                measured. If None, or for codes with further axes, all rows count as
+                equally long.
             sample_weight: None, or weights of shape `(batch,)`. Samples of weight 0
                 are left out.
         """
         codes = ops.convert_to_tensor(codes)
+        if len(codes.shape) > 2:  # Dictionary rows belong to units, not to positions.
+            codes = ops.reshape(codes, (-1, math.prod(codes.shape[1:])))
+            lengths = None
         weight = sample_weight
         if weight is None:
             weight = ops.ones((ops.shape(codes)[0],), self.dtype)

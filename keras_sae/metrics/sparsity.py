@@ -146,7 +146,7 @@ class L0(keras.metrics.Mean):
     ) -> None:
         name = name or ("l0" if bounds is None else "expected_l0")
         super().__init__(name=name, dtype=dtype or "float32")
-        self.bounds = None if bounds is None else tuple(bounds)
+        self.bounds = None if bounds is None else (bounds[0], bounds[1])
 
     def update_state(self, codes: Tensor, sample_weight: Tensor = None) -> None:
         """Add a batch of codes, shape `(batch, ..., units)`."""
@@ -155,7 +155,8 @@ class L0(keras.metrics.Mean):
         else:
             low, high = self.bounds
             active = (ops.cast(codes, "float32") - low) / (high - low)
-        super().update_state(ops.sum(active, axis=-1), sample_weight)
+        axes = tuple(range(1, len(active.shape)))
+        super().update_state(ops.sum(active, axis=axes), sample_weight)
 
     def get_config(self) -> Config:
         """Return the arguments of the constructor."""

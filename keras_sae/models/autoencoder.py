@@ -44,7 +44,7 @@ class Autoencoder(keras.Model):
     has these terms in its own loss, also in `evaluate`.
 
     Args:
-        encoder: Functional or sequential model of `(batch, *input_shape)`.
+        encoder: Functional or sequential model from `(batch, *input_shape)` to codes.
         decoder: Model from its codes, `(batch, ..., units)`, back to its inputs.
         contractive: Weight of `mean_i(|dh_i / dx_i|_F^2)`, the squared norm of the
             code's Jacobian, logged as `auxiliary_loss`.
@@ -238,7 +238,10 @@ class Autoencoder(keras.Model):
             if self.contraction is None:
                 code = self.encoder(inputs, training=training)
             else:
-                code = losses.encode_contractively(self, inputs, training)
+                code, norm = self.contraction(inputs, training)
+                penalty = self.contractive * norm
+                samples = ops.shape(inputs)[0]
+                forward_pass.add_loss(self, "auxiliary_loss", penalty, samples)
             activations = losses.code_activations(self.encoder, step)
             sparse_code = None if activations is None else activations.sparse_code
             if training:
@@ -309,7 +312,7 @@ class Autoencoder(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def encode(self, x: Data, batch_size: int = 256) -> np.ndarray:
-        """Return the codes of `x`, a NumPy array of shape `(samples, units)`.
+        """Return the codes of `x`, a NumPy array of shape `(samples, ..., units)`.
 
         Args:
             x: Array of shape `(samples, *input_shape)`, or a dataset of batches.
@@ -321,7 +324,7 @@ class Autoencoder(keras.Model):
         """Return the reconstructions of codes, of shape `(samples, *input_shape)`.
 
         Args:
-            code: Array of shape `(samples, units)`, or a dataset of batches.
+            code: Array of shape `(samples, ..., units)`, or a dataset of batches.
             batch_size: Number of samples per batch.
         """
         return loops.predict(self, self.decoder, code, batch_size)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_sae.layers import SparseDense, TiedDense
+from keras_sae.layers import Sampling, SparseDense, TiedDense
 
 Layers = list[keras.layers.Layer]
 
@@ -42,6 +42,14 @@ def flatten(model: keras.Model) -> Layers:
         if isinstance(layer, SparseDense) and layer.sparsity is not None:
             layers += layer.sparsity._flatten_layers()
     return layers
+
+
+def code_layer(encoder: keras.Model) -> keras.layers.Layer:
+    """Return the layer that computes the code, or its mean before `Sampling`."""
+    layer = encoder.outputs[0]._keras_history.operation
+    if isinstance(layer, Sampling):
+        layer = layer.mean_input._keras_history.operation
+    return layer
 
 
 def levels_of(model: keras.Model) -> list[Level]:

@@ -93,12 +93,14 @@ def build_optimizer(model: keras.Model) -> None:
     """
     if not model.compiled or model.optimizer is None or model.optimizer.built:
         return
-    strategy = getattr(model, "distribute_strategy", None)  # on TensorFlow
-    with strategy.scope() if strategy else contextlib.nullcontext():
+    is_tensorflow = keras.config.backend() == "tensorflow"
+    scope = model.distribute_strategy.scope() if is_tensorflow else None
+    with scope or contextlib.nullcontext():
         model.optimizer.build(model.trainable_variables)
 
 
 def replicas(model: keras.Model) -> int:
     """Return the number of replicas over which Keras distributes a batch."""
-    strategy = getattr(model, "distribute_strategy", None)  # on TensorFlow
-    return strategy.num_replicas_in_sync if strategy else 1
+    if keras.config.backend() != "tensorflow":
+        return 1
+    return model.distribute_strategy.num_replicas_in_sync

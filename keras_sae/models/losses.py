@@ -1,4 +1,4 @@
-"""Decoding in a training step, and the step's interface for auxiliary losses."""
+"""Losses, metrics and sparse decoding of a training step."""
 
 import functools
 import math
@@ -20,9 +20,9 @@ from keras_sae.layers import (
     UnitNormDense,
     forward_pass,
 )
-from keras_sae.layers.forward_pass import Activations, ForwardPass, add_loss
+from keras_sae.layers.forward_pass import Activations, ForwardPass
 from keras_sae.layers.serialization import activation_bounds
-from keras_sae.models.levels import flatten
+from keras_sae.models.levels import code_layer, flatten
 from keras_sae.models.loops import replicas
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.ops.statistics import expand_weight
@@ -32,28 +32,13 @@ from keras_sae.types import Tensor
 _AFTER_DICTIONARY = (Scaling, keras.layers.Dense, keras.layers.Reshape)
 
 
-def encode_contractively(
-    model: keras.Model, inputs: Tensor, training: bool | None
-) -> Tensor:
-    """Return the code of an autoencoder, and add its contractive penalty."""
-    code, norm = model.contraction(inputs, training)
-    penalty = model.contractive * norm
-    add_loss(model, "auxiliary_loss", penalty, ops.shape(inputs)[0])
-    return code
-
-
 def code_activations(encoder: keras.Model, step: ForwardPass) -> Activations | None:
     """Return the activations of the sparse layer that computes the code, if any.
 
     For a variational encoder, these are the activations of the mean, without noise.
     """
-    outputs = getattr(encoder, "outputs", None)
-    if not outputs:
-        return None
-    layer = outputs[0]._keras_history.operation
-    is_noisy = isinstance(layer, Sampling)
-    if is_noisy:
-        layer = layer.mean_input._keras_history.operation
+    layer = code_layer(encoder)
+    is_noisy = layer is not encoder.outputs[0]._keras_history.operation
     found = [entry for entry in step.activations if entry.layer is layer]
     if not found:
         return None
@@ -105,19 +90,19 @@ def begin_step(model: keras.Model, data: Tensor, training: bool = False) -> Forw
     x, target, weight = keras.utils.unpack_x_y_sample_weight(data)
     if weight is not None:
         shape = (ops.shape(weight)[0], *model.decoder.output_shape[1:])
-        weight = expand_weight(weight, ops.zeros((1, *shape[1:])))
+        weight = expand_weight(weight, model.decoder.outputs[0])
         if any(size != 1 for size in weight.shape[1:]):
             weight = ops.broadcast_to(weight, shape)
     step = ForwardPass(model, True, target, weight)
-    inputs = getattr(model.encoder, "inputs", None)
-    if training and replicas(model) > 1 and inputs:
+    if training and replicas(model) > 1:
         # Update the centers now, because in the forward pass replicas must not wait for
         # each other.
         layers = [x for x in model.encoder.layers if isinstance(x, Centering)]
         x = ops.reshape(x, (-1, *model.sample_shape))
         with forward_pass.activate(step):
             for layer in layers:
-                layer.update(keras.Model(inputs, layer.input)(x, training=True))
+                below = keras.Model(model.encoder.inputs, layer.input)
+                layer.update(below(x, training=True))
         forward_pass.synchronize(step)
         step.centered = layers
     return step
@@ -126,11 +111,11 @@ def begin_step(model: keras.Model, data: Tensor, training: bool = False) -> Forw
 def loss_arguments(
     target: Tensor, reconstruction: Tensor, sample_weight: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return arguments with which a loss of Keras multiplies values by their weights.
+    """Return the arguments of a Keras loss, so that values are multiplied by weights.
 
-    Keras multiplies means over the last axis, and would broadcast weights of images of
-    shape `(batch,)` against their columns. If each value has a weight, it becomes a
-    last axis of its own.
+    Keras applies weights to means over the last axis, and would broadcast weights of
+    shape `(batch,)` against the columns of images. Weights per value need an additional
+    last axis.
 
     Args:
         target: Tensor of shape `(batch, *input_shape)`.
@@ -194,9 +179,9 @@ def make_loss_means(
             names.add("sparsity_loss")
         if isinstance(layer, Sampling):
             names.add("kl_loss")
-    sparse_layers = [x for x in flatten(encoder) if isinstance(x, SparseDense)]
-    if sparse_layers and sparse_layers[-1].sparsity is not None:
-        names.update(sparse_layers[-1].sparsity.auxiliary_loss_names)
+    code = code_layer(encoder)
+    if isinstance(code, SparseDense) and code.sparsity is not None:
+        names.update(code.sparsity.auxiliary_loss_names)
     names_in_order = ["reconstruction_loss", *sorted(names)]
     return {name: keras.metrics.Mean(name, "float32") for name in names_in_order}
 

@@ -14,7 +14,7 @@ from keras import ops
 from keras_sae.layers import Scaling, SparseDense, Sparsity
 from keras_sae.layers.noise import MaskingNoise, SaltAndPepperNoise
 from keras_sae.layers.serialization import activation_bounds
-from keras_sae.models.levels import flatten
+from keras_sae.models.levels import code_layer, flatten
 from keras_sae.types import Data, Shape, Tensor
 
 _UNBOUNDED = (-np.inf, np.inf)
@@ -201,9 +201,9 @@ def check_parts(
         same_shape: Whether the decoder's output must have the shape of the samples.
 
     Raises:
-        ValueError: The encoder or the decoder is not built, the input shape is unknown,
-            the code is not a vector, the shapes do not match, or a sparsity that
-            requires the decoder belongs to a layer other than the innermost.
+        ValueError: The encoder or the decoder is not built, a shape is unknown, the
+            shapes do not match, or a sparsity that requires the decoder belongs to a
+            layer other than the one that computes the code.
     """
     for name, part in (("encoder", encoder), ("decoder", decoder)):
         if len(getattr(part, "inputs", None) or ()) != 1:
@@ -235,9 +235,8 @@ def check_parts(
             f"Received: encoder {encoder.input_shape} -> {encoder.output_shape}, "
             f"decoder {decoder.input_shape} -> {decoder.output_shape}."
         )
-    layers = flatten(encoder)
-    sparsities = [layer.sparsity for layer in layers if isinstance(layer, SparseDense)]
-    innermost = sparsities[-1] if sparsities else None
+    layers, code = flatten(encoder), code_layer(encoder)
+    innermost = code.sparsity if isinstance(code, SparseDense) else None
     allowed = [] if innermost is None else innermost._flatten_layers()
     for layer in layers:
         if not isinstance(layer, Sparsity) or not layer.requires_decoder:

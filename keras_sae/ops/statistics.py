@@ -19,7 +19,7 @@ def expand_weight(weight: Tensor, values: Tensor) -> Tensor:
 
 
 def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Return `sum_i(w_i v_i) / sum_i(w_i)` over the first axis; 0 if no sample counts.
+    """Return `sum_i(w_i v_i) / sum_i(w_i)` over the first axis; 0 if all weights are 0.
 
     Args:
         values: float32 tensor of shape `(batch, ...)`.

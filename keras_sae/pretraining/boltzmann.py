@@ -199,7 +199,10 @@ class RBMLayers:
             self.center.mean.assign(mean)
             self.center.count.assign(np.full(mean.shape, samples))
             bias = bias + mean.astype("float32") @ kernel
-        self.code.kernel.assign(kernel.T if self.code.transposed_kernel else kernel)
+        is_transposed = (
+            isinstance(self.code, layers.SparseDense) and self.code.transposed_kernel
+        )
+        self.code.kernel.assign(kernel.T if is_transposed else kernel)
         self.code.bias.assign(bias)
         if not isinstance(self.output, layers.TiedDense):
             self.output.kernel.assign(kernel.T)
@@ -228,7 +231,8 @@ def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
                 "model with biases, without batch normalization or scaling, and with a "
                 "penalty for `sparsity`; or use `keras_sae.pretraining.greedy`."
             )
-        constrained = getattr(layer, "kernel_constraint", None) is not None
+        is_tied = isinstance(layer, layers.TiedDense)
+        constrained = not is_tied and layer.kernel_constraint is not None
         if constrained or not layer.trainable:
             raise ValueError(
                 "The weights of an RBM must be trainable and unconstrained. Received: "

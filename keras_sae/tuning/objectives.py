@@ -1,5 +1,6 @@
 """Search objectives, by name or as keras-tuner objects."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 
@@ -76,7 +77,7 @@ class ReconstructionUnderL0(keras_tuner.Objective):
         return unexplained if unexplained <= 1 else 2 - 1 / unexplained
 
     def l0(self, logs: Mapping[str, float]) -> float | None:
-        """Return the number of active units in the logs, None if there is none."""
+        """Return the number of active units in the logs, or None."""
         if self.metric is not None:
             return logs.get(f"val_{self.metric}")
         return logs.get("val_effective_l0", logs.get("val_l0"))
@@ -95,7 +96,9 @@ def l0_metric(hypermodel: keras_tuner.HyperModel) -> str:
             for value in parameter.values[1:]:
                 chosen = keras_tuner.HyperParameters()
                 chosen.values[parameter.name] = value
-                models.append(hypermodel.build(chosen))
+                # A trial with this value reports the error.
+                with contextlib.suppress(Exception):
+                    models.append(hypermodel.build(chosen))
     never_zero = (
         isinstance(model, Autoencoder) and model.effective_l0 is not None
         for model in models
@@ -131,8 +134,8 @@ def get(
         )
     if name in NAMED:
         return keras_tuner.Objective(*NAMED[name])
-    logged = {"loss", *_L0_METRICS, *(metric.name for metric in model.metrics)}
-    logged |= {f"val_{metric}" for metric in logged}
+    logged = {"loss", *(metric.name for metric in model.metrics)}
+    logged |= {f"val_{metric}" for metric in (*logged, *_L0_METRICS)}
     validation.known_name("objective", name, {DEFAULT, *NAMED, *logged})
     direction = "max" if name.endswith(_LARGER_IS_BETTER) else "min"
     return keras_tuner.Objective(name, direction)

@@ -180,6 +180,11 @@ def _as_arrays(
     target: np.ndarray | None = None
     (x, y), y_val = labeled_arrays(x), None
     if isinstance(validation_data, tuple):
+        if len(validation_data) != 2:
+            raise ValueError(
+                "`validation_data` must be data like `x`, or `(x, target)`. Received: "
+                f"a tuple of length {len(validation_data)}."
+            )
         x_val, target = as_arrays(*validation_data)
     else:
         x_val, y_val = labeled_arrays(validation_data, argument="validation_data")

@@ -19,6 +19,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import psutil
 
 from keras_sae.types import PathLike
 
@@ -200,9 +201,14 @@ def check_archive(path: PathLike) -> None:
 def clear_unfinished(folder: PathLike) -> None:
     """Delete the unfinished files that killed processes left in a folder."""
     for leftover in Path(folder).glob(f"{UNFINISHED}*"):
-        process = leftover.name.removeprefix(UNFINISHED).split("-")[0]
-        if not Path("/proc", process).exists():  # else it may still be writing
-            shutil.rmtree(leftover, ignore_errors=True)
+        number = leftover.name.removeprefix(UNFINISHED).split("-")[0]
+        try:  # A process that started before the file may still be writing.
+            started = psutil.Process(int(number)).create_time()
+            if started <= leftover.stat().st_mtime:
+                continue
+        except (OSError, ValueError, psutil.Error):
+            pass
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def output_folder(
