@@ -123,6 +123,22 @@ def test_evaluate_of_a_given_model_is_traced_anew(traced_before):
     assert "test_step" not in vars(model)
 
 
+def test_nested_contexts_of_a_given_model_are_traced_anew():
+    model, x = sequential(), np.ones((2, 5), "float32")
+    model.compile("sgd", "mse")
+    expected, attributes = model.predict_on_batch(x), set(vars(model))
+    kernel, bias = (plain(weight) for weight in model.layers[1].weights)
+    with activations.intercept("hidden", keras.ops.ones_like, model):
+        with activations.intercept("hidden", lambda v: 2 * v, model):
+            inside = model.predict_on_batch(x)
+        outside = model.predict_on_batch(x)
+    for found, value in ((inside, 2), (outside, 1)):
+        row = value * kernel.sum(axis=0) + bias
+        np.testing.assert_allclose(found, np.tile(row, (2, 1)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(model.predict_on_batch(x), expected)
+    assert set(vars(model)) == attributes
+
+
 def test_only_the_first_of_several_outputs_is_replaced():
     lstm = keras.layers.LSTM(3, return_state=True)
     x = np.ones((2, 4, 5), "float32")

@@ -104,18 +104,20 @@ def intercept(
 def _traced_anew(model: keras.layers.Layer | None) -> Iterator[None]:
     """Put the compiled functions of a model aside inside a `with` block."""
     own = {} if model is None else vars(model)
-    functions = {name: own[name] for name in _COMPILED if name in own}
-    own.update(dict.fromkeys(functions))
-    for name in _STEPS if functions else ():
+    compiled = [name for name in _COMPILED if name in own]
+    steps = _STEPS if compiled else ()
+    saved = {name: own[name] for name in (*compiled, *steps) if name in own}
+    own.update(dict.fromkeys(compiled))
+    for name in steps:
         # JAX would find the trace of an equal function. A new one has no trace.
-        step = functools.partial(getattr(type(model), name), model)
-        own[name] = functools.update_wrapper(step, getattr(type(model), name))
+        method = getattr(model, name)
+        own[name] = functools.update_wrapper(functools.partial(method), method)
     try:
         yield
     finally:
-        for name in _STEPS if functions else ():
+        for name in steps:
             del own[name]
-        own.update(functions)
+        own.update(saved)
 
 
 @contextmanager
