@@ -204,6 +204,22 @@ def test_outputs_of_different_shapes_are_an_error():
         activations.capture(transformer(), "block_0", batches)
 
 
+@pytest.mark.parametrize("batch_size", [3, 6])
+def test_output_without_an_axis_of_samples_is_an_error(batch_size):
+    class AddPositions(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.positions = keras.layers.Embedding(4, 5)
+
+        def call(self, inputs):
+            return inputs + self.positions(keras.ops.arange(4))
+
+    model = keras.Sequential([keras.Input((4, 5)), AddPositions()])
+    x = np.ones((6, 4, 5), "float32")
+    with pytest.raises(ValueError, match=r"positions' must be the samples.*\(4, 5\)"):
+        activations.capture(model, "positions", x, batch_size=batch_size)
+
+
 def test_layer_that_is_not_called_is_an_error():
     class Unused(keras.Model):
         def __init__(self):

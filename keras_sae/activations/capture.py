@@ -96,7 +96,7 @@ class CapturingModel(Wrapper):
     def arrays(self, x: Any) -> list[np.ndarray]:
         """Return the outputs for one batch as NumPy arrays."""
         try:
-            return [as_numpy(output) for output in self.predict_on_batch(x)]
+            outputs = [as_numpy(output) for output in self.predict_on_batch(x)]
         except Exception as error:
             if type(error).__name__ not in _OUT_OF_SCOPE:
                 raise
@@ -105,6 +105,16 @@ class CapturingModel(Wrapper):
                 "cell, `keras.RematScope`) cannot be captured on this backend. "
                 "Capture the layer around it."
             ) from error
+        samples = len(keras.tree.flatten(x)[0])
+        paths = [path for path, _ in self.targets.of(self.base)]
+        for path, output in zip(paths, outputs[: len(paths)], strict=True):
+            if output.shape[:1] != (samples,):
+                raise ValueError(
+                    f"The first axis of the output of {path!r} must be the samples. "
+                    f"Received: an output of shape {output.shape} for {samples} "
+                    "samples. Choose a layer after it."
+                )
+        return outputs
 
 
 def capture(
