@@ -405,6 +405,22 @@ def test_stream_has_every_row_once_per_epoch(buffer_size):
     assert not np.array_equal(*epochs)
 
 
+@pytest.mark.parametrize("buffer_size", [10, 70])
+def test_only_the_last_batch_of_a_stream_is_smaller(buffer_size):
+    model, x = functional(), CASES["functional"].inputs(10)
+    data = activations.stream(
+        model, "conv", x, 50, buffer_size=buffer_size, samples_per_batch=1
+    )
+    sizes = [len(batch) for batch in data.as_numpy_iterator()]
+    assert sizes == [50, 50, 50, 10]
+
+
+def test_stream_of_a_generator_is_an_error():
+    x = CASES["sequential"].inputs(10)
+    with pytest.raises(ValueError, match="Received: an iterator"):
+        activations.stream(sequential(), "hidden", (x for _ in range(3)))
+
+
 def test_model_is_trained_on_a_stream():
     model, x = sequential(), CASES["sequential"].inputs(200)
     data = activations.stream(model, ("hidden", "hidden"), x, 64)

@@ -1,6 +1,5 @@
 """Activations for training, computed while they are needed."""
 
-import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -38,11 +37,11 @@ def stream(
         model: Any Keras model that was built.
         layer: A layer as for `keras_sae.activations.capture`. A pair `(a, b)` gives
             pairs of rows.
-        data: Inputs of the model, as for `keras_sae.activations.record`. A generator
-            lasts for one epoch.
+        data: Inputs of the model, as for `keras_sae.activations.record`, but
+            not a generator, because each epoch reads them again.
         batch_size: Rows per batch. The last batch may be smaller.
         keep: Which rows are kept, as for `keras_sae.activations.record`.
-        buffer_size: Rows that are held in memory and shuffled.
+        buffer_size: Rows that are held in memory and shuffled, at least two batches.
         samples_per_batch: Samples per batch of the model's inputs.
         seed: Random seed of the order; None draws one from NumPy's global seed.
 
@@ -52,7 +51,7 @@ def stream(
         warns at its end that the input ran out of data.
 
     Raises:
-        ValueError: The layer is not in the model, or the data is empty.
+        ValueError: The layer is not in the model, or the data is empty or an iterator.
 
     Example:
 
@@ -67,23 +66,25 @@ def stream(
     import tensorflow as tf
 
     positive_integer("batch_size", batch_size)
+    if isinstance(data, Iterator):
+        raise ValueError(
+            "`data` must be readable more than once, because `fit` reads a batch "
+            "before training. Received: an iterator. Pass arrays or a dataset, or use "
+            "`keras_sae.activations.record`."
+        )
     reader = RowReader(model, layer, keep)
     rng = np.random.default_rng(np.random.randint(2**31) if seed is None else seed)
-    iterator = batches(data, samples_per_batch)
-    first = next(iterator)  # tells the widths
-    first_epoch = iter([itertools.chain([first], iterator)])
 
     def generate() -> Iterator[tuple[np.ndarray, ...]]:
-        inputs = next(first_epoch, None) or batches(data, samples_per_batch)
         pool: list[np.ndarray] = []
-        for batch in inputs:
+        for batch in batches(data, samples_per_batch):
             rows, _ = reader.read(batch)
             pairs = zip(pool or rows, rows, strict=True)
             pool = [np.concatenate(pair) for pair in pairs] if pool else rows
-            if len(pool[0]) >= buffer_size:
+            if len(pool[0]) >= max(buffer_size, 2 * batch_size):
                 order = rng.permutation(len(pool[0]))
                 pool = [array[order] for array in pool]
-                used = max(len(pool[0]) // 2 // batch_size, 1) * batch_size
+                used = len(pool[0]) // 2 // batch_size * batch_size
                 for start in range(0, used, batch_size):
                     yield tuple(array[start : start + batch_size] for array in pool)
                 pool = [array[used:] for array in pool]
@@ -92,6 +93,7 @@ def stream(
         for start in range(0, len(pool[0]), batch_size):
             yield tuple(array[start : start + batch_size] for array in pool)
 
+    first = next(batches(data, samples_per_batch))
     rows = reader.read(first)[0]
     dataset = dataset_of(generate, [array.shape[1] for array in rows])
     samples = sample_count(data)
