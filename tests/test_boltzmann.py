@@ -275,6 +275,16 @@ def test_rbms_become_encoder_and_decoder(rng, tied, centering):
         np.testing.assert_allclose(to_numpy(layer.mean), expected, atol=1e-5)
 
 
+def test_a_plain_dense_code_gets_the_kernel_of_its_rbm(rng):
+    encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, "sigmoid")])
+    decoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6, "sigmoid")])
+    model, recorder = models.Autoencoder(encoder, decoder), _Recorder()
+    x = _data(rng)
+    pretraining.boltzmann(model, x, 1, callbacks=[recorder], verbose=0)
+    W, _, b = _weights(recorder.rbms[0])
+    np.testing.assert_allclose(model.encode(x), sigmoid(x @ W + b), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("initializer", "deviation"), [(None, 0.1), (keras.initializers.Zeros(), 0.0)]
 )

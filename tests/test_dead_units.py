@@ -124,6 +124,16 @@ def test_units_are_resampled_between_fits_of_one_epoch():
     assert (model.encode(X)[:, [0, 3]] != 0).any(axis=0).all()
 
 
+def test_a_resampled_unit_gets_its_initial_bias():
+    model = make()
+    code = model.sparse_layers[0]
+    code.bias_initializer = keras.initializers.Constant(0.25)
+    kill(model, [0, 3])
+    resample(model, [0, 3])
+    expected = [0.25, 0, 0, 0.25, 0, 0, 0, 0]
+    np.testing.assert_array_equal(to_numpy(code.bias), expected)
+
+
 def test_resampled_units_differ_from_each_other():
     model = make()
     dead = np.arange(1, 8)

@@ -176,6 +176,28 @@ def test_metric_measures_every_sixteenth_batch(rng):
     assert float(metric.result()) == 0
 
 
+def test_metric_of_codes_with_axes_counts_all_values(rng):
+    codes = rng.uniform(size=(9, 4, 3)).astype("float32")
+    metric = metrics.EffectiveL0()
+    metric.update_state(codes, lambda: keras.ops.arange(3.0))
+    expected = by_hand(codes.reshape(9, 12))
+    assert float(metric.result()) == pytest.approx(expected, rel=1e-5)
+    dictionary = rng.uniform(size=(3, 5))
+    assert metrics.effective_l0(codes, dictionary) == pytest.approx(expected)
+
+
+def test_metric_counts_in_float32_under_any_policy(rng):
+    """`float16` cannot hold a sum of more than 65,504."""
+    codes = rng.uniform(size=(64, 2000)).astype("float16")
+    keras.config.set_dtype_policy("float16")
+    try:
+        metric = metrics.EffectiveL0()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    metric.update_state(codes)
+    assert float(metric.result()) == pytest.approx(by_hand(codes), rel=1e-2)
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_training_logs_an_estimate_of_codes_that_are_never_zero(rng, tied):
     x = rng.random((64, 12), dtype="float32")

@@ -14,7 +14,7 @@ from sklearn import decomposition
 from keras_sae import evaluation, metrics, models, regularizers
 from keras_sae.evaluation.comparison import sparsity_metric
 from keras_sae.evaluation.evaluate import target_activation
-from keras_sae.evaluation.probing import fine_tuned_accuracy
+from keras_sae.evaluation.probing import fine_tuned_accuracy, two_fold_probe
 
 RNG = np.random.default_rng(0)
 X = RNG.random((60, 4, 4, 1), dtype="float32")
@@ -162,6 +162,13 @@ def test_probe_is_nan_if_its_subset_has_a_single_class(rng):
     found = evaluation.evaluate(evaluation.Identity().fit(x), x, y, train=(x, y))
     assert np.isnan(found["probe_accuracy_100"])
     assert found["probe_accuracy"] > 0.9
+
+
+def test_two_fold_probe_is_nan_if_a_half_has_only_zeros():
+    codes, y = np.zeros((8, 3)), np.arange(8) % 2
+    codes[0] = 1
+    assert np.isnan(two_fold_probe(codes, y, 0))
+    assert np.isnan(two_fold_probe(np.ones((8, 3)), np.zeros(8, int), 0))
 
 
 def test_objects_that_cannot_encode_raise(model):

@@ -287,6 +287,21 @@ NEED_THE_DECODER = {
 )
 @pytest.mark.parametrize(("factory", "shape"), [(models.deep, (D,)), CONVOLUTIONAL])
 def test_sparsity_that_requires_the_decoder_must_be_innermost(factory, shape, sparsity):
-    with pytest.raises(ValueError, match="sparsity of the innermost layer"):
+    with pytest.raises(ValueError, match="sparsity of the encoder's last layer"):
         factory(shape, (4, 3), [sparsity, None])
     factory(shape, (4, 3), [None, sparsity])
+
+
+@pytest.mark.parametrize("sparsity", NEED_THE_DECODER.values(), ids=NEED_THE_DECODER)
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_sparsity_that_requires_the_decoder_must_compute_the_code(sparsity, is_nested):
+    code = layers.SparseDense(4, "relu", sparsity)
+    inputs = keras.Input((D,))
+    outputs = code(inputs)
+    if is_nested:
+        outputs = keras.Model(inputs, outputs)(inputs)
+    else:
+        outputs = keras.layers.Reshape((4,))(outputs)
+    decoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(D)])
+    with pytest.raises(ValueError, match="different layer, or in a nested model"):
+        models.Autoencoder(keras.Model(inputs, outputs), decoder)

@@ -116,9 +116,11 @@ def test_a_damaged_part_of_a_keras_file_is_named(tmp_path):
 
 def test_unfinished_files_of_ended_processes_are_deleted(tmp_path):
     mine = f"{io.UNFINISHED}{os.getpid()}-a"
-    for name in (f"{io.UNFINISHED}a", f"{io.UNFINISHED}99999999-b", mine):
+    reused = f"{io.UNFINISHED}{os.getpid()}-c"
+    for name in (f"{io.UNFINISHED}a", f"{io.UNFINISHED}99999999-b", mine, reused):
         (tmp_path / name).mkdir()
         (tmp_path / name / "part").write_text("part")
+    os.utime(tmp_path / reused, (0, 0))  # written before this process started
     io.clear_unfinished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [mine]
 

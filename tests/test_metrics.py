@@ -108,6 +108,13 @@ def test_expected_l0_metric_rescales_the_activations(rng, sizes, bounds):
     assert value == pytest.approx(expected, rel=1e-6)
 
 
+def test_l0_metric_counts_all_values_of_a_sample(codes):
+    codes = codes[:22].reshape(2, 11, -1)
+    metric = metrics.L0()
+    metric.update_state(codes)
+    assert float(metric.result()) == pytest.approx((codes != 0).sum() / 2)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_codes_are_counted_in_float32(dtype):
     codes = keras.ops.ones((3000, 7), dtype=dtype)

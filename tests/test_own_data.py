@@ -1,6 +1,7 @@
 """Files of one's own, read back by NumPy, the standard library and Pillow."""
 
 import csv
+import re
 
 import numpy as np
 import psutil
@@ -204,6 +205,21 @@ def test_folders_that_are_no_dataset_are_errors(write_images, tmp_path):
     (folder / "a" / "2.png").unlink()
     with pytest.raises(ValueError, match=r"not an image: .*1\.png"):
         datasets.load_data(folder)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_damaged_arrays_are_named(name, tmp_path):
+    path = tmp_path / name
+    np.savez(path, x=np.ones((9, 2))) if name == "x.npz" else np.save(path, np.ones(9))
+    for content in (path.read_bytes()[:-4], path.read_bytes()[:20], b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"Received: .*{re.escape(str(path))}"):
+            datasets.load_data(path)
+
+
+def test_options_of_tfds_are_refused_with_a_path(tmp_path):
+    with pytest.raises(ValueError, match="belong to TFDS datasets"):
+        datasets.load_data(tmp_path / "x.npy", data_dir=tmp_path)
 
 
 def test_arrays_that_are_no_dataset_are_errors(tmp_path):

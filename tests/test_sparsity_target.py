@@ -232,6 +232,15 @@ def test_layers_with_a_target_of_their_own_are_refused(digits):
         fit(model, digits, 4)
 
 
+def test_models_that_do_not_log_l0_are_refused(digits):
+    code = layers.SparseDense(8, "relu", "l1")
+    model = keras.Sequential([keras.Input((64,)), code, keras.layers.Dense(64)])
+    model.compile("sgd", "mse")
+    x = digits.reshape(-1, 64)
+    with pytest.raises(ValueError, match="needs `l0` or `effective_l0` in the logs"):
+        model.fit(x, x, verbose=0, callbacks=[callbacks.SparsityTarget(4)])
+
+
 @pytest.mark.parametrize("l0", [0, -1, float("nan"), "4"])
 def test_target_must_be_a_positive_number(l0):
     with pytest.raises(ValueError, match="`l0` must be a finite number > 0"):

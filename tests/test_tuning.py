@@ -596,6 +596,8 @@ def test_bad_arguments_are_rejected_before_the_first_trial(arguments, message):
 
 
 def test_data_must_be_arrays():
+    with pytest.raises(ValueError, match="a tuple of length 3"):
+        tuning.search(Formula(), X, (X, X, X), 2, 1)
     with pytest.raises(ValueError, match="`validation_data` must be an array"):
         tuning.search(Formula(), X, None, 2, 1)
     with pytest.raises(ValueError, match="`x` must be an array"):

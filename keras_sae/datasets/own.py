@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -65,12 +66,17 @@ def load_path(
         )
     if path.is_dir():
         return _folder(path)
+    if suffix == ".npz":
+        _check_memory(path, path.stat().st_size)
     try:
         if suffix == ".npz":
-            return _npz(path, label)
-        return _samples(path, np.load(path, mmap_mode="r")), None
-    except (EOFError, zipfile.BadZipFile) as error:
+            with path.open("rb") as file:
+                arrays = dict(np.load(file))
+        else:
+            arrays = {"x": np.load(path, mmap_mode="r")}
+    except (EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(UNREADABLE.format(path=str(path), error=error)) from error
+    return _arrays(path, arrays, label)
 
 
 def class_numbers(labels: np.ndarray) -> np.ndarray:
@@ -99,22 +105,20 @@ def class_numbers(labels: np.ndarray) -> np.ndarray:
     return np.unique(series.astype(str).to_numpy(), return_inverse=True)[1]
 
 
-def _npz(path: Path, label: str | None) -> Arrays:
-    _check_memory(path, path.stat().st_size)
-    with np.load(path) as arrays:
-        names = list(arrays)
-        if label is not None:
-            known_name("array", label, names)
-        elif "y" in names and len(names) > 1:
-            label = "y"
-        others = [name for name in names if name != label]
-        if "x" not in others and len(others) != 1:
-            raise ValueError(
-                "The file must hold an array `x`, or one array besides the labels. "
-                f"Received: {str(path)!r} with the arrays {', '.join(names)}."
-            )
-        x = _samples(path, arrays["x" if "x" in others else others[0]])
-        y = None if label is None else class_numbers(arrays[label])
+def _arrays(path: Path, arrays: dict[str, np.ndarray], label: str | None) -> Arrays:
+    names = list(arrays)
+    if label is not None:
+        known_name("array", label, names)
+    elif "y" in names and len(names) > 1:
+        label = "y"
+    others = [name for name in names if name != label]
+    if "x" not in others and len(others) != 1:
+        raise ValueError(
+            "The file must hold an array `x`, or one array besides the labels. "
+            f"Received: {str(path)!r} with the arrays {', '.join(names)}."
+        )
+    x = _samples(path, arrays["x" if "x" in others else others[0]])
+    y = None if label is None else class_numbers(arrays[label])
     if y is not None and len(y) != len(x):
         raise ValueError(
             "Data and labels must have the same number of samples. Received: "

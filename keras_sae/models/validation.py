@@ -244,9 +244,9 @@ def check_parts(
         if all(layer is not other for other in allowed):
             raise ValueError(
                 f"`{type(layer).__name__}` decodes its code in training, so it must be "
-                "the sparsity of the innermost layer. Received: "
-                f"{layer.name!r} on another layer. Use a different sparsity, or None, "
-                "for the hidden layers."
+                "the sparsity of the encoder's last layer. Received: "
+                f"{layer.name!r} on a different layer, or in a nested model. Use a "
+                "different sparsity, or None, for the other layers."
             )
 
 
