@@ -1,6 +1,12 @@
-"""The pages of the documentation, and the code in them."""
+"""The pages of the documentation, and the code in them.
+
+`python tests/pages.py concepts.md` runs a page and keeps the pictures that it shows.
+"""
 
 import re
+import shutil
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +21,14 @@ _BLOCK = re.compile(r'^```python(?: title="([^"]*)")?\n(.*?)^```$', re.DOTALL | 
 def blocks(page: Path) -> list[tuple[str, str]]:
     """Return the title, or "", and the text of each block of Python, in order."""
     return _BLOCK.findall(page.read_text())
+
+
+def pictures(page: Path) -> set[str]:
+    """Return the names of the pictures that a page shows and its code draws."""
+    text = page.read_text()
+    shown = re.findall(r"!\[[^\]]*\]\(\s*[./]*pictures/([\w.]+)\)", text)
+    drawn = re.findall(r'\.savefig\("([\w.]+)"', text)
+    return set(shown) & set(drawn)
 
 
 def run(
@@ -34,3 +48,11 @@ def run(
             if wanted(title):
                 exec(compile(code, page.name, "exec"), names)
     return names
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        with tempfile.TemporaryDirectory() as folder:
+            run(DOCS / name, Path(folder))
+            for picture in pictures(DOCS / name):
+                shutil.copy(Path(folder) / picture, DOCS / "pictures")

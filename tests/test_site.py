@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from contracts import public_modules
 from helpers import tensorflow_only
-from pages import DOCS, ROOT, blocks, run
+from pages import DOCS, ROOT, blocks, pictures, run
 
 import keras_sae
+from keras_sae import metrics
 
 # These pages are run by test_serving_clients.py, with a server, and by test_tuning.py.
 ELSEWHERE = {"guides/serving.md", "guides/tuning.md"}
@@ -31,8 +32,18 @@ def runs_here(title: str) -> bool:
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ELSEWHERE])
 def test_code_of_a_page_runs(name, tmp_path):
     names = run(NAMES[name], tmp_path, runs_here)
+    assert all((tmp_path / picture).exists() for picture in pictures(NAMES[name]))
     if name in CHECKS:
         CHECKS[name](names, tmp_path)
+
+
+def check_concepts(names, folder):
+    del folder
+    assert names["copied"]["none"] > 0.9
+    assert max(names["copied"]["L1"], names["copied"]["TopK"]) < 0.6
+    features = names["task"].features
+    scores = [metrics.recovery_score(features, x) for x in names["found"].values()]
+    assert scores[0] < 0.6 < 0.8 < scores[1]
 
 
 def check_sparsity_guide(names, folder):
@@ -69,6 +80,7 @@ def check_inside_guide(names, folder):
 
 # What the text of a page says about the results of its code.
 CHECKS = {
+    "concepts.md": check_concepts,
     "guides/sparsity.md": check_sparsity_guide,
     "guides/families.md": check_families_guide,
     "guides/inside_a_model.md": check_inside_guide,
@@ -88,6 +100,15 @@ def test_start_page_has_the_commands_of_the_readme():
         for page in (DOCS / "index.md", ROOT / "README.md")
     )
     assert start == readme[:2]
+
+
+def test_every_picture_is_shown():
+    """Run `python tests/pages.py PAGE` to draw the pictures of a page again."""
+    text = "".join(
+        page.read_text() for page in [*DOCS.rglob("*.md"), ROOT / "README.md"]
+    )
+    for picture in (DOCS / "pictures").iterdir():
+        assert f"pictures/{picture.name}" in text, picture.name
 
 
 def test_every_public_module_has_a_page():
