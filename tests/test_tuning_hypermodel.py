@@ -35,11 +35,18 @@ def test_every_family_is_built_with_every_kind_of_sparsity(family, kind):
     model = hypermodel.build(hp)
     assert model.name == family
     assert model.encoder.output_shape[-1] == hp["units"]
-    sparsity = model.sparse_layers[-1].sparsity
+    sparse = model.sparse_layers  # empty for a variational model without a sparsity
+    sparsity = sparse[-1].sparsity if sparse else None
     if isinstance(sparsity, layers.ActivityPenalty):
         sparsity = sparsity.regularizer
-    assert type(sparsity) is NAMES[kind]
+    assert type(sparsity) is NAMES.get(kind, type(None))
     assert float(model.optimizer.learning_rate) == pytest.approx(hp["learning_rate"])
+
+
+def test_function_sets_the_widths_of_all_layers():
+    hypermodel, (hp,) = draw(model="deep", sparsity="l1", units=lambda hp: (9, 7, 5))
+    widths = [layer.output.shape[-1] for layer in hypermodel.build(hp).encoder.layers]
+    assert widths[-3:] == [9, 7, 5]
 
 
 def test_a_trial_has_only_the_hyperparameters_that_apply():

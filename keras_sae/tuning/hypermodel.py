@@ -9,9 +9,9 @@ import keras_tuner
 import numpy as np
 from keras_tuner import HyperParameters
 
-from keras_sae import layers, models, pretraining
-from keras_sae.layers.serialization import NAMES
-from keras_sae.models import building_blocks
+from keras_sae import models, pretraining
+from keras_sae.models import building_blocks, families
+from keras_sae.models.families import KINDS
 from keras_sae.types import SparsityLike
 from keras_sae.utils import validation
 
@@ -20,23 +20,13 @@ Range: TypeAlias = (
     SparsityLike | float | tuple[Any, ...] | list[Any] | Callable[..., Any]
 )
 
-# The factory of each family, and the hyperparameters that only some families have.
-FAMILIES: dict[str, tuple[Callable[..., models.Autoencoder], tuple[str, ...]]] = {
-    "shallow": (models.shallow, ("tied",)),
-    "deep": (models.deep, ("depth", "tied", "pretraining")),
-    "stacked": (models.stacked, ("depth", "tied", "pretraining")),
-    "convolutional": (models.convolutional, ("depth",)),
-}
-
-# The arguments to search for each kind of sparsity.
-KINDS: dict[str, tuple[str, ...]] = {
-    "l1": ("factor",),
-    "kl": ("target", "factor"),
-    "top_k": ("k",),
-    "batch_top_k": ("k",),
-    "lifetime": ("fraction",),
-    "jump_relu": ("factor", "target_l0"),
-    "gated": ("factor",),
+# The hyperparameters that only some families have.
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "shallow": ("tied",),
+    "deep": ("depth", "tied", "pretraining"),
+    "stacked": ("depth", "tied", "pretraining"),
+    "convolutional": ("depth",),
+    "variational": ("depth", "beta"),
 }
 
 
@@ -49,22 +39,24 @@ class SparsityHyperModel(keras_tuner.HyperModel):
     the hyperparameters that apply to it:
 
     - `sparsity`: one or several of the kinds `"l1"`, `"kl"`, `"top_k"`,
-      `"batch_top_k"`, `"lifetime"`, `"jump_relu"` and `"gated"`, or a
-      `keras_sae.layers.Sparsity`. Each kind has its own hyperparameters among `factor`,
-      `target`, `fraction`, `k` and `target_l0`. The argument `factor` applies to all
-      kinds that have a factor, and `l1_factor` to `"l1"` only.
-    - `units`: width of the code.
-    - `depth`: number of layers of deep, stacked and convolutional models. Each dense
-      layer is half as wide as the previous one.
+      `"batch_top_k"`, `"lifetime"`, `"jump_relu"`, `"gated"`, `"matryoshka"` and
+      `"none"`, or a `keras_sae.layers.Sparsity`. Each kind has its own hyperparameters
+      among `factor`, `target`, `fraction`, `k` and `target_l0`. The argument `factor`
+      applies to all kinds that have a factor, and `l1_factor` to `"l1"` only.
+    - `units`: width of the code. A function may also return a tuple, the widths of all
+      layers with the code last.
+    - `depth`: number of layers of all models except shallow ones, unless `units` is a
+      tuple. Each dense layer is half as wide as the previous one.
     - `tied`: whether the decoder shares the encoder's weights.
     - `learning_rate`: learning rate of Adam.
     - `batch_size`: number of samples per step.
     - `pretraining`: epochs of greedy pretraining per level of deep and stacked models,
       or 0 for none.
+    - `beta`: weight of the divergence of variational models.
 
     Args:
-        model: `"shallow"`, `"deep"`, `"stacked"` or `"convolutional"`, or a list of
-            these families.
+        model: `"shallow"`, `"deep"`, `"stacked"`, `"convolutional"` or
+            `"variational"`, or a list of these families.
         input_shape: Shape of one sample without the batch, such as `(28, 28, 1)`.
         options: Further arguments of the family's factory, such as
             `{"output_activation": "sigmoid"}`. They are the same in all trials.
@@ -123,20 +115,17 @@ class SparsityHyperModel(keras_tuner.HyperModel):
     def build(self, hp: HyperParameters) -> models.Autoencoder:
         """Return the compiled model of one trial."""
         values = self._draw_all(hp)
-        family, units, depth = (values[name] for name in ("model", "units", "depth"))
-        if family == "convolutional":
-            units = (*(16 * 2**level for level in range(depth)), units)
-        elif family != "shallow":
-            units = tuple(units * 2**level for level in reversed(range(depth)))
         options = dict(self.options)
-        if values["tied"] is not None:
-            options["tied"] = values["tied"]
-        layer = layers.get_sparsity(values["sparsity"])
-        sparsities: SparsityLike | list[SparsityLike] = layer
-        if layer is not None and layer.requires_decoder and isinstance(units, tuple):
-            # Only the code can have a sparsity that needs the decoder.
-            sparsities = [*[None] * (len(units) - 1), layer]
-        model = FAMILIES[family][0](self.input_shape, units, sparsities, **options)
+        for name in ("depth", "tied", "beta"):
+            if values[name] is not None:
+                options[name] = values[name]
+        model = families.build(
+            values["model"],
+            self.input_shape,
+            values["units"],
+            values["sparsity"],
+            **options,
+        )
         rate = validation.positive_number("learning_rate", values["learning_rate"])
         model.compile(keras.optimizers.Adam(rate))
         return model
@@ -168,7 +157,8 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         """Register all hyperparameters, and return their values (None if inactive)."""
         # Seeded searches depend on the order in which hyperparameters are registered.
         values = {"model": self._draw(hp, "model")}
-        values["units"] = validation.positive_integer("units", self._draw(hp, "units"))
+        values["units"] = self._draw(hp, "units")
+        *_, width = building_blocks.layer_units(values["units"])
         for name in ("depth", "tied"):
             values[name] = self._draw_if_family_has(hp, name)
         for name in ("learning_rate", "sparsity"):
@@ -180,18 +170,19 @@ class SparsityHyperModel(keras_tuner.HyperModel):
                 drawn = {n: self._draw(hp, n, kind, active) for n in KINDS[kind]}
             if active:
                 for count in {"k", "target_l0"} & drawn.keys():
-                    drawn[count] = min(drawn[count], values["units"])
-                values["sparsity"] = NAMES[kind](**drawn)
+                    drawn[count] = min(drawn[count], width)
+                values["sparsity"] = families.make_sparsity(kind, drawn)
         values["batch_size"] = self._draw(hp, "batch_size")
-        values["pretraining"] = self._draw_if_family_has(hp, "pretraining")
+        for name in ("pretraining", "beta"):
+            values[name] = self._draw_if_family_has(hp, name)
         return values
 
     def _draw_if_family_has(self, hp: HyperParameters, name: str) -> Any:
-        families = [family for family in self._families if name in FAMILIES[family][1]]
-        if not families:
+        having = [family for family in self._families if name in FAMILIES[family]]
+        if not having:
             return None
-        with hp.conditional_scope("model", families):
-            return self._draw(hp, name, active=hp.get("model") in families)
+        with hp.conditional_scope("model", having):
+            return self._draw(hp, name, active=hp.get("model") in having)
 
     def _draw(
         self, hp: HyperParameters, name: str, kind: str = "", active: bool = True
@@ -247,4 +238,5 @@ def _default_ranges(size: int) -> dict[str, Any]:
         "pretraining": [0, 5],
         "learning_rate": (3e-4, 1e-2),
         "batch_size": (32, 256),
+        "beta": (1e-3, 1.0),
     }
