@@ -478,3 +478,12 @@ def test_units_of_a_code_with_axes_are_active_at_every_position(rng):
     x = rng.normal(size=(6, 5, 6)).astype("float32")
     classifier.fit(x, np.arange(6) % 3, verbose=0)
     assert classifier.predict(x, verbose=0).shape == (6, 3)
+
+
+def test_names_of_columns_and_label_survive_saving(tmp_path):
+    model = models.shallow((2,), 3, "l1")
+    model.columns, model.label = ["height", "age"], "kind"
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for again in (loaded, keras.models.clone_model(loaded)):
+        assert (list(again.columns), again.label) == (["height", "age"], "kind")

@@ -4,6 +4,7 @@ import inspect
 import math
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ class Autoencoder(keras.Model):
         decoder: Model from its codes, `(batch, ..., units)`, back to its inputs.
         contractive: Weight of `mean_i(|dh_i / dx_i|_F^2)`, the squared norm of the
             code's Jacobian, logged as `auxiliary_loss`.
+        columns: Names of the values of a sample, or None. The command line selects
+            these columns of a table. Also an attribute, which can be set.
+        label: Name of the label that belongs to the columns, or None.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
@@ -72,9 +76,12 @@ class Autoencoder(keras.Model):
         encoder: keras.Model,
         decoder: keras.Model,
         contractive: float = 0.0,
+        columns: Sequence[str] | None = None,
+        label: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.columns, self.label = columns, label
         self.lock, self.traced_structure = threading.RLock(), ""
         validation.check_parts(encoder, decoder, self.reconstructs_input)
         self.contractive = non_negative("contractive", contractive)
@@ -164,8 +171,7 @@ class Autoencoder(keras.Model):
                 a sparsity; or `adapt` was not called although `scaling=True`. Only the
                 first batch of a stream is checked.
         """
-        signature = inspect.signature(super().fit)
-        bound = signature.bind(x, y, batch_size, *args, **kwargs)
+        bound = inspect.signature(super().fit).bind(x, y, batch_size, *args, **kwargs)
         arguments = data_adapter.fit_arguments(self, bound.arguments)
         validation.check_adapted(self)
         loops.build_optimizer(self)
@@ -372,12 +378,14 @@ class Autoencoder(keras.Model):
         write_model(self, self.sample_shape, filepath, format, verbose, **kwargs)
 
     def get_config(self) -> Config:
-        """Return the configs of both parts, and the contractive weight."""
+        """Return the configs of both parts, and the other arguments."""
         return {
             **super().get_config(),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "decoder": keras.saving.serialize_keras_object(self.decoder),
             "contractive": self.contractive,
+            "columns": self.columns,
+            "label": self.label,
         }
 
     @classmethod
