@@ -115,7 +115,7 @@ def test_masked_rows_are_left_out(tmp_path):
 
 def test_tokens_are_left_out_by_id(tmp_path):
     model, x = transformer(), CASES["block"].inputs(20)
-    store = activations.record(model, "block_1", x, tmp_path, keep=[0, 3])
+    store = activations.record(model, "block_1", x, tmp_path, keep=np.array([0, 3]))
     assert len(store) == np.sum((x != 0) & (x != 3))
     sample, place = store.origin(np.arange(len(store))).T
     assert not np.isin(x[sample, place], [0, 3]).any()
@@ -133,6 +133,20 @@ def test_rows_are_kept_by_a_function(tmp_path):
         model, "block_1", x, tmp_path / "b", keep=lambda inputs: inputs[:, 0] > 5
     )
     assert len(store) == 7 * np.sum(x[:, 0] > 5)
+
+
+def test_first_batch_without_a_kept_row(tmp_path):
+    model, x = sequential(), CASES["sequential"].inputs(400)
+    x[:, 0] = np.arange(400) >= 32
+    store = activations.record(model, "hidden", x, tmp_path, keep=lambda x: x[:, 0])
+    assert sorted(store.origin(np.arange(368))[:, 0]) == list(range(32, 400))
+    assert len(list(tmp_path.rglob("rows-*.npy"))) > 1
+
+
+def test_number_of_files_is_limited(tmp_path):
+    model, x = sequential(), CASES["sequential"].inputs(4000)
+    activations.record(model, "hidden", x, tmp_path, file_bytes=50, batch_size=1000)
+    assert len(list(tmp_path.rglob("rows-*.npy"))) == 256
 
 
 def test_sequences_of_different_lengths(tmp_path):
@@ -347,6 +361,25 @@ def test_full_disk_is_an_error_that_can_be_resumed(tmp_path, monkeypatch):
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+def test_other_errors_of_files_are_passed_on(tmp_path):
+    def read():
+        yield np.ones((2, 5))
+        raise FileNotFoundError(2, "No such file", "x.npy")
+
+    with pytest.raises(FileNotFoundError, match=r"x\.npy"):
+        activations.record(sequential(), "hidden", read(), tmp_path)
+
+
+def test_shortened_file_of_a_killed_recording_is_an_error(tmp_path, monkeypatch):
+    arguments = (sequential(), "hidden", CASES["sequential"].inputs(100), tmp_path)
+    assert record_killed(monkeypatch, 9, *arguments, batch_size=20)
+    file = next(tmp_path.rglob("rows-00000.raw"))
+    os.truncate(file, 20)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"rows-00000.raw.*20 bytes instead of"):
+            activations.record(*arguments, batch_size=20)
+
+
 # Parts.
 
 
@@ -490,7 +523,7 @@ def test_value_beyond_float16_is_an_error(tmp_path):
         ({"keep": "all"}, "`keep` must be None"),
         ({"keep": "mask"}, "no Keras mask"),
         ({"keep": [0]}, "one input of integers"),
-        ({"keep": lambda x: np.ones(3)}, "for each row"),
+        ({"keep": lambda x: np.ones(3)}, "one boolean per row"),
         ({"keep": lambda x: np.zeros(len(x))}, "keep some rows"),
     ],
 )

@@ -1,5 +1,7 @@
-"""Recording of activations on disk, in a random order, resumed after a kill."""
+"""Record a layer's outputs on disk in random order."""
 
+import contextlib
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +10,17 @@ import keras
 from keras_sae.activations.data import batches, sample_count
 from keras_sae.activations.paths import LayerKey
 from keras_sae.activations.rows import Keep, RowReader
-from keras_sae.activations.store import SETTINGS, ActivationStore, part_folder
-from keras_sae.activations.writer import STORED_DTYPES, PartWriter, chained_digest
+from keras_sae.activations.store import ActivationStore, part_folder
+from keras_sae.activations.writer import STORED_DTYPES, PartWriter
 from keras_sae.models.validation import as_numpy
 from keras_sae.types import Data, PathLike
 from keras_sae.utils.fingerprint import fingerprint
 from keras_sae.utils.io import RunDirectory
 from keras_sae.utils.validation import known_name, positive_integer
 
-# Files of a part when the amount of data is not known.
-_FILES = 32
+# Files of a part if the number of rows is not known, and at most. All are open at once.
+_FILES, _MAX_FILES = 32, 256
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def record(
@@ -60,7 +63,8 @@ def record(
         batch_size: Samples per batch of arrays.
         first_sample: Number of the first sample of `data`, from which the origins of
             the rows are counted. Useful for parts.
-        file_bytes: Approximate size of a file. Shuffling needs twice as much memory.
+        file_bytes: Approximate size of a file, if 256 files per part suffice. Shuffling
+            needs twice as much memory.
         seed: Random seed of the order.
 
     Returns:
@@ -84,35 +88,39 @@ def record(
     >>> store.shape, store.array(3).shape
     ((100, 8), (3, 8))
     """
-    known_name("dtype", dtype, ("float16", "bfloat16", "float32"))
-    index, count = part
-    if not 0 <= index < positive_integer("part[1]", count):
+    known_name("dtype", dtype, STORED_DTYPES)
+    index, count = part[0], positive_integer("part[1]", part[1])
+    if not 0 <= index < count:
         raise ValueError(
             f"`part` must be (i, n) with 0 <= i < n. Received: part={part!r}."
         )
     reader = RowReader(model, layer, keep)
-    names = [getattr(keep, "__qualname__", "function")] if callable(keep) else keep
+    kept: str | list[Any] | None
+    if callable(keep):
+        kept = [getattr(keep, "__qualname__", "function")]
+    elif keep is None or isinstance(keep, str):
+        kept = keep
+    else:
+        kept = [int(token) for token in keep]
     settings = {
         "model": fingerprint([as_numpy(weight) for weight in model.weights]),
         "layers": [place.path for place in reader.places],
         "dtype": dtype,
-        "keep": names if names is None or isinstance(names, str) else list(names),
+        "keep": kept,
         "parts": count,
     }
     folder = Path(folder)
-    options: dict[str, Any] = {"argument": "folder", "file": SETTINGS}
-    try:
-        RunDirectory(folder, settings, **options)
-    except ValueError:
-        if not (folder / SETTINGS).exists():
-            raise
-        RunDirectory(folder, settings, **options)  # another part was faster
+    with contextlib.suppress(ValueError):  # if another part creates the folder now
+        RunDirectory(folder, settings, argument="folder")
+    RunDirectory(folder, settings, argument="folder")
     own = {"batch_size": batch_size, "first_sample": first_sample, "seed": seed}
-    directory = RunDirectory(part_folder(folder, index), own, **options)
+    directory = RunDirectory(part_folder(folder, index), own, argument="folder")
     try:
         with PartWriter(directory.path, dtype, seed) as writer:
             _record_part(reader, data, writer, own, file_bytes)
     except OSError as error:
+        if error.errno not in _DISK_IS_FULL:
+            raise
         raise OSError(
             f"The activations could not be written to {str(folder)!r}: "
             f"{error.strerror or error}. Free some space and call `record` again with "
@@ -132,9 +140,11 @@ def _record_part(
 ) -> None:
     """Record what the writer does not have yet of one part."""
     progress = writer.progress
+    if progress.rows and not progress.finished:
+        writer.open()
     done, digest, number = progress.batches, "", 0
     for number, inputs in enumerate(batches(data, own["batch_size"]), start=1):
-        digest = chained_digest(digest, inputs)
+        digest = fingerprint([digest, *keras.tree.flatten(inputs)])
         if number <= done:
             if number == done and digest != progress.digest:
                 break
@@ -149,11 +159,8 @@ def _record_part(
             widths = [array.shape[1] for array in rows]
             row_bytes = sum(widths) * STORED_DTYPES[writer.dtype].itemsize
             expected = (total or 0) * len(origins) / samples * row_bytes
-            writer.start(
-                widths,
-                origins.shape[1],
-                max(1, round(expected / file_bytes)) if total else _FILES,
-            )
+            files = round(expected / file_bytes) if expected else _FILES
+            writer.start(widths, origins.shape[1], min(max(files, 1), _MAX_FILES))
         writer.append(rows, origins, samples, digest)
     if number < done or digest != progress.digest:
         raise ValueError(

@@ -1,7 +1,7 @@
 """Rows of activations: what the last axis of a layer's output holds."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Which rows are kept: all of them, those that the Keras mask of the layer's output
 # keeps, those of other tokens than these, or those that a function of the inputs keeps.
-Keep: TypeAlias = str | Sequence[int] | Callable[[Any], ArrayLike] | None
+Keep: TypeAlias = Literal["mask"] | Sequence[int] | Callable[[Any], ArrayLike] | None
 
 
 class RowReader:
@@ -46,7 +46,7 @@ class RowReader:
             )
         self.places = [find_layer(model, key) for key in keys]
         self.keep = keep
-        self.capturing = CapturingModel(model, self.places, masks=keep == "mask")
+        self.capturing = CapturingModel(model, self.places, masks=isinstance(keep, str))
 
     def read(
         self, inputs: Any, first_sample: int = 0
@@ -89,9 +89,9 @@ class RowReader:
             kept = np.isin(_tokens(inputs), list(self.keep), invert=True)
         if kept.shape not in (shape, shape[:1]):
             raise ValueError(
-                "`keep` must say for each row whether it is kept. Received: an array "
-                f"of shape {kept.shape}. Expected the shape {shape}, or {shape[:1]} "
-                "for whole samples."
+                "`keep` must return one boolean per row or per sample. Received: an "
+                f"array of shape {kept.shape}. Expected the shape {shape} or "
+                f"{shape[:1]}."
             )
         whole = kept.reshape(*kept.shape, *(1,) * (len(shape) - kept.ndim))
         return np.broadcast_to(whole, shape).astype(bool)

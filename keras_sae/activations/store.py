@@ -27,8 +27,9 @@ def part_folder(folder: Path, index: int) -> Path:
 class ActivationStore:
     """Rows of activations that `keras_sae.activations.record` wrote to a folder.
 
-    The rows are in a random order. Row `r` is always the same one: row `r` of
-    `array(n)`, of `origin` and of `dataset(shuffle=False)`.
+    Rows are in random order within each part. A file holds rows of one part. Row `r`
+    is always the same one: row `r` of `array(n)`, of `origin` and of
+    `dataset(shuffle=False)`.
 
     Args:
         folder: Folder of the store.
@@ -105,7 +106,7 @@ class ActivationStore:
         return self.array().astype(dtype or "float32", copy=False)
 
     def array(self, n: int | None = None) -> np.ndarray:
-        """Return the first rows, a random sample of all, as float32.
+        """Return the first rows as float32: a random sample if the store has one part.
 
         Args:
             n: Number of rows; None for all.
@@ -154,7 +155,8 @@ class ActivationStore:
         """Return batches of rows, for `fit` of a model on any backend.
 
         One file at a time is held in memory. Each epoch has the files in another
-        order, and the rows of each file in another order.
+        order, and the rows of each file in another order. With several parts, most
+        batches hold rows of a single part.
 
         Args:
             batch_size: Rows per batch. The last batch may be smaller.

@@ -6,21 +6,18 @@ written as an array of NumPy, which replaces the raw file.
 """
 
 import contextlib
-import hashlib
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import keras
 import ml_dtypes
 import numpy as np
 
-from keras_sae.utils.io import UNFINISHED, atomic_write, read_json, write_json
+from keras_sae.utils.io import UNREADABLE, atomic_write, read_json, write_json
 
 PROGRESS = "progress.json"
 # Dtypes on disk. NumPy's files store bfloat16 as integers of 16 bits.
@@ -93,10 +90,6 @@ class PartWriter:
         return Progress(**{name: values[name] for name in kinds})
 
     def __enter__(self) -> "PartWriter":
-        for leftover in self.folder.glob(f"{UNFINISHED}*"):
-            shutil.rmtree(leftover)
-        if self.progress.rows and not self.progress.finished:
-            self._open()
         return self
 
     def __exit__(
@@ -115,10 +108,14 @@ class PartWriter:
         self.progress.widths, self.progress.axes = list(widths), axes
         self.progress.rows, self.progress.total = [0] * files, [0.0] * widths[0]
         self.checkpoint()
-        self._open()
+        self.open()
 
-    def _open(self) -> None:
-        """Open the raw files at the length that the checkpoint says."""
+    def open(self) -> None:
+        """Open the raw files at the length that the checkpoint says.
+
+        Raises:
+            ValueError: A file is shorter.
+        """
         for kind, (dtype, width) in array_kinds(self.progress, self.dtype).items():
             self._files[kind] = []
             for number, rows in enumerate(self.progress.rows):
@@ -126,14 +123,18 @@ class PartWriter:
                 # Without a buffer a kill loses nothing that the checkpoint counts.
                 file = open(raw, "ab", buffering=0)  # noqa: SIM115
                 self._files[kind].append(file)
-                file.truncate(rows * width * dtype.itemsize)
+                size = rows * width * dtype.itemsize
+                if file.tell() < size:
+                    error = f"it has {file.tell()} bytes instead of {size}"
+                    raise ValueError(UNREADABLE.format(path=str(raw), error=error))
+                file.truncate(size)
 
     def append(
         self, rows: Sequence[np.ndarray], origins: np.ndarray, samples: int, digest: str
     ) -> None:
         """Append the rows of one batch to random files."""
         progress = self.progress
-        if list(progress.widths) != [array.shape[1] for array in rows]:
+        if progress.widths != [array.shape[1] for array in rows]:
             raise ValueError(
                 "The width of a layer must not change. Received: rows of width "
                 f"{[array.shape[1] for array in rows]} after {progress.widths}."
@@ -222,12 +223,3 @@ def decoded(rows: np.ndarray) -> np.ndarray:
     """Return rows from disk as float32."""
     is_bfloat16 = rows.dtype == "uint16"
     return (rows.view(ml_dtypes.bfloat16) if is_bfloat16 else rows).astype("float32")
-
-
-def chained_digest(digest: str, inputs: Any) -> str:
-    """Return the hash of a batch and of those before it, which have this hash."""
-    chain = hashlib.blake2b(digest.encode(), digest_size=16)
-    for array in keras.tree.flatten(inputs):
-        chain.update(f"{array.shape}{array.dtype}".encode())
-        chain.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return chain.hexdigest()
