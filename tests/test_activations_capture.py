@@ -88,7 +88,7 @@ def test_later_call_of_a_layer_is_chosen():
     for call, expected in enumerate((first, second)):
         found = activations.capture(model, "twice", x, call=call)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="was called 2 times"):
+    with pytest.raises(ValueError, match=r"call=2 for 'twice'.* called 2 times"):
         activations.capture(model, "twice", x, call=2)
 
 
@@ -97,6 +97,16 @@ def test_inference_mode():
     model = keras.Sequential([keras.Input((3,)), *layers])
     x = np.ones((4, 3), "float32")
     np.testing.assert_array_equal(activations.capture(model, "drop", x), x)
+
+
+def test_metrics_of_a_compiled_model_are_not_needed():
+    class NoConfig(keras.metrics.Mean):
+        def get_config(self):
+            raise NotImplementedError
+
+    model, x = sequential(), np.ones((2, 5), "float32")
+    model.compile("adam", "mse", metrics=[NoConfig()])
+    assert activations.capture(model, "hidden", x).shape == (2, 6)
 
 
 def test_compiled_functions_of_the_model_are_untouched():
@@ -168,7 +178,7 @@ def test_bfloat16_outputs_are_float32_arrays():
 # Errors.
 
 BAD = {
-    "empty": (lambda x: x[:0], "one or more samples"),
+    "empty": (lambda x: x[:0], "same number of samples, at least 1"),
     "no-batches": (lambda x: iter(()), "no batches"),
     "scalar": (lambda x: np.float32(1), "samples on the first axis"),
     "objects": (lambda x: np.array([[1], [1, 2]], object), "arrays of numbers"),
@@ -184,6 +194,19 @@ def test_bad_data_is_an_error(case):
         activations.capture(sequential(), "hidden", make(np.ones((2, 5))))
 
 
+class Endless(keras.utils.PyDataset):
+    num_batches = None
+
+    def __getitem__(self, index):
+        return np.ones((2, 5))
+
+
+@each({"dataset": lambda: tf_dataset(np.ones((8, 5))).repeat(), "py-dataset": Endless})
+def test_endless_data_is_an_error(case):
+    with pytest.raises(ValueError, match=r"must be finite.*never ends"):
+        activations.capture(sequential(), "hidden", case())
+
+
 @tensorflow_only
 def test_ragged_tensor_is_an_error():
     import tensorflow as tf
@@ -194,7 +217,7 @@ def test_ragged_tensor_is_an_error():
 
 
 def test_arrays_of_different_lengths_are_an_error():
-    with pytest.raises(ValueError, match="as many in each array"):
+    with pytest.raises(ValueError, match=r"same number of samples.*\[2, 3\]"):
         activations.capture(sequential(), "hidden", [np.ones((2, 5)), np.ones(3)])
 
 
@@ -230,7 +253,7 @@ def test_layer_that_is_not_called_is_an_error():
             return inputs
 
     model = Unused()
-    with pytest.raises(ValueError, match="was called 0 times"):
+    with pytest.raises(ValueError, match="is called 0 times"):
         activations.capture(model, "unused", np.ones((2, 5), "float32"))
 
 

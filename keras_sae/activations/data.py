@@ -1,4 +1,4 @@
-"""Batches of the inputs of a model, from whatever Keras takes as data."""
+"""Batches of model inputs from any data that `predict` accepts."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sae.models.data_adapter import check_finite
 from keras_sae.models.validation import as_numpy, is_array, is_dataset
-from keras_sae.types import ArrayLike, Data
+from keras_sae.types import ArrayLike, Data, Tensor
 from keras_sae.utils.validation import positive_integer
 
 
@@ -42,28 +43,33 @@ def labeled_batches(
         sample_weight: Sample weights, for arrays.
 
     Raises:
-        ValueError: The data is empty, ragged, or not numeric.
+        ValueError: The data is empty, endless, ragged or not numeric.
     """
     positive_integer("batch_size", batch_size)
     if _is_arrays(data):
-        given = [data, *(part for part in (y, sample_weight) if part is not None)]
-        arrays = keras.tree.map_structure(_checked, given)
+        given = {"x": data, "y": y, "sample_weight": sample_weight}
+        parts = {name: part for name, part in given.items() if part is not None}
+        arrays = {name: _checked(name, part) for name, part in parts.items()}
         lengths = {len(array) for array in keras.tree.flatten(arrays)}
         if len(lengths) > 1 or 0 in lengths:
             raise ValueError(
-                "`x` must hold one or more samples, as many in each array. Received: "
-                f"arrays of {sorted(lengths)} samples."
+                "All arrays must have the same number of samples, at least 1. "
+                f"Received: arrays of {sorted(lengths)} samples."
             )
         for start in range(0, max(lengths), batch_size):
             part = slice(start, start + batch_size)
-            x, *rest = keras.tree.map_structure(lambda v, p=part: v[p], arrays)
-            targets = rest.pop(0) if y is not None else None
-            yield x, targets, rest[0] if rest else None
+            batch = keras.tree.map_structure(lambda v, p=part: v[p], arrays)
+            yield batch["x"], batch.get("y"), batch.get("sample_weight")
         return
-    if isinstance(data, keras.utils.PyDataset):
-        elements: Iterable[Any] = (data[n] for n in range(data.num_batches or 0))
-    elif is_dataset(data):
-        elements = data.as_numpy_iterator()
+    if y is not None or sample_weight is not None:
+        raise ValueError(
+            "`y` and `sample_weight` must be None for batches. Received: `x` of type "
+            f"{type(data).__name__}, with `y` or `sample_weight`. Let each batch be "
+            "`(x, y)` or `(x, y, sample_weight)`."
+        )
+    check_finite(data)
+    if is_dataset(data):
+        elements: Iterable[Any] = data.as_numpy_iterator()
     elif isinstance(data, Iterable) and not isinstance(data, (str, bytes)):
         elements = data
     else:
@@ -75,11 +81,7 @@ def labeled_batches(
     for element in elements:
         pair = tuple(element) if isinstance(element, list) else element
         x, y, weight = keras.utils.unpack_x_y_sample_weight(pair)
-        targets, weights = (
-            None if part is None else keras.tree.map_structure(_checked, part)
-            for part in (y, weight)
-        )
-        yield keras.tree.map_structure(_checked, x), targets, weights
+        yield _checked("x", x), _checked("y", y), _checked("sample_weight", weight)
         empty = False
     if empty:
         raise ValueError(
@@ -94,15 +96,18 @@ def _is_arrays(data: Any) -> bool:
     return is_array(data)
 
 
-def _checked(array: Any) -> np.ndarray:
-    """Return an array of numbers with a first axis."""
-    is_ragged = hasattr(array, "row_splits") or hasattr(array, "flat_values")
-    values = None if is_ragged else as_numpy(array)
-    if values is None or values.ndim == 0 or values.dtype.kind == "O":
-        raise ValueError(
-            "`x` must hold arrays of numbers with the samples on the first axis. "
-            f"Received: {type(array).__name__}"
-            f"{'' if values is None else f' of {values.dtype}, shape {values.shape}'}. "
-            "Pad ragged data, for example by `keras.utils.pad_sequences`."
-        )
-    return values
+def _checked(name: str, structure: Any) -> Any:
+    """Return arrays of numbers with a first axis as NumPy arrays; None for None."""
+
+    def check(array: Tensor) -> np.ndarray:
+        values = None if hasattr(array, "row_splits") else as_numpy(array)
+        if values is None or values.ndim == 0 or values.dtype.kind == "O":
+            shape = "" if values is None else f" of {values.dtype}, {values.shape}"
+            raise ValueError(
+                f"`{name}` must hold arrays of numbers with the samples on the first "
+                f"axis. Received: {type(array).__name__}{shape}. Pad ragged data, for "
+                "example by `keras.utils.pad_sequences`."
+            )
+        return values
+
+    return None if structure is None else keras.tree.map_structure(check, structure)

@@ -1,4 +1,4 @@
-"""Activations for training, computed while they are needed."""
+"""Stream a layer's outputs as training batches."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

@@ -110,6 +110,16 @@ def _standardize(x: Data | None) -> Tensor:
     return x
 
 
+def check_finite(x: Data | None) -> None:
+    """Raise an error if batches never end."""
+    is_endless = isinstance(x, keras.utils.PyDataset) and x.num_batches is None
+    if is_endless or (is_dataset(x) and x.cardinality() == -1):
+        raise ValueError(
+            f"`x` must be finite. Received: {x!r}, which never ends. Remove "
+            "`.repeat()`, or limit the dataset with `.take(100)`."
+        )
+
+
 def as_arrays(
     x: Data | None, y: Tensor | None = None, limit: int | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -123,11 +133,8 @@ def as_arrays(
     Raises:
         ValueError: As for `open_data`; or `x` is infinite, sparse, masked or text.
     """
-    if limit is None and is_dataset(x) and x.cardinality() == -1:
-        raise ValueError(
-            f"`x` must be finite. Received: {x!r}, which never ends. Remove "
-            "`.repeat()`, or limit the dataset with `.take(100)`."
-        )
+    if limit is None:
+        check_finite(x)
     data: Any
     data, y, (_, first_y) = open_data(x, y)
     if is_array(data):
