@@ -235,6 +235,14 @@ def test_compiled_model_is_saved_and_loaded(tmp_path):
     assert sorted(found) == ["loss", "mae"]
 
 
+def test_damaged_config_is_named():
+    model = activations.splice(sequential(), "hidden", copying(6))
+    config = model.get_config()
+    del config["autoencoder"]
+    with pytest.raises(ValueError, match=r"`SplicedModel` cannot be created.*autoenc"):
+        activations.SplicedModel.from_config(config)
+
+
 def test_metrics_of_the_model_keep_their_state():
     model, x = sequential(), CASES["sequential"].inputs()
     metric = keras.metrics.MeanAbsoluteError("mae")
@@ -285,18 +293,18 @@ def test_fit_is_refused():
 
 @pytest.mark.parametrize("shape", [(7,), (6, 6, 1)])
 def test_autoencoder_of_another_width_is_an_error(shape):
-    with pytest.raises(ValueError, match=r"rows of the width of the layer.*'hidden'"):
+    with pytest.raises(ValueError, match=r"rows of the layer's width.*'hidden'"):
         activations.splice(sequential(), "hidden", models.shallow(shape, 4))
 
 
 def test_width_of_a_subclassed_model_is_checked_in_the_call():
     case = CASES["subclassed"]
     spliced = activations.splice(case.make(), "encode", models.shallow((7,), 4))
-    with pytest.raises(ValueError, match="rows of the width of the layer"):
+    with pytest.raises(ValueError, match="rows of the layer's width"):
         spliced(case.inputs())
 
 
-def test_other_models_are_no_autoencoders():
+def test_splice_rejects_a_model_that_is_not_an_autoencoder():
     with pytest.raises(ValueError, match=r"a `keras_sae.models.Autoencoder`"):
         activations.splice(sequential(), "hidden", sequential())
 
@@ -315,6 +323,7 @@ def test_model_that_was_not_adapted_is_an_error():
         (lambda: activations.ablate([0.5]), "indices"),
         (lambda: activations.clamp({0: np.nan}), "finite"),
         (lambda: activations.scale({0: np.inf}), "finite"),
+        (lambda: activations.Edit([0, 1], [2.0]), "1 values for 2 units"),
     ],
 )
 def test_bad_edit_is_an_error(make, message):

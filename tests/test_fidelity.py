@@ -117,7 +117,7 @@ def test_sample_weights_leave_padding_out():
     )
 
 
-def test_places_of_a_convolution():
+def test_splice_loss_of_a_convolution_equals_evaluate():
     model, x = compiled(functional()), CASES["functional"].inputs(10)
     autoencoder = models.shallow((4,), 8, layers.TopK(2))
     y = np.arange(10) % 3
@@ -197,11 +197,15 @@ def test_bad_arguments_are_errors(trained):
         evaluation.fidelity(sequential(), "hidden", autoencoder, x, y)
     with pytest.raises(ValueError, match="`y` must be given"):
         evaluation.fidelity(model, "hidden", autoencoder, x)
-    with pytest.raises(ValueError, match="width of the layer"):
+    with pytest.raises(ValueError, match="layer's width"):
         evaluation.fidelity(model, "hidden", copying(7), x, y)
     with pytest.raises(ValueError, match="is not a layer"):
         evaluation.fidelity(model, "hiddn", autoencoder, x, y)
     with pytest.raises(ValueError, match="positive sum"):
         evaluation.fidelity(model, "hidden", autoencoder, x, y, np.zeros(70))
-    with pytest.raises(ValueError, match="as many in each array"):
+    with pytest.raises(ValueError, match="same number of samples"):
         evaluation.fidelity(model, "hidden", autoencoder, x, y[:5])
+    with pytest.raises(ValueError, match=r"`y` must hold arrays of numbers.*\(\)"):
+        evaluation.fidelity(model, "hidden", autoencoder, x, np.float32(1))
+    with pytest.raises(ValueError, match="must be None for batches"):
+        evaluation.fidelity(model, "hidden", autoencoder, iter([x]), y)

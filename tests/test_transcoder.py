@@ -149,7 +149,7 @@ def test_wrong_pairs_are_errors():
         activations.splice(model, "hidden", transcoder)
     with pytest.raises(ValueError, match="one layer for an autoencoder"):
         activations.splice(model, ("hidden", "head"), models.shallow((6,), 4))
-    with pytest.raises(ValueError, match="width of the layer"):
+    with pytest.raises(ValueError, match="layer's width"):
         activations.splice(model, ("head", "hidden"), transcoder)
     with pytest.raises(ValueError, match="differ in the width only"):
         activations.splice(

@@ -80,8 +80,9 @@ class CapturingModel(Wrapper):
         for (path, _), found in zip(targets, calls, strict=True):
             if len(found) <= self.call_index:
                 raise ValueError(
-                    f"The layer {path!r} was called {len(found)} times, so its call "
-                    f"{self.call_index} has no output. Calls are counted from 0."
+                    "`call` must be less than the number of calls of the layer. "
+                    f"Received: call={self.call_index} for {path!r}, which is called "
+                    f"{len(found)} times."
                 )
             if self.mask_of is not None and found[self.call_index][1] is None:
                 raise ValueError(

@@ -22,7 +22,8 @@ class Edit:
             replace them.
 
     Raises:
-        ValueError: A unit is negative or repeated, or a value is not finite.
+        ValueError: A unit is negative or repeated, a value is not finite, or their
+            numbers differ.
 
     Example:
 
@@ -41,6 +42,11 @@ class Edit:
             raise ValueError(
                 "An edit needs the indices of different units, counted from 0. "
                 f"Received: units={list(units)}."
+            )
+        if len(values) != len(units):
+            raise ValueError(
+                "`values` must have one number per unit. Received: "
+                f"{len(values)} values for {len(units)} units."
             )
         if not np.isfinite(np.asarray(values, "float64")).all():
             raise ValueError(f"An edit needs finite values. Received: {list(values)}.")

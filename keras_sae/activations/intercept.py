@@ -91,12 +91,7 @@ def intercept(
             "`intercept(layer, fn, model)`."
         )
 
-    def replace(run: Callable[[], Any], inputs: Any) -> Any:
-        del inputs
-        outputs = run()
-        return with_first(outputs, fn(first(outputs)))
-
-    with hooked(layer, replace), _traced_anew(model):
+    with hooked(layer, replacing(fn)), _traced_anew(model):
         yield
 
 
@@ -129,11 +124,10 @@ def hooked(layer: keras.layers.Layer, hook: Hook) -> Iterator[None]:
         contexts.append({name: own[name] for name in _METHODS if name in own})
         if len(contexts) == 1:
             for name in _METHODS:
-                if hasattr(layer, name):
-                    # Past Keras's tracking of attributes, which may be locked.
-                    method = getattr(layer, name)
-                    dispatch = functools.partial(_dispatch, layer, method)
-                    own[name] = functools.update_wrapper(dispatch, method)
+                # Bypass Keras's attribute tracking, which is locked after `build`.
+                method = getattr(layer, name)
+                dispatch = functools.partial(_dispatch, layer, method)
+                own[name] = functools.update_wrapper(dispatch, method)
     _hooks.stack.append((layer, hook))
     try:
         yield
@@ -160,6 +154,20 @@ def _dispatch(
     return run()
 
 
+def replacing(fn: Callable[[Tensor], Tensor]) -> Hook:
+    """Return a hook that replaces the first output of a layer by `fn(output)`."""
+
+    def hook(run: Callable[[], Any], inputs: Any) -> Any:
+        del inputs
+        outputs = run()
+        value = fn(first(outputs))
+        if not isinstance(outputs, (list, tuple)):
+            return value
+        return type(outputs)([value, *outputs[1:]])
+
+    return hook
+
+
 def first(outputs: Any) -> Tensor:
     """Return the first tensor of the outputs of a layer."""
     if isinstance(outputs, dict):
@@ -168,10 +176,3 @@ def first(outputs: Any) -> Tensor:
             f"{sorted(outputs)}. Choose a layer inside it or after it."
         )
     return outputs[0] if isinstance(outputs, (list, tuple)) else outputs
-
-
-def with_first(outputs: Any, value: Tensor) -> Any:
-    """Return the outputs of a layer with another first tensor."""
-    if not isinstance(outputs, (list, tuple)):
-        return value
-    return type(outputs)([value, *outputs[1:]])

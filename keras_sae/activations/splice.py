@@ -1,23 +1,22 @@
 """A model in which an autoencoder stands in the place of a layer's output."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import keras
 from keras import ops
 
 from keras_sae.activations.edits import Edit
-from keras_sae.activations.intercept import first, with_first
-from keras_sae.activations.paths import LayerKey, find_layer
-from keras_sae.activations.wrapping import Wrapper
-from keras_sae.export import write_artifact
+from keras_sae.activations.intercept import first, replacing
+from keras_sae.activations.paths import LayerKey, Place, find_layer
+from keras_sae.activations.wrapping import Wrapper, compile_like
+from keras_sae.export.saved_model import write_model
 from keras_sae.layers import forward_pass
 from keras_sae.layers.forward_pass import ForwardPass
 from keras_sae.models import Autoencoder, Transcoder
 from keras_sae.models.validation import check_adapted
-from keras_sae.types import Config, Shape, Tensor
-from keras_sae.utils.serialization import register
+from keras_sae.types import Config, PathLike, Shape, Tensor
+from keras_sae.utils.serialization import config_errors, register
 
 EditLike: TypeAlias = Edit | Callable[[Tensor], Tensor] | None
 
@@ -60,6 +59,7 @@ class SplicedModel(Wrapper):
         self.autoencoder = autoencoder
         self.edit = edit
         self.error = error
+        compile_like(self, base)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Any:
         """Return the outputs of the model with the autoencoder in place."""
@@ -67,25 +67,20 @@ class SplicedModel(Wrapper):
         path = self.targets.of(self.base)[-1][0]
         sources: list[Tensor] = []
 
-        def keep(run: Callable[[], Any], inputs: Any) -> Any:
-            del inputs
-            outputs = run()
-            sources.append(first(outputs))
-            return outputs
+        def keep(x: Tensor) -> Tensor:
+            sources.append(x)
+            return x
 
-        def replace(run: Callable[[], Any], inputs: Any) -> Any:
-            del inputs
-            outputs = run()
-            x = first(outputs)
+        def replace(x: Tensor) -> Tensor:
             if len(self.targets.indices) > 1 and not sources:
                 raise ValueError(
                     f"The second layer of a pair, {path!r}, must be called after the "
                     "first one. Received: a model that calls it before."
                 )
-            source = sources[-1] if sources else x
-            return with_first(outputs, self.substitute(source, x, path))
+            return self.substitute(sources[-1] if sources else x, x, path)
 
-        return self.call_hooked(inputs, [keep, replace][-len(self.targets.indices) :])
+        hooks = [replacing(keep), replacing(replace)][-len(self.targets.indices) :]
+        return self.call_hooked(inputs, hooks)
 
     def substitute(self, source: Tensor, x: Tensor, path: str = "") -> Tensor:
         """Return what stands in the place of the output `x` of the layer.
@@ -113,21 +108,22 @@ class SplicedModel(Wrapper):
 
     def export(
         self,
-        filepath: str | Path,
+        filepath: PathLike,
         format: str = "tf_saved_model",
         verbose: bool | None = None,
         **kwargs: Any,
     ) -> None:
         """Write an artifact for inference to `filepath`, as Keras does.
 
-        The SavedModel of a model with one input of floats is written by
-        `keras_sae.export.write_artifact`, from every backend.
+        A model with one input of floats is written by `keras_sae.export`, as a
+        SavedModel from every backend.
         """
         inputs = self.inputs
         if inputs is None:
             super().export(filepath, format, verbose, **kwargs)
-        elif format == "tf_saved_model" and [x.dtype for x in inputs] == ["float32"]:
-            write_artifact(self, filepath, **kwargs)
+        elif [x.dtype for x in inputs] == ["float32"]:
+            shape = tuple(inputs[0].shape[1:])
+            write_model(self, shape, filepath, format, verbose, **kwargs)
         else:
             symbolic = keras.tree.map_structure(
                 lambda x: keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name),
@@ -161,11 +157,10 @@ class SplicedModel(Wrapper):
     ) -> "SplicedModel":
         """Create the model of a config."""
         names = ("base", "autoencoder", "edit")
-        parts = {
-            name: keras.saving.deserialize_keras_object(config[name], custom_objects)
-            for name in names
-        }
-        return cls(**{**config, **parts})
+        deserialize = keras.saving.deserialize_keras_object
+        with config_errors(cls.__name__):
+            parts = {name: deserialize(config[name], custom_objects) for name in names}
+            return cls(**{**config, **parts})
 
 
 def splice(
@@ -225,6 +220,18 @@ def splice(
     """
     keys = layer if isinstance(layer, (tuple, list)) else (layer,)
     places = [find_layer(model, key) for key in keys]
+    check_autoencoder(autoencoder, places)
+    shapes = [output_shape(place.layer) for place in places]
+    check_width(autoencoder, shapes[0], shapes[-1], places[-1].path)
+    if isinstance(edit, Edit):
+        edit.check(autoencoder.decoder.input_shape[-1])
+    return SplicedModel(
+        model, autoencoder, [place.index for place in places], edit, error, name=name
+    )
+
+
+def check_autoencoder(autoencoder: Autoencoder, places: Sequence[Place]) -> None:
+    """Check that a model is an adapted autoencoder, or a transcoder for two layers."""
     if not isinstance(autoencoder, Autoencoder):
         raise ValueError(
             "`autoencoder` must be a `keras_sae.models.Autoencoder`. Received: "
@@ -237,13 +244,6 @@ def splice(
             f"transcoder. Received: {len(places)} layers, and a "
             f"{type(autoencoder).__name__}."
         )
-    shapes = [output_shape(place.layer) for place in places]
-    check_width(autoencoder, shapes[0], shapes[-1], places[-1].path)
-    if isinstance(edit, Edit):
-        edit.check(autoencoder.decoder.input_shape[-1])
-    return SplicedModel(
-        model, autoencoder, [place.index for place in places], edit, error, name=name
-    )
 
 
 def check_width(
@@ -261,9 +261,9 @@ def check_width(
     for sizes, given in zip(expected, (source, shape), strict=True):
         if len(sizes) != 1 or (given and given[-1] not in (None, *sizes)):
             raise ValueError(
-                "`autoencoder` must be for rows of the width of the layer. Received: "
-                f"an autoencoder from {expected[0]} to {expected[1]}, and the layer "
-                f"{path!r} with outputs of shape {given}. Create one by "
+                "`autoencoder` must take and return rows of the layer's width. "
+                f"Received: an autoencoder from {expected[0]} to {expected[1]}, and "
+                f"the layer {path!r} with outputs of shape {given}. Create one by "
                 "`keras_sae.models.shallow((width,), ...)`."
             )
     if source and shape and (len(source) != len(shape) or source[:-1] != shape[:-1]):

@@ -1,14 +1,13 @@
 """A model that takes the output of one of its layers as a second input."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_sae.activations.intercept import first, with_first
+from keras_sae.activations.intercept import replacing
 from keras_sae.activations.paths import Place
-from keras_sae.activations.wrapping import Wrapper
+from keras_sae.activations.wrapping import Wrapper, compile_like
 from keras_sae.types import Tensor
 
 
@@ -31,21 +30,17 @@ class SubstitutedModel(Wrapper):
     ) -> None:
         super().__init__(base, [place.index])
         self.drop_masks = drop_masks
+        compile_like(self, base)
 
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
         """Return the outputs for `{"inputs": ..., "activations": ...}`."""
         del training  # Keras passes it on to the base model
         waiting = [inputs["activations"]]
 
-        def replace(run: Callable[[], Any], inputs: Any) -> Any:
-            del inputs
-            outputs: Tensor = run()
-            if not waiting:
-                return outputs
-            value = ops.cast(waiting.pop(), first(outputs).dtype)
-            return with_first(outputs, value)
+        def replace(x: Tensor) -> Tensor:
+            return ops.cast(waiting.pop(), x.dtype) if waiting else x
 
-        outputs = self.call_hooked(inputs["inputs"], [replace])
+        outputs = self.call_hooked(inputs["inputs"], [replacing(replace)])
         if not self.drop_masks:
             return outputs
         # Keras attaches no mask to a new tensor.

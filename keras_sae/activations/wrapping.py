@@ -9,6 +9,7 @@ import keras
 from keras_sae.activations.intercept import Hook, hooked
 from keras_sae.activations.paths import layer_paths
 from keras_sae.types import Config, Tensor
+from keras_sae.utils.serialization import config_errors
 
 
 class Targets:
@@ -51,8 +52,6 @@ class Wrapper(keras.Model):
         self.built = True
         if isinstance(base, keras.Function):
             self.output_names = base.output_names  # of losses and metrics by name
-        if base.compiled:
-            compile_like(self, base)
 
     def call_hooked(self, inputs: Tensor, hooks: Sequence[Hook]) -> Any:
         """Return the outputs of the base model while the targets have these hooks.
@@ -82,7 +81,8 @@ class Wrapper(keras.Model):
 
     def compile_from_config(self, config: Config) -> None:
         """Compile as saved, without an optimizer."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        with config_errors(type(self).__name__):
+            self.compile(**keras.saving.deserialize_keras_object(config))
 
     def fit(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise an error: a wrapper is not trained."""
@@ -97,7 +97,9 @@ class Wrapper(keras.Model):
 
 
 def compile_like(wrapper: keras.Model, base: keras.Model) -> None:
-    """Compile a model with the loss of another one and new metrics of the same kind."""
+    """Compile a model with the loss and metrics of another one, if that is compiled."""
+    if not base.compiled:
+        return
     given = base._compile_config.config
     metrics = {}
     for name in ("metrics", "weighted_metrics"):
