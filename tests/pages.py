@@ -3,6 +3,7 @@
 `python tests/pages.py concepts.md` runs a page and keeps the pictures that it shows.
 """
 
+import importlib.util
 import re
 import shutil
 import sys
@@ -14,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+# Packages that blocks of these titles need, and that may be absent.
+NEEDS = {"PyTorch": "torch", "ONNX": "tf2onnx"}
 
 _BLOCK = re.compile(r'^```python(?: title="([^"]*)")?\n(.*?)^```$', re.DOTALL | re.M)
 
@@ -31,9 +34,12 @@ def pictures(page: Path) -> set[str]:
     return set(shown) & set(drawn)
 
 
-def run(
-    page: Path, folder: Path, wanted: Callable[[str], bool] = lambda title: True
-) -> dict:
+def runs_here(title: str) -> bool:
+    """Return whether the package that blocks of a title need is installed."""
+    return title not in NEEDS or importlib.util.find_spec(NEEDS[title]) is not None
+
+
+def run(page: Path, folder: Path, wanted: Callable[[str], bool] = runs_here) -> dict:
     """Run the blocks of a page one after another, and return the names they define.
 
     Args:
