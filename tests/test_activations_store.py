@@ -225,6 +225,10 @@ def test_dataset_in_order_equals_the_array(recorded):
     np.testing.assert_array_equal(store.array(77), store.array()[:77])
     np.testing.assert_array_equal(np.asarray(store), store.array())
     assert store.array(1000).shape == (400, 6)
+    for begin, end in ((0, 1), (33, 300), (390, 500), (50, 50), (60, 50), (400, 401)):
+        np.testing.assert_array_equal(store[begin:end], store.array()[begin:end])
+    with pytest.raises(ValueError, match=r"range of rows.*store\[:1000\]"):
+        store[::2]
 
 
 # Resuming.

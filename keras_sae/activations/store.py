@@ -111,14 +111,27 @@ class ActivationStore:
         Args:
             n: Number of rows; None for all.
         """
-        rows = len(self) if n is None else min(positive_integer("n", n), len(self))
-        result, start = np.empty((rows, self.shape[1]), "float32"), 0
-        for folder, number, count in self._files:
-            count = min(count, rows - start)
-            if count:
-                array = np.load(array_file(folder, "rows", number), mmap_mode="r")
-                result[start : start + count] = decoded(array[:count])
-            start += count
+        return self[: None if n is None else positive_integer("n", n)]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Return a range of rows as float32, such as `store[1000:2000]`."""
+        if not isinstance(rows, slice) or rows.step not in (None, 1):
+            raise ValueError(
+                "A store can be indexed by a range of rows, such as `store[:1000]`. "
+                f"Received: {rows!r}. Use `store.array()[rows]` for other rows."
+            )
+        begin, end, _ = rows.indices(len(self))
+        end = max(begin, end)
+        result = np.empty((end - begin, self.shape[1]), "float32")
+        first, last = np.searchsorted(self._ends, [begin, end - 1], side="right")
+        for place in range(first, last + 1):
+            folder, number, count = self._files[place]
+            start = int(self._ends[place]) - count
+            array = np.load(array_file(folder, "rows", number), mmap_mode="r")
+            skipped = max(begin - start, 0)
+            part = decoded(array[skipped : end - start])
+            position = start + skipped - begin
+            result[position : position + len(part)] = part
         return result
 
     def origin(self, rows: ArrayLike) -> np.ndarray:

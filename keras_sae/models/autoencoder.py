@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from scipy.sparse import csr_array, issparse, vstack
 
 from keras_sae import metrics
 from keras_sae.export.saved_model import write_model
@@ -19,7 +20,7 @@ from keras_sae.layers import SparseDense, forward_pass, tying
 from keras_sae.layers.base import layer_state
 from keras_sae.layers.forward_pass import ForwardPass
 from keras_sae.layers.normalization import adapt_layers
-from keras_sae.models import data_adapter, loops, losses, validation
+from keras_sae.models import data_adapter, loops, losses, sparse_codes, validation
 from keras_sae.models.building_blocks import set_output_bias
 from keras_sae.models.contractive import ContractivePenalty
 from keras_sae.models.levels import flatten, levels_of
@@ -317,22 +318,32 @@ class Autoencoder(keras.Model):
             self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def encode(self, x: Data, batch_size: int = 256) -> np.ndarray:
-        """Return the codes of `x`, a NumPy array of shape `(samples, ..., units)`.
+    def encode(
+        self, x: Data, batch_size: int = 256, sparse: bool = False
+    ) -> np.ndarray | csr_array:
+        """Return the codes of `x`, of shape `(samples, ..., units)`.
 
         Args:
-            x: Array of shape `(samples, *input_shape)`, or a dataset of batches.
+            x: Array of shape `(samples, *input_shape)`, a dataset of batches, or a
+                `keras_sae.activations.ActivationStore`.
             batch_size: Samples per batch.
+            sparse: Whether to return a `scipy.sparse.csr_array` with one row per
+                sample, made batch by batch.
         """
+        if sparse:
+            return vstack(list(sparse_codes.batches(self, x, batch_size)), "csr")
         return loops.predict(self, self.encoder, x, batch_size)
 
-    def decode(self, code: Data, batch_size: int = 256) -> np.ndarray:
+    def decode(self, code: Data | csr_array, batch_size: int = 256) -> np.ndarray:
         """Return the reconstructions of codes, of shape `(samples, *input_shape)`.
 
         Args:
-            code: Array of shape `(samples, ..., units)`, or a dataset of batches.
-            batch_size: Number of samples per batch.
+            code: Array of shape `(samples, ..., units)`, a dataset of batches, or a
+                sparse matrix as `encode` returns it.
+            batch_size: Samples per batch.
         """
+        if issparse(code):
+            return sparse_codes.decode(self, code, batch_size)
         return loops.predict(self, self.decoder, code, batch_size)
 
     def serving_signatures(self, top_k: int) -> dict[str, Signature]:
@@ -345,10 +356,9 @@ class Autoencoder(keras.Model):
     def dictionary(self) -> np.ndarray:
         """Return what each unit adds to a reconstruction, `(units, *input_shape)`.
 
-        `row_j = (decode(s e_j) - decode(0)) / s` with `s = 0.05`. This step saturates
-        no output activation, and is large compared to float32 rounding errors. For a
-        shallow model with a linear output, row `j` is that of the decoder's kernel. If
-        a unit has several positions, `e_j` is 1 at all of them.
+        `row_j = (decode(s e_j) - decode(0)) / s` with `s = 0.05`, which saturates no
+        output activation. The rows of a linear decoder are read from its kernel. If a
+        unit has several positions, `e_j` is 1 at all of them.
 
         Example:
 
@@ -356,11 +366,7 @@ class Autoencoder(keras.Model):
         >>> models.shallow((4, 4, 1), 8).dictionary().shape
         (8, 4, 4, 1)
         """
-        (*axes, units), step = self.decoder.input_shape[1:], np.float32(0.05)
-        codes = np.zeros((units + 1, *axes, units), "float32")
-        codes[np.arange(units) + 1, ..., np.arange(units)] = step
-        outputs = self.decode(codes)
-        return (outputs[1:] - outputs[:1]) / step
+        return sparse_codes.dictionary(self)
 
     def export(
         self,

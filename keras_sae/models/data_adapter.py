@@ -15,6 +15,7 @@ from keras_sae.models.validation import (
     is_dataset,
 )
 from keras_sae.types import Data, Shape, Tensor
+from keras_sae.utils.validation import positive_integer
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -95,6 +96,25 @@ def open_samples(
     x, _, (first, _) = open_data(x)
     check_data(first, sample_shape)
     return from_disk(x, None, None, batch_size)[0]
+
+
+def sample_batches(
+    x: Data | None, sample_shape: Shape, batch_size: int
+) -> Iterator[np.ndarray]:
+    """Yield batches of samples without a target, each of them checked.
+
+    Only one batch of an array on disk is in memory.
+    """
+    data: Any = open_data(x)[0]
+    batches: Iterator[Tensor]
+    if is_array(data):
+        starts = range(0, max(len(data), 1), positive_integer("batch_size", batch_size))
+        batches = (data[start : start + batch_size] for start in starts)
+    else:
+        batches = (keras.utils.unpack_x_y_sample_weight(batch)[0] for batch in data)
+    for batch in batches:
+        check_data(batch, sample_shape)
+        yield as_numpy(batch).astype(keras.config.floatx(), copy=False)
 
 
 def _standardize(x: Data | None) -> Tensor:

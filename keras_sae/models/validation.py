@@ -10,6 +10,7 @@ from typing import TypeGuard
 import keras
 import numpy as np
 from keras import ops
+from scipy import sparse
 
 from keras_sae.layers import Scaling, SparseDense, Sparsity
 from keras_sae.layers.noise import MaskingNoise, SaltAndPepperNoise
@@ -140,6 +141,20 @@ def dense_numbers(name: str, array: Tensor) -> np.ndarray:
         f"`{name}` must contain floating-point numbers. Received: dtype={dtype}. "
         f"{advice}"
     )
+
+
+def sparse_code(code: sparse.sparray, width: int) -> sparse.csr_array:
+    """Check a sparse matrix of codes, and return it in CSR format."""
+    if code.ndim != 2 or code.shape[0] == 0 or code.shape[1] != width:
+        raise ValueError(
+            f"`code` must have shape ('samples', {width}) with at least one sample. "
+            f"Received: a sparse matrix of shape {code.shape}. Pass the output of "
+            "`encode(x, sparse=True)` of the same model."
+        )
+    code = sparse.csr_array(code)
+    if code.nnz:
+        _check_range("code", dense_numbers("code", code.data), _UNBOUNDED)
+    return code.astype(np.result_type(code.dtype, "float32"))
 
 
 def _check_range(name: str, values: np.ndarray, bounds: tuple[float, float]) -> None:

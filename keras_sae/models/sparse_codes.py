@@ -1,0 +1,131 @@
+"""Codes as sparse matrices, computed and decoded batch by batch."""
+
+import math
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from keras import ops
+from scipy import sparse
+
+from keras_sae.layers import Scaling, TiedDense, forward_pass
+from keras_sae.layers.forward_pass import ForwardPass
+from keras_sae.models import data_adapter, loops, losses, validation
+from keras_sae.types import Data, Tensor
+
+# Largest share of active units for which SciPy's product is faster than a dense one.
+_MAX_DENSITY = 0.02
+
+
+class SparseEncoder(keras.Model):
+    """An encoder that returns only the active entries of a k-sparse code.
+
+    The output is `[values, indices]`, or `[values, indices, rows]`, as in
+    `keras_sae.ops.sparse_code.SparseCode`. For any other code it is `[code]`.
+    """
+
+    def __init__(self, encoder: keras.Model) -> None:
+        super().__init__(dtype=encoder.dtype_policy, autocast=False)
+        self.encoder = encoder
+        self.built = True
+
+    def call(self, inputs: Tensor) -> list[Tensor]:
+        """Return the entries of the code at inference."""
+        step = ForwardPass(self, adds_losses=False)
+        with forward_pass.activate(step):
+            code = self.encoder(inputs, training=False)
+        activations = losses.code_activations(self.encoder, step)
+        if activations is None or activations.sparse_code is None:
+            return [code]
+        entries = activations.sparse_code
+        return [entries.values, *entries.positions]
+
+
+def batches(model: keras.Model, x: Data, batch_size: int) -> Iterator[sparse.csr_array]:
+    """Yield the codes of an autoencoder, one sparse matrix per batch of `x`.
+
+    If a unit has several positions, a row holds all values of a sample in order.
+    """
+    encoder = SparseEncoder(model.encoder)
+    width = math.prod(model.encoder.output_shape[1:])
+    for batch in data_adapter.sample_batches(x, model.sample_shape, batch_size):
+        with loops.protected(model, encoder):
+            values, *positions = encoder.predict_on_batch(batch)
+        # SciPy has no half precision.
+        values = values.astype(np.result_type(values.dtype, "float32"))
+        if not positions:
+            yield sparse.csr_array(values.reshape(len(values), -1))
+            continue
+        rows = np.broadcast_to(np.arange(len(values))[:, None], values.shape)
+        indices, rows = (*positions, rows)[:2]
+        entries = (values.ravel(), (rows.ravel(), indices.ravel()))
+        code = sparse.csr_array(entries, (len(values), width))
+        code.eliminate_zeros()
+        yield code
+
+
+def decode(
+    model: keras.Model, code: sparse.sparray, batch_size: int = 256
+) -> np.ndarray:
+    """Return the reconstructions of codes that are stored as a sparse matrix.
+
+    A linear decoder reads only the rows of the active units. For any other decoder,
+    one batch at a time is made dense.
+    """
+    decoder = model.decoder
+    shape = decoder.input_shape[1:]
+    code = validation.sparse_code(code, math.prod(shape))
+    size = code.shape[0] * code.shape[1]
+    rows = linear_rows(decoder) if code.nnz <= _MAX_DENSITY * size else None
+    outputs = []
+    with loops.protected(model, decoder):
+        if rows is not None:
+            bias = decoder.predict_on_batch(np.zeros((1, *shape), "float32"))
+            outputs = code @ rows
+            outputs += bias.reshape(1, -1)
+            return outputs.reshape(-1, *decoder.output_shape[1:])
+        for start in range(0, code.shape[0], batch_size):
+            batch = code[start : start + batch_size].toarray()
+            outputs.append(decoder.predict_on_batch(batch.reshape(-1, *shape)))
+    return np.concatenate(outputs)
+
+
+def linear_rows(decoder: keras.Model) -> np.ndarray | None:
+    """Return the rows of a linear decoder, shape `(units, values)`, or None.
+
+    A linear decoder is a single dense layer without an activation. Its output may be
+    scaled and reshaped.
+    """
+    first, *rest = (
+        layer
+        for layer in decoder.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+    )
+    is_plain = isinstance(first, keras.layers.Dense) and first.quantization_mode is None
+    if (
+        not (is_plain or isinstance(first, TiedDense))
+        or first.activation is not keras.activations.linear
+        or len(decoder.input_shape) > 2
+        or not all(isinstance(x, (Scaling, keras.layers.Reshape)) for x in rest)
+    ):
+        return None
+    rows = ops.convert_to_numpy(ops.cast(first.kernel, "float32"))
+    rows = rows.T if isinstance(first, TiedDense) else rows
+    for layer in rest:
+        if isinstance(layer, Scaling):
+            rows = rows * ops.convert_to_numpy(layer.factor())
+    return rows
+
+
+def dictionary(model: keras.Model) -> np.ndarray:
+    """Return what each unit adds to a reconstruction, `(units, *output_shape)`."""
+    (*axes, units), shape = model.decoder.input_shape[1:], model.decoder.output_shape
+    rows = linear_rows(model.decoder)
+    if rows is None:
+        step = np.float32(0.05)
+        # A unit is active at all of its positions.
+        positions = np.full((1, math.prod(axes)), step)
+        codes = sparse.kron(positions, sparse.eye_array(units, dtype="float32"), "csr")
+        rest = decode(model, codes[:1] * 0)
+        rows = (decode(model, codes) - rest) / step
+    return rows.reshape(units, *shape[1:])
