@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
+import pytest
 from keras import layers, ops
 
 
@@ -105,6 +106,20 @@ def subclassed() -> keras.Model:
     return model
 
 
+def causal_lm() -> keras.Model:
+    hub = pytest.importorskip("keras_hub")
+    backbone = hub.models.LlamaBackbone(
+        vocabulary_size=11,
+        num_layers=2,
+        num_query_heads=2,
+        num_key_value_heads=1,
+        hidden_dim=8,
+        intermediate_dim=16,
+        name="backbone",
+    )
+    return hub.models.LlamaCausalLM(backbone)
+
+
 @dataclass
 class Case:
     """A model, a layer of it, the width of the layer, and the shape of a sample."""
@@ -114,13 +129,16 @@ class Case:
     width: int
     sample: tuple[int, ...]
     tokens: bool = False
+    padding_mask: bool = False
 
-    def inputs(self, samples: int = 6) -> np.ndarray:
+    def inputs(self, samples: int = 6) -> np.ndarray | dict[str, np.ndarray]:
         rng = np.random.default_rng(0)
         if not self.tokens:
             return rng.normal(size=(samples, *self.sample)).astype("float32")
         x = rng.integers(1, 11, (samples, *self.sample)).astype("int32")
         x[1, 3:] = 0  # padding
+        if self.padding_mask:
+            return {"token_ids": x, "padding_mask": (x != 0).astype("int32")}
         return x
 
 
@@ -137,6 +155,9 @@ CASES = {
     "subclassed": Case(subclassed, "encode", 6, (5,)),
     "called-twice": Case(subclassed, "twice", 6, (5,)),
 }
+HUB = Case(causal_lm, "backbone/transformer_layer_1", 8, (7,), True, True)
+# The import of KerasHub takes several seconds.
+CASES["keras-hub"] = pytest.param(HUB, marks=pytest.mark.slow)
 
 
 def plain(outputs) -> np.ndarray:

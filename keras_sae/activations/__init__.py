@@ -6,6 +6,7 @@ from keras_sae.activations.intercept import intercept
 from keras_sae.activations.paths import layer_paths
 from keras_sae.activations.record import record
 from keras_sae.activations.splice import SplicedModel, splice
+from keras_sae.activations.steer import steer
 from keras_sae.activations.store import ActivationStore
 from keras_sae.activations.stream import stream
 
@@ -21,5 +22,6 @@ __all__ = [
     "record",
     "scale",
     "splice",
+    "steer",
     "stream",
 ]

@@ -1,0 +1,77 @@
+"""Edit the code of a layer while a model generates."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+
+from keras_sae.activations.intercept import intercept
+from keras_sae.activations.paths import LayerKey
+from keras_sae.activations.splice import EditLike, splice
+from keras_sae.models import Autoencoder
+from keras_sae.types import Tensor
+
+
+@contextmanager
+def steer(
+    causal_lm: keras.Model,
+    layer: LayerKey,
+    autoencoder: Autoencoder,
+    edit: EditLike,
+    error: bool = True,
+) -> Iterator[None]:
+    """Edit the code of a layer inside a `with` block, also while a model generates.
+
+    `x -> x + (decode(edit(encode(x))) - decode(encode(x)))`
+
+    Use it for `generate` of a `keras_hub.models.CausalLM`, a method that the model of
+    `keras_sae.activations.splice` does not have. Each token of the prompt and of the
+    answer is edited. `generate`, `predict` and `evaluate` are compiled anew inside the
+    block. Afterwards the model is as before.
+
+    Args:
+        causal_lm: A `keras_hub.models.CausalLM`, or any other Keras model.
+        layer: A layer, its path such as `"llama_backbone/transformer_layer_10"`, the
+            end of its path, or its name. `generate` calls the blocks of a backbone, but
+            not the backbone itself.
+        autoencoder: A trained `keras_sae.models.Autoencoder` for rows of the layer's
+            width.
+        edit: As for `keras_sae.activations.splice`.
+        error: Whether to keep what the autoencoder does not reconstruct. Without it the
+            layer's output is `decode(edit(encode(x)))`.
+
+    Raises:
+        ValueError: As for `keras_sae.activations.splice`.
+
+    Example:
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_sae import activations, models
+    >>> layers = [keras.layers.Dense(8, "relu", name="hidden"), keras.layers.Dense(3)]
+    >>> model = keras.Sequential([keras.Input((5,)), *layers])
+    >>> autoencoder = models.shallow((8,), 16, "l1")
+    >>> edit = activations.clamp({3: 5.0})
+    >>> with activations.steer(model, "hidden", autoencoder, edit):
+    ...     steered = model.predict(np.ones((2, 5)), verbose=0)
+    >>> steered.shape
+    (2, 3)
+    """
+    spliced = splice(causal_lm, layer, autoencoder, edit, error)
+    calls = 0
+
+    def replace(x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return spliced.substitute(x, x)
+
+    with intercept(layer, replace, causal_lm):
+        yield
+    if not calls:
+        warnings.warn(
+            "Nothing was steered, because the layer was not called inside the block. "
+            "`generate` of a KerasHub model calls the blocks of the backbone, but not "
+            f"the backbone itself. Received: layer={layer!r}.",
+            stacklevel=3,
+        )
