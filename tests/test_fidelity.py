@@ -145,6 +145,36 @@ def test_feature_effects_are_the_changes_of_the_loss(trained):
         assert table.mean_activation[unit] == pytest.approx(codes[:, unit].mean())
 
 
+def test_feature_effects_are_weighted():
+    model = compiled(transformer(), metrics=[])
+    x = CASES["block"].inputs(10)
+    weight = (x != 0).astype("float32")
+    autoencoder = models.shallow((8,), 40, layers.TopK(3))
+    arguments = (model, "block_1", autoencoder, x, np.roll(x, -1, axis=1))
+    codes = autoencoder.encode(activations.capture(model, "block_1", x)[x != 0])
+    table = evaluation.feature_effects(*arguments, sample_weight=weight)
+    means = codes.mean(axis=0)
+    assert set(table.index) == set(np.argsort(-means)[:32])
+    np.testing.assert_allclose(table.mean_activation, means[table.index], rtol=1e-4)
+    frequency = (codes != 0).mean(axis=0)[table.index]
+    np.testing.assert_allclose(table.frequency, frequency, rtol=1e-6)
+
+
+def test_changed_sparsity_is_traced_anew(trained):
+    model, x, y = trained
+    autoencoder = models.shallow((6,), 12, layers.TopK(3))
+    arguments = (model, "hidden", autoencoder, x, y)
+    evaluation.fidelity(*arguments)
+    evaluation.feature_effects(*arguments)
+    autoencoder.encoder.get_layer("code").sparsity.k = 1
+    spliced = activations.splice(model, "hidden", autoencoder)
+    loss = spliced.evaluate(x, y, verbose=0)[0]
+    table = evaluation.fidelity(*arguments)
+    assert table.loss["splice"] == pytest.approx(loss, rel=1e-4)
+    table = evaluation.feature_effects(*arguments)
+    assert table.frequency.sum() == pytest.approx(1, abs=1e-6)
+
+
 def test_feature_effects_of_chosen_units(trained):
     model, x, y = trained
     autoencoder = models.shallow((6,), 40, layers.TopK(3))
@@ -199,6 +229,10 @@ def test_bad_arguments_are_errors(trained):
         evaluation.fidelity(model, "hidden", autoencoder, x)
     with pytest.raises(ValueError, match="layer's width"):
         evaluation.fidelity(model, "hidden", copying(7), x, y)
+    with pytest.raises(ValueError, match="a pair of layers for a transcoder"):
+        evaluation.fidelity(model, "hidden", models.transcoder((6,), (6,), 4), x, y)
+    with pytest.raises(ValueError, match=r"must be a `keras_sae\.models\.Autoenc"):
+        evaluation.fidelity(model, "hidden", model, x, y)
     with pytest.raises(ValueError, match="is not a layer"):
         evaluation.fidelity(model, "hiddn", autoencoder, x, y)
     with pytest.raises(ValueError, match="positive sum"):

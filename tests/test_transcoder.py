@@ -142,6 +142,28 @@ def test_missing_targets_are_an_error():
             model.fit(x, y, verbose=0)
 
 
+def test_wrong_targets_are_named():
+    model = MODELS["l1"]()
+    x, y = data(model)
+    with pytest.raises(ValueError, match=r"`y` must have shape.*\(64, 6\)"):
+        model.adapt(x, y=x)
+    y[0, 0] = np.inf
+    model.compile("adam")
+    with pytest.raises(ValueError, match="`y` must be finite"):
+        model.fit(x, y, verbose=0)
+    with pytest.raises(ValueError, match="`output_shape` must contain"):
+        models.transcoder((6,), (0,), 12)
+
+
+def test_auxiliary_losses_without_targets_are_an_error():
+    model = MODELS["gated-skip"]()
+    x = data(model)[0]
+    with pytest.raises(ValueError, match="auxiliary losses of a transcoder need"):
+        model(x, training=True)
+    assert model(x).shape == (64, 4)
+    assert MODELS["l1"]()(x, training=True).shape == (64, 4)
+
+
 def test_wrong_pairs_are_errors():
     transcoder = models.transcoder((6,), (3,), 12, "l1")
     model = sequential()

@@ -1,4 +1,4 @@
-"""Whether a dictionary carries what a model uses of a layer's output."""
+"""Loss of a model when a layer's output is replaced by its reconstruction."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,9 @@ from keras_sae.activations.capture import CapturingModel
 from keras_sae.activations.data import labeled_batches
 from keras_sae.activations.edits import ablate
 from keras_sae.activations.paths import LayerKey, find_layer
-from keras_sae.activations.splice import check_width
+from keras_sae.activations.splice import check_autoencoder, check_width
 from keras_sae.activations.substitute import SubstitutedModel
-from keras_sae.models import Autoencoder
-from keras_sae.models.validation import check_adapted
+from keras_sae.models import Autoencoder, loops
 from keras_sae.types import ArrayLike, Data
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class _Substitution:
                 f"model={model.name!r}. For example "
                 "`model.compile(loss='sparse_categorical_crossentropy')`."
             )
-        check_adapted(autoencoder)
+        check_autoencoder(autoencoder, [place])
         self.autoencoder = autoencoder
         capturing = CapturingModel(model, [place])
         self.batches = list(labeled_batches(data[0], batch_size, *data[1:]))
@@ -124,7 +123,8 @@ class _Batches(keras.utils.PyDataset):
 def _reconstructed(autoencoder: Autoencoder, activations: np.ndarray) -> np.ndarray:
     """Return the reconstruction of activations of any shape."""
     rows = activations.reshape(-1, activations.shape[-1])
-    return autoencoder.predict_on_batch(rows).reshape(activations.shape)
+    with loops.protected(autoencoder):
+        return autoencoder.predict_on_batch(rows).reshape(activations.shape)
 
 
 def fidelity(
@@ -137,14 +137,13 @@ def fidelity(
     *,
     batch_size: int = 32,
 ) -> "pd.DataFrame":
-    """Return how much of a model's loss survives an autoencoder in a layer's place.
+    """Return a model's loss and metrics when an autoencoder replaces a layer's output.
 
     `recovered_of_mean = (L_mean - L) / (L_mean - L_original)`
 
-    and the same with the loss of zeros. Low reconstruction error does not mean that
-    the autoencoder keeps what the model uses. The rows `random` and `mean` are the
-    controls: zeros alone flatter, because a dictionary of random weights already
-    recovers much of their loss.
+    and the same with the loss of zeros. A low reconstruction error does not imply a low
+    loss. Compare with `random` and `mean`. Even a random dictionary recovers much of
+    the loss of zeros.
 
     Args:
         model: A compiled Keras model.
@@ -269,25 +268,30 @@ def feature_effects(
     substitution = _Substitution(model, layer, autoencoder, data, batch_size)
     encoder, decoder = autoencoder.encoder, autoencoder.decoder
     flat = [h.reshape(-1, h.shape[-1]) for h in substitution.activations]
-    codes = [encoder.predict_on_batch(rows) for rows in flat]
-    count = sum(len(code) for code in codes)
-    means = sum(code.sum(axis=0, dtype="float64") for code in codes) / count
-    frequency = sum((code != 0).sum(axis=0) for code in codes) / count
+    with loops.protected(autoencoder, encoder):
+        codes = [encoder.predict_on_batch(rows) for rows in flat]
+    weights = substitution.rows()[1]
+    means = np.average(np.concatenate(codes), axis=0, weights=weights)
+    active = np.concatenate([code != 0 for code in codes])
+    frequency = np.average(active, axis=0, weights=weights)
     chosen = np.argsort(-means)[:32] if units is None else np.asarray(units)
     ablate(chosen.tolist()).check(len(means))
-    original = [decoder.predict_on_batch(code) for code in codes]
-    changes = np.zeros(len(chosen))
     samples = [len(keras.tree.flatten(y)[0]) for _, y, _ in substitution.batches]
-    for n, h in enumerate(substitution.activations):
-        before = substitution.loss(n, h)
-        for place, unit in enumerate(chosen):
-            if not codes[n][:, unit].any():
-                continue
-            edited = codes[n].copy()
-            edited[:, unit] = 0
-            change = decoder.predict_on_batch(edited) - original[n]
-            after = substitution.loss(n, h + change.reshape(h.shape))
-            changes[place] += (after - before) * samples[n]
+    changes = np.zeros(len(chosen))
+    with loops.protected(autoencoder, decoder):
+        for n, (h, code) in enumerate(
+            zip(substitution.activations, codes, strict=True)
+        ):
+            original = decoder.predict_on_batch(code)
+            before = substitution.loss(n, h)
+            for place, unit in enumerate(chosen):
+                if not code[:, unit].any():
+                    continue
+                edited = code.copy()
+                edited[:, unit] = 0
+                change = decoder.predict_on_batch(edited) - original
+                after = substitution.loss(n, h + change.reshape(h.shape))
+                changes[place] += (after - before) * samples[n]
     table = pd.DataFrame(
         {
             "loss_change": changes / sum(samples),

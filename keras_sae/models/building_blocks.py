@@ -14,6 +14,7 @@ from keras_sae.layers import (
     SparseDense,
     Sparsity,
     TiedDense,
+    UnitNormDense,
     get_sparsity,
 )
 from keras_sae.layers.serialization import activation_bounds
@@ -25,18 +26,31 @@ from keras_sae.utils.validation import positive_integer
 Layers = list[keras.layers.Layer]
 
 
-def known_shape(input_shape: int | Sequence[int]) -> tuple[int, ...]:
-    """Return `input_shape` as a tuple of positive integers."""
+def known_shape(
+    input_shape: int | Sequence[int], name: str = "input_shape"
+) -> tuple[int, ...]:
+    """Return `input_shape` as a tuple of positive integers. Errors call it `name`."""
     shape: tuple[Any, ...] = (input_shape,)
     if isinstance(input_shape, Iterable):
         shape = tuple(input_shape)
     if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
         raise ValueError(
-            "`input_shape` must contain the known, positive sizes of one sample, "
-            f"without the batch axis. Received: input_shape={input_shape!r}. For "
+            f"`{name}` must contain the known, positive sizes of one sample, "
+            f"without the batch axis. Received: {name}={input_shape!r}. For "
             "grayscale images of 28x28 pixels, use (28, 28, 1)."
         )
-    return tuple(positive_integer("input_shape", n) for n in shape)
+    return tuple(positive_integer(name, n) for n in shape)
+
+
+def unit_norm_options(is_hard: bool) -> dict[str, Any]:
+    """Return options of a dense decoder whose rows have unit norm.
+
+    Args:
+        is_hard: Whether the sparsity selects units, and does not penalize them.
+    """
+    if is_hard:
+        return {"layer_class": UnitNormDense}
+    return {"kernel_constraint": keras.constraints.UnitNorm(axis=1)}
 
 
 def layer_units(units: int | Iterable[int], min_layers: int = 1) -> tuple[int, ...]:

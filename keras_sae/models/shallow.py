@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import keras
-
-from keras_sae.layers import ActivityPenalty, UnitNormDense, get_sparsity
+from keras_sae.layers import ActivityPenalty, get_sparsity
 from keras_sae.models import building_blocks
 from keras_sae.models.autoencoder import Autoencoder
 from keras_sae.types import ActivationLike, LayerLike, RegularizerLike, SparsityLike
@@ -100,10 +98,8 @@ def shallow(
     if tied_initialization is None:
         tied_initialization = is_hard
     decoder_options: dict[str, Any] = {"kernel_regularizer": kernel_regularizer}
-    if unit_norm and is_hard:
-        decoder_options["layer_class"] = UnitNormDense
-    elif unit_norm:
-        decoder_options["kernel_constraint"] = keras.constraints.UnitNorm(axis=1)
+    if unit_norm:
+        decoder_options |= building_blocks.unit_norm_options(is_hard)
     # In a transposed kernel, the gradient of a few active units is contiguous.
     selects = sparsity is not None and sparsity.selects
     kwargs.setdefault("transposed_kernel", selects and not tied)

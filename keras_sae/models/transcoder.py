@@ -1,4 +1,4 @@
-"""A sparse model of what lies between two layers of another model."""
+"""Transcoder: a sparse model from one layer's output to that of another."""
 
 import math
 from typing import Any
@@ -11,14 +11,13 @@ from keras_sae.export.signatures import Signature, encoder_signatures
 from keras_sae.layers import (
     ActivityPenalty,
     SparseDense,
-    UnitNormDense,
     forward_pass,
     get_sparsity,
 )
 from keras_sae.layers.normalization import adapt_layers
 from keras_sae.models import building_blocks, data_adapter, validation
 from keras_sae.models.autoencoder import Autoencoder
-from keras_sae.models.levels import flatten
+from keras_sae.models.levels import code_layer, flatten
 from keras_sae.types import Config, Data, Shape, SparsityLike, Tensor
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import positive_integer
@@ -26,7 +25,7 @@ from keras_sae.utils.validation import positive_integer
 
 @register
 class Transcoder(Autoencoder):
-    """An `Autoencoder` whose targets are other data than its inputs.
+    """Sparse model that predicts the output of one layer from that of another.
 
     `y = decoder(encoder(x))`, with `skip=True` `y = decoder(encoder(x)) + x W_skip`
 
@@ -80,14 +79,27 @@ class Transcoder(Autoencoder):
         return ops.reshape(self.skip(flat), (-1, *shape))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Return the output, and add every loss but the data loss."""
+        """Return the output, and add every loss but the data loss.
+
+        Raises:
+            ValueError: An auxiliary loss needs a target, and there is none.
+        """
+        step = forward_pass.current()
+        target = step.target if step is not None and step.model is self else None
+        sparsity = code_layer(self.encoder).sparsity
+        auxiliary = sparsity is not None and sparsity.auxiliary_loss_names
+        if training and auxiliary and target is None:
+            raise ValueError(
+                "The auxiliary losses of a transcoder need targets. Received: a call "
+                "with training=True outside `fit`. Use `fit(x, y)` or "
+                "`train_on_batch(x, y)`."
+            )
         if not self.has_skip:
             return super().call(inputs, training=training)
         linear = self.skipped(inputs)
-        step = forward_pass.current()
-        if step is not None and step.model is self and step.target is not None:
+        if step is not None and target is not None:
             # Auxiliary losses decode codes, so their target is the rest.
-            step.target = step.target - ops.cast(linear, step.target.dtype)
+            step.target = target - ops.cast(linear, target.dtype)
         return super().call(inputs, training=training) + linear
 
     def adapt(
@@ -101,10 +113,12 @@ class Transcoder(Autoencoder):
             y: None, or targets, whose center becomes the bias of the output.
 
         Raises:
-            ValueError: `x` has another shape.
+            ValueError: `x` or `y` has another shape.
         """
         samples, targets = data_adapter.as_arrays(x, y)
         validation.check_data(samples, self.sample_shape)
+        if targets is not None:
+            validation.check_data(targets, self.decoder.output_shape[1:], name="y")
         adapt_layers(flatten(self.encoder), [], samples.astype("float64"), location)
         if targets is not None:
             center = np.asarray(targets, "float64").mean(axis=0)
@@ -127,7 +141,7 @@ class Transcoder(Autoencoder):
                 f"Expected: {expected}."
             )
         validation.check_data(first_x, self.sample_shape)
-        validation.check_data(first_y, expected[1:])
+        validation.check_data(first_y, expected[1:], name="y")
         validation.check_batch_size(self.encoder, x, first_x, batch_size)
         return x, y
 
@@ -201,14 +215,13 @@ def transcoder(
     >>> model.predict(x, verbose=0).shape
     (64, 4)
     """
-    shape, target = map(building_blocks.known_shape, (input_shape, output_shape))
+    shape = building_blocks.known_shape(input_shape)
+    target = building_blocks.known_shape(output_shape, "output_shape")
     sparsity = get_sparsity(sparsity)
     options: dict[str, Any] = {}
     if sparsity is not None and sparsity.scale_dependent:
-        if isinstance(sparsity, ActivityPenalty):
-            options["kernel_constraint"] = keras.constraints.UnitNorm(axis=1)
-        else:
-            options["layer_class"] = UnitNormDense
+        is_hard = not isinstance(sparsity, ActivityPenalty)
+        options = building_blocks.unit_norm_options(is_hard)
     kwargs.setdefault("transposed_kernel", sparsity is not None and sparsity.selects)
     units = positive_integer("units", units)
     code = SparseDense(units, sparsity=sparsity, name="code", **kwargs)

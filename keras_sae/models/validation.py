@@ -44,6 +44,7 @@ def check_data(
     sample_shape: Shape,
     y: Tensor | None = None,
     bounds: tuple[float, float] = _UNBOUNDED,
+    name: str = "x",
 ) -> None:
     """Check an array of samples, or the first batch of a stream.
 
@@ -52,25 +53,26 @@ def check_data(
         sample_shape: Shape of one sample.
         y: Target, or None.
         bounds: Lowest and highest value that the model can output.
+        name: Name of `x` in errors.
 
     Raises:
         ValueError: The shape of `x` is wrong; `y` has a different shape; an array is
             empty, sparse, masked or not finite, or contains integers; or the target
             lies outside `bounds`.
     """
-    values = dense_numbers("x", x)
+    values = dense_numbers(name, x)
     shape = tuple(values.shape)
     if len(shape) != 1 + len(sample_shape) or shape[1:] != tuple(sample_shape):
         raise ValueError(
-            f"`x` must have shape {('samples', *sample_shape)}. Received: "
-            f"x.shape={shape}. Reshape `x`, batch a dataset of single samples "
-            "with `dataset.batch(32)`, or build the model for this shape."
+            f"`{name}` must have shape {('samples', *sample_shape)}. Received: "
+            f"{name}.shape={shape}. Reshape `{name}`, batch a dataset of single "
+            "samples with `dataset.batch(32)`, or build the model for this shape."
         )
     if len(values) == 0:
         raise ValueError(
-            f"`x` must have at least one sample. Received: x.shape={shape}."
+            f"`{name}` must have at least one sample. Received: {name}.shape={shape}."
         )
-    _check_range("x", values, bounds if y is None else _UNBOUNDED)
+    _check_range(name, values, bounds if y is None else _UNBOUNDED)
     if y is not None:
         check_target(np.shape(y), shape)
         _check_range("y", dense_numbers("y", y), bounds)
