@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from keras_sae import activations as activations
 from keras_sae import callbacks as callbacks
 from keras_sae import datasets as datasets
+from keras_sae import distribution as distribution
 from keras_sae import evaluation as evaluation
 from keras_sae import export as export
 from keras_sae import layers as layers

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_sae import distribution
 from keras_sae.layers import forward_pass, serialization
 from keras_sae.layers.activity_penalty import ActivityPenalty
 from keras_sae.layers.base import layer_state
@@ -136,13 +137,19 @@ class SparseDense(keras.layers.Layer):
                 "The last dimension of `SparseDense` inputs must be known. "
                 f"Received: input_shape={tuple(input_shape)}."
             )
+        devices = distribution.unit_shards() if self.name == "code" else 1
+        if self.units % devices:
+            raise ValueError(
+                "The number of devices that share the units must divide `units`. "
+                f"Received: units={self.units} on {devices} devices."
+            )
         shape = (input_dim, self.units)
         self.kernel = self.add_weight(
             shape=shape[::-1] if self.transposed_kernel else shape,
             initializer=self._initialize_kernel,
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
-            name="kernel",
+            name="transposed_kernel" if self.transposed_kernel else "kernel",
         )
         self.bias = None
         if self.use_bias:

@@ -1,0 +1,82 @@
+"""Layouts that divide the units of a model among devices."""
+
+import keras
+
+
+def layout_map(
+    mesh: keras.distribution.DeviceMesh, axis: str = "model"
+) -> keras.distribution.LayoutMap:
+    """Return a layout that divides the units of a sparse autoencoder among devices.
+
+    Use it for a model that does not fit one device. Each device holds a part of the
+    encoder, the decoder, the biases, thresholds, counters and the state of the
+    optimizer. Set the distribution first, then build the model: no device ever holds
+    the whole of it. The layout refers to variables by name, so it applies to every
+    model of this package whose code layer is called `code`, as in all dense factories.
+    In a deep model, the layers around the code are divided, and the others copied.
+
+    A step exchanges reconstructions and candidates for the active units, but never
+    the dictionary. Results are those of one device, up to rounding.
+
+    Only JAX supports `keras.distribution.ModelParallel` for such models.
+
+    Args:
+        mesh: Devices on named axes. The size of `axis` must divide the units.
+        axis: Name of the axis of `mesh` along which units are divided. Batches may be
+            divided along another axis.
+
+    Raises:
+        ValueError: `mesh` has no such axis, or the backend is not JAX.
+
+    References:
+        [Keras: distributed training with JAX](
+        https://keras.io/guides/distribution/).
+
+    Example:
+
+    >>> import keras
+    >>> from keras_sae import distribution, models
+    >>> mesh = keras.distribution.DeviceMesh((1, 1), ("batch", "model"), ["cpu:0"])
+    >>> if keras.config.backend() == "jax":
+    ...     layout = distribution.layout_map(mesh)
+    ...     parallel = keras.distribution.ModelParallel(
+    ...         layout_map=layout, batch_dim_name="batch"
+    ...     )
+    ...     with parallel.scope():
+    ...         model = models.shallow((8,), units=16, sparsity="l1")
+    """
+    if keras.config.backend() != "jax":
+        raise ValueError(
+            "Only JAX can divide the units of a model among devices. Received: the "
+            f"backend {keras.config.backend()!r}. Set KERAS_BACKEND=jax, or divide "
+            "batches with `tf.distribute.MirroredStrategy` on TensorFlow."
+        )
+    if axis not in mesh.axis_names:
+        raise ValueError(
+            f"`axis` must be an axis of `mesh`. Received: axis={axis!r}, and a mesh "
+            f"with the axes {mesh.axis_names}."
+        )
+    layout = keras.distribution.LayoutMap(mesh)
+    for pattern, axes in (
+        ("code/kernel", (None, axis)),
+        ("code/transposed_kernel", (axis, None)),
+        ("code/(bias|steps_since_active)", (axis,)),
+        # The threshold of `BatchTopK` is a scalar.
+        ("code/(.*/)?(gated|penalty)[^/]*/(log_gain|bias|running_mean)", (axis,)),
+        ("code/(.*/)?jump_re_lu[^/]*/threshold", (axis,)),
+        ("output/kernel", (axis, None)),
+    ):
+        layout[f"(.*/)?{pattern}"] = axes
+    return layout
+
+
+def unit_shards() -> int:
+    """Return among how many devices the current distribution divides units."""
+    current = keras.distribution.distribution()
+    if not isinstance(current, keras.distribution.ModelParallel):
+        return 1
+    layout = current._layout_map["code/bias"]
+    if layout is None or layout.axes[0] is None:
+        return 1
+    mesh = layout.device_mesh
+    return mesh.shape[mesh.axis_names.index(layout.axes[0])]
