@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 # A tensor of any backend, because Keras has no common tensor class.
 Tensor: TypeAlias = Any
@@ -36,4 +37,6 @@ SparsityLike: TypeAlias = (
     str | Config | keras.layers.Layer | keras.regularizers.Regularizer | None
 )
 Logs: TypeAlias = dict[str, Any] | None
-Codes: TypeAlias = np.ndarray
+# Codes of shape `(samples, units)`, as an array or a sparse matrix.
+Codes: TypeAlias = np.ndarray | sparse.csr_array
+CodesLike: TypeAlias = npt.ArrayLike | sparse.sparray

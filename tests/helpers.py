@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_sae import models
+
 BACKEND = keras.backend.backend()
 
 tensorflow_only = pytest.mark.skipif(
@@ -84,6 +86,15 @@ def kl_slope(mean: np.ndarray, target: float) -> np.ndarray:
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.asarray(x, "float64")))
+
+
+def convolutional_code(input_shape, units) -> models.Autoencoder:
+    """Return a model whose units have several positions, one per 2x2 pixels."""
+    code = keras.layers.Conv2D(units, 2, strides=2, activation="relu")
+    encoder = keras.Sequential([keras.Input(input_shape), code])
+    output = keras.layers.Conv2DTranspose(input_shape[-1], 2, strides=2)
+    decoder = keras.Sequential([keras.Input(encoder.output_shape[1:]), output])
+    return models.Autoencoder(encoder, decoder)
 
 
 def weights_of(model) -> list[np.ndarray]:

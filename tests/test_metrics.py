@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.metrics import f1_score
 
 from keras_sae import metrics
@@ -241,3 +242,56 @@ def test_dictionaries_of_another_dimension_or_with_zero_rows_raise():
         metrics.recovery_score(np.ones((2, 3)), np.ones((2, 2)))
     with pytest.raises(ValueError, match="0 zero rows in `features` and 1 in"):
         metrics.recovery_score(np.eye(2), [[1, 0], [0, 0]])
+
+
+# Sparse matrices.
+
+SPARSE_METRICS = {
+    "l0": metrics.l0,
+    "l0 above 1": lambda codes: metrics.l0(codes, threshold=1.0),
+    "hoyer": metrics.hoyer,
+    "dead_fraction": metrics.dead_fraction,
+    "dead_fraction above 2": lambda codes: metrics.dead_fraction(codes, threshold=2.0),
+    "effective_l0": metrics.effective_l0,
+    "effective_l0 of a dictionary": lambda codes: metrics.effective_l0(
+        codes, np.arange(1.0, 21.0).reshape(10, 2)
+    ),
+    "effective_l0 with rest": lambda codes: metrics.effective_l0(
+        codes, rest=np.linspace(-1, 1, 10)
+    ),
+}
+
+
+def mostly_zero(samples: int = 41) -> np.ndarray:
+    """Codes with dead, rare, frequent and constant units, and samples of zeros."""
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(samples, 10))
+    codes *= rng.uniform(size=codes.shape) < np.linspace(0, 0.9, 10)
+    codes[:, 9] = 1.5
+    codes[3] = 0
+    return codes
+
+
+@pytest.mark.parametrize("metric", SPARSE_METRICS.values(), ids=SPARSE_METRICS)
+@pytest.mark.parametrize("samples", [40, 41])
+def test_metrics_of_a_sparse_matrix_equal_those_of_the_array(metric, samples):
+    codes = mostly_zero(samples)
+    for kind in (sparse.csr_array, sparse.csc_matrix, sparse.coo_array):
+        assert metric(kind(codes)) == pytest.approx(metric(codes), rel=1e-12)
+
+
+def test_wide_sparse_codes_are_not_made_dense():
+    """As an array, the codes would have 80 GB."""
+    rng = np.random.default_rng(0)
+    dense = rng.normal(size=(500, 10)) * (rng.uniform(size=(500, 10)) < 0.2)
+    expected = [metrics.l0(dense), metrics.effective_l0(dense)]
+    entries = sparse.coo_array(dense)
+    cells = entries.row * 200, entries.col * 10_000
+    wide = sparse.csr_array((entries.data, cells), (100_000, 100_000))
+    found = [metrics.l0(wide) * 200, metrics.effective_l0(wide) * 200]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_an_empty_sparse_matrix_is_refused():
+    with pytest.raises(ValueError, match=r"`codes`.*at least one sample.*\(0, 3\)"):
+        metrics.l0(sparse.csr_array((0, 3)))

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from helpers import tensorflow_only, to_numpy
+from helpers import convolutional_code, tensorflow_only, to_numpy
 from scipy import sparse
 
-from keras_sae import activations, layers, models
+from keras_sae import activations, evaluation, layers, metrics, models
 from keras_sae.models import sparse_codes
 
 UNITS = 24
@@ -67,13 +67,17 @@ def test_sparse_codes_equal_dense_codes(make, x, monkeypatch):
 
 
 def test_positions_of_a_unit_are_columns_of_one_row():
-    model = models.convolutional((8, 8, 1), (4, 6), layers.TopK(2))
+    model = convolutional_code((8, 8, 1), 3)
     x = np.random.default_rng(0).random((5, 8, 8, 1), "float32")
     dense = model.encode(x)
     code = model.encode(x, sparse=True)
     np.testing.assert_allclose(code.toarray(), dense.reshape(5, -1), rtol=1e-5)
     expected = model.decode(dense)
     np.testing.assert_allclose(model.decode(code), expected, rtol=1e-4, atol=1e-5)
+    assert model.dictionary().shape == (3, 8, 8, 1)
+    result = evaluation.evaluate(model, x)
+    assert result["units"] == 4 * 4 * 3
+    assert result["l0"] == metrics.l0(dense)
 
 
 @pytest.mark.parametrize("name", ["l1", "tied", "scaled", "bounded output", "deep"])
@@ -187,3 +191,46 @@ def test_samples_are_checked_in_every_batch(x):
         shallow(layers.TopK(3)).encode(x[:0], sparse=True)
     with pytest.raises(ValueError, match="`batch_size` must be"):
         shallow(layers.TopK(3)).encode(x, batch_size=0, sparse=True)
+
+
+# Evaluation.
+
+
+@pytest.mark.parametrize("name", ["top-k", "l1", "deep"])
+def test_evaluation_makes_no_array_of_samples_by_units(name, x, monkeypatch):
+    model, y = adapted(MODELS[name](), x), np.arange(50) % 2
+    dense = {"codes": model.encode(x), "train": (x, y)}
+    expected = evaluation.evaluate(model, x, y, **dense)
+    encode = model.encode
+
+    def only_sparse(x, batch_size=256, sparse=False):
+        assert sparse
+        return encode(x, batch_size, sparse)
+
+    monkeypatch.setattr(model, "encode", only_sparse)
+    found = evaluation.evaluate(model, x, y, train=(x, y))
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
+    given = evaluation.evaluate(model, x, y, codes=encode(x, sparse=True))
+    assert given["l0"] == expected["l0"]
+
+
+def test_probes_of_a_sparse_matrix_equal_those_of_the_array():
+    rng = np.random.default_rng(0)
+    y = rng.integers(3, size=300)
+    codes = rng.exponential(size=(300, 20)) * (rng.random((300, 20)) < 0.2)
+    codes[:, 3] += y == 1
+    codes[:, 7] = 1.0  # a constant
+    halves = codes[:150], y[:150], codes[150:], y[150:]
+    matrix = sparse.csr_array(codes)
+    sparse_halves = matrix[:150], y[:150], matrix[150:], y[150:]
+    expected = evaluation.probe(*halves)
+    assert 0.4 < expected < 1
+    assert evaluation.probe(*sparse_halves) == pytest.approx(expected, abs=0.02)
+    expected = evaluation.sparse_probe(*halves, k=4)
+    found = evaluation.sparse_probe(*sparse_halves, k=4)
+    assert found["units"] == expected["units"]
+    assert found["accuracy"] == pytest.approx(expected["accuracy"], abs=0.02)
+    with pytest.raises(ValueError, match="`codes_train` must not be all zero"):
+        evaluation.probe(matrix[:150] * 0, *sparse_halves[1:])

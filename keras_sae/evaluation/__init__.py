@@ -8,6 +8,7 @@ from keras_sae.evaluation.baselines import (
 )
 from keras_sae.evaluation.comparison import compare, pareto_front, summarize, sweep
 from keras_sae.evaluation.evaluate import copying, evaluate
+from keras_sae.evaluation.examples import top_examples
 from keras_sae.evaluation.fidelity import feature_effects, fidelity
 from keras_sae.evaluation.probing import probe
 from keras_sae.evaluation.sparse_probe import sparse_probe
@@ -27,4 +28,5 @@ __all__ = [
     "sparse_probe",
     "summarize",
     "sweep",
+    "top_examples",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_sae.types import ArrayLike
 
+_UNITS = 1024  # units that are decoded at once
 RowFunction: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
@@ -22,8 +23,12 @@ class Codec(Protocol):
 
 def linear_dictionary(model: Codec, codes: np.ndarray) -> np.ndarray:
     """Return the rows of a linear decoder for codes like these, by decoding units."""
-    units = np.eye(codes[0].size, dtype="float32").reshape(-1, *codes.shape[1:])
-    return model.decode(units) - model.decode(np.zeros_like(units[:1]))
+    units, rows = codes[0].size, []
+    rest = model.decode(np.zeros((1, *codes.shape[1:]), "float32"))
+    for begin in range(0, units, _UNITS):
+        ones = np.eye(min(_UNITS, units - begin), units, begin, dtype="float32")
+        rows.append(model.decode(ones.reshape(-1, *codes.shape[1:])) - rest)
+    return np.concatenate(rows)
 
 
 class Baseline(abc.ABC):

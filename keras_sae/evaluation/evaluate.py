@@ -1,5 +1,7 @@
 """Metrics of a trained model on test data."""
 
+import math
+
 import keras
 import numpy as np
 
@@ -16,7 +18,7 @@ from keras_sae.models import Autoencoder, VariationalAutoencoder
 from keras_sae.models.data_adapter import as_arrays, labeled_arrays
 from keras_sae.models.validation import is_array
 from keras_sae.regularizers import KLDivergence
-from keras_sae.types import ArrayLike, Data, LabeledData
+from keras_sae.types import ArrayLike, Codes, Data, LabeledData
 
 # The standard error of a mean over this many samples is 1% of a standard deviation.
 _NOISE_SAMPLES = 10_000
@@ -29,6 +31,7 @@ def evaluate(
     seed: int = 0,
     *,
     train: LabeledData | Data | None = None,
+    codes: Codes | None = None,
 ) -> dict[str, float]:
     """Return the metrics of a model on test data.
 
@@ -65,6 +68,8 @@ def evaluate(
         seed: Random seed for the noise and for selecting the probes' training samples.
         train: None, or `(x_train, y_train)`, the training data of the probes, or a
             dataset of such batches. With `(x_train, None)`, there are no probes.
+        codes: None, or the codes of `x` if they are known, to save the time to compute
+            them: `model.encode(x)` or `model.encode(x, sparse=True)`.
 
     Returns:
         A dict of floats. The accuracy of a probe is NaN if all codes are zero or if
@@ -88,23 +93,27 @@ def evaluate(
             f"`encode` and `decode`. Received: model={model!r}."
         )
     x, y = labeled_arrays(x, y)
-    codes = model.encode(x)
+    codes = compact_codes(model, x) if codes is None else codes
     reconstruction = model.decode(codes)
     error = float(np.mean((x - reconstruction) ** 2, dtype="float64"))
     explained = metrics.explained_variance(x, reconstruction)
     copied = copying(model, x, seed)
+    units = math.prod(codes.shape[1:])
     activity = {"l0": metrics.l0(codes)}
-    if isinstance(model, Autoencoder):  # the metric that it logs: `l0` or `expected_l0`
-        metric = metrics.L0(model.activity.bounds)
-        metric.update_state(codes)
-        activity[metric.name] = float(metric.result())
+    if isinstance(model, Autoencoder) and model.activity.bounds is not None:
+        low, high = model.activity.bounds  # see `metrics.L0`
+        mean = codes.mean(dtype="float64")
+        activity["expected_l0"] = float(units * (mean - low) / (high - low))
     dictionary = None
-    # The rows of the identity are equally long, and there may be very many of them.
-    if codes.ndim == 2 and not isinstance(model, Identity):
-        if isinstance(model, (Autoencoder, Baseline)):
+    if isinstance(model, Autoencoder):
+        if len(model.decoder.input_shape) == 2:  # not for units with positions
             dictionary = model.dictionary()
-        else:
-            dictionary = linear_dictionary(model, codes)
+    elif isinstance(model, Baseline):
+        # The identity's rows are equally long, and there may be very many of them.
+        if not isinstance(model, Identity):
+            dictionary = model.dictionary()
+    elif codes.ndim == 2:
+        dictionary = linear_dictionary(model, codes)
     activity["effective_l0"] = metrics.effective_l0(codes, dictionary)
     result = {
         "reconstruction": error,
@@ -112,11 +121,11 @@ def evaluate(
         "explained_variance": explained,
         "copying": copied,
         "copying_gap": explained - copied,
-        "units": float(codes[0].size),
+        "units": float(units),
         **activity,
         "dead_fraction": metrics.dead_fraction(codes),
         "mean_activation": float(codes.mean(dtype="float64")),
-        "hoyer": metrics.hoyer(codes) if codes[0].size > 1 else float("nan"),
+        "hoyer": metrics.hoyer(codes) if units > 1 else float("nan"),
     }
     if isinstance(model, keras.Model):
         sizes = [np.prod(weight.shape) for weight in model.trainable_variables]
@@ -134,8 +143,16 @@ def evaluate(
     elif y is not None:
         x_train, y_train = labeled_data("train", train)
         if y_train is not None:
-            result |= subset_probes(model.encode(x_train), y_train, codes, y, seed)
+            train_codes = compact_codes(model, x_train)
+            result |= subset_probes(train_codes, y_train, codes, y, seed)
     return result
+
+
+def compact_codes(model: Codec, x: np.ndarray) -> Codes:
+    """Return the codes of `x`, as a sparse matrix if units can be exactly zero."""
+    if isinstance(model, Autoencoder) and model.effective_l0 is None:
+        return model.encode(x, sparse=True)
+    return model.encode(x)
 
 
 def labeled_data(
@@ -181,7 +198,8 @@ def copying(model: Codec, x: Data, seed: int = 0) -> float:
     size = (min(len(x), _NOISE_SAMPLES), *x.shape[1:])
     rng = np.random.default_rng(seed)
     noise = rng.normal(x.mean(axis=0), x.std(axis=0), size).astype("float32")
-    return metrics.explained_variance(noise, model.decode(model.encode(noise)))
+    codes = compact_codes(model, noise)
+    return metrics.explained_variance(noise, model.decode(codes))
 
 
 def target_activation(model: Codec) -> float | None:

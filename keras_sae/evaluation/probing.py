@@ -1,15 +1,16 @@
 """Classifiers that are trained on codes."""
 
 import numpy as np
+from scipy import sparse
 
 from keras_sae import models
-from keras_sae.types import ArrayLike, LabeledData
+from keras_sae.types import ArrayLike, Codes, CodesLike, LabeledData
 
 
 def probe(
-    codes_train: ArrayLike,
+    codes_train: CodesLike,
     y_train: ArrayLike,
-    codes_test: ArrayLike,
+    codes_test: CodesLike,
     y_test: ArrayLike,
 ) -> float:
     """Return the accuracy of a linear classifier on codes.
@@ -19,9 +20,10 @@ def probe(
     matter. A high accuracy means that the features separate the classes linearly.
 
     Args:
-        codes_train: Codes of the training data, shape `(samples, units)`.
+        codes_train: Codes of the training data, shape `(samples, units)`, as an array
+            or a SciPy sparse matrix.
         y_train: Class labels of shape `(samples,)`.
-        codes_test: Codes of the test data, shape `(samples, units)`.
+        codes_test: Codes of the test data, in the same form.
         y_test: Class labels of the test data.
 
     Returns:
@@ -50,18 +52,21 @@ def probe(
     train, labels = _labeled_codes("train", codes_train, y_train)
     test, expected = _labeled_codes("test", codes_test, y_test)
     for name, codes in {"codes_train": train, "codes_test": test}.items():
-        if not codes.any():
+        if not abs(codes).max():
             raise ValueError(
-                f"`{name}` must not be all zero. Received: {len(codes)} codes of "
+                f"`{name}` must not be all zero. Received: {codes.shape[0]} codes of "
                 f"{codes.shape[1]} dead units. Lower the penalty's factor, or train "
                 "for more epochs."
             )
     regression = LogisticRegression(max_iter=1000, tol=1e-3)
-    classifier = make_pipeline(StandardScaler(), regression).fit(train, labels)
+    # The regression has an intercept, so that centering would change nothing.
+    is_sparse = sparse.issparse(train) or sparse.issparse(test)
+    scaler = StandardScaler(with_mean=not is_sparse)
+    classifier = make_pipeline(scaler, regression).fit(train, labels)
     return float(classifier.score(test, expected))
 
 
-def two_fold_probe(codes: np.ndarray, y: ArrayLike, seed: int) -> float:
+def two_fold_probe(codes: Codes, y: ArrayLike, seed: int) -> float:
     """Return the accuracy of `probe` by stratified two-fold cross-validation.
 
     It is NaN if there is a single class, or if a half has only codes of zeros.
@@ -69,19 +74,19 @@ def two_fold_probe(codes: np.ndarray, y: ArrayLike, seed: int) -> float:
     from sklearn.model_selection import train_test_split
 
     codes, y = _labeled_codes("test", codes, y)
-    if not codes.any() or len(np.unique(y)) < 2:
+    if not abs(codes).max() or len(np.unique(y)) < 2:
         return float("nan")
     split = {"test_size": 0.5, "stratify": y, "random_state": seed}
     a, b, y_a, y_b = train_test_split(codes, y, **split)
-    if not (a.any() and b.any()):
+    if not (abs(a).max() and abs(b).max()):
         return float("nan")
     return (probe(a, y_a, b, y_b) + probe(b, y_b, a, y_a)) / 2
 
 
 def subset_probes(
-    codes_train: np.ndarray,
+    codes_train: Codes,
     y_train: ArrayLike,
-    codes_test: np.ndarray,
+    codes_test: Codes,
     y_test: ArrayLike,
     seed: int,
 ) -> dict[str, float]:
@@ -104,7 +109,8 @@ def subset_probes(
     result = dict.fromkeys(subsets, float("nan"))
     for name, rows in subsets.items():
         codes, labels = codes_train[rows], y_train[rows]
-        if codes.any() and codes_test.any() and len(np.unique(labels)) > 1:
+        active = abs(codes).max() and abs(codes_test).max()
+        if active and len(np.unique(labels)) > 1:
             result[name] = probe(codes, labels, codes_test, y_test)
     return result
 
@@ -142,16 +148,19 @@ def check_classes(train: LabeledData, test: LabeledData) -> None:
 
 
 def _labeled_codes(
-    name: str, codes: ArrayLike, y: ArrayLike
-) -> tuple[np.ndarray, np.ndarray]:
-    codes, y = np.asarray(codes, "float64"), np.asarray(y)
-    if codes.ndim < 2:
+    name: str, codes: CodesLike, y: ArrayLike
+) -> tuple[Codes, np.ndarray]:
+    y = np.asarray(y)
+    values: Codes = codes if sparse.issparse(codes) else np.asarray(codes, "float64")
+    if values.ndim < 2:
         raise ValueError(
             f"`codes_{name}` must have shape (samples, units). Received: "
-            f"codes_{name}.shape={codes.shape}."
+            f"codes_{name}.shape={values.shape}."
         )
-    _check_labels(name, y, len(codes))
-    return codes.reshape(len(codes), -1), y
+    _check_labels(name, y, values.shape[0])
+    if sparse.issparse(values):
+        return sparse.csr_array(values, dtype="float64"), y
+    return values.reshape(len(values), -1), y
 
 
 def _check_labels(name: str, y: np.ndarray, samples: int) -> None:

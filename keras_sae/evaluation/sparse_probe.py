@@ -3,16 +3,17 @@
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from keras_sae.evaluation.probing import probe
-from keras_sae.types import ArrayLike
+from keras_sae.types import ArrayLike, CodesLike
 from keras_sae.utils.validation import positive_integer
 
 
 def sparse_probe(
-    codes_train: ArrayLike,
+    codes_train: CodesLike,
     y_train: ArrayLike,
-    codes_test: ArrayLike,
+    codes_test: CodesLike,
     y_test: ArrayLike,
     k: int,
     *,
@@ -32,9 +33,10 @@ def sparse_probe(
     the accuracy is high without any learning.
 
     Args:
-        codes_train: Codes of the training data, shape `(samples, units)`.
+        codes_train: Codes of the training data, shape `(samples, units)`, as an array
+            or a SciPy sparse matrix.
         y_train: Class labels of shape `(samples,)`.
-        codes_test: Codes of the test data, shape `(samples, units)`.
+        codes_test: Codes of the test data, in the same form.
         y_test: Class labels of the test data.
         k: Number of features.
         activations_train: None, or the encoded layer's outputs of shape
@@ -64,8 +66,12 @@ def sparse_probe(
     {'accuracy': 1.0, 'units': [1]}
     """
     from sklearn.feature_selection import f_classif
+    from sklearn.utils.sparsefuncs import min_max_axis
 
-    train, test = np.asarray(codes_train), np.asarray(codes_test)
+    train, test = (
+        sparse.csr_array(codes) if sparse.issparse(codes) else np.asarray(codes)
+        for codes in (codes_train, codes_test)
+    )
     units = train.shape[-1]
     if positive_integer("k", k) > units:
         raise ValueError(
@@ -76,7 +82,11 @@ def sparse_probe(
             "`activations_train` and `activations_test` must be given together. "
             "Received: only one of them."
         )
-    varies = train.std(axis=0) > 0
+    if sparse.issparse(train):
+        lowest, highest = min_max_axis(train, axis=0)
+        varies = lowest < highest
+    else:
+        varies = train.std(axis=0) > 0
     scores = np.full(units, -np.inf)
     with np.errstate(divide="ignore"):  # a unit that is constant within each class
         scores[varies] = f_classif(train[:, varies], np.asarray(y_train))[0]

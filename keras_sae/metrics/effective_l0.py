@@ -7,15 +7,17 @@ from typing import Protocol
 import keras
 import numpy as np
 from keras import ops
+from scipy import sparse
 
 from keras_sae.metrics.reconstruction import explained_variance
-from keras_sae.metrics.sparsity import as_rows
+from keras_sae.metrics.sparsity import as_rows, code_rows
 from keras_sae.ops.statistics import weighted_mean
-from keras_sae.types import ArrayLike, DTypeLike, Tensor
+from keras_sae.types import ArrayLike, Codes, CodesLike, DTypeLike, Tensor
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import positive_integer
 
-_ROWS = 4096  # samples per step, to limit memory use
+# Samples per step, and values in memory at once.
+_ROWS, _VALUES = 1024, 2**24
 
 
 class DictionaryModel(Protocol):
@@ -27,7 +29,7 @@ class DictionaryModel(Protocol):
 
 
 def effective_l0(
-    codes: ArrayLike,
+    codes: CodesLike,
     dictionary: ArrayLike | None = None,
     rest: ArrayLike | None = None,
 ) -> float:
@@ -44,7 +46,7 @@ def effective_l0(
     not change it either.
 
     Args:
-        codes: Codes of shape `(samples, ..., units)`.
+        codes: Codes of shape `(samples, ..., units)`, or a SciPy sparse matrix.
         dictionary: Dictionary of shape `(units, ...)`, as returned by
             `Autoencoder.dictionary`. If None, or for codes with further axes, all rows
             count as equally long.
@@ -73,15 +75,29 @@ def effective_l0(
     0.667
     """
     values, norms, resting = _parts(codes, dictionary, rest)
+    # In a sparse code, most units rest at zero, and only active units contribute.
+    is_dense = isinstance(values, np.ndarray)
+    moved = np.arange(len(resting)) if is_dense else np.flatnonzero(resting)
+    others = sparse.diags_array(np.where(resting == 0, norms, 0.0))
+    rows = max(1, min(_ROWS, _VALUES // max(1, len(moved))))
     total = 0.0
-    for begin in range(0, len(values), _ROWS):
-        shares = np.abs(values[begin : begin + _ROWS] - resting) * norms
-        largest = shares.max(axis=1, keepdims=True)
-        # Divide by the largest share, so that no square underflows.
-        shares /= np.where(largest == 0, 1.0, largest)
-        squares = (shares**2).sum(axis=1)
-        total += (shares.sum(axis=1) ** 2 / np.where(squares == 0, 1.0, squares)).sum()
-    return float(total / len(values))
+    for begin in range(0, values.shape[0], rows):
+        block = values[begin : begin + rows]
+        sums = squares = np.zeros(block.shape[0])
+        if isinstance(block, np.ndarray):
+            shares = np.abs(block - resting) * norms
+            largest = shares.max(axis=1, keepdims=True)
+            # Divide by the largest share, so that no square underflows.
+            shares /= np.where(largest == 0, 1.0, largest)
+        else:
+            active = abs(block) @ others
+            sums, squares = active.sum(axis=1), (active**2).sum(axis=1)
+            shares = block[:, moved].toarray()
+            shares = np.abs(shares - resting[moved]) * norms[moved]
+        sums = sums + shares.sum(axis=1)
+        squares = squares + (shares**2).sum(axis=1)
+        total += (sums**2 / np.where(squares == 0, 1.0, squares)).sum()
+    return float(total / values.shape[0])
 
 
 def explained_variance_at(model: DictionaryModel, x: ArrayLike, k: int) -> float:
@@ -114,26 +130,37 @@ def explained_variance_at(model: DictionaryModel, x: ArrayLike, k: int) -> float
     >>> abs(metrics.explained_variance_at(model, x, 4) - whole) < 1e-5
     True
     """
-    codes = np.array(model.encode(x))
-    units = codes[0].size
+    x = np.asarray(x)
+    encoded = [model.encode(x[i : i + _ROWS]) for i in range(0, len(x), _ROWS)]
+    shape = encoded[0].shape[1:]
+    units = math.prod(shape)
     if positive_integer("k", k) > units:
         raise ValueError(
             f"`k` must not exceed the number of units. Received: k={k}, units={units}."
         )
-    values, norms, rest = _parts(codes, model.dictionary(), None)
-    contributions = np.abs(values - rest) * norms
-    others = np.argsort(-contributions, axis=1, kind="stable")[:, k:]
-    np.put_along_axis(values, others, np.take(rest, others), axis=1)
-    return explained_variance(x, model.decode(values.reshape(codes.shape)))
+    rows = [sparse.csr_array(code.reshape(len(code), -1)) for code in encoded]
+    dictionary = model.dictionary() if len(shape) == 1 else None
+    codes = sparse.vstack(rows, "csr", dtype="float64")
+    _, norms, rest = _parts(codes, dictionary, None)
+    reconstruction = []
+    for begin in range(0, len(x), _ROWS):
+        block = codes[begin : begin + _ROWS].toarray()
+        contributions = np.abs(block - rest) * norms
+        others = np.argsort(-contributions, axis=1, kind="stable")[:, k:]
+        np.put_along_axis(block, others, np.take(rest, others), axis=1)
+        reconstruction.append(model.decode(block.reshape(-1, *shape)))
+    return explained_variance(x, np.concatenate(reconstruction))
 
 
 def _parts(
-    codes: ArrayLike, dictionary: ArrayLike | None, rest: ArrayLike | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    codes: CodesLike,
+    dictionary: ArrayLike | None,
+    rest: ArrayLike | None,
+) -> tuple[Codes, np.ndarray, np.ndarray]:
     """Return the codes, the dictionary's row lengths, and the units' resting values."""
-    values = as_rows("codes", codes)
+    values = code_rows(codes)
     units = values.shape[1]
-    norms, resting = np.ones(units), np.median(values, axis=0)
+    norms, resting = np.ones(units), _medians(values)
     if dictionary is not None and np.ndim(codes) == 2:
         norms = np.linalg.norm(as_rows("dictionary", dictionary), axis=1)
     if rest is not None:
@@ -145,6 +172,20 @@ def _parts(
                 f"and codes with {units} units."
             )
     return values, norms, resting
+
+
+def _medians(values: Codes) -> np.ndarray:
+    """Return the median of each unit over the samples."""
+    if isinstance(values, np.ndarray):
+        return np.median(values, axis=0)
+    columns, medians = values.tocsc(), np.zeros(values.shape[1])
+    # The median is zero unless at least half of the values are not.
+    often = np.flatnonzero(2 * np.diff(columns.indptr) >= values.shape[0])
+    size = max(1, _VALUES // values.shape[0])
+    for begin in range(0, len(often), size):
+        units = often[begin : begin + size]
+        medians[units] = np.median(columns[:, units].toarray(), axis=0)
+    return medians
 
 
 @register

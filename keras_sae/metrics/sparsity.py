@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 from keras import ops
+from scipy import sparse
 
-from keras_sae.types import ArrayLike, Config, DTypeLike, Tensor
+from keras_sae.types import ArrayLike, Codes, CodesLike, Config, DTypeLike, Tensor
 from keras_sae.utils.serialization import register
 
 
@@ -26,13 +27,26 @@ def as_rows(
     return values.reshape(len(values), -1)
 
 
-def l0(codes: ArrayLike, threshold: float = 0.0) -> float:
+def code_rows(codes: CodesLike) -> Codes:
+    """Return codes as float64 of shape `(samples, units)`; sparse ones stay sparse."""
+    if not sparse.issparse(codes):
+        return as_rows("codes", codes)
+    rows = sparse.csr_array(codes, dtype="float64")
+    if rows.ndim != 2 or not rows.shape[0]:
+        raise ValueError(
+            "`codes` must have two axes and at least one sample. Received: a sparse "
+            f"matrix of shape {rows.shape}."
+        )
+    return rows
+
+
+def l0(codes: CodesLike, threshold: float = 0.0) -> float:
     """Return the mean number of active units per sample.
 
     `mean_i |{j : |h_ij| > threshold}|`
 
     Args:
-        codes: Codes of shape `(samples, units)`.
+        codes: Codes of shape `(samples, units)`, an array or a SciPy sparse matrix.
         threshold: A unit is active if its magnitude exceeds this.
 
     Returns:
@@ -47,10 +61,10 @@ def l0(codes: ArrayLike, threshold: float = 0.0) -> float:
     >>> metrics.l0([[0.0, 2.0, 0.0], [1.0, 0.5, 0.0]])
     1.5
     """
-    return float((np.abs(as_rows("codes", codes)) > threshold).sum(axis=1).mean())
+    return float((abs(code_rows(codes)) > threshold).sum(axis=1).mean())
 
 
-def hoyer(codes: ArrayLike) -> float:
+def hoyer(codes: CodesLike) -> float:
     """Return Hoyer's sparsity, averaged over samples.
 
     `(sqrt(m) - |h|_1 / |h|_2) / (sqrt(m) - 1)` for `m` units
@@ -60,8 +74,8 @@ def hoyer(codes: ArrayLike) -> float:
     zero.
 
     Args:
-        codes: Codes of shape `(samples, units)`, with at least two units. Samples whose
-            code is all zeros are ignored.
+        codes: Codes of shape `(samples, units)` as for `l0`, with at least two units.
+            Samples whose code is all zeros are ignored.
 
     Returns:
         A float in `[0, 1]`; NaN if every code is all zeros.
@@ -79,25 +93,26 @@ def hoyer(codes: ArrayLike) -> float:
     >>> metrics.hoyer([[0, 3, 0, 0]]), metrics.hoyer([[1, 1, 1, 1]])
     (1.0, 0.0)
     """
-    values = np.abs(as_rows("codes", codes))
+    values = abs(code_rows(codes))
     units = values.shape[1]
     if units < 2:
         raise ValueError(
             "`codes` must have at least two units for Hoyer's sparsity. "
             f"Received: codes with {units} unit."
         )
-    values = values[values.max(axis=1) > 0]
-    if not len(values):
+    sums, squares = values.sum(axis=1), (values**2).sum(axis=1)
+    active = sums > 0
+    if not active.any():
         return float("nan")
-    ratio = values.sum(axis=1) / np.sqrt((values**2).sum(axis=1))
+    ratio = sums[active] / np.sqrt(squares[active])
     return float(((np.sqrt(units) - ratio) / (np.sqrt(units) - 1)).mean())
 
 
-def dead_fraction(codes: ArrayLike, threshold: float = 0.0) -> float:
+def dead_fraction(codes: CodesLike, threshold: float = 0.0) -> float:
     """Return the fraction of units that are inactive in every sample.
 
     Args:
-        codes: Codes of shape `(samples, units)`.
+        codes: Codes of shape `(samples, units)`, an array or a SciPy sparse matrix.
         threshold: A unit is active if its magnitude exceeds this.
 
     Returns:
@@ -112,7 +127,8 @@ def dead_fraction(codes: ArrayLike, threshold: float = 0.0) -> float:
     >>> metrics.dead_fraction([[0.0, 2.0, 0.0, 1.0], [1.0, 0.5, 0.0, 0.0]])
     0.25
     """
-    return float((np.abs(as_rows("codes", codes)).max(axis=0) <= threshold).mean())
+    active = abs(code_rows(codes)) > threshold
+    return float((active.sum(axis=0) == 0).mean())
 
 
 @register
