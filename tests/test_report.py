@@ -13,8 +13,10 @@ import pytest
 from bokeh.document import Document
 from bokeh.models import GlyphRenderer, Step
 from PIL import Image
+from scipy import sparse
 
-from keras_sae import evaluation, models, report
+from keras_sae import evaluation, layers, models, report
+from keras_sae.report import sections
 
 RNG = np.random.default_rng(0)
 X = RNG.random((40, 4, 4, 1), dtype="float32")
@@ -293,3 +295,33 @@ def test_bad_settings_are_rejected(model, settings, message, tmp_path):
     settings = {"model": model, "data": X, "path": tmp_path / "page.html"} | settings
     with pytest.raises(ValueError, match=message):
         report.write_report(**settings)
+
+
+@pytest.mark.parametrize("values", [1, 2**24])
+def test_wide_codes_show_the_units_of_largest_mean(values, tmp_path, monkeypatch):
+    monkeypatch.setattr(sections, "_MAX_UNITS", 5)
+    monkeypatch.setattr(sections, "_VALUES", values)
+    keras.utils.set_random_seed(0)
+    model = models.shallow((4, 4, 1), 30, layers.TopK(3))
+    path = report.write_report(model, (X, Y), tmp_path / "page.html", samples=10)
+    page = Page(path)
+    section = page.json["data"]["models"][0]
+    codes = model.encode(X)
+    shown = np.sort(np.argsort(-codes.mean(axis=0), kind="stable")[:5])
+    assert section["shown"] == shown.tolist()
+    assert section["total"] == 30
+    units = section["units"]
+    np.testing.assert_allclose(units["mean"], codes[:, shown].mean(axis=0), rtol=1e-5)
+    assert np.shape(units["counts"])[0] == np.shape(units["classes"])[0] == 5
+    samples = section["samples"]
+    assert section["active"] == (codes[samples] > 0).sum(axis=1).tolist()
+    drawn = np.frombuffer(base64.b64decode(section["codes"]), "<f4").reshape(-1, 5)
+    np.testing.assert_allclose(drawn, codes[samples][:, shown], rtol=1e-5, atol=1e-6)
+
+
+def test_peaks_of_units_with_positions():
+    codes = np.where(RNG.random((7, 2, 3, 4)) < 0.3, RNG.random((7, 2, 3, 4)), 0)
+    expected = codes.max(axis=(1, 2))
+    for given in (codes, sparse.csr_array(codes.reshape(7, -1))):
+        found = sections.unit_peaks(given, 4)
+        np.testing.assert_array_equal(found.toarray(), expected)

@@ -48,7 +48,8 @@ def write_report(
 
     - metrics: the results of `keras_sae.evaluation.evaluate`;
     - units: the filter of each unit, the histogram of its activations, the inputs that
-      activate it most, and its mean activation per class;
+      activate it most, and its mean activation per class; of a code with more than
+      1,000 units, those with the largest mean activation;
     - reconstructions: the best and the worst;
     - samples: the codes of individual samples, unit by unit;
     - learning curves;
@@ -103,7 +104,7 @@ def write_report(
     sheets = {"inputs": _input_sheet(x[shown], low, high)}
     for i, section in enumerate(sections):
         # Filters of color images keep three channels, with zero drawn as gray.
-        filters = filter_images(section.model.dictionary(), _SIDE)
+        filters = filter_images(section.model.dictionary()[section.shown], _SIDE)
         signed = filters.shape[-1] == 1
         sheets[f"filters-{i}"] = _sheet(2 * filters - 1 if signed else filters, signed)
         rows = section.reconstructions

@@ -1,17 +1,22 @@
 """Content of the report page: metrics, units and samples per model, and the table."""
 
 import base64
+import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from keras_sae import evaluation
+from keras_sae.evaluation.evaluate import compact_codes
 from keras_sae.models import Autoencoder
-from keras_sae.types import ArrayLike
+from keras_sae.types import ArrayLike, Codes
 
 # Number of top samples, top classes and histogram bars per unit.
 _TOP_SAMPLES, _TOP_CLASSES, _BINS = 8, 10, 24
+# Number of units on the page, and of values of their codes that are in memory at once.
+_MAX_UNITS, _VALUES = 1000, 2**24
 # Number of best and of worst reconstructions.
 _EXTREMES = 8
 
@@ -52,16 +57,16 @@ class ModelSection:
     Attributes:
         samples: Indices of the samples whose code and reconstruction are shown.
         samples_with_image: Indices of all samples that the page shows.
+        shown: Indices of the units that the page shows: all, or those of the largest
+            mean magnitude.
     """
 
     def __init__(
         self, model: Autoencoder, x: np.ndarray, y: np.ndarray | None, samples: int
     ) -> None:
         self.model = model
-        codes = model.encode(x)
+        codes = compact_codes(model, x)
         reconstructions = model.decode(codes)
-        # The largest activation of a unit, if it has several positions.
-        codes = codes.reshape(len(x), -1, codes.shape[-1]).max(axis=1)
         errors = ((x - reconstructions) ** 2).reshape(len(x), -1).mean(axis=1)
         order = np.argsort(errors, kind="stable")
         self.best, self.worst = order[:_EXTREMES], order[::-1][:_EXTREMES]
@@ -69,12 +74,27 @@ class ModelSection:
         self.samples = np.unique([*self.best, *self.worst, *spread])
         self.errors = errors[self.samples]
         self.reconstructions = reconstructions[self.samples]
-        self.codes = codes[self.samples].astype("<f4")
-        self.units = unit_statistics(codes, y)
+        peaks = unit_peaks(codes, model.decoder.input_shape[-1])
+        means = abs(peaks).mean(axis=0)
+        self.shown = np.sort(np.argsort(-means, kind="stable")[:_MAX_UNITS])
+        self.total = len(means)
+        self.active = np.asarray((peaks[self.samples] != 0).sum(axis=1))
+        peaks = peaks[:, self.shown]
+        self.codes = _dense(peaks[self.samples]).astype("<f4")
+        columns = peaks if isinstance(peaks, np.ndarray) else peaks.tocsc()
+        step = max(1, _VALUES // len(x))
+        parts = [
+            unit_statistics(_dense(columns[:, begin : begin + step]), y)
+            for begin in range(0, len(self.shown), step)
+        ]
+        self.units = {
+            name: np.concatenate([part[name] for part in parts]) for name in parts[0]
+        }
         self.samples_with_image = np.union1d(self.samples, self.units["top"])
         # A probe needs at least one non-zero activation and two classes.
-        can_probe = y is not None and codes.any() and len(np.unique(y)) > 1
-        self.metrics = evaluation.evaluate(model, x, y if can_probe else None)
+        can_probe = y is not None and abs(codes).max() > 0 and len(np.unique(y)) > 1
+        labels = y if can_probe else None
+        self.metrics = evaluation.evaluate(model, x, labels, codes=codes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the section as JSON-compatible values."""
@@ -89,15 +109,34 @@ class ModelSection:
             if key in self.metrics
         ]
         return {
-            "count": int(self.codes.shape[1]),
+            "total": self.total,
+            "shown": self.shown.tolist(),
             "metrics": cards,
             "units": {name: to_json(values) for name, values in self.units.items()},
             "samples": self.samples.tolist(),
             "errors": to_json(self.errors),
+            "active": self.active.tolist(),
             "best": self.best.tolist(),
             "worst": self.worst.tolist(),
             "codes": base64.b64encode(self.codes.tobytes()).decode("ascii"),
         }
+
+
+def unit_peaks(codes: Codes, units: int) -> Codes:
+    """Return the largest activation of each unit per sample, over its positions."""
+    samples, width = codes.shape[0], math.prod(codes.shape[1:])
+    if width == units:
+        return codes
+    step = max(1, _VALUES // width)
+    blocks = [
+        _dense(codes[begin : begin + step]).reshape(-1, width // units, units)
+        for begin in range(0, samples, step)
+    ]
+    return sparse.vstack([sparse.csr_array(b.max(axis=1)) for b in blocks], "csr")
+
+
+def _dense(codes: Codes) -> np.ndarray:
+    return codes if isinstance(codes, np.ndarray) else codes.toarray()
 
 
 def unit_statistics(codes: np.ndarray, y: np.ndarray | None) -> dict[str, np.ndarray]:

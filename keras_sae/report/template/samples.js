@@ -34,28 +34,28 @@ function pair(sample, error) {
 
 function selectSample(index) {
   state.sample = index;
-  const { samples, errors, count } = current();
+  const { samples, errors, active, shown: numbers, total } = current();
+  const count = numbers.length;
   const sample = samples[index];
   const code = codes.subarray(index * count, (index + 1) * count);
   mark(strip, strip.children[index]);
   byId("sample-name").textContent = `Sample ${sample}`;
   show(byId("sample-input"), "inputs", tiles.get(sample));
   show(byId("sample-reconstruction"), `reconstructions-${state.model}`, index);
-  const active = code.reduce((sum, value) => sum + (value !== 0), 0);
   const name = label(sample);
   facts(byId("sample-facts"), [
     ...(name === null ? [] : [["class", name]]),
     ["squared error", number(errors[index])],
-    ["active units", `${active} of ${count}`],
+    ["active units", `${active[index]} of ${total}`],
   ]);
   const unit = Array.from(code.keys());
-  fill("activations", "activations", { unit, activation: Array.from(code) });
+  fill("activations", "activations", { unit: numbers, activation: Array.from(code) });
   const strongest = unit.filter((j) => code[j] !== 0).sort((a, b) => Math.abs(code[b]) - Math.abs(code[a]));
   byId("sample-units").replaceChildren(...strongest.slice(0, 24).map((j) => unitButton(j, code[j])));
 }
 
 function unitButton(unit, value) {
-  const lines = [number(value), `unit ${unit}`].map((text) => element("span", { textContent: text }));
+  const lines = [number(value), `unit ${current().shown[unit]}`].map((text) => element("span", { textContent: text }));
   const button = element("button", { type: "button" }, [image(`filters-${state.model}`, unit), ...lines]);
   button.addEventListener("click", () => {
     goToUnit(unit);

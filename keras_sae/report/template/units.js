@@ -17,7 +17,8 @@ const shown = {
 };
 
 function showUnits() {
-  const { units, count } = current();
+  const { units, shown: numbers, total } = current();
+  const count = numbers.length;
   options.length = 0;
   // The units of a bounded code are never exactly zero, so every unit fires for every sample.
   const always = units.rate.every((share) => share === 1);
@@ -36,37 +37,40 @@ function showUnits() {
     option.dataset.index = unit;
     option.setAttribute("role", "option");
     option.setAttribute("aria-selected", "false");
-    option.setAttribute("aria-label", `Unit ${unit}, fires for ${percent(units.rate[unit])} of the samples`);
-    option.title = `unit ${unit}: fires for ${percent(units.rate[unit])} of the samples`;
+    option.setAttribute("aria-label", `Unit ${numbers[unit]}, fires for ${percent(units.rate[unit])} of the samples`);
+    option.title = `unit ${numbers[unit]}: fires for ${percent(units.rate[unit])} of the samples`;
     option.classList.toggle("dead", units.rate[unit] === 0);
     options.push(option);
   }
   const wide = layout(`filters-${state.model}`)[2] > 2;
   grid.style.setProperty("--wide", wide ? "96px" : count > 128 ? "46px" : "62px");
   document.body.classList.toggle("wide-tiles", wide);
-  byId("goto").max = count - 1;
+  byId("goto").max = total - 1;
+  byId("limit").textContent = count < total
+    ? `The page shows the ${count.toLocaleString("en")} units with the largest mean activation.`
+    : "";
   arrange();
 }
 
 function arrange() {
-  const { units, count } = current();
+  const { units, shown: numbers, total } = current();
   const wanted = Number(byId("class")?.value ?? -1);
   const keep = (unit) =>
     shown[byId("show").value](units, unit) &&
     (wanted < 0 || (units.rate[unit] > 0 && units.classes[unit][0] === wanted));
-  const order = [...Array(count).keys()].filter(keep).sort(orders[byId("sort").value](units));
+  const order = [...numbers.keys()].filter(keep).sort(orders[byId("sort").value](units));
   const none = element("p", { className: "empty", textContent: "No unit matches." });
   grid.replaceChildren(...(order.length ? order.map((unit) => options[unit]) : [none]));
   grid.scrollTop = 0;
-  byId("count").textContent = `${order.length.toLocaleString("en")} of ${count.toLocaleString("en")} units`;
+  byId("count").textContent = `${order.length.toLocaleString("en")} of ${total.toLocaleString("en")} units`;
   if (order.length) selectUnit(order[0]);
 }
 
 function selectUnit(unit) {
   state.unit = unit;
-  const { units } = current();
+  const { units, shown: numbers } = current();
   mark(grid, options[unit].isConnected ? options[unit] : null);
-  byId("unit-name").textContent = `Unit ${unit}`;
+  byId("unit-name").textContent = `Unit ${numbers[unit]}`;
   show(byId("unit-filter"), `filters-${state.model}`, unit);
   facts(byId("unit-facts"), [
     ["frequency", percent(units.rate[unit])],
@@ -113,6 +117,6 @@ function goToUnit(unit) {
 selectable(grid, selectUnit);
 for (const id of ["sort", "show", "class"]) byId(id)?.addEventListener("change", arrange);
 byId("goto").addEventListener("change", (event) => {
-  const unit = event.target.valueAsNumber;
-  if (Number.isInteger(unit) && unit >= 0 && unit < current().count) goToUnit(unit);
+  const unit = current().shown.indexOf(event.target.valueAsNumber);
+  if (unit >= 0) goToUnit(unit);
 });
