@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from keras_sae import metrics, models, wrappers
+from keras_sae.layers import TopK
 from keras_sae.regularizers import L1
 from keras_sae.wrappers import sklearn as wrapper_module
 
@@ -168,3 +169,18 @@ def test_fit_rejects_bad_settings(setting, message):
 def test_inverse_transform_rejects_codes_of_another_width(fitted):
     with pytest.raises(ValueError, match="must hold codes with 3 units"):
         fitted.inverse_transform(X)
+
+
+def test_sparse_output_is_transformed_back():
+    wide = small(units=50, sparsity=TopK(2), sparse_output=True).fit(X)
+    codes = wide.transform(X)
+    assert codes.nnz == 2 * len(X)
+    np.testing.assert_allclose(codes.toarray(), wide.model_.encode(X), rtol=1e-5)
+    reconstruction = wide.inverse_transform(codes)
+    np.testing.assert_allclose(
+        reconstruction, wide.inverse_transform(codes.toarray()), rtol=1e-4, atol=1e-5
+    )
+    expected = metrics.explained_variance(X, reconstruction)
+    assert wide.score(X) == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ValueError, match="50 units"):
+        wide.inverse_transform(codes[:, :7])

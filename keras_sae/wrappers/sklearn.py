@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -16,13 +17,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from keras_sae import metrics, models
-from keras_sae.types import ArrayLike, OptimizerLike, SparsityLike
+from keras_sae.types import ArrayLike, Codes, CodesLike, OptimizerLike, SparsityLike
 from keras_sae.utils import validation
 
 RandomState = int | np.random.RandomState | None
 
 # Samples per call of the encoder or decoder.
-_BATCH_SIZE = 4096
+_BATCH_SIZE = 1024
 
 
 class SparseAutoencoder(
@@ -50,6 +51,7 @@ class SparseAutoencoder(
         random_state: Random seed for the weights and the sample order: None, an
             integer, or a `numpy.random.RandomState`.
         verbose: As in `keras.Model.fit`.
+        sparse_output: Whether `transform` returns a `scipy.sparse.csr_array`.
 
     Attributes:
         model_: The trained `keras_sae.models.Autoencoder`.
@@ -78,6 +80,7 @@ class SparseAutoencoder(
         learning_rate: float | None = None,
         random_state: RandomState = None,
         verbose: int | str = 0,
+        sparse_output: bool = False,
     ) -> None:
         self.units = units
         self.sparsity = sparsity
@@ -88,6 +91,7 @@ class SparseAutoencoder(
         self.learning_rate = learning_rate
         self.random_state = random_state
         self.verbose = verbose
+        self.sparse_output = sparse_output
 
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> "SparseAutoencoder":
         """Train an autoencoder to reconstruct `X`.
@@ -126,36 +130,40 @@ class SparseAutoencoder(
         self.history_ = history.history
         return self
 
-    def transform(self, X: ArrayLike) -> np.ndarray:
+    def transform(self, X: ArrayLike) -> Codes:
         """Return the codes of `X`, float32 of shape `(samples, units)`."""
         check_is_fitted(self)
         x = validate_data(self, X, dtype="float32", reset=False)
+        if self.sparse_output:
+            return self.model_.encode(x, sparse=True)
         return _call_in_batches(self.model_.encoder, x)
 
-    def inverse_transform(self, X: ArrayLike) -> np.ndarray:
+    def inverse_transform(self, X: CodesLike) -> np.ndarray:
         """Return the reconstructions of codes, float32 of shape `(samples, features)`.
 
         Args:
-            X: Codes, an array of shape `(samples, units)`.
+            X: Codes, an array or a SciPy sparse matrix of shape `(samples, units)`.
 
         Raises:
             ValueError: `X` does not have one column per unit.
         """
         check_is_fitted(self)
-        codes = check_array(X, dtype="float32")
+        codes = check_array(X, dtype="float32", accept_sparse="csr")
         if codes.shape[1] != self._n_features_out:
             raise ValueError(
                 f"`X` must hold codes with {self._n_features_out} units. Received: X "
                 f"of shape {codes.shape}. Pass the output of `transform`."
             )
+        if issparse(codes):
+            return self.model_.decode(codes)
         return _call_in_batches(self.model_.decoder, codes)
 
     def score(self, X: ArrayLike, y: ArrayLike | None = None) -> float:
         """Return the explained variance of the reconstruction of `X`, at most 1."""
         del y
-        reconstruction = self.inverse_transform(self.transform(X))
+        check_is_fitted(self)
         x = validate_data(self, X, dtype="float32", reset=False)
-        return metrics.explained_variance(x, reconstruction)
+        return metrics.explained_variance(x, _call_in_batches(self.model_, x))
 
     @property
     def _n_features_out(self) -> int:
