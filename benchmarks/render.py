@@ -99,6 +99,17 @@ def copying_gap() -> str:
     )
 
 
+def sparse_codes() -> str:
+    """Return the time and the memory of wide sparse codes."""
+    rows = []
+    for name, side in read("sparse_codes")["sides"].items():
+        sizes = [f"{side[key]:,}" for key in ("samples", "units")]
+        memory = [f"{side[k]:.2f}" for k in ("peak_gib_above_import", "dense_gib")]
+        rows.append([name, *sizes, f"{side['seconds']:.0f}", *memory])
+    headings = ["side", "samples", "units", "seconds", "peak GiB", "GiB as an array"]
+    return table(headings, rows)
+
+
 def tuning_workers() -> str:
     """Return how much faster two workers on two cores are."""
     result = read("tuning_workers")
@@ -118,6 +129,7 @@ TABLES = {
         pretraining_speed,
         machine,
         copying_gap,
+        sparse_codes,
         tuning_workers,
     )
 }
