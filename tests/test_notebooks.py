@@ -41,8 +41,8 @@ def texts(path):
                 yield "".join(value)
 
 
-def test_notebooks_are_numbered_from_one_to_six(path):
-    assert [p.stem[:2] for p in PATHS] == [f"{n}_" for n in range(1, 7)]
+def test_notebooks_are_numbered_from_one_to_seven(path):
+    assert [p.stem[:2] for p in PATHS] == [f"{n}_" for n in range(1, 8)]
     assert path.stem == path.stem.lower()
 
 
