@@ -25,6 +25,9 @@ def layout_map(
         axis: Name of the axis of `mesh` along which units are divided. Batches may be
             divided along another axis.
 
+    Returns:
+        A `keras.distribution.LayoutMap` for `keras.distribution.ModelParallel`.
+
     Raises:
         ValueError: `mesh` has no such axis, or the backend is not JAX.
 
@@ -68,15 +71,3 @@ def layout_map(
     ):
         layout[f"(.*/)?{pattern}"] = axes
     return layout
-
-
-def unit_shards() -> int:
-    """Return among how many devices the current distribution divides units."""
-    current = keras.distribution.distribution()
-    if not isinstance(current, keras.distribution.ModelParallel):
-        return 1
-    layout = current._layout_map["code/bias"]
-    if layout is None or layout.axes[0] is None:
-        return 1
-    mesh = layout.device_mesh
-    return mesh.shape[mesh.axis_names.index(layout.axes[0])]

@@ -11,6 +11,7 @@ from helpers import BACKEND
 from keras.distribution import DeviceMesh
 
 from keras_sae import distribution, layers, models, regularizers
+from keras_sae.ops import top_k
 
 SCRIPT = Path(__file__).with_name("distribution_script.py")
 jax_only = pytest.mark.skipif(BACKEND != "jax", reason="needs JAX")
@@ -63,7 +64,7 @@ def test_bad_meshes_are_refused():
 
 @jax_only
 def test_units_that_the_devices_cannot_share_are_refused(monkeypatch):
-    monkeypatch.setattr(distribution, "unit_shards", lambda: 4)
+    monkeypatch.setattr(top_k, "unit_shards", lambda: 4)
     with pytest.raises(ValueError, match="units=30 on 4 devices"):
         models.shallow((8,), units=30)
 

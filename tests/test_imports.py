@@ -31,6 +31,7 @@ ALLOWED = {
     "ops": BASE,
     "metrics": BASE | {"ops"},
     "datasets": BASE,
+    "distribution": set(),
     "export": BASE,
     "layers": CORE,
     "callbacks": CORE | {"metrics", "models"},

@@ -6,11 +6,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sae import distribution
 from keras_sae.layers import forward_pass, serialization
 from keras_sae.layers.activity_penalty import ActivityPenalty
 from keras_sae.layers.base import layer_state
-from keras_sae.ops import sparse_code
+from keras_sae.ops import sparse_code, top_k
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.ops.statistics import expand_weight
 from keras_sae.regularizers import KLDivergence
@@ -137,7 +136,7 @@ class SparseDense(keras.layers.Layer):
                 "The last dimension of `SparseDense` inputs must be known. "
                 f"Received: input_shape={tuple(input_shape)}."
             )
-        devices = distribution.unit_shards() if self.name == "code" else 1
+        devices = top_k.unit_shards() if self.name == "code" else 1
         if self.units % devices:
             raise ValueError(
                 "The number of devices that share the units must divide `units`. "

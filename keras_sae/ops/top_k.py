@@ -1,5 +1,6 @@
 """Top-k selection over a batch."""
 
+import keras
 from keras import ops
 
 from keras_sae.types import Tensor
@@ -88,3 +89,15 @@ def _first_above(values: Tensor, threshold: Tensor, n: int | Tensor) -> Tensor:
     index = ops.arange(ops.shape(position)[0], dtype="int32")
     places = ops.zeros((n + 1,), dtype="int32")
     return ops.scatter_update(places, position[:, None], index)[:n]
+
+
+def unit_shards() -> int:
+    """Return among how many devices the current distribution divides units."""
+    current = keras.distribution.distribution()
+    if not isinstance(current, keras.distribution.ModelParallel):
+        return 1
+    layout = current._layout_map["code/bias"]
+    if layout is None or layout.axes[0] is None:
+        return 1
+    mesh = layout.device_mesh
+    return mesh.shape[mesh.axis_names.index(layout.axes[0])]
