@@ -142,9 +142,12 @@ class SplicedModel(Wrapper):
                 "`scale`, or a function with the decorator "
                 "`keras.saving.register_keras_serializable()`."
             )
+        base = serialize(self.base)
+        # The splice has its own, and those of a KerasHub model cannot be loaded.
+        base.pop("compile_config", None)
         return {
             **super().get_config(),
-            "base": serialize(self.base),
+            "base": base,
             "autoencoder": serialize(self.autoencoder),
             "indices": list(self.targets.indices),
             "edit": serialize(self.edit),
