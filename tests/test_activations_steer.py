@@ -85,9 +85,10 @@ def test_backbone_that_keras_hub_bypasses_is_a_warning():
     model.compile(sampler="greedy")
     autoencoder = models.shallow((8,), 20, layers.TopK(4))
     edit = activations.clamp({2: 50.0})
-    tokens = np.ones((1, 4), "int32")
+    tokens = np.array([[5, 3, 0, 0]], "int32")
+    inputs = {"token_ids": tokens, "padding_mask": (tokens != 0).astype("int32")}
     with (
         pytest.warns(UserWarning, match="not the backbone itself"),
         activations.steer(model, "backbone", autoencoder, edit),
     ):
-        model.generate({"token_ids": tokens, "padding_mask": tokens}, None, None)
+        model.generate(inputs, stop_token_ids=None)

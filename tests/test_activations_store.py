@@ -404,6 +404,40 @@ def test_parts_are_read_together(tmp_path):
     assert sorted(own.origin(np.arange(40))[:, 0]) == list(range(50, 90))
 
 
+_PART = """
+import sys
+import numpy as np, keras
+from keras_sae import activations
+
+part, folder = int(sys.argv[1]), sys.argv[2]
+model = keras.Sequential([keras.Input((2,)), keras.layers.Identity(name="copy")])
+x = np.arange(600, dtype="float32").reshape(300, 2)[100 * part : 100 * part + 100]
+activations.record(
+    model, "copy", x, folder, "float32", part=(part, 3), first_sample=100 * part
+)
+"""
+
+
+@pytest.mark.slow
+def test_processes_record_parts_into_one_folder_at_once(tmp_path):
+    folder = str(tmp_path / "store")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _PART, str(part), folder],
+            env={**os.environ, "KERAS_BACKEND": BACKEND},
+            stderr=subprocess.PIPE,
+        )
+        for part in range(3)
+    ]
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], errors
+    store = activations.ActivationStore(folder)
+    x = np.arange(600, dtype="float32").reshape(300, 2)
+    origin = store.origin(np.arange(300))[:, 0]
+    assert sorted(origin) == list(range(300))
+    np.testing.assert_array_equal(store.array(), x[origin])
+
+
 def test_incomplete_parts_are_an_error(tmp_path):
     model, x = sequential(), CASES["sequential"].inputs(20)
     activations.record(model, "hidden", x, tmp_path, part=(1, 3))

@@ -1,9 +1,12 @@
 """Export to ONNX and LiteRT by Keras, each run in its own runtime."""
 
+import keras
 import numpy as np
 import pytest
 from helpers import tensorflow_only
 from serving import artifacts
+
+from keras_sae import activations, layers, models
 
 # Keras converts to both formats through TensorFlow.
 pytestmark = [tensorflow_only, pytest.mark.slow]
@@ -61,6 +64,27 @@ def test_litert_model_gives_the_predictions_of_keras(family, tmp_path):
         interpreter.invoke()
         got = interpreter.get_tensor(output["index"])
         _assert_close(got, model.predict_on_batch(x))
+
+
+def test_litert_splice_gives_the_predictions_of_keras(tmp_path):
+    runtime = pytest.importorskip(
+        "ai_edge_litert.interpreter", reason="needs keras-sae[litert]"
+    )
+    hidden = keras.layers.Dense(6, "relu", name="hidden")
+    model = keras.Sequential([keras.Input((5,)), hidden, keras.layers.Dense(3)])
+    autoencoder = models.shallow((6,), 9, layers.TopK(2))
+    spliced = activations.splice(model, "hidden", autoencoder)
+    path = str(tmp_path / "model.tflite")
+    spliced.export(path, format="litert", verbose=False)
+    interpreter = runtime.Interpreter(model_path=path)
+    given, output = interpreter.get_input_details()[0], interpreter.get_output_details()
+    x = np.random.default_rng(0).random((4, 5), "float32")
+    interpreter.resize_tensor_input(given["index"], x.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(given["index"], x)
+    interpreter.invoke()
+    got = interpreter.get_tensor(output[0]["index"])
+    _assert_close(got, spliced.predict_on_batch(x))
 
 
 def test_export_to_another_format_leaves_the_model_unchanged(tmp_path):

@@ -34,7 +34,7 @@ def record(
     *,
     batch_size: int = 32,
     first_sample: int = 0,
-    file_bytes: int = 2**26,
+    file_bytes: int = 2**24,
     seed: int = 0,
 ) -> ActivationStore:
     """Record the outputs of a layer on disk.

@@ -191,7 +191,7 @@ class PartWriter:
                 # The same order for rows and origins, whichever was finished before.
                 rng = np.random.default_rng([self.seed, number, 1])
                 with atomic_write(array_file(self.folder, kind, number)) as path:
-                    np.save(path, array[rng.permutation(rows)])
+                    np.save(path, np.take(array, rng.permutation(rows), axis=0))
                 os.unlink(raw)
         if not progress.complete:
             progress.complete = True
