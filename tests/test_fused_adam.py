@@ -1,30 +1,30 @@
-"""The fused Adam of greedy pretraining: equal to Keras's, used for Keras's."""
+"""Tests of the fused Adam: its results, and the optimizers that it leaves alone."""
 
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, tensorflow_only, to_numpy
+from helpers import shallow_weights, tensorflow_only, to_numpy
 
 from keras_sae import models, pretraining
-from keras_sae.pretraining.fused_adam import FusedAdam
+from keras_sae.ops import fused_adam
 
 
-class Recorder(keras.callbacks.Callback):
-    """Record which models are trained."""
-
-    def __init__(self):
-        super().__init__()
-        self.models = []
-
-    def on_train_begin(self, logs=None):
-        self.models.append(self.model)
+def fused(optimizer):
+    """Return `optimizer` after `fuse`."""
+    fused_adam.fuse(optimizer)
+    return optimizer
 
 
-def _pretrain(rng, optimizer="adam", callbacks=None):
-    x = rng.random((32, 6), dtype="float32")
-    model = models.stacked((6,), (5, 3))
-    pretraining.greedy(model, x, 1, 8, optimizer, callbacks=callbacks, verbose=0)
-    return x
+def fused_operations(optimizer) -> int:
+    """Return the number of fused updates in a step of a model with four weights."""
+    import tensorflow as tf
+
+    model = models.shallow((6,), 5)
+    model.compile(optimizer)
+    assert model.optimizer is optimizer
+    step = tf.function(lambda: model.train_step(tf.ones((8, 6))))
+    operations = step.get_concrete_function().graph.get_operations()
+    return sum(operation.type == "ResourceApplyAdam" for operation in operations)
 
 
 def _adam_settings():
@@ -55,8 +55,8 @@ def test_fused_adam_equals_adam_up_to_rounding(rng, name):
             adam.apply([keras.ops.convert_to_tensor(gradient)], [weight])
         return [to_numpy(v) for v in [weight, *adam.variables]]
 
-    fused, plain = FusedAdam(**settings), keras.optimizers.Adam(**settings)
-    for one, other in zip(states(fused), states(plain), strict=True):
+    both = fused(keras.optimizers.Adam(**settings)), keras.optimizers.Adam(**settings)
+    for one, other in zip(*map(states, both), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
 
 
@@ -72,43 +72,55 @@ def test_fused_adam_applies_sparse_gradients_as_adam_does():
         return to_numpy(weight)
 
     np.testing.assert_array_equal(
-        updated(FusedAdam()), updated(keras.optimizers.Adam())
+        updated(fused(keras.optimizers.Adam())), updated(keras.optimizers.Adam())
     )
+
+
+@tensorflow_only
+def test_only_the_update_of_adam_is_replaced():
+    class Own(keras.optimizers.Adam):
+        def update_step(self, *args):
+            super().update_step(*args)
+
+    assert fused_operations(keras.optimizers.Adam()) == 4
+    assert fused_operations(keras.optimizers.AdamW()) == 4
+    for other in (Own(), keras.optimizers.Adam(amsgrad=True), keras.optimizers.Lamb()):
+        assert fused_operations(other) == 0
 
 
 @tensorflow_only
 def test_levels_update_each_weight_by_one_operation(rng):
     import tensorflow as tf
 
-    recorder, x = Recorder(), rng.random((32, 6), dtype="float32")
-    pretraining.greedy(
-        models.stacked((6,), (5, 3)), x, 1, 8, callbacks=[recorder], verbose=0
-    )
-    level = recorder.models[0]
-    step = tf.function(lambda: level.train_step(tf.constant(x)))
+    class Recorder(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            levels.append(self.model)
+
+    levels: list[keras.Model] = []
+    x = rng.random((32, 6), dtype="float32")
+    model = models.stacked((6,), (5, 3))
+    pretraining.greedy(model, x, 1, 8, callbacks=[Recorder()], verbose=0)
+    step = tf.function(lambda: levels[0].train_step(tf.constant(x)))
     operations = step.get_concrete_function().graph.get_operations()
     fused = sum(operation.type == "ResourceApplyAdam" for operation in operations)
-    assert fused == len(level.trainable_variables)
+    assert fused == len(levels[0].trainable_variables)
 
 
-def test_only_adam_itself_is_replaced(rng):
-    class Own(keras.optimizers.Adam):
-        pass
-
-    recorder = Recorder()
-    optimizers = [Own(), keras.optimizers.AdamW(), keras.optimizers.Adam(0.02)]
-    for optimizer in optimizers:
-        _pretrain(rng, optimizer, recorder)
-    used = [type(level.optimizer) for level in recorder.models]
-    expected = [type(optimizer) for optimizer in optimizers]
-    if BACKEND == "tensorflow":
-        expected[2] = FusedAdam
-    assert used[::2] == expected
-
-
-def test_level_saved_by_a_callback_can_be_loaded_and_trained(rng, tmp_path):
-    saver = keras.callbacks.ModelCheckpoint(tmp_path / "level.keras")
-    x = _pretrain(rng, callbacks=[[saver], []])
-    level = keras.saving.load_model(tmp_path / "level.keras")
-    assert int(to_numpy(level.optimizer.iterations)) == 4
-    level.fit(x, batch_size=8, verbose=0)
+def test_learning_rate_can_be_changed_and_the_file_has_the_adam_of_keras(rng, tmp_path):
+    x, optimizer = rng.random((32, 6), dtype="float32"), keras.optimizers.Adam(0.1)
+    model = models.shallow((6,), 5)
+    model.compile(optimizer)
+    model.fit(x, batch_size=8, verbose=0)
+    optimizer.learning_rate = 0.0
+    before = shallow_weights(model)
+    model.fit(x, batch_size=8, verbose=0)
+    for one, other in zip(before, shallow_weights(model), strict=True):
+        np.testing.assert_array_equal(one, other)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded.optimizer) is keras.optimizers.Adam
+    assert keras.saving.serialize_keras_object(loaded.optimizer)["module"] == (
+        "keras.optimizers"
+    )
+    assert int(to_numpy(loaded.optimizer.iterations)) == 8
+    loaded.fit(x, batch_size=8, verbose=0)

@@ -24,6 +24,7 @@ from keras_sae.models import data_adapter, loops, losses, sparse_codes, validati
 from keras_sae.models.building_blocks import set_output_bias
 from keras_sae.models.contractive import ContractivePenalty
 from keras_sae.models.levels import flatten, levels_of
+from keras_sae.ops import fused_adam
 from keras_sae.types import Config, Data, LossLike, OptimizerLike, Shape, Tensor
 from keras_sae.utils.serialization import config_errors, register
 from keras_sae.utils.validation import non_negative
@@ -311,6 +312,7 @@ class Autoencoder(keras.Model):
         factors of penalties are in its units.
         """
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        fused_adam.fuse(self.optimizer)
 
     def compile_from_config(self, config: Config) -> None:
         """Compile as saved; Keras requires this of models with their own `compile`."""

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import keras
 
 from keras_sae.models import Autoencoder, validation
-from keras_sae.pretraining.fused_adam import FusedAdam
 from keras_sae.pretraining.layerwise import Callbacks, LevelTrainer, per_level
 from keras_sae.types import Data, LossLike, OptimizerLike, PathLike
 
@@ -102,10 +101,7 @@ def greedy(
         if entry is None:
             raise ValueError("`optimizer` must be a Keras optimizer. Received: None.")
         entry = keras.optimizers.get(entry)
-        kind = type(entry)
-        if kind is keras.optimizers.Adam and keras.config.backend() == "tensorflow":
-            kind = FusedAdam
-        optimizers.append(kind.from_config(entry.get_config()))
+        optimizers.append(type(entry).from_config(entry.get_config()))
     losses = per_level("loss", loss, count)
     settings = {
         "method": "greedy",

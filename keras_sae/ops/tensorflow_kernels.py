@@ -1,0 +1,109 @@
+"""Products of sparse codes by TensorFlow's sparse matrices, for CPUs.
+
+They replace loops in `keras_sae.ops.sparse_code`, where all arguments are explained.
+XLA cannot compile sparse matrices, so a function with `jit_compile=True` keeps the
+loops, and so does a GPU.
+"""
+
+from typing import TypeVar
+
+import keras
+
+from keras_sae.types import Tensor
+
+if keras.config.backend() == "tensorflow":
+    import tensorflow as tf
+
+    try:  # not public
+        from tensorflow.python.ops import control_flow_util
+    except ImportError:
+        control_flow_util = None
+
+# Rows of a kernel that `inner_products` gathers at once, 12 MiB for 768 dimensions.
+_ROWS_AT_ONCE = 4096
+
+T = TypeVar("T")
+
+
+def are_usable() -> bool:
+    """Return whether these kernels can be part of the function that is traced."""
+    if keras.config.backend() != "tensorflow" or control_flow_util is None:
+        return False
+    graph = tf.compat.v1.get_default_graph()
+    in_xla = control_flow_util.GraphOrParentsInXlaContext(graph)
+    return not (in_xla or tf.config.list_physical_devices("GPU"))
+
+
+def compiled(function: T) -> T:
+    """Compile a function of tensors by XLA, which multiplies matrices faster."""
+    if not are_usable():
+        return function
+    return tf.function(function, jit_compile=True, reduce_retracing=True)
+
+
+def combine_rows(
+    values: Tensor, indices: Tensor, rows: Tensor | None, kernel: Tensor
+) -> Tensor:
+    """Return `code @ kernel` in float32; `rows` must be in ascending order."""
+    samples = tf.shape(values)[0]
+    # TensorFlow divides by the number of rows. A replica may have no samples.
+    padded = tf.maximum(samples, 1)
+    code = _csr_matrix(values, indices, rows, (padded, kernel.shape[0]))
+    result = tf.raw_ops.SparseMatrixMatMul(a=code, b=tf.cast(kernel, tf.float32))
+    return tf.ensure_shape(result, (None, kernel.shape[1]))[:samples]
+
+
+def kernel_gradient(
+    values: Tensor, indices: Tensor, rows: Tensor | None, x: Tensor, units: int
+) -> Tensor:
+    """Return `code^T x` in float32; `rows` must be in ascending order."""
+    code = _csr_matrix(values, indices, rows, (tf.shape(values)[0], units))
+    # `transpose_a=True` of the product takes five times as long.
+    transposed = tf.raw_ops.SparseMatrixTranspose(input=code, type=tf.float32)
+    result = tf.raw_ops.SparseMatrixMatMul(a=transposed, b=tf.cast(x, tf.float32))
+    return tf.ensure_shape(result, (units, x.shape[1]))
+
+
+def _csr_matrix(
+    values: Tensor, indices: Tensor, rows: Tensor | None, shape: tuple[Tensor, int]
+) -> Tensor:
+    """Return the entries of a code as a sparse matrix of TensorFlow."""
+    samples, k = tf.unstack(tf.shape(values))
+    if rows is None:
+        rows = tf.repeat(tf.range(samples), k)
+    positions = [tf.cast(tf.reshape(v, [-1]), tf.int64) for v in (rows, indices)]
+    return tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=tf.stack(positions, axis=1),
+        values=tf.cast(tf.reshape(values, [-1]), tf.float32),
+        dense_shape=tf.cast(tf.stack(shape), tf.int64),
+    )
+
+
+def inner_products(
+    indices: Tensor, rows: Tensor | None, x: Tensor, kernel: Tensor
+) -> Tensor:
+    """Return `x[rows_ij] . kernel[indices_ij]` in float32.
+
+    Gathering all rows at once would create a tensor of `k` times the size of `x`. Its
+    allocation would take longer than the products.
+    """
+
+    def part(i: Tensor) -> Tensor:
+        units = tf.cast(tf.gather(kernel, indices[i : i + step]), tf.float32)
+        if rows is None:
+            samples = tf.cast(x[i : i + step], tf.float32)
+            return tf.squeeze(tf.matmul(units, samples[:, :, None]), 2)
+        samples = tf.cast(tf.gather(x, rows[i : i + step]), tf.float32)
+        return tf.reduce_sum(units * samples, axis=2)
+
+    count, k = tf.unstack(tf.shape(indices))
+    step = tf.maximum(_ROWS_AT_ONCE // k, 1)
+    begins = tf.range(0, tf.maximum(count, 1), step)
+    parts = tf.TensorArray(tf.float32, tf.size(begins), infer_shape=False)
+    _, parts = tf.while_loop(
+        lambda j, _: j < tf.size(begins),
+        lambda j, parts: (j + 1, parts.write(j, part(begins[j]))),
+        (0, parts),
+        parallel_iterations=2,
+    )
+    return tf.reshape(parts.concat(), tf.shape(indices))
