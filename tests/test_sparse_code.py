@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_sae import layers, models
 from keras_sae.layers import SparseDense, aux_k
-from keras_sae.ops import sparse_code, top_k
+from keras_sae.ops import sparse_code, tensorflow_kernels, top_k
 from keras_sae.ops.sparse_code import SparseCode
 
 with_rows = pytest.mark.parametrize("with_rows", [False, True], ids=["", "rows"])
@@ -18,7 +18,7 @@ def make_code(rng, with_rows: bool) -> tuple[SparseCode, np.ndarray]:
     """Return a code with three entries per sample on average, sparse and dense."""
     code = np.zeros((6, 10), "float32")
     if with_rows:
-        places = rng.permutation(60)[:18]
+        places = np.sort(rng.permutation(60)[:18])
         rows, columns = places // 10, places % 10
     else:
         columns = np.stack([rng.permutation(10)[:3] for _ in range(6)])
@@ -89,6 +89,56 @@ def test_half_precision_sums_are_exact(dtype):
     code = SparseCode(values, ops.zeros((1, 17), dtype="int32"))
     found = sparse_code.decode(code, ops.ones((3, 2), dtype=dtype))
     np.testing.assert_array_equal(to_numpy(found), [[2064, 2064]])
+
+
+@pytest.mark.parametrize("units", [30, 400, 401, 4096])
+def test_top_k_selects_the_largest_of_each_row(rng, units):
+    code = rng.normal(size=(6, units)).astype("float32")
+    code[0, :8] += 9  # several in one block
+    values, columns = map(to_numpy, top_k.top_k(ops.convert_to_tensor(code), 5))
+    np.testing.assert_array_equal(values, -np.sort(-code, axis=1)[:, :5])
+    found = np.take_along_axis(code, columns.astype(int), axis=1)
+    np.testing.assert_array_equal(found, values)
+
+
+@tensorflow_only
+def test_functions_that_xla_compiles_do_not_use_the_kernels(rng):
+    """This fails if TensorFlow moves its function that tells whether XLA compiles."""
+    import tensorflow as tf
+
+    used = []
+
+    def record():
+        used.append(tensorflow_kernels.are_usable())
+        return tf.zeros(())
+
+    tf.function(record)()
+    tf.function(tf.function(record, jit_compile=True))()
+    assert used == [True, False]
+
+
+@tensorflow_only
+@pytest.mark.parametrize("sparsity", [layers.TopK(4), layers.BatchTopK(4)])
+def test_kernels_equal_the_loops_that_xla_compiles(rng, sparsity):
+    x = rng.normal(size=(32, 12)).astype("float32")
+
+    def train(jit_compile):
+        keras.utils.set_random_seed(0)
+        model = models.deep((12,), (16, 64), sparsity, unit_norm=True)
+        model.compile(keras.optimizers.SGD(0.5), jit_compile=jit_compile)
+        model.train_on_batch(x)
+        return weights_of(model)
+
+    for one, other in zip(train(False), train(True), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@with_rows
+def test_a_code_of_no_samples_decodes_to_none(rng, with_rows):
+    sparse, _ = make_code(rng, with_rows)
+    empty = SparseCode(sparse.values[:0], *(v[:0] for v in sparse.positions))
+    kernel = ops.convert_to_tensor(rng.normal(size=(10, 4)).astype("float32"))
+    assert tuple(sparse_code.decode(empty, kernel).shape) == (0, 4)
 
 
 @pytest.mark.parametrize("shift", [0, 10], ids=["even", "overflow"])

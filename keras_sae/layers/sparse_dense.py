@@ -220,7 +220,10 @@ class SparseDense(keras.layers.Layer):
         kernel = ops.cast(self.kernel, self.compute_dtype)
         bias = ops.cast(self.bias, self.compute_dtype)
         rows = kernel if self.transposed_kernel else ops.transpose(kernel)
-        pre_activations = ops.add(ops.matmul(inputs, ops.transpose(rows)), bias)
+        if training:
+            pre_activations = sparse_code.pre_activations(inputs, rows, bias)
+        else:
+            pre_activations = ops.add(ops.matmul(inputs, ops.transpose(rows)), bias)
         fixed = ops.stop_gradient(pre_activations)
         selected = self.sparsity.select(fixed, training)
         if selected is None:

@@ -145,18 +145,17 @@ class TopK(KSparsity):
         del training
         if self.current_k is not None:
             return None
-        values, indices = ops.top_k(pre_activations, self.k)
-        return SparseCode(values, ops.cast(indices, "int32"))
+        return SparseCode(*top_k.top_k(pre_activations, self.k))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return `inputs` with all but the largest values of each sample zeroed."""
         del training
         units = inputs.shape[-1]
-        values, indices = ops.top_k(ops.reshape(inputs, (-1, units)), self.max_k)
+        values, indices = top_k.top_k(ops.reshape(inputs, (-1, units)), self.max_k)
         if self.current_k is not None:
             k = ops.cast(ops.convert_to_tensor(self.current_k), "int32")
             values = ops.where(ops.arange(self.max_k) < k, values, 0)
-        code = SparseCode(values, ops.cast(indices, "int32"))
+        code = SparseCode(values, indices)
         return ops.reshape(code.to_dense(units), ops.shape(inputs))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import keras
 from keras import ops
 
+from keras_sae.ops import tensorflow_kernels
 from keras_sae.types import Tensor
 
 
@@ -27,7 +28,7 @@ class SparseCode:
         indices: The unit of each value, int32 of shape `(batch, k)`.
         rows: The sample of each value, int32 of shape `(batch, k)`. None if row `i` of
             `values` belongs to sample `i`, as for `TopK`. A `BatchTopK` code has
-            `k * batch` entries that are spread over the samples.
+            `k * batch` entries that are spread over the samples, in ascending order.
 
     Example:
 
@@ -76,6 +77,15 @@ class SparseCode:
         return _sum_per_unit(active, self.indices, units) > 0
 
 
+def pre_activations(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """Return `x kernel^T + bias`, of shape `(batch, units)`, for a training step."""
+
+    def product(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        return ops.add(ops.matmul(x, ops.transpose(kernel)), bias)
+
+    return tensorflow_kernels.compiled(product)(x, kernel, bias)
+
+
 def encode(
     x: Tensor,
     kernel: Tensor,
@@ -117,8 +127,7 @@ def encode(
             units = kernel.shape[0]
             d_kernel = kernel_gradient(d_code, x, units)
             d_bias = _sum_per_unit(d_code.values, d_code.indices, units)
-            # This dense product is pruned if nothing before `x` is trained.
-            d_x = ops.matmul(d_code.to_dense(units), kernel)
+            d_x = _combine_rows(d_code, kernel)  # pruned if nothing before is trained
             return d_x, d_kernel, d_bias, None, None, *(None for _ in positions)
 
         return values, gradient
@@ -163,6 +172,10 @@ def kernel_gradient(code: SparseCode, x: Tensor, units: int) -> Tensor:
         x: Tensor of shape `(batch, dim)`.
         units: Width of the code.
     """
+    if tensorflow_kernels.are_usable():
+        entries = code.values, code.indices, code.rows
+        total = tensorflow_kernels.kernel_gradient(*entries, x, units)
+        return ops.cast(total, x.dtype)
     if keras.backend.backend() != "jax":
         samples = x[:, None] if code.rows is None else ops.take(x, code.rows, axis=0)
         products = ops.reshape(code.values[:, :, None] * samples, (-1, x.shape[1]))
@@ -192,6 +205,10 @@ def _combine_rows(code: SparseCode, kernel: Tensor) -> Tensor:
     Using all entries at once would create a tensor of shape `(batch, k, output_dim)`,
     which takes ten times as long to write and read as the sum itself.
     """
+    if tensorflow_kernels.are_usable():
+        entries = code.values, code.indices, code.rows
+        total = tensorflow_kernels.combine_rows(*entries, kernel)
+        return ops.cast(total, code.values.dtype)
 
     def add(j: Tensor, total: Tensor) -> Tensor:
         values, indices, rows = _column(code, j)
@@ -209,6 +226,19 @@ def _combine_rows(code: SparseCode, kernel: Tensor) -> Tensor:
 
 def _inner_products(code: SparseCode, x: Tensor, kernel: Tensor) -> Tensor:
     """Return `x_i . kernel[indices_ij]`, the gradient of the values."""
+    if tensorflow_kernels.are_usable():
+        products = tensorflow_kernels.inner_products(code.indices, code.rows, x, kernel)
+        return ops.cast(products, x.dtype)
+
+    def per_row(row: tuple[Tensor, ...]) -> Tensor:
+        sample, indices, *rows = row
+        if rows:
+            sample = ops.take(x, rows[0], axis=0)
+        products = sample * ops.take(kernel, indices, axis=0)
+        return ops.sum(ops.cast(products, "float32"), axis=-1)
+
+    if keras.backend.backend() == "jax":  # A large gather takes three times as long.
+        return ops.cast(ops.map(per_row, (x, *code.positions)), x.dtype)
 
     def put(j: Tensor, total: Tensor) -> Tensor:
         _, indices, rows = _column(code, j)
