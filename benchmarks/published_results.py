@@ -4,7 +4,7 @@
 
 Without a row, all rows that are not marked as long are run. Results go to
 `results/published_results.json`, one entry per row, and are rendered into
-`docs/published_results.md` and `docs/published.md`. The backend is JAX unless
+`results/published_results.md` and `docs/published.md`. The backend is JAX unless
 `KERAS_BACKEND` is set, because it was the fastest on a CPU.
 """
 
@@ -14,7 +14,6 @@ import os
 import statistics
 import sys
 import time
-from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -22,7 +21,7 @@ import render
 from _published_rows import ROWS
 from _timing import RESULTS, machine, record
 
-PAGE = Path(__file__).parents[1] / "docs" / "published_results.md"
+PAGE = RESULTS / "published_results.md"
 
 
 def run(name: str, seeds: int | None) -> dict:
@@ -55,7 +54,6 @@ def run(name: str, seeds: int | None) -> dict:
 
 def page(results: dict) -> str:
     lines = [
-        *("---", "hide: [toc]", "---", ""),  # a wide table
         "# Published results and ours",
         "",
         "The table shows the mean over the random seeds, with the standard deviation",
@@ -102,7 +100,6 @@ def main() -> None:
         results = json.loads(kept.read_text()) if kept.exists() else {}
         results[name] = result
         record("published_results", results)
-        PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(page(results))
         render.main()
 

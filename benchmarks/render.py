@@ -12,6 +12,7 @@ A page names a table and its arguments. The text between the two comments is rep
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,55 @@ def tuning_workers() -> str:
     )
 
 
+def step_speed(units: str) -> str:
+    """Return times of a training step, and their ratios to SAELens's."""
+    sides, rows = read("step_speed")["units"][units], []
+    for name, side in sides.items():
+        kind = name.split(",")[0]
+        other = sides.get(f"{kind}, SAELens", sides["TopK, SAELens"])
+        ratio = f"{side['median'] / other['median']:.2f}"
+        speed = f"{side['samples_a_second']:,.0f}"
+        memory = f"{side['peak_mib']:,.0f}"
+        rows.append([name, f"{side['median']:.0f}", ratio, speed, memory])
+    head = ["side", "ms per step", "ratio to SAELens", "samples per second"]
+    return table([*head, "peak MiB"], rows)
+
+
+def serving_speed() -> str:
+    """Return times of a request by batch size, in milliseconds."""
+    seconds = read("serving_speed")["seconds"]
+    rows = []
+    for side, times in seconds.items():
+        values = medians(times)
+        rows.append([side, *(f"{1e3 * value:.2f}" for value in values.values())])
+    sizes = [f"{n} samples" for n in next(iter(seconds.values()))]
+    return table(["ms per request", *sizes], rows)
+
+
+# Results of SAELens 6.54 on its features: TopK, BatchTopK, and the best of the others.
+SAELENS = {
+    "16 in 32": ".825, 1.000, 1.000",
+    "64 in 32": ".901, .842, .985",
+    "256 in 64, Zipf": ".763, .673, .684",
+}
+
+
+def recovery(part: str) -> str:
+    """Return how well features are recovered: `tasks` are ours, or `saelens`."""
+    rows = []
+    for task, methods in read("recovery")[part].items():
+        for method, runs in methods.items():
+            mean = {key: statistics.mean(run[key] for run in runs) for key in runs[0]}
+            least = min(run["recovery"] for run in runs)
+            shares = [f"{mean[k]:.3f}" for k in ("f1", "uniqueness", "shrinkage")]
+            l0 = f"{mean['l0']:.2f} ({mean['true_l0']:.2f})"
+            found = f"{mean['recovery']:.3f} ({least:.3f})"
+            dead = f"{mean['dead']:.1%}"
+            rows.append([task, method, found, *shares, l0, dead, SAELENS[task]])
+    head = ["task", "method", "recovery", "F1", "uniqueness", "shrinkage"]
+    return table([*head, "L0 (true)", "dead", "SAELens"], rows)
+
+
 TABLES = {
     f.__name__: f
     for f in (
@@ -131,6 +181,9 @@ TABLES = {
         copying_gap,
         sparse_codes,
         tuning_workers,
+        step_speed,
+        serving_speed,
+        recovery,
     )
 }
 

@@ -6,7 +6,8 @@ The model is 784-1024-784 with the default options (ReLU, L1, centering), and th
 signature is `reconstruct`. The C++ program of `tests/serving` loads models as
 TensorFlow Serving does. It alternates between the artifact and a graph of the two
 matrix products, request by request. `predict` and `predict_on_batch` alternate in this
-process. The results go to `results/serving_speed.json` and `docs/serving_speed.md`.
+process. The results go to `results/serving_speed.json` and are
+rendered into `docs/speed.md`.
 """
 
 import argparse
@@ -23,17 +24,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
+import render
 import tensorflow as tf
-from _timing import in_turn, machine, medians, record
+from _timing import in_turn, machine, record
 from serving.build import build_loader
 from serving.messages import write_requests
 
 from keras_sae import models
 
 UNITS, DIMENSION, BATCHES = 1024, 784, (1, 64, 1024)
-# Largest ratio of the times of the artifact and of the matrix products, per batch size.
-TARGETS = {1: 1.5, 1024: 1.1}
-PAGE = Path(__file__).parents[1] / "docs" / "serving_speed.md"
 OURS, BARE = "artifact, C++", "matrix products, C++"
 
 
@@ -104,38 +103,6 @@ def ratios(seconds: dict[str, dict[int, list]]) -> dict[int, float]:
     }
 
 
-def page(result: dict) -> str:
-    lines = [
-        "# Speed of a served model",
-        "",
-        f"The model is {DIMENSION}-{UNITS}-{DIMENSION} (ReLU, centering), and the "
-        "signature is `reconstruct`.",
-        f"The machine has {result['machine']['cores']} core(s). Times are medians of "
-        f"{result['rounds']} rounds.",
-        "The two C++ programs alternate, and so do the two methods of Keras.",
-        "`benchmarks/serving_speed.py` writes this page from",
-        "`benchmarks/results/serving_speed.json`.",
-        "",
-        "| batch size | program | ms per request | samples per second |",
-        "|---|---|---|---|",
-    ]
-    for n in BATCHES:
-        for side, value in medians_of(result["seconds"], n).items():
-            lines.append(f"| {n} | {side} | {1e3 * value:.3f} | {n / value:,.0f} |")
-    lines += ["", "| batch size | artifact / matrix products | limit | within |"]
-    lines += ["|---|---|---|---|"]
-    for n, ratio in result["ratios"].items():
-        target = TARGETS.get(n)
-        reached = "" if target is None else ("yes" if ratio <= target else "**no**")
-        wanted = "" if target is None else f"<= {target}"
-        lines.append(f"| {n} | {ratio:.2f} | {wanted} | {reached} |")
-    return "\n".join(lines) + "\n"
-
-
-def medians_of(seconds: dict[str, dict[int, list]], n: int) -> dict[str, float]:
-    return medians({side: times[n] for side, times in seconds.items()})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
@@ -150,8 +117,7 @@ def main() -> None:
         "seconds": seconds,
     }
     record("serving_speed", result)
-    PAGE.write_text(page(result))
-    print(page(result))
+    render.main()
 
 
 if __name__ == "__main__":

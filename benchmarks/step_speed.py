@@ -6,7 +6,7 @@ Batches of 1,024, 768 dimensions, k = 32, with Adam, or SGD where it is named. E
 side has a process of its own. In each round, all sides run two steps in turn. The extra
 `bench` installs the other libraries. `--doublings` measures our TopK over three
 doublings of batch size, units and dimensions instead. Results go to
-`results/step_speed.json` and are rendered into `docs/step_speed.md`.
+`results/step_speed.json` and are rendered into `docs/speed.md`.
 """
 
 import argparse
@@ -14,36 +14,15 @@ import json
 import statistics
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import render
 from _step_sides import SIDES
 from _timing import RESULTS, machine, record
 
-PAGE = Path(__file__).parents[1] / "docs" / "step_speed.md"
 SHAPE = {"dim": 768, "batch": 1024, "k": 32}
 STEPS = 2
 PACKAGES = ["sae-lens", "eai-sparsify", "dictionary-learning"]
-
-# A side, another side, and the largest ratio of their times at 12,288 units.
-TARGETS = [
-    ("TopK, JAX", "TopK, SAELens", 1 / 2.7),
-    ("TopK, JAX", "TopK, sparsify", 1.0),
-    ("TopK, JAX", "encoder product", 3.5),
-    ("TopK, TensorFlow", "TopK, SAELens", 1 / 2.7),
-    ("TopK, TensorFlow", "TopK, sparsify", 1.0),
-    ("TopK, TensorFlow", "encoder product", 3.5),
-    ("BatchTopK, JAX", "TopK, JAX", 1.2),
-    ("BatchTopK, JAX", "BatchTopK, SAELens", 1.0),
-    ("JumpReLU, JAX", "JumpReLU, SAELens", 1.0),
-    ("Gated, JAX", "Gated, SAELens", 1.0),
-    ("Matryoshka, JAX", "Matryoshka, SAELens", 1.0),
-]
-
-TRIED = """
-`benchmarks/results/step_speed.md` lists what was tried to make the step faster.
-"""
 
 
 class Side:
@@ -112,72 +91,6 @@ def doublings(name: str, rounds: int) -> dict:
     return {"side": name, "start": start, **found}
 
 
-def page(results: dict) -> str:
-    lines = [
-        "# Speed of the training step",
-        "",
-        f"{SHAPE['dim']} dimensions, batch size {SHAPE['batch']:,}, k = {SHAPE['k']}.",
-        "Median of a run in which all sides are measured alternately, each in its own",
-        "process. The time includes the optimizer: Adam unless another one is named.",
-        "The encoder product alone is the lower limit of a TopK step.",
-        "`benchmarks/step_speed.py` writes this page.",
-        render.machine("step_speed"),
-        "",
-    ]
-    for units, sides in results.get("units", {}).items():
-        lines += [
-            f"## {int(units):,} units",
-            "",
-            "| side | ms per step | samples per second | peak MiB |",
-            "|---|---|---|---|",
-        ]
-        for name, side in sides.items():
-            cells = [name, f"{side['median']:.0f}", f"{side['samples_a_second']:,.0f}"]
-            lines.append(f"| {' | '.join(cells)} | {side['peak_mib']:,.0f} |")
-        lines.append("")
-    sides = results.get("units", {}).get("12288", {})
-    lines += [
-        "## Targets, at 12,288 units",
-        "",
-        "| side | compared with | ratio of times | target | reached |",
-        "|---|---|---|---|---|",
-    ]
-    for ours, other, most in TARGETS:
-        if ours in sides and other in sides:
-            ratio = sides[ours]["median"] / sides[other]["median"]
-            met = "yes" if ratio <= most else "**no**"
-            lines.append(f"| {ours} | {other} | {ratio:.2f} | {most:.2f} | {met} |")
-    if "doublings" in results:
-        lines += [
-            "",
-            "## Three doublings",
-            "",
-            f"{results['doublings']['side']}. One size doubles at a time:",
-            "",
-            "| size | | | | |",
-            "|---|---|---|---|---|",
-        ]
-        for size in ("batch", "units", "dim"):
-            case = results["doublings"][size]
-            times = zip(case["sizes"], case["milliseconds"], strict=True)
-            lines.append(
-                f"| {size} | " + " | ".join(f"{n}: {t:.1f} ms" for n, t in times) + " |"
-            )
-        growth = [t[-1] / t[0] for t in _times(results["doublings"])]
-        said = ", ".join(f"{g:.1f}" for g in growth)
-        single = [b / a for t in _times(results["doublings"]) for a, b in pairwise(t)]
-        lines += [
-            "",
-            f"Eight times the size takes {said} times as long. A single doubling takes",
-            f"{min(single):.1f} to {max(single):.1f} times as long.",
-        ]
-    return "\n".join(lines) + "\n" + TRIED
-
-
-def _times(doubled: dict) -> list[list[float]]:
-    return [doubled[size]["milliseconds"] for size in ("batch", "units", "dim")]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     names = ", ".join(SIDES).replace("%", "%%")
@@ -198,7 +111,7 @@ def main() -> None:
         results.setdefault("units", {}).setdefault(str(units), {}).update(found)
     results["machine"] = machine(PACKAGES)
     record("step_speed", results)
-    PAGE.write_text(page(results))
+    render.main()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Trials with random settings of L1, KL and TopK train for few epochs on a part of the
 training set. The best model within the limit is trained again on this part, and
 evaluated on the whole test set. The script writes `results/tuning_fashion.json`,
-`docs/pictures/pareto_fashion.png` and `docs/tuning_fashion.md`. The backend is JAX
+`results/tuning_fashion.md` and its picture. The backend is JAX
 unless `KERAS_BACKEND` is set. With `--directory` the search can be resumed.
 """
 
@@ -18,11 +18,10 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-from _timing import machine, record
+from _timing import RESULTS, machine, record
 
 from keras_sae import datasets, evaluation, plots, tuning
 
-DOCS = Path(__file__).parents[1] / "docs"
 SHAPE, SAMPLES, VALIDATION, MAX_L0 = (28, 28, 1), 10_000, 2_000, 28
 SPACE = {
     "sparsity": ["l1", "kl", "top_k"],
@@ -51,8 +50,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict:
     table = tuning.trials(tuner)
     table = table[table["status"] == "COMPLETED"]
     table = table.assign(model=table["model"] + ", " + table["sparsity"])
-    (DOCS / "pictures").mkdir(parents=True, exist_ok=True)
-    plots.pareto(table).savefig(DOCS / "pictures" / "pareto_fashion.png")
+    plots.pareto(table).savefig(RESULTS / "tuning_fashion.png")
     model = tuning.best_model(tuner, train[0], folder / "best.keras", verbose=0)
     (best,) = tuner.oracle.get_best_trials(1)
     return {
@@ -95,7 +93,7 @@ def page(result: dict) -> str:
         "`benchmarks/tuning_fashion.py` writes this page. All trials are in",
         "`benchmarks/results/tuning_fashion.json`.",
         "",
-        "![Squared error and active units of all trials](pictures/pareto_fashion.png)",
+        "![Squared error and active units of all trials](tuning_fashion.png)",
         "",
         "L0 is the mean number of active units per sample. For KL it is the mean sum",
         "of the activations (~), since a sigmoid is never exactly zero. These are",
@@ -147,7 +145,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         result = run(options, options.directory or Path(temporary))
     record("tuning_fashion", result)
-    (DOCS / "tuning_fashion.md").write_text(page(result))
+    (RESULTS / "tuning_fashion.md").write_text(page(result))
 
 
 if __name__ == "__main__":
