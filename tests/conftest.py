@@ -25,6 +25,7 @@ _LOOPBACK = ("127.", "::1", "localhost")
 # training and saving.
 _BACKEND_FREE = (
     "test_cli.py",
+    "test_cli_data.py",
     "test_datasets.py",
     "test_docs.py",
     "test_docstrings.py",

@@ -1,7 +1,10 @@
 """`keras-sae compare`, `train` and `export`: files, messages and errors."""
 
 import contextlib
+import inspect
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -12,9 +15,13 @@ import pytest
 from helpers import tensorflow_only
 from typer.testing import CliRunner
 
+import keras_sae
 from keras_sae import cli, datasets
 from keras_sae.cli import compare, presets
+from keras_sae.cli.train import train as _train
+from keras_sae.cli.tune import tune as _tune
 from keras_sae.evaluation.training import file_stem
+from keras_sae.layers import MaskingNoise, get_sparsity
 
 RUNNER = CliRunner()
 # Parsing and printing do not depend on the backend.
@@ -28,12 +35,19 @@ def _run(*arguments):
     return RUNNER.invoke(cli.app.app, [str(a) for a in arguments])
 
 
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _few_digits():
     """Let the commands load 160 digits instead of all of them."""
     load_data = datasets.load_data
 
-    def load_few(name):
+    def load_few(name, **options):
+        if options:  # a file
+            return load_data(name, **options)
         (x, y), (x_test, y_test) = load_data(name)
         return (x[:160], y[:160]), (x_test[:60], y_test[:60])
 
@@ -129,14 +143,33 @@ def test_same_seed_gives_the_same_metrics(trained, tmp_path):
     pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
-def test_finished_run_is_read_and_cleared_of_unfinished_files(trained):
+def test_finished_run_is_recognized_without_its_data(trained, monkeypatch):
     model = trained / "shallow-seed0.keras"
     before = model.stat().st_mtime_ns
-    (trained / ".unfinished-a").mkdir()
-    (trained / ".unfinished-a" / "part.keras").write_text("")
-    assert _run("train", *SMALL, "--output", trained).exit_code == 0
+    monkeypatch.setattr(datasets, "load_data", None)
+    result = _run("train", *SMALL, "--output", trained)
+    assert result.exit_code == 0, result.output
+    assert "This run is finished" in result.output
+    error = pd.read_csv(trained / "table.csv")["reconstruction"][0]
+    assert f"{error:.5f}" in result.output
     assert model.stat().st_mtime_ns == before
-    assert not list(trained.rglob(".unfinished-*"))
+
+
+def test_finished_run_is_repeated_with_overwrite(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "out")
+    before = (folder / "shallow-seed0.keras").stat().st_mtime_ns
+    (folder / "old.png").write_text("")
+    result = _run("train", *SMALL, "--overwrite", "--output", folder)
+    assert result.exit_code == 0, result.output
+    assert (folder / "shallow-seed0.keras").stat().st_mtime_ns != before
+    assert not (folder / "old.png").exists()
+
+
+def test_overwrite_deletes_only_the_folder_of_a_run(tmp_path):
+    (tmp_path / "settings.json").write_text('{"editor": "vim"}')
+    result = _run("train", *SMALL, "--overwrite", "--output", tmp_path)
+    assert result.exit_code == 2
+    assert (tmp_path / "settings.json").exists()
 
 
 def test_interrupted_run_resumes(tmp_path, monkeypatch):
@@ -155,7 +188,9 @@ def test_interrupted_run_resumes(tmp_path, monkeypatch):
     assert result.exit_code == 130
     assert "Run the same command again to resume" in result.output
     assert not (tmp_path / "out" / "table.csv").exists()
-    assert _run(*command, tmp_path / "out").exit_code == 0
+    result = _run(*command, tmp_path / "out")
+    assert result.exit_code == 0
+    assert "0 of 1 models are finished. The next one starts at epoch 1" in result.output
     record = json.loads((tmp_path / "out" / "shallow-seed0.json").read_text())
     assert len(record["history"]["loss"]) == 3
 
@@ -194,18 +229,24 @@ def test_run_that_was_killed_while_it_drew_a_picture_resumes(tmp_path):
     assert not list(model.parent.glob(".unfinished-*"))
 
 
-def test_run_with_other_settings_is_not_overwritten(trained):
-    result = _run("train", *SMALL, "--seed", 1, "--output", trained)
-    assert result.exit_code == 2
+def test_run_with_other_settings_gets_the_next_free_folder(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "out")
+    before = (folder / "shallow-seed0.keras").stat().st_mtime_ns
+    result = _run("train", *SMALL, "--seed", 1, "--output", folder)
+    assert result.exit_code == 0
     assert "seed was 0 and is now 1" in result.output
-    assert (trained / "shallow-seed0.keras").exists()
+    assert (tmp_path / "out-2" / "shallow-seed1.keras").exists()
+    assert (folder / "shallow-seed0.keras").stat().st_mtime_ns == before
+    result = _run("train", *SMALL, "--seed", 1, "--output", folder)
+    assert "This run is finished" in result.output
+    assert not (tmp_path / "out-3").exists()
 
 
 def test_folder_with_other_files_is_not_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     result = _run("train", *SMALL, "--output", tmp_path)
     assert result.exit_code == 2
-    assert "`output` must be a new or empty folder" in result.output
+    assert "--output must be a new or empty folder" in result.output
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -237,13 +278,18 @@ def test_train_applies_its_options(tmp_path):
         (["--dataset", "digit"], "digits"),
         (["--sparsity", "k1"], "Did you mean"),
         (["--family", "shalow"], "Did you mean 'shallow'"),
-        (["--target", "0.1"], "requires the KL penalty"),
-        (["--sparsity", "top_k"], "Known: gated, jump_relu, kl, l1"),
+        (["--target", "0.1"], "--target has no effect on the sparsity l1"),
+        (["--k", "3"], "choose --sparsity top_k, batch_top_k, jump_relu, matryoshka"),
+        (["--sparsity", "top_k", "--k", "9"], "--k"),
+        (["--sparsity", "l1,kl"], "`keras-sae tune` takes lists"),
+        (["--family", "variational", "--tied"], "no tied weights"),
+        (["--corruption", "1"], "--corruption must lie between 0 and 1"),
+        (["--label", "class"], "describe a file"),
         (["--sparsity", "kl", "--target", "1.5"], "between 0 and 1"),
-        (["--factor", "-1"], "`factor`"),
-        (["--factor", "nan"], "`factor`"),
-        (["--learning-rate", "-1"], "`learning_rate`"),
-        (["--learning-rate", "nan"], "`learning_rate` must be a finite number > 0"),
+        (["--factor", "-1"], "--factor must be a finite number >= 0. Received: --fac"),
+        (["--factor", "nan"], "--factor"),
+        (["--learning-rate", "-1"], "--learning-rate -1"),
+        (["--learning-rate", "nan"], "--learning-rate must be a finite number > 0"),
         (["--units", "4,x"], "separated by commas"),
         (["--units", "0"], "positive integer"),
         (["--family", "deep", "--units", "8,-1"], "positive integer"),
@@ -323,7 +369,7 @@ def test_export_trains_for_further_epochs(trained, tmp_path):
     ("arguments", "message"),
     [
         (["nowhere.keras"], "nowhere.keras"),
-        (["MODEL", "--epochs", 3], "`epochs` needs data"),
+        (["MODEL", "--epochs", 3], "--epochs needs data"),
         (["MODEL", "--version", 0], "positive integer"),
         (["MODEL", "--dataset", "digit"], "digits"),
     ],
@@ -337,21 +383,118 @@ def test_bad_exports_end_in_one_message(arguments, message, trained, tmp_path):
     assert not (tmp_path / "sae").exists()
 
 
+@pytest.mark.parametrize("command", ["encode", "score"])
+def test_help_of_commands_with_arguments_shows_an_example(command):
+    result = _run(command, "--help")
+    assert result.exit_code == 0
+    assert f"keras-sae {command} model.keras" in result.output
+    assert "--output" in result.output
+
+
 @pytest.mark.parametrize("command", ["compare", "train", "tune", "export"])
 def test_help_shows_an_example_and_the_common_options(command):
     result = _run(command, "--help")
     assert result.exit_code == 0
     assert f"keras-sae {command} --" in result.output
-    for option in ("--dataset", "--epochs", "--seed", "--output"):
+    for option in ("--dataset", "--data", "--epochs", "--seed", "--output"):
         assert option in result.output
 
 
-def test_main_help_fits_a_screen_and_has_an_example_of_each_command():
+def test_train_and_tune_share_the_options_of_a_model():
+    names = (
+        "family",
+        "sparsity",
+        "k",
+        "factor",
+        "target",
+        "units",
+        "tied",
+        "corruption",
+    )
+    train, tune = (inspect.signature(command) for command in (_train, _tune))
+    for name in (*names, "report", "export_to", "overwrite", "data", "label"):
+        assert train.parameters[name].annotation == tune.parameters[name].annotation
+        assert train.parameters[name].default == tune.parameters[name].default
+
+
+@pytest.mark.parametrize(
+    ("family", "sparsity", "settings"),
+    [
+        ("shallow", "batch_top_k", {"k": 2}),
+        ("deep", "matryoshka", {}),
+        ("stacked", "lifetime", {"fraction": 0.2}),
+        ("convolutional", "gated", {"factor": 0.1}),
+        ("deep", "jump_relu", {"factor": 0.1, "target_l0": 2}),
+        ("variational", None, None),
+    ],
+)
+def test_train_builds_every_family(family, sparsity, settings, monkeypatch):
+    built = []
+
+    class Builds(compare.Run):
+        def train(self, baselines):
+            built.append(self.preset.builders[family]())
+
+    monkeypatch.setattr("keras_sae.cli.train.Run", Builds)
+    options = ["--family", family, "--units", 6, "--corruption", 0.2]
+    names = {"k": "k", "target_l0": "k", "factor": "factor", "fraction": "target"}
+    for name, value in (settings or {}).items():
+        options += [f"--{names[name]}", value]
+    options += ["--sparsity", sparsity] if sparsity else []
+    result = _run("train", *options, "--output", "out")
+    assert result.exit_code == 0, result.output
+    [model] = built
+    assert model.name == family
+    assert model.encoder.output_shape[-1] == 6
+    assert [x.rate for x in model.encoder.layers if isinstance(x, MaskingNoise)] == [
+        0.2
+    ]
+    used = model.sparse_layers[-1].sparsity if model.sparse_layers else None
+    assert type(used) is type(get_sparsity(sparsity))
+    for name, value in (settings or {}).items():
+        assert getattr(used, name) == value
+
+
+def test_version_is_that_of_the_package():
+    result = _run("--version")
+    assert result.exit_code == 0
+    assert result.output == f"keras-sae {keras_sae.__version__}\n"
+
+
+def _run_alone(folder, *arguments):
+    """Run the command in a process and a folder of its own, as from a shell."""
+    code = "import sys; sys.argv[0] = 'keras-sae'; import keras_sae_cli as c; c.main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={k: v for k, v in os.environ.items() if not k.startswith("TF_")},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_error_is_the_only_line_on_standard_error(tmp_path):
+    done = _run_alone(tmp_path, "train", "--data", "no.csv")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: There is no such file or folder")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_screen_shows_no_log_lines_bars_or_warnings(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "not-prepared"))
+    done = _run_alone(tmp_path, "train", *SMALL, "--export", "serving/sae")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_main_help_fits_a_screen_and_has_each_command_and_an_example():
     result = _run("--help")
     assert result.exit_code == 0
     assert len(result.output.splitlines()) <= 24
     for command in cli.app.app.registered_commands:
-        assert f"keras-sae {command.callback.__name__} --" in result.output
+        assert f" {command.callback.__name__} " in result.output
+    assert "keras-sae train --data flowers.csv" in result.output
 
 
 def test_report_of_a_finished_run(trained):
@@ -360,4 +503,4 @@ def test_report_of_a_finished_run(trained):
     assert "report.html" in result.output.replace("\n", "")
     page = (trained / "report.html").read_text(encoding="utf-8")
     assert "Sparse autoencoders on digits" in page
-    assert "dictionary learning" in page  # the table with its baselines
+    assert '"shallow"' in page

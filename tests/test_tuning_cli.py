@@ -4,6 +4,7 @@ import json
 import shutil
 
 import keras
+import keras_tuner
 import pandas as pd
 import pytest
 from helpers import tensorflow_only
@@ -68,6 +69,7 @@ def test_more_trials_continue_the_search(searched, tmp_path):
     folder = shutil.copytree(searched[0], tmp_path / "out")
     result = _run(*SMALL, "--trials", 3, "--output", folder)
     assert result.exit_code == 0, result.output
+    assert "after 2 trials" in result.output
     before, after = (
         pd.read_csv(path / "trials.csv").set_index("trial").sort_index()
         for path in (searched[0], folder)
@@ -76,10 +78,66 @@ def test_more_trials_continue_the_search(searched, tmp_path):
     pd.testing.assert_frame_equal(after.loc[before.index], before)
 
 
-def test_search_with_other_settings_is_an_error(searched):
-    result = _run(*SMALL, "--sparsity", "kl", "--output", searched[0])
-    assert result.exit_code == 2
-    assert "sparsity was 'l1' and is now 'kl'" in " ".join(result.output.split())
+def test_search_with_other_settings_gets_the_next_free_folder(searched, tmp_path):
+    folder = shutil.copytree(searched[0], tmp_path / "out")
+    result = _run(*SMALL, "--factor", 1e-3, "--units", 8, "--output", folder)
+    assert result.exit_code == 0, result.output
+    changes = "factor was None and is now 0.001; units was None and is now '8'"
+    assert changes in " ".join(result.output.split())
+    table = pd.read_csv(tmp_path / "out-2" / "trials.csv")
+    assert set(table["l1_factor"]) == {1e-3}
+    assert set(table["units"]) == {8}
+
+
+def test_finished_search_is_recognized_without_its_data(searched, monkeypatch):
+    folder, first = searched
+    monkeypatch.setattr(datasets, "load_data", None)
+    result = _run(*SMALL, "--output", folder)
+    assert result.exit_code == 0, result.output
+    assert "This search is finished" in result.output
+    assert result.stdout.splitlines()[1:] == first.stdout.splitlines()
+
+
+def test_report_and_export_of_a_finished_search(searched, tmp_path):
+    folder = shutil.copytree(searched[0], tmp_path / "out")
+    serving = tmp_path / "serving"
+    options = ["--report", "--export", serving]
+    result = _run(*SMALL, *options, "--output", folder)
+    assert result.exit_code == 0, result.output
+    assert (serving / "1" / "saved_model.pb").exists()
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "The best sparse autoencoder on digits" in page
+    assert "shallow, l1" in page
+
+
+def test_options_set_the_search_space(tmp_path, monkeypatch):
+    def stop(hypermodel, *args, **kwargs):
+        hp = keras_tuner.HyperParameters()
+        model = hypermodel.build(hp)
+        raise ValueError(json.dumps([hp.values, model.count_params()]))
+
+    monkeypatch.setattr("keras_sae.tuning.search", stop)
+    options = ["--family", "deep,variational", "--sparsity", "kl,none", "--untied"]
+    options += ["--units", "12,6", "--target", 0.2, "--corruption", 0.1]
+    result = _run(*options, "--output", tmp_path / "out")
+    values, parameters = json.loads(result.stderr.split("Error: ")[1])
+    assert (values["model"], values["sparsity"]) == ("deep", "kl")
+    assert values["kl_target"] == 0.2
+    assert "units" not in values
+    assert values["depth"] == 2
+    dense = 64 * 12 + 12 + 12 * 6 + 6  # and the same transposed, with other biases
+    assert parameters > 2 * dense
+
+
+def test_best_trial_that_explains_less_than_nothing_is_called_that(searched, tmp_path):
+    folder = shutil.copytree(searched[0], tmp_path / "out")
+    table = pd.read_csv(folder / "trials.csv")
+    for explained, is_said in ((-0.25, True), (0.25, False)):
+        table.assign(explained_variance=explained).to_csv(folder / "trials.csv")
+        result = _run(*SMALL, "--output", folder)
+        output = " ".join(result.output.split())
+        assert ("explains less than nothing" in output) == is_said
+        assert ("variance is -0.25" in output) == is_said
 
 
 def test_trials_are_written_when_none_meets_the_limit(tmp_path):
@@ -93,11 +151,13 @@ def test_trials_are_written_when_none_meets_the_limit(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model", "shalow"], "Did you mean 'shallow'"),
+        (["--family", "shalow"], "Did you mean 'shallow'"),
+        (["--family", "deep,shallow", "--units", "8,4"], "A shallow model has one"),
+        (["--k", "3"], "--k has no effect on the sparsity l1"),
         (["--sparsity", "l1,l2"], "Unknown sparsity: 'l2'"),
         (["--tuner", "bayes"], "Did you mean 'bayesian'"),
         (["--objective", "val_lss"], "Unknown objective"),
-        (["--max-l0", "-1"], "max_l0=-1"),
+        (["--max-l0", "-1"], "--max-l0 -1"),
     ],
 )
 def test_bad_options_end_in_one_message(options, message, tmp_path):

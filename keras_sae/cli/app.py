@@ -1,17 +1,19 @@
 """The application, and the options and helpers that commands share."""
 
 import functools
+import itertools
+import os
+import re
+import shutil
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import keras_sae
-from keras_sae import datasets
-from keras_sae.datasets.loading import EMBEDDED, Arrays
-from keras_sae.datasets.own import is_path
-from keras_sae.utils.io import RunDirectory
+from keras_sae.utils.io import RunDirectory, describe_changes, read_json
 
 app = typer.Typer(
     help="Train, compare, tune and export sparse autoencoders in Keras.",
@@ -20,12 +22,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Dataset = Annotated[
-    str, typer.Option(help="fashion_mini, digits, natural_patches, or any TFDS name.")
-]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes through the training data.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed for weights and batches.")]
 Output = Annotated[str, typer.Option(help="Folder for models, metrics and pictures.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Delete an earlier run in --output first.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples per training step.")]
 LearningRate = Annotated[float, typer.Option(help="Learning rate of Adam.")]
 Report = Annotated[
@@ -35,29 +37,36 @@ Export = Annotated[
     str | None, typer.Option("--export", help="Also export for serving to this folder.")
 ]
 # Options that do not change the results of a run.
-_OTHER_OPTIONS = ("output", "report", "export_to", "trials", "workers")
+_OTHER_OPTIONS = ("output", "overwrite", "report", "export_to", "trials", "workers")
 
 
-def load_splits(dataset: str) -> tuple[Arrays, Arrays]:
-    """Return the training and the test split of a dataset."""
-    if dataset not in EMBEDDED and is_path(dataset):
-        raise ValueError(
-            "`dataset` must be the name of a dataset with two splits. Received: "
-            f"--dataset {dataset}. For your own files, use `datasets.load_data` and "
-            "`evaluation.compare` in Python."
-        )
-    return datasets.load_data(dataset)
+def split_list(text: str | None) -> list[str] | None:
+    """Return the entries of a list that is separated by commas."""
+    return None if text is None else [entry.strip() for entry in text.split(",")]
 
 
 def report_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn errors from bad input into one message and exit status 2."""
+    """Turn errors from bad input into one message and exit status 2.
+
+    Errors of the package name arguments, which become options: `k` and k=3 become --k
+    and --k 3.
+    """
 
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
         except (ValueError, OSError) as error:
-            typer.secho(f"Error: {error}", err=True, fg="red")
+            names = "|".join(name for name in kwargs if name != "model")
+            message = re.sub(
+                rf"`({names})`|\b({names})=",
+                lambda found: (
+                    f"--{found[1] or found[2]}".replace("_", "-")
+                    + " " * (found[1] is None)
+                ),
+                str(error),
+            )
+            typer.secho(f"Error: {message}", err=True, fg="red")
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
             typer.echo("Interrupted. Run the same command again to resume.", err=True)
@@ -66,12 +75,55 @@ def report_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def open_run(output: str, context: typer.Context) -> Path:
-    """Create the output folder, or reopen it to resume a run with the same options."""
-    options = {k: v for k, v in context.params.items() if k not in _OTHER_OPTIONS}
-    return RunDirectory(
-        output,
-        {"command": context.info_name, "version": keras_sae.__version__, **options},
-        argument="output",
-        advice="Choose another folder with --output, or delete this one.",
-    ).path
+class RunFolder:
+    """The folder of a run: new, or that of an earlier run with the same options.
+
+    If `--output` holds a run with other options, the folder is the next free one of
+    OUTPUT-2, OUTPUT-3, ... Nothing is written before `open`.
+
+    Args:
+        context: Context of the command, which has the options.
+        output: Folder of the user.
+        last_file: Name of the last file that a run writes.
+        overwrite: Whether `open` deletes an earlier run in `--output`.
+    """
+
+    def __init__(
+        self, context: typer.Context, output: str, last_file: str, overwrite: bool
+    ) -> None:
+        options = context.params
+        settings = {k: v for k, v in options.items() if k not in _OTHER_OPTIONS}
+        self.settings = {
+            "command": context.info_name,
+            "version": keras_sae.__version__,
+            **settings,
+        }
+        data = Path(options["data"] or "").expanduser()
+        if options["data"] and data.exists():
+            modified = max(path.stat().st_mtime for path in (data, *data.rglob("*")))
+            self.settings["data_modified"] = str(datetime.fromtimestamp(modified))
+        self.overwrite = overwrite
+        for number in itertools.count(1):
+            self.path = Path(output + (f"-{number}" if number > 1 else ""))
+            file = self.path / "settings.json"
+            if overwrite or not file.exists():
+                break
+            changes = describe_changes(read_json(file, command=str), self.settings)
+            if not changes:
+                break
+            typer.echo(f"{self.path}{os.sep} holds another run: {changes}.")
+        self.resumes = file.exists() and not overwrite
+        self.finished = self.resumes and (self.path / last_file).exists()
+
+    def open(self) -> Path:
+        """Create the folder, without the files of a run that is overwritten."""
+        file = self.path / "settings.json"
+        if self.overwrite and file.exists() and read_json(file, command=str):
+            shutil.rmtree(self.path)
+        RunDirectory(
+            self.path,
+            self.settings,
+            argument="output",
+            advice="Choose another folder with --output.",
+        )
+        return self.path

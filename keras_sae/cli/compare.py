@@ -1,5 +1,6 @@
 """`keras-sae compare`, and the code that it shares with `keras-sae train`."""
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +10,11 @@ import numpy as np
 import typer
 
 from keras_sae import evaluation, models
-from keras_sae.cli import app, presets
+from keras_sae.cli import app, loading, presets
 from keras_sae.cli.progress import progress_bars
 from keras_sae.cli.tables import CAPTION, print_table, save_table
-from keras_sae.datasets.loading import Arrays
 from keras_sae.evaluation.evaluate import target_activation
-from keras_sae.evaluation.training import file_stem
+from keras_sae.evaluation.training import Builder, file_stem
 from keras_sae.utils.io import atomic_write, load_model, read_json
 from keras_sae.utils.validation import positive_number
 
@@ -25,10 +25,15 @@ FACTORS = tuple(np.geomspace(3e-4, 3e-1, 7).tolist())
 @app.report_errors
 def compare(
     context: typer.Context,
-    dataset: app.Dataset = "digits",
+    dataset: loading.Dataset = "digits",
+    data: loading.OwnData = None,
+    label: loading.Label = None,
+    columns: loading.Columns = None,
+    validation: loading.Validation = 0.2,
     epochs: app.Epochs = 50,
     seed: app.Seed = 0,
     output: app.Output = "keras-sae-compare",
+    overwrite: app.Overwrite = False,
     units: Annotated[int, typer.Option(min=1, help="Number of code units.")] = 64,
     batch_size: app.BatchSize = 64,
     learning_rate: app.LearningRate = 5e-3,
@@ -42,16 +47,26 @@ def compare(
 ) -> None:
     """Train one model per family, and compare the models with baselines."""
     positive_number("learning_rate", learning_rate)
-    data = app.load_splits(dataset)
+    folder = app.RunFolder(
+        context, output, "pareto.png" if full else "table.csv", overwrite
+    )
+    if folder.finished:
+        print_results(folder)
+        if not report:
+            return
+    splits = loading.load_splits(
+        dataset, data, label, app.split_list(columns), validation
+    )
     settings = units, epochs, l1, kl, target, learning_rate, batch_size
-    preset = presets.families(data[0][0].shape[1:], *settings)
+    preset = presets.families(splits.shape, *settings)
     seeds = range(seed, seed + 3) if full else (seed,)
-    run = Run(context, output, data, preset, epochs, batch_size, seeds)
-    run.train()
-    if full:
-        run.sweep()
+    run = Run(folder, splits, preset, epochs, batch_size, seeds)
+    if not folder.finished:
+        run.train()
+        if full:
+            run.sweep()
     if report:
-        run.write_report(dataset)
+        run.write_report()
 
 
 class Run:
@@ -63,42 +78,58 @@ class Run:
 
     def __init__(
         self,
-        context: typer.Context,
-        output: str,
-        data: tuple[Arrays, Arrays],
+        folder: app.RunFolder,
+        splits: loading.Splits,
         preset: presets.Preset,
         epochs: int,
         batch_size: int,
         seeds: Sequence[int],
     ) -> None:
-        self.data, self.preset = data, preset
+        self.run_folder, self.splits, self.preset = folder, splits, preset
         self.epochs, self.batch_size, self.seeds = epochs, batch_size, seeds
         for build in preset.builders.values():
-            build().check_data(data[0][0], batch_size=batch_size)
-        self.folder = app.open_run(output, context)
+            build().check_data(splits.train[0], batch_size=batch_size)
+        self.folder = folder.path if folder.finished else folder.open()
 
-    def train(self) -> None:
+    def train(self, baselines: bool = True) -> None:
         """Train the remaining models, print the table, and draw the pictures."""
-        runs = len(self.preset.builders) * len(self.seeds)
-        with progress_bars(runs, self.epochs) as callbacks:
+
+        def with_names(build: Builder) -> models.Autoencoder:
+            model = build()
+            model.columns, model.label = self.splits.columns, self.splits.label
+            return model
+
+        builders = {
+            name: functools.partial(with_names, build)
+            for name, build in self.preset.builders.items()
+        }
+        stems = [file_stem(name, seed) for name in builders for seed in self.seeds]
+        if self.run_folder.resumes:
+            done = sum((self.folder / f"{stem}.json").exists() for stem in stems)
+            typer.echo(
+                f"Resuming {self.folder}{os.sep}: {done} of {len(stems)} models are "
+                "finished. The next one starts at epoch 1."
+            )
+        with progress_bars(len(stems), self.epochs) as callbacks:
             table = evaluation.compare(
-                self.preset.builders,
-                *self.data,
+                builders,
+                self.splits.train,
+                self.splits.test,
                 self.epochs,
                 seeds=self.seeds,
                 prepare=self.preset.prepare,
                 batch_size=self.batch_size,
                 directory=self.folder,
                 callbacks=callbacks,
+                baselines=baselines,
             )
-        save_table(table, self.folder / "table.csv", self.folder / "metrics.json")
-        summary = evaluation.summarize(table)
         if len(self.seeds) > 1:
             with atomic_write(self.folder / "summary.csv") as path:
-                summary.to_csv(path, index=False)
-        draw_pictures(*self.trained(), self.data[1][0], self.folder)
-        print_table(summary.drop(columns="units"), CAPTION)  # to save space
-        typer.echo(f"Models, metrics and pictures: {self.folder}{os.sep}")
+                evaluation.summarize(table).to_csv(path, index=False)
+        draw_pictures(*self.trained(), self.splits.test[0], self.folder)
+        # The last file tells that the run is finished.
+        save_table(table, self.folder / "table.csv", self.folder / "metrics.json")
+        print_results(self.run_folder)
 
     def trained(self) -> tuple[dict[str, models.Autoencoder], dict[str, dict]]:
         """Return the first seed's models and their training logs, by name."""
@@ -124,7 +155,8 @@ class Run:
                 part = evaluation.sweep(
                     build,
                     FACTORS,
-                    *self.data,
+                    self.splits.train,
+                    self.splits.test,
                     self.epochs,
                     seeds=self.seeds[:1],
                     batch_size=self.batch_size,
@@ -137,7 +169,7 @@ class Run:
         with atomic_write(self.folder / "pareto.png") as path:
             plots.pareto(table).savefig(path)
 
-    def write_report(self, dataset: str) -> None:
+    def write_report(self) -> None:
         """Write `report.html` for the first seed's models."""
         import pandas as pd
 
@@ -147,13 +179,24 @@ class Run:
         trained, histories = self.trained()
         path = report.write_report(
             trained,
-            self.data[1],
+            self.splits.test,
             self.folder / "report.html",
             history=histories,
             table=pd.read_csv(self.folder / "table.csv"),
-            title=f"Sparse autoencoders on {dataset}",
+            title=f"Sparse autoencoders on {self.splits.name}",
         )
         typer.echo(f"Interactive report: {path}")
+
+
+def print_results(folder: app.RunFolder) -> None:
+    """Print the table of a finished run."""
+    import pandas as pd
+
+    if folder.finished:
+        typer.echo("This run is finished. Train again with --overwrite.")
+    table = evaluation.summarize(pd.read_csv(folder.path / "table.csv"))
+    print_table(table.drop(columns="units"), CAPTION)  # to save space
+    typer.echo(f"Models, metrics and pictures: {folder.path}{os.sep}")
 
 
 def draw_pictures(

@@ -2,14 +2,13 @@
 
 import os
 import warnings
-from pathlib import Path
 from typing import Annotated, Any
 
 import keras
 import typer
 
 from keras_sae import evaluation, models
-from keras_sae.cli import app
+from keras_sae.cli import app, loading
 from keras_sae.export import export_saved_model
 from keras_sae.utils.io import load_model
 
@@ -28,49 +27,52 @@ def export(
     dataset: Annotated[
         str | None, typer.Option(help="Dataset for the test metrics in the metadata.")
     ] = None,
+    data: loading.OwnData = None,
+    validation: loading.Validation = 0.2,
     epochs: Annotated[
-        int, typer.Option(min=0, help="Further epochs on the dataset before export.")
+        int, typer.Option(min=0, help="Further epochs on the data before export.")
     ] = 0,
     seed: app.Seed = 0,
 ) -> None:
     """Export a trained model for TensorFlow Serving."""
-    options = {"version": version, "images": images, "top_k": top_k}
-    export_model(model, output, dataset=dataset, epochs=epochs, seed=seed, **options)
-
-
-def export_model(
-    source: str | Path,
-    output: str,
-    *,
-    dataset: str | None = None,
-    epochs: int = 0,
-    seed: int = 0,
-    **options: Any,
-) -> None:
-    """Export a saved model, and print the path of the new version.
-
-    `options` are passed to `keras_sae.export.export_saved_model`.
-    """
-    model = load_model(source)
-    metrics = None
-    if dataset is not None:
-        if not isinstance(model, models.Autoencoder):
+    loaded, splits = load_model(model), None
+    if dataset is not None or data is not None:
+        if not isinstance(loaded, models.Autoencoder):
             raise ValueError(
-                "`dataset` requires an autoencoder, whose test metrics are computed. "
-                f"Received: --dataset {dataset} with a {type(model).__name__}. "
-                "Remove the option."
+                "--dataset and --data require an autoencoder, whose test metrics are "
+                f"computed. Received: a {type(loaded).__name__}. Remove the option."
             )
-        (x, _), (x_test, y_test) = app.load_splits(dataset)
-        model.check_data(x_test)
+        columns, label = (
+            (None, None) if data is None else loading.names_in(loaded, data)
+        )
+        splits = loading.load_splits(dataset or "", data, label, columns, validation)
+        loading.check_shape(loaded, splits.test[0], splits.name)
         keras.utils.set_random_seed(seed)
         if epochs:
-            model.fit(x, epochs=epochs, verbose=0)
-        metrics = evaluation.evaluate(model, x_test, y_test, seed=seed)
+            loaded.fit(splits.train[0], epochs=epochs, verbose=0)
     elif epochs:
         raise ValueError(
             f"`epochs` needs data to train on. Received: --epochs {epochs}. "
             "For example, add --dataset digits."
         )
+    options = {"version": version, "images": images, "top_k": top_k}
+    export_model(loaded, output, splits, seed, **options)
+
+
+def export_model(
+    model: keras.Model,
+    output: str,
+    splits: loading.Splits | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> None:
+    """Export a model with its test metrics, and print the path of the new version.
+
+    `options` are passed to `keras_sae.export.export_saved_model`.
+    """
+    metrics = None
+    if splits is not None:
+        metrics = evaluation.evaluate(model, *splits.test, seed=seed)
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", "The artifact has no warm-up requests")
         version = export_saved_model(model, output, metrics=metrics, **options)

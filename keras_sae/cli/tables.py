@@ -37,6 +37,10 @@ best trial is first. sparsity: kind and settings. LR: learning rate. error: mean
 squared error per value. EV: explained variance. L0: active units per sample; eff.: \
 effective number of them. probe: accuracy of a linear classifier on the code. score: \
 the objective. trials.csv has all settings."""
+SCORE_CAPTION = """error: mean squared error per value. EV: explained variance. \
+copy: explained variance on noise (1 means the model copies its input). L0: active \
+units per row; eff.: effective number of them. dead: fraction of units that never \
+fire."""
 # With several seeds, the first group is printed with standard deviations. The second
 # group is left out to make room for them.
 _WITH_DEVIATION = ("reconstruction", "probe_accuracy")
@@ -65,9 +69,9 @@ def print_table(table: "pd.DataFrame", caption: str) -> None:
 
 def save_table(table: "pd.DataFrame", csv: Path, json: Path) -> None:
     """Write a table as CSV and as a JSON list of rows, with null for missing values."""
+    write_json(json, table.to_dict("records"))
     with atomic_write(csv) as path:
         table.to_csv(path, index=False)
-    write_json(json, table.to_dict("records"))
 
 
 def _cell(name: str, row: dict, text: str) -> str:

@@ -1,77 +1,85 @@
 """`keras-sae train`: train one model with the given settings."""
 
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from keras_sae import layers, models, regularizers
-from keras_sae.cli import app, presets
-from keras_sae.cli.compare import Run
+from keras_sae.cli import app, loading, model_options, presets
+from keras_sae.cli.compare import Run, print_results
 from keras_sae.cli.export import export_model
 from keras_sae.evaluation.training import file_stem
-from keras_sae.utils.validation import known_name, positive_number
+from keras_sae.models import families
+from keras_sae.utils.io import load_model
+from keras_sae.utils.validation import positive_number
 
-FAMILIES: dict[str, Callable] = {
-    factory.__name__: factory
-    for factory in (models.shallow, models.deep, models.stacked, models.convolutional)
-}
-PENALTIES: dict[str, Callable] = {
-    "l1": regularizers.L1,
-    "kl": regularizers.KLDivergence,
-    "jump_relu": layers.JumpReLU,
-    "gated": layers.Gated,
-}
+# With 1, the code of a variational model of small images collapses to 0.
+BETA = 0.01
 
 
 @app.report_errors
 def train(
     context: typer.Context,
-    dataset: app.Dataset = "digits",
+    dataset: loading.Dataset = "digits",
+    data: loading.OwnData = None,
+    label: loading.Label = None,
+    columns: loading.Columns = None,
+    validation: loading.Validation = 0.2,
     epochs: app.Epochs = 50,
     seed: app.Seed = 0,
     output: app.Output = "keras-sae-train",
-    family: Annotated[str, typer.Option(help=", ".join(FAMILIES) + ".")] = "shallow",
-    units: Annotated[
-        str, typer.Option(help="Number of code units. For deep models: 128,64.")
-    ] = "64",
-    sparsity: Annotated[str, typer.Option(help=", ".join(PENALTIES) + ".")] = "l1",
-    factor: Annotated[float, typer.Option(help="Factor of the penalty.")] = 3e-3,
-    target: Annotated[
-        float | None, typer.Option(help="Target mean activation, for kl.")
-    ] = None,
-    tied: Annotated[bool, typer.Option(help="Use tied weights.")] = False,
+    overwrite: app.Overwrite = False,
+    family: model_options.Family = "shallow",
+    sparsity: model_options.Sparsity = None,
+    k: model_options.K = None,
+    factor: model_options.Factor = None,
+    target: model_options.Target = None,
+    units: model_options.Units = None,
+    tied: model_options.Tied = None,
+    corruption: model_options.Corruption = None,
     learning_rate: app.LearningRate = 5e-3,
     batch_size: app.BatchSize = 64,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Add PCA and other baselines.")
+    ] = False,
     report: app.Report = False,
     export_to: app.Export = None,
 ) -> None:
     """Train one model with the given settings."""
-    factory = FAMILIES[known_name("family", family, FAMILIES)]
-    positive_number("learning_rate", learning_rate)
-    known_name("sparsity", sparsity, PENALTIES)
-    if target is not None and sparsity != "kl":
+    chosen = model_options.read_model_options(
+        family, sparsity, k, factor, target, units, tied, corruption
+    )
+    if len(chosen.families) > 1 or len(chosen.kinds) > 1:
         raise ValueError(
-            f"`target` requires the KL penalty. Received: --target {target} "
-            f"with --sparsity {sparsity}. Remove it, or use --sparsity kl."
+            "`family` and `sparsity` must be one name each. Received: --family "
+            f"{family} --sparsity {sparsity}. `keras-sae tune` takes lists."
         )
-    try:
-        widths = [int(width) for width in units.split(",")]
-    except ValueError as error:
-        raise ValueError(
-            "`units` must be one integer, or several separated by commas. "
-            f"Received: --units {units!r}. For example, use --units 128,64."
-        ) from error
-    config = {"factor": factor} | ({} if target is None else {"target": target})
-    data = app.load_splits(dataset)
-    width = widths[0] if len(widths) == 1 else widths
-    settings = data[0][0].shape[1:], width, PENALTIES[sparsity](**config)
-    build = presets.builder(learning_rate, factory, *settings, tied=tied)
+    [family], [kind] = chosen.families, chosen.kinds
+    positive_number("learning_rate", learning_rate)
+    folder = app.RunFolder(context, output, "table.csv", overwrite)
+    if folder.finished:
+        print_results(folder)
+        if not report and export_to is None:
+            return
+    splits = loading.load_splits(
+        dataset, data, label, app.split_list(columns), validation
+    )
+    widths = 64 if chosen.units is None else chosen.units
+    code = widths[-1] if isinstance(widths, list) else widths
+    defaults = {"factor": 3e-3, "k": max(1, code // 8)}
+    settings = {
+        name: value
+        for name, value in (defaults | chosen.settings).items()
+        if name in families.KINDS[kind]
+    }
+    options = chosen.options | ({"beta": BETA} if family == "variational" else {})
+    model = family, splits.shape, widths, families.make_sparsity(kind, settings)
+    build = presets.builder(learning_rate, families.build, *model, **options)
     preset = presets.Preset({family: build})
-    run = Run(context, output, data, preset, epochs, batch_size, (seed,))
-    run.train()
+    run = Run(folder, splits, preset, epochs, batch_size, (seed,))
+    if not folder.finished:
+        run.train(baselines)
     if report:
-        run.write_report(dataset)
+        run.write_report()
     if export_to is not None:
-        saved = run.folder / f"{file_stem(family, seed)}.keras"
-        export_model(saved, export_to, dataset=dataset)
+        saved = folder.path / f"{file_stem(family, seed)}.keras"
+        export_model(load_model(saved), export_to, splits)

@@ -2,15 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
 from keras_sae import evaluation
-from keras_sae.cli import app, tables
+from keras_sae.cli import app, loading, model_options, tables
 from keras_sae.cli.export import export_model
-from keras_sae.utils.io import atomic_write, write_json
+from keras_sae.utils.io import atomic_write, load_model, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,17 +22,24 @@ PRINTED = "reconstruction", "explained_variance", "l0", "effective_l0", "probe_a
 @app.report_errors
 def tune(
     context: typer.Context,
-    dataset: app.Dataset = "digits",
+    dataset: loading.Dataset = "digits",
+    data: loading.OwnData = None,
+    label: loading.Label = None,
+    columns: loading.Columns = None,
+    validation: loading.Validation = 0.2,
     epochs: app.Epochs = 30,
     seed: app.Seed = 0,
     output: app.Output = "keras-sae-tune",
+    overwrite: app.Overwrite = False,
     trials: Annotated[int, typer.Option(min=1, help="Number of trials.")] = 20,
-    model: Annotated[
-        str, typer.Option(help="List of shallow, deep, stacked, convolutional.")
-    ] = "shallow",
-    sparsity: Annotated[
-        str, typer.Option(help="List of l1, kl, top_k, batch_top_k, jump_relu, gated.")
-    ] = "l1,kl,top_k",
+    family: model_options.Family = "shallow",
+    sparsity: model_options.Sparsity = None,
+    k: model_options.K = None,
+    factor: model_options.Factor = None,
+    target: model_options.Target = None,
+    units: model_options.Units = None,
+    tied: model_options.Tied = None,
+    corruption: model_options.Corruption = None,
     tuner: Annotated[
         str, typer.Option(help="random, bayesian, hyperband or grid.")
     ] = "random",
@@ -43,54 +50,105 @@ def tune(
         float | None, typer.Option(help="Limit on L0. Default: sqrt(sample size).")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Parallel processes.")] = 1,
+    report: app.Report = False,
     export_to: app.Export = None,
 ) -> None:
     """Search for the best sparsity settings under a limit on L0."""
+    import pandas as pd
+
+    from keras_sae import report as reports
     from keras_sae import tuning
+    from keras_sae.tuning.workers import LAUNCHED
 
-    (x, y), test = app.load_splits(dataset)
-    # A list with a single name is a constant.
-    families, kinds = (n.replace(" ", "").split(",") for n in (model, sparsity))
-    hypermodel = tuning.SparsityHyperModel(families, x.shape[1:], sparsity=kinds)
-    folder = app.open_run(output, context)
-    train, validation = split_validation(len(x), seed)
-    try:
-        finished = tuning.search(
-            hypermodel,
-            x[train],
-            x[validation],
-            trials,
-            epochs,
-            tuner=tuner,
-            objective=objective,
-            max_l0=max_l0,
-            labels=None if y is None else (y[train], y[validation]),
-            directory=folder / "search",
-            seed=seed,
-            workers=workers,
-        )
-    except (tuning.ConstraintError, tuning.FailedTrialsError) as error:
-        save_trials(tuning.trials(error.tuner), folder)
-        raise ValueError(str(error)) from error
-    direction = finished.oracle.objective.direction
-    table = save_trials(tuning.trials(finished), folder, direction == "min")
-    best = tuning.best_model(finished, x[train], folder / "best.keras", verbose=0)
-    labeled = x[train], None if y is None else y[train]
-    metrics = evaluation.evaluate(best, *test, train=labeled)
-    (trial,) = finished.oracle.get_best_trials(1)
-    record = {"settings": trial.hyperparameters.values, "metrics": metrics}
-    write_json(folder / "best.json", record)
-
-    one_family = table["model"].nunique() == 1
-    shown = table.drop(columns=["model"] if one_family else []).assign(
-        sparsity=describe_sparsity(table)
+    chosen = model_options.read_model_options(
+        family,
+        sparsity,
+        k,
+        factor,
+        target,
+        units,
+        tied,
+        corruption,
+        default=("l1", "kl", "top_k"),
     )
-    tables.print_table(shown, tables.TRIAL_CAPTION)
-    printed = [f"{name} {metrics[name]:.4g}" for name in PRINTED if name in metrics]
-    typer.echo(f"Best model on the test set: {', '.join(printed)}.")
-    typer.echo(f"Trials, Pareto front and best.keras: {folder}{os.sep}")
+    overwrite = overwrite and LAUNCHED not in os.environ  # the first process does it
+    run = app.RunFolder(context, output, "best.json", overwrite)
+    folder = run.path
+    file = folder / "trials.csv"
+    finished = run.finished and len(pd.read_csv(file)) >= trials
+    if finished:
+        typer.echo("This search is finished. Repeat it with --overwrite.")
+        print_search(folder)
+        if not report and export_to is None:
+            return
+    splits = loading.load_splits(
+        dataset, data, label, app.split_list(columns), validation
+    )
+    (x, y), test = splits.train, splits.test
+    train, held_out = split_validation(len(x), seed)
+    if not finished:
+        ranges: dict[str, Any] = dict(chosen.settings)
+        if isinstance(chosen.units, list):  # a tuple would be a range
+            ranges["units"] = lambda _: tuple(chosen.units)
+            ranges["depth"] = len(chosen.units)
+        elif chosen.units is not None:
+            ranges["units"] = chosen.units
+        if tied is not None:
+            ranges["tied"] = tied
+        hypermodel = tuning.SparsityHyperModel(
+            chosen.families,
+            splits.shape,
+            sparsity=chosen.kinds,
+            options=chosen.options,
+            **ranges,
+        )
+        run.open()
+        if run.resumes and file.exists():
+            done = len(pd.read_csv(file))
+            typer.echo(f"Resuming {folder}{os.sep} after {done} trials.")
+        try:
+            searched = tuning.search(
+                hypermodel,
+                x[train],
+                x[held_out],
+                trials,
+                epochs,
+                tuner=tuner,
+                objective=objective,
+                max_l0=max_l0,
+                labels=None if y is None else (y[train], y[held_out]),
+                directory=folder / "search",
+                seed=seed,
+                workers=workers,
+            )
+        except (tuning.ConstraintError, tuning.FailedTrialsError) as error:
+            save_trials(tuning.trials(error.tuner), folder)
+            raise ValueError(str(error)) from error
+        best = tuning.best_model(searched, x[train], folder / "best.keras", verbose=0)
+        best.columns, best.label = splits.columns, splits.label
+        with atomic_write(folder / "best.keras") as path:
+            best.save(path)
+        labeled = x[train], None if y is None else y[train]
+        metrics = evaluation.evaluate(best, *test, train=labeled)
+        ascending = searched.oracle.objective.direction == "min"
+        save_trials(tuning.trials(searched), folder, ascending)
+        (trial,) = searched.oracle.get_best_trials(1)
+        record = {"settings": trial.hyperparameters.values, "metrics": metrics}
+        # The last file tells that the search is finished.
+        write_json(folder / "best.json", record | {"history": best.history.history})
+        print_search(folder)
+    if report:
+        path = reports.write_report(
+            load_model(folder / "best.keras"),
+            test,
+            folder / "report.html",
+            history=read_json(folder / "best.json", history=dict)["history"],
+            table=name_models(pd.read_csv(file)),
+            title=f"The best sparse autoencoder on {splits.name}",
+        )
+        typer.echo(f"Interactive report: {path}")
     if export_to is not None:
-        export_model(folder / "best.keras", export_to, dataset=dataset)
+        export_model(load_model(folder / "best.keras"), export_to, splits)
 
 
 def split_validation(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,19 +158,44 @@ def split_validation(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(train), np.sort(validation)
 
 
-def save_trials(
-    table: "pd.DataFrame", folder: Path, ascending: bool = True
-) -> "pd.DataFrame":
-    """Sort a table, write its CSV, JSON and `pareto.png` files, and return it."""
+def save_trials(table: "pd.DataFrame", folder: Path, ascending: bool = True) -> None:
+    """Sort a table of trials, and write its CSV, JSON and `pareto.png` files."""
     from keras_sae import plots
 
     table = table.sort_values("score", ascending=ascending)
-    tables.save_table(table, folder / "trials.csv", folder / "trials.json")
-    completed = table[table["status"] == "COMPLETED"]
-    names = completed["model"] + ", " + completed["sparsity"]
     with atomic_write(folder / "pareto.png") as path:
-        plots.pareto(completed.assign(model=names)).savefig(path)
-    return table
+        plots.pareto(name_models(table)).savefig(path)
+    tables.save_table(table, folder / "trials.csv", folder / "trials.json")
+
+
+def name_models(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the completed trials, with their family and sparsity as the model."""
+    completed = table[table["status"] == "COMPLETED"]
+    return completed.assign(model=completed["model"] + ", " + completed["sparsity"])
+
+
+def print_search(folder: Path) -> None:
+    """Print the trials of a finished search, and the metrics of the best model."""
+    import pandas as pd
+
+    table = pd.read_csv(folder / "trials.csv")
+    one_family = table["model"].nunique() == 1
+    shown = table.drop(columns=["model"] if one_family else []).assign(
+        sparsity=describe_sparsity(table)
+    )
+    tables.print_table(shown, tables.TRIAL_CAPTION)
+    metrics = read_json(folder / "best.json", metrics=dict)["metrics"]
+    values = {name: metrics.get(name) for name in PRINTED}
+    printed = [f"{name} {v:.4g}" for name, v in values.items() if v is not None]
+    typer.echo(f"Best model on the test set: {', '.join(printed)}.")
+    explained = table["explained_variance"].iloc[0]
+    if explained < 0:
+        typer.echo(
+            "The best trial explains less than nothing. Its explained variance is "
+            f"{explained:.3g}, and that of the mean of the data is 0. Raise --epochs, "
+            "--trials or --max-l0."
+        )
+    typer.echo(f"Trials, Pareto front and best.keras: {folder}{os.sep}")
 
 
 def describe_sparsity(table: "pd.DataFrame") -> list[str]:

@@ -56,7 +56,7 @@ def load_path(
         return _table(path, label, columns)
     if suffix not in ARRAYS and not path.is_dir():
         raise ValueError(
-            f"`name` must be a folder of images or a file that ends in "
+            f"The path must be a folder of images or a file that ends in "
             f"{', '.join((*ARRAYS, *TABLES))}. Received: {str(path)!r}."
         )
     if columns is not None or (label is not None and suffix != ".npz"):
@@ -67,7 +67,7 @@ def load_path(
     if path.is_dir():
         return _folder(path)
     if suffix == ".npz":
-        _check_memory(path, path.stat().st_size)
+        check_memory(path, path.stat().st_size)
     try:
         if suffix == ".npz":
             with path.open("rb") as file:
@@ -77,6 +77,17 @@ def load_path(
     except (EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(UNREADABLE.format(path=str(path), error=error)) from error
     return _arrays(path, arrays, label)
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the names of the columns of a table, and none for other files."""
+    if path.is_dir() or path.suffix.lower() not in TABLES:
+        return []
+    if path.suffix.lower() == ".csv":
+        return list(map(str, _read_csv(path, nrows=0).columns))
+    import pyarrow.parquet
+
+    return list(map(str, pyarrow.parquet.read_schema(path).names))
 
 
 def class_numbers(labels: np.ndarray) -> np.ndarray:
@@ -141,17 +152,15 @@ def _table(path: Path, label: str | None, columns: Sequence[str] | None) -> Arra
 
     wanted = None if columns is None else list(columns)
     if path.suffix.lower() == ".csv":
-        _check_memory(path, path.stat().st_size)
-        names = _read_csv(path, nrows=0).columns
+        check_memory(path, path.stat().st_size)
     else:
         import pyarrow.parquet
 
         metadata = pyarrow.parquet.read_metadata(path)
-        _check_memory(path, 8 * metadata.num_rows * metadata.num_columns)
-        names = pd.Index(pyarrow.parquet.read_schema(path).names)
+        check_memory(path, 8 * metadata.num_rows * metadata.num_columns)
     labels = [] if label is None else [label]
     for name in (*(wanted or ()), *labels):
-        known_name("column", name, map(str, names))
+        known_name("column", name, column_names(path))
     if wanted is not None:
         wanted = [name for name in wanted if name != label]
     used = None if wanted is None else [*wanted, *labels]
@@ -224,7 +233,7 @@ def _folder(path: Path) -> Arrays:
     [(width, height)] = sizes
     channels = 1 if is_gray else 3
     # A list of batches is joined, which needs twice the memory.
-    _check_memory(path, 8 * len(files) * width * height * channels)
+    check_memory(path, 8 * len(files) * width * height * channels)
     batches = keras.utils.image_dataset_from_directory(
         path,
         labels="inferred" if has_classes else None,
@@ -242,13 +251,13 @@ def _folder(path: Path) -> Arrays:
     return x, y
 
 
-def _check_memory(path: Path, needed: int) -> None:
-    """Raise an error if `needed` bytes exceed the free memory."""
+def check_memory(path: Path, needed: int, advice: str = _ADVICE) -> None:
+    """Raise an error with this advice if `needed` bytes exceed the free memory."""
     import psutil
 
     free = psutil.virtual_memory().available
     if needed > free:
         raise ValueError(
             f"The data do not fit into memory. Received: {str(path)!r} of about "
-            f"{needed / 1e9:.1f} GB, with {free / 1e9:.1f} GB free. {_ADVICE}"
+            f"{needed / 1e9:.1f} GB, with {free / 1e9:.1f} GB free. {advice}"
         )

@@ -69,8 +69,8 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
                 processes[name] = subprocess.Popen(
                     [*prefix, *command],
                     env={**environment, "KERASTUNER_TUNER_ID": name},
-                    # Workers would repeat the chief's output.
-                    stdout=None if name == "chief" else subprocess.DEVNULL,
+                    # The processes would repeat the output of this one.
+                    stdout=subprocess.DEVNULL,
                 )
             to_start = []
             time.sleep(0.1)

@@ -1,0 +1,115 @@
+"""`keras-sae encode` and `score`: apply a trained model to data of one's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from keras_sae import evaluation, models
+from keras_sae.cli import app, loading, tables
+from keras_sae.utils.io import atomic_write, load_model, output_folder, write_json
+from keras_sae.utils.validation import known_name
+
+Model = Annotated[str, typer.Argument(help="A .keras file.")]
+OwnData = Annotated[
+    str, typer.Argument(help=".npy, .npz, .csv, .parquet, or a folder of images.")
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,...", help="Default: those the model was trained on."),
+]
+
+
+@app.report_errors
+def encode(
+    model: Model,
+    data: OwnData,
+    columns: Columns = None,
+    output: Annotated[
+        str, typer.Option(help="A .npz file, or .npy for a dense array.")
+    ] = "codes.npz",
+) -> None:
+    """Write the codes of your own data to a file, one row per sample."""
+    import scipy.sparse
+
+    known_name("extension of --output", Path(output).suffix, (".npy", ".npz"))
+    autoencoder, x = read_for_model(model, data, columns)
+    codes = autoencoder.encode(x)
+    is_sparse = codes.ndim == 2 and 2 * np.count_nonzero(codes) < codes.size
+    output_folder(Path(output).parent)
+    with atomic_write(output) as path:
+        if path.suffix == ".npy":
+            np.save(path, codes)
+            reader = f'numpy.load("{output}")'
+        elif is_sparse:
+            scipy.sparse.save_npz(path, scipy.sparse.csr_array(codes))
+            reader = f'scipy.sparse.load_npz("{output}")'
+        else:
+            np.savez_compressed(path, codes=codes)
+            reader = f'numpy.load("{output}")["codes"]'
+    active = np.count_nonzero(codes) / len(codes)
+    typer.echo(
+        f"Codes of shape {codes.shape}, with {active:.1f} non-zero values per row: "
+        f"{output}\nRead them by {reader}."
+    )
+
+
+@app.report_errors
+def score(
+    model: Model,
+    data: OwnData,
+    columns: Columns = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            help="A .csv file for the anomaly score and the active units of each row, "
+            "or a .json file for the metrics."
+        ),
+    ] = None,
+) -> None:
+    """Print the metrics of a model on your own data, and score each row."""
+    import pandas as pd
+
+    if output is not None:
+        known_name("extension of --output", Path(output).suffix, (".csv", ".json"))
+    autoencoder, x = read_for_model(model, data, columns)
+    metrics = evaluation.evaluate(autoencoder, x)
+    table = pd.DataFrame([{"model": Path(model).name, **metrics}])
+    tables.print_table(table, tables.SCORE_CAPTION)
+    if output is None:
+        return
+    output_folder(Path(output).parent)
+    if output.endswith(".json"):
+        write_json(output, metrics)
+    else:
+        codes = autoencoder.encode(x)
+        errors = (x - autoencoder.decode(codes)) ** 2
+        rows = {
+            "anomaly_score": errors.reshape(len(x), -1).sum(axis=1),
+            "active_units": np.count_nonzero(codes.reshape(len(x), -1), axis=1),
+        }
+        with atomic_write(output) as path:
+            pd.DataFrame(rows).to_csv(path, index_label="row")
+    typer.echo(f"Written: {output}")
+
+
+def read_for_model(
+    model: str, data: str, columns: str | None
+) -> tuple[models.Autoencoder, np.ndarray]:
+    """Load a model, and the columns of the data that it was trained on."""
+    autoencoder = load_model(model)
+    if not isinstance(autoencoder, models.Autoencoder):
+        raise ValueError(
+            f"MODEL must be an autoencoder. Received: {model} with a "
+            f"{type(autoencoder).__name__}."
+        )
+    if columns is None:
+        names, label = loading.names_in(autoencoder, data)
+    else:
+        names, label = app.split_list(columns), None
+    limits = autoencoder.input_range or (0.0, 1.0)
+    # The label is only needed to tell it from the data, never read with columns.
+    x, _, _ = loading.read(data, None if names else label, names, limits)
+    loading.check_shape(autoencoder, x, data)
+    return autoencoder, x

@@ -1,0 +1,194 @@
+"""The data of a command: a named dataset, or files of one's own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from keras_sae import datasets, models
+from keras_sae.datasets.own import Arrays, check_memory, column_names
+from keras_sae.utils.validation import fraction
+
+Dataset = Annotated[
+    str, typer.Option(help="fashion_mini, digits, natural_patches, or any TFDS name.")
+]
+OwnData = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Your own data: .npy, .npz, .csv, .parquet, or a folder of images.",
+    ),
+]
+Label = Annotated[
+    str | None, typer.Option(help="Column or .npz array of --data that holds labels.")
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,...", help="Columns to use. Default: all but --label."),
+]
+Validation = Annotated[
+    float, typer.Option(help="Fraction of --data that is held out for the metrics.")
+]
+# Ratio of standard deviations from which on the largest columns rule the error.
+_LARGE_RATIO = 100
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Training and test data, and the names of a table's columns and label."""
+
+    name: str
+    train: Arrays
+    test: Arrays
+    columns: list[str] | None = None
+    label: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.train[0].shape[1:]
+
+
+def load_splits(
+    dataset: str,
+    data: str | None = None,
+    label: str | None = None,
+    columns: Sequence[str] | None = None,
+    validation: float = 0.2,
+) -> Splits:
+    """Load a named dataset, or read files and hold out a fraction of each class.
+
+    The same rows of a file are held out in every call.
+    """
+    if data is None:
+        import tensorflow_datasets as tfds
+
+        tfds.disable_progress_bar()
+        if label is not None or columns is not None:
+            raise ValueError(
+                "`label` and `columns` describe a file. Received: the dataset "
+                f"{dataset!r}. Pass the path of the file as --data."
+            )
+        return Splits(dataset, *datasets.load_data(dataset))
+    import pandas as pd
+
+    fraction("validation", validation)
+    x, y, names = read(data, label, columns)
+    order = pd.Series(np.random.default_rng(0).permutation(len(x)))
+    is_test = np.zeros(len(x), bool)
+    for _, rows in order.groupby(order * 0 if y is None else y[order]):
+        # One row of each class is left for training.
+        count = min(len(rows) - 1, round(validation * len(rows)))
+        is_test[rows.iloc[:count]] = True
+    if not is_test.any():
+        raise ValueError(
+            f"The data have too few rows to hold some out. Received: {len(x)} rows and "
+            f"--validation {validation:g}. Add rows, or raise the fraction."
+        )
+    train, test = (
+        (x[part], None if y is None else y[part]) for part in (~is_test, is_test)
+    )
+    typer.echo(f"Training on {len(train[0]):,} rows, metrics on {len(test[0]):,}.")
+    return Splits(data, train, test, names, label)
+
+
+def names_in(
+    model: models.Autoencoder, data: str
+) -> tuple[list[str] | None, str | None]:
+    """Return the columns of a table that a model takes, and its label if it is there.
+
+    An array has no columns, and only a `.npz` file has a label.
+    """
+    path = Path(data).expanduser()
+    found = column_names(path) if path.exists() else []
+    missing = [name for name in model.columns or () if found and name not in found]
+    if missing:
+        raise ValueError(
+            "The model was trained on columns that the data lack: "
+            f"{', '.join(missing)}. Received: {data} with the columns "
+            f"{', '.join(found)}."
+        )
+    columns = list(model.columns) if found and model.columns else None
+    if path.suffix == ".npz" and path.is_file():
+        with np.load(path) as arrays:
+            found = list(arrays)
+    return columns, model.label if model.label in found else None
+
+
+def check_shape(model: models.Autoencoder, x: np.ndarray, data: str) -> None:
+    """Raise an error if a model does not take samples of this shape."""
+    shape = model.sample_shape
+    if x.shape[-len(shape) :] != shape:
+        raise ValueError(
+            f"The model takes samples of shape {shape}. Received: {data} with samples "
+            f"of shape {x.shape[1:]}. Pass data like those that the model was trained "
+            "on, or choose the columns of a table with --columns."
+        )
+
+
+def read(
+    data: str,
+    label: str | None = None,
+    columns: Sequence[str] | None = None,
+    limits: tuple[float, float] | None = None,
+) -> tuple[np.ndarray, np.ndarray | None, list[str] | None]:
+    """Read files as float32, print what they hold, and divide bytes of images by 255.
+
+    Args:
+        data: Path of a file or a folder.
+        label: As for `keras_sae.datasets.load_data`.
+        columns: As for `keras_sae.datasets.load_data`.
+        limits: The range of values that a model was trained on, if there is a model.
+
+    Returns:
+        Samples, labels or None, and the names of the columns of a table or None.
+    """
+    path = Path(data).expanduser()
+    stored, y = datasets.load_data(path, label=label, columns=columns)
+    advice = "Use the Python package, whose `fit` reads a `.npy` file in batches."
+    check_memory(path, 8 * stored.size, advice)  # once as float32, once split
+    x = np.array(stored, "float32")
+    names = [name for name in columns or column_names(path) if name != label]
+    finite = np.isfinite(x)
+    low, high = (
+        pick(where=finite, initial=start)
+        for pick, start in ((x.min, np.inf), (x.max, -np.inf))
+    )
+    what = f"samples of shape {x.shape[1:]}"
+    if names:
+        shown = names[:10] + ["..."] * (len(names) > 10)
+        what = f"{len(names)} columns ({', '.join(shown)})"
+    classes = "no labels" if y is None else f"{len(np.unique(y))} classes"
+    missing = x.size - int(finite.sum())
+    typer.echo(
+        f"{data}: {len(x):,} rows, {what}, {stored.dtype} from {low:g} to {high:g}, "
+        f"{classes}, {missing:,} missing values."
+    )
+    if missing:
+        counts = (
+            zip(names, (~finite).sum(axis=0).tolist(), strict=True) if names else ()
+        )
+        found = ", ".join(f"{count} in {name!r}" for name, count in counts if count)
+        raise ValueError(
+            f"Every value must be a finite number. Received: {missing} that are not"
+            f"{f', {found}' if found else ''}. Fill them, or remove their rows"
+            f"{' or leave out their columns with --columns' if names else ''}."
+        )
+    is_image = stored.dtype == "uint8" or (x.ndim == 4 and x.shape[-1] in (1, 3, 4))
+    in_bytes = low >= 0 and 1 < high <= 255 and (limits is None or limits[1] <= 1)
+    if is_image and in_bytes and not names:
+        x /= 255
+        typer.echo("Values in 0..255, as images have, are divided by 255.")
+    scales = x.std(axis=0)
+    smallest = np.where(scales > 0, scales, np.inf).argmin()
+    if names and limits is None and scales.max() > _LARGE_RATIO * scales[smallest] > 0:
+        typer.echo(
+            f"The columns differ in scale: the standard deviation is "
+            f"{scales[smallest]:.3g} for {names[smallest]!r} and {scales.max():.3g} "
+            f"for {names[scales.argmax()]!r}. The largest columns rule the error, so "
+            "scale the columns first."
+        )
+    return x, y, names or None

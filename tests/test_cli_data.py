@@ -1,0 +1,294 @@
+"""The command line with files of one's own, from a table to an exported model."""
+
+import json
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from helpers import tensorflow_only
+from PIL import Image
+from typer.testing import CliRunner
+
+from keras_sae import cli, models
+from keras_sae.cli import loading
+
+# Parsing and printing do not depend on the backend.
+pytestmark = tensorflow_only
+SMALL = ["--epochs", "1", "--units", "4"]
+
+
+def _run(*arguments):
+    result = CliRunner().invoke(cli.app.app, [str(a) for a in arguments])
+    assert "Traceback" not in result.output
+    return result
+
+
+def _succeed(*arguments):
+    result = _run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Work in a new folder with a small table and a model of its columns."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def table(folder):
+    """Write a table with two classes and a column of text, and return it."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.random((40, 3)), columns=["height", "width", "depth"])
+    table["kind"] = ["rose", "lily"] * 20
+    table["note"] = "x"
+    table.to_csv(folder / "flowers.csv", index=False)
+    return table
+
+
+@pytest.fixture
+def model(folder):
+    """Save an untrained model that takes two columns of the table."""
+    model = models.shallow((2,), 8, "l1")
+    model.columns, model.label = ["depth", "height"], "kind"
+    model.save(folder / "model.keras")
+    return model
+
+
+def test_path_of_a_data_scientist(table, folder):
+    shown = _succeed(
+        "train", "--data", "flowers.csv", "--label", "kind", "--sparsity", "top_k",
+        "--columns", "depth,height", *SMALL, "--k", 1, "--report", "--output", "run",
+    )  # fmt: skip
+    found, split, *_ = shown.splitlines()
+    values = table[["depth", "height"]].to_numpy()
+    assert found == (
+        f"flowers.csv: 40 rows, 2 columns (depth, height), float32 from "
+        f"{values.min():g} to {values.max():g}, 2 classes, 0 missing values."
+    )
+    assert split == "Training on 32 rows, metrics on 8."
+    assert "PCA" not in shown
+    assert (folder / "run" / "report.html").exists()
+
+    # New data have other columns, another order, and no label.
+    new = table[["note", "height", "depth"]][:10]
+    new.to_csv("new.csv", index=False)
+    shown = _succeed("encode", "run/shallow-seed0.keras", "new.csv")
+    assert 'scipy.sparse.load_npz("codes.npz")' in shown
+    codes = scipy.sparse.load_npz("codes.npz")
+    trained = keras.saving.load_model("run/shallow-seed0.keras")
+    x = new[["depth", "height"]].to_numpy("float32")
+    np.testing.assert_allclose(codes.toarray(), trained.encode(x), rtol=1e-6)
+    assert ((codes.toarray() != 0).sum(axis=1) <= 1).all()
+
+    _succeed(
+        "score", "run/shallow-seed0.keras", "flowers.csv", "--output", "scores.csv"
+    )
+    x = table[["depth", "height"]].to_numpy("float32")
+    errors = ((x - trained.predict(x, verbose=0)) ** 2).sum(axis=1)
+    scores = pd.read_csv("scores.csv")
+    np.testing.assert_allclose(scores["anomaly_score"], errors, rtol=1e-5)
+
+    _succeed(
+        "export", "run/shallow-seed0.keras", "--data", "flowers.csv",
+        "--output", "serving/flowers",
+    )  # fmt: skip
+    metadata = json.loads(
+        (folder / "serving/flowers/1/assets.extra/metadata.json").read_text()
+    )
+    [row] = json.loads((folder / "run/metrics.json").read_text())
+    # The same rows are held out.
+    assert metadata["metrics"]["reconstruction"] == pytest.approx(row["reconstruction"])
+
+
+def test_path_of_an_operator_with_images(folder):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (30, 6, 6, 1)).astype("uint8")
+    for number, image in enumerate(pixels):
+        path = folder / "images" / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(path)
+    np.save("images.npy", pixels)
+
+    shown = _succeed("train", "--data", "images", *SMALL, "--output", "run")
+    assert "samples of shape (6, 6, 1), float32 from 0 to 1, 2 classes" in shown
+    shown = _succeed("train", "--data", "images.npy", *SMALL, "--output", "run")
+    assert "data was 'images' and is now 'images.npy'" in shown
+    assert "uint8 from 0 to 255, no labels" in shown
+    assert "divided by 255" in shown
+    model = keras.saving.load_model("run-2/shallow-seed0.keras")
+    assert model.input_range[1] <= 1
+
+    shown = _succeed(
+        "encode", "run-2/shallow-seed0.keras", "images.npy", "--output", "a/codes.npy"
+    )
+    assert "divided by 255" in shown
+    codes = model.encode(pixels.astype("float32") / 255)
+    np.testing.assert_allclose(np.load("a/codes.npy"), codes, rtol=1e-5, atol=1e-6)
+    _succeed("score", "run-2/shallow-seed0.keras", "images", "--output", "m.json")
+    metrics = json.loads((folder / "m.json").read_text())
+    x = pixels.astype("float32") / 255
+    error = ((x - model.predict(x, verbose=0)) ** 2).mean()
+    assert metrics["reconstruction"] == pytest.approx(error, rel=1e-4)
+
+    # The same path with other content is another run.
+    np.save("images.npy", pixels[:20])
+    shown = _succeed("train", "--data", "images.npy", *SMALL, "--output", "run-2")
+    assert "data_modified was" in shown
+    assert (folder / "run-2-2").exists()
+
+
+def test_values_of_a_model_of_bytes_are_not_divided(folder):
+    np.save("x.npy", np.full((4, 2, 2, 1), 200, "uint8"))
+    for limits, largest in (((0.0, 1.0), 200 / 255), ((0.0, 255.0), 200), (None, 0.78)):
+        x, _, _ = loading.read("x.npy", limits=limits)
+        assert x.max() == pytest.approx(largest, abs=0.01)
+
+
+def test_dense_codes_are_stored_as_an_array(folder):
+    models.shallow((3,), 5, "kl").save("model.keras")
+    np.save("x.npy", np.random.default_rng(0).random((6, 3)))
+    shown = _succeed("encode", "model.keras", "x.npy")
+    assert 'numpy.load("codes.npz")["codes"]' in shown
+    model = keras.saving.load_model("model.keras")
+    expected = model.encode(np.load("x.npy").astype("float32"))
+    np.testing.assert_allclose(np.load("codes.npz")["codes"], expected, rtol=1e-6)
+
+
+def test_labels_of_an_array_file_are_not_encoded(folder):
+    model = models.shallow((3,), 5, "l1")
+    model.label = "kind"
+    model.save("model.keras")
+    x = np.random.default_rng(0).random((6, 3))
+    np.savez("x.npz", features=x, kind=[0, 1] * 3)
+    _succeed("encode", "model.keras", "x.npz", "--output", "codes.npy")
+    np.testing.assert_allclose(np.load("codes.npy"), model.encode(x), rtol=1e-5)
+
+
+def test_each_class_is_split_and_keeps_a_row_for_training(folder):
+    y = np.array([0] * 20 + [1] * 10 + [2])
+    np.savez("x.npz", x=np.arange(62.0).reshape(31, 2), y=y)
+    splits = loading.load_splits("", "x.npz", validation=0.3)
+    assert np.bincount(splits.test[1]).tolist() == [6, 3]
+    assert np.bincount(splits.train[1]).tolist() == [14, 7, 1]
+    rows = np.concatenate([splits.train[0], splits.test[0]])[:, 0]
+    assert sorted(rows) == list(np.arange(0, 62.0, 2))
+
+
+def test_columns_of_very_different_scales_are_reported(folder, capsys):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"age": rng.normal(size=50), "income": rng.normal(size=50)})
+    table["constant"] = 1
+    for factor, is_reported in ((1, False), (1e4, True)):
+        table.assign(income=table["income"] * factor).to_csv("x.csv", index=False)
+        loading.read("x.csv")
+        assert ("differ in scale" in capsys.readouterr().out) == is_reported
+
+
+def _text_only(folder):
+    (folder / "x.csv").write_text("kind,age\nrose,1\nlily,2\n")
+    return "Columns of text cannot be encoded: kind. Pass the labels as --label"
+
+
+def _missing_values(folder):
+    (folder / "x.csv").write_text("height,age\n1,2\n,3\n4,\n,6\n")
+    return "Received: 3 that are not, 2 in 'height', 1 in 'age'. Fill them"
+
+
+def _no_label(folder):
+    (folder / "x.csv").write_text("height,age\n1,2\n3,4\n")
+    return "Unknown column: 'kind'. Known: age, height."
+
+
+def _ragged(folder):
+    (folder / "x.csv").mkdir()
+    for name, size in (("a", (4, 4)), ("b", (5, 4))):
+        Image.new("L", size).save(folder / "x.csv" / f"{name}.png")
+    return "All images must have one size. Received: 4x4 (a.png), 5x4 (b.png)"
+
+
+def _empty(folder):
+    (folder / "x.csv").mkdir()
+    return "The folder holds no images"
+
+
+def _one_row(folder):
+    (folder / "x.csv").write_text("height,age\n1,2\n")
+    return "too few rows to hold some out. Received: 1 rows and --validation 0.2"
+
+
+def _too_large(folder):
+    (folder / "x.csv").write_text("height,age\n1,2\n3,4\n")
+    return "do not fit into memory"
+
+
+def _absent(folder):
+    return "There is no such file or folder. Received: 'x.csv'"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        _text_only,
+        _missing_values,
+        _no_label,
+        _ragged,
+        _empty,
+        _one_row,
+        _too_large,
+        _absent,
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "tune", "compare"])
+def test_bad_data_end_in_one_message(command, write, folder, monkeypatch):
+    message = write(folder)
+    if write is _too_large:
+        free = type("memory", (), {"available": 10})
+        monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    label = ["--label", "kind"] if write is _no_label else []
+    result = _run(command, "--data", "x.csv", *label, "--output", "out")
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split())
+    assert "Did you mean" not in result.output
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["encode", "score"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model.keras", "no.csv"], "There is no such file or folder"),
+        (["no.keras", "flowers.csv"], "no.keras"),
+        (["model.keras", "other.csv"], "columns that the data lack: depth. Rec"),
+        (["model.keras", "x.npy"], "takes samples of shape (2,). Received: x.npy with"),
+        (["model.keras", "flowers.csv", "--columns", "age"], "Unknown column: 'age'"),
+        (
+            ["model.keras", "flowers.csv", "--columns", "height"],
+            "samples of shape (1,). Pass data like those",
+        ),
+        (
+            ["model.keras", "flowers.csv", "--output", "x.txt"],
+            "Unknown extension of --output: '.txt'",
+        ),
+        (["plain.keras", "flowers.csv"], "MODEL must be an autoencoder"),
+    ],
+)
+def test_model_and_data_that_do_not_match(command, arguments, message, table, model):
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save("plain.keras")
+    table[["height", "width"]].to_csv("other.csv", index=False)
+    np.save("x.npy", np.ones((4, 3)))
+    result = _run(command, *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split())
+
+
+def test_export_refuses_data_of_another_shape(table, model, folder):
+    np.save("x.npy", np.random.default_rng(0).random((8, 3)))
+    model.columns = None
+    model.save("model.keras")
+    result = _run("export", "model.keras", "--data", "x.npy")
+    assert result.exit_code == 2
+    assert "The model takes samples of shape (2,)" in result.stderr
