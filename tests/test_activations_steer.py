@@ -79,6 +79,8 @@ def test_generate_of_keras_hub_is_steered():
     np.testing.assert_array_equal(generate(), before)
 
 
+# Tensors of PyTorch lack the `copy` argument of NumPy 2.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.slow
 def test_backbone_that_keras_hub_bypasses_is_a_warning():
     model = HUB.make()

@@ -75,22 +75,26 @@ def stream(
     reader = RowReader(model, layer, keep)
     rng = np.random.default_rng(np.random.randint(2**31) if seed is None else seed)
 
+    def shuffled(parts: list[list[np.ndarray]]) -> list[np.ndarray]:
+        arrays = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        order = rng.permutation(len(arrays[0]))
+        return [array[order] for array in arrays]
+
     def generate() -> Iterator[tuple[np.ndarray, ...]]:
-        pool: list[np.ndarray] = []
+        parts: list[list[np.ndarray]] = []
+        count = 0
         for batch in batches(data, samples_per_batch):
-            rows, _ = reader.read(batch)
-            pairs = zip(pool or rows, rows, strict=True)
-            pool = [np.concatenate(pair) for pair in pairs] if pool else rows
-            if len(pool[0]) >= max(buffer_size, 2 * batch_size):
-                order = rng.permutation(len(pool[0]))
-                pool = [array[order] for array in pool]
-                used = len(pool[0]) // 2 // batch_size * batch_size
+            parts.append(reader.read(batch)[0])
+            count += len(parts[-1][0])
+            if count >= max(buffer_size, 2 * batch_size):
+                pool = shuffled(parts)
+                used = count // 2 // batch_size * batch_size
                 for start in range(0, used, batch_size):
                     yield tuple(array[start : start + batch_size] for array in pool)
-                pool = [array[used:] for array in pool]
-        order = rng.permutation(len(pool[0]))
-        pool = [array[order] for array in pool]
-        for start in range(0, len(pool[0]), batch_size):
+                parts = [[array[used:] for array in pool]]
+                count -= used
+        pool = shuffled(parts)
+        for start in range(0, count, batch_size):
             yield tuple(array[start : start + batch_size] for array in pool)
 
     first = next(batches(data, samples_per_batch))
