@@ -16,7 +16,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # Packages that blocks of these titles need, and that may be absent.
-NEEDS = {"PyTorch": "torch", "ONNX": "tf2onnx", "KerasHub": "keras_hub"}
+NEEDS = {
+    "PyTorch": "torch",
+    "ONNX": "tf2onnx",
+    "KerasHub": "keras_hub",
+    "Apache Beam": "apache_beam",
+}
 
 _BLOCK = re.compile(r'^```python(?: title="([^"]*)")?\n(.*?)^```$', re.DOTALL | re.M)
 

@@ -38,6 +38,7 @@ ALLOWED = {
     "models": CORE | {"metrics", "export"},
     "pretraining": CORE | {"models"},
     "wrappers": CORE | {"metrics", "models"},
+    "beam": BASE | {"models"},
     "activations": CORE | {"export", "models"},
     "evaluation": CORE | {"metrics", "models", "callbacks", "activations"},
     "plots": BASE | {"models", "metrics", "evaluation"},
@@ -60,6 +61,7 @@ TOP = {"cli", "__main__"}  # may import everything, and nothing imports them
 ON_FIRST_USE = {
     "tuning": {"keras_tuner", "pandas"},
     "wrappers": {"sklearn"},
+    "beam": {"apache_beam"},
     "plots": {"matplotlib", "pandas", "bokeh", "PIL"},
     "report": {"matplotlib", "pandas", "bokeh", "jinja2", "PIL"},
 }
@@ -75,6 +77,7 @@ HEAVY = (
     "jinja2",
     "PIL",
     "rich",
+    "apache_beam",
 )
 
 TREES = {

@@ -42,26 +42,32 @@ class SparseEncoder(keras.Model):
 
 
 def batches(model: keras.Model, x: Data, batch_size: int) -> Iterator[sparse.csr_array]:
-    """Yield the codes of an autoencoder, one sparse matrix per batch of `x`.
+    """Yield the codes of an autoencoder, one sparse matrix per batch of `x`."""
+    encoder = SparseEncoder(model.encoder)
+    for batch in data_adapter.sample_batches(x, model.sample_shape, batch_size):
+        yield encode_batch(model, encoder, batch)
+
+
+def encode_batch(
+    model: keras.Model, encoder: SparseEncoder, x: np.ndarray
+) -> sparse.csr_array:
+    """Return the codes of one batch as a sparse matrix.
 
     If a unit has several positions, a row holds all values of a sample in order.
     """
-    encoder = SparseEncoder(model.encoder)
-    width = math.prod(model.encoder.output_shape[1:])
-    for batch in data_adapter.sample_batches(x, model.sample_shape, batch_size):
-        with loops.protected(model, encoder):
-            values, *positions = encoder.predict_on_batch(batch)
-        # SciPy has no half precision.
-        values = values.astype(np.result_type(values.dtype, "float32"))
-        if not positions:
-            yield sparse.csr_array(values.reshape(len(values), -1))
-            continue
-        rows = np.broadcast_to(np.arange(len(values))[:, None], values.shape)
-        indices, rows = (*positions, rows)[:2]
-        entries = (values.ravel(), (rows.ravel(), indices.ravel()))
-        code = sparse.csr_array(entries, (len(values), width))
-        code.eliminate_zeros()
-        yield code
+    with loops.protected(model, encoder):
+        values, *positions = encoder.predict_on_batch(x)
+    # SciPy has no half precision.
+    values = values.astype(np.result_type(values.dtype, "float32"))
+    if not positions:
+        return sparse.csr_array(values.reshape(len(values), -1))
+    rows = np.broadcast_to(np.arange(len(values))[:, None], values.shape)
+    indices, rows = (*positions, rows)[:2]
+    entries = (values.ravel(), (rows.ravel(), indices.ravel()))
+    shape = (len(values), math.prod(model.encoder.output_shape[1:]))
+    code = sparse.csr_array(entries, shape)
+    code.eliminate_zeros()
+    return code
 
 
 def decode(

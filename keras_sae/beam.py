@@ -1,0 +1,131 @@
+"""Apache Beam handler that applies a saved model to data of any size.
+
+It needs the extra `beam`: `pip install "keras-sae[beam]"`.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+from apache_beam.ml.inference.base import ModelHandler, PredictionResult
+
+from keras_sae.models import Autoencoder, sparse_codes
+from keras_sae.models.validation import as_numpy, check_data
+from keras_sae.types import PathLike
+from keras_sae.utils.validation import known_name, positive_integer
+
+# A row, or a key and a row. Beam checks type hints, and a row may be of any type that
+# NumPy converts.
+Element: TypeAlias = Any
+
+
+class SparseAutoencoderHandler(ModelHandler):
+    """Beam `ModelHandler` that computes codes, reconstructions or anomaly scores.
+
+    Use it with `apache_beam.ml.inference.RunInference` for data that outgrow one
+    computer. Beam distributes the work, on any of its runners. Each worker process
+    loads the model once.
+
+    Elements are rows of shape `input_shape`, or pairs `(key, row)`. A row of another
+    shape, or one that is not finite, is an error. After
+    `RunInference(...).with_exception_handling()`, it alone goes to the second output.
+
+    Each result is a `PredictionResult` with the row as `example` and one of these as
+    `inference`, or a pair of the key and the result:
+
+    - `"code"`: a dict with `units`, the indices of the active units, and `values`,
+      their activations, both of shape `(active,)`. If a unit has several positions,
+      the index counts all values of the code.
+    - `"reconstruction"`: an array of shape `input_shape`.
+    - `"anomaly_score"`: the squared error of the reconstruction, summed over the row,
+      as in an exported model.
+
+    Args:
+        path: Path of a `.keras` file of a `keras_sae.models.Autoencoder`, which every
+            worker must be able to read.
+        output: `"code"`, `"reconstruction"` or `"anomaly_score"`.
+        batch_size: Largest number of rows per call of the model.
+
+    Raises:
+        ValueError: `output` is unknown, or the file holds another kind of model.
+    """
+
+    def __init__(
+        self, path: PathLike, output: str = "code", *, batch_size: int = 256
+    ) -> None:
+        positive_integer("batch_size", batch_size)
+        super().__init__(max_batch_size=batch_size)
+        known_name("output", output, ("code", "reconstruction", "anomaly_score"))
+        self.path, self.output = str(path), output
+        model = load_autoencoder(self.path)
+        if output == "anomaly_score" and not model.reconstructs_input:
+            raise ValueError(
+                "`output` must not be 'anomaly_score' for a transcoder, which does not "
+                f"reconstruct its input. Received: the model {model.name!r}."
+            )
+        self.sample_shape = model.sample_shape
+
+    def load_model(self) -> Callable[[np.ndarray], Iterable[Any]]:
+        """Return the function from a batch of rows to their results."""
+        model = load_autoencoder(self.path)
+        encoder = sparse_codes.SparseEncoder(model.encoder)
+
+        def encode(x: np.ndarray) -> Iterable[Any]:
+            codes = sparse_codes.encode_batch(model, encoder, x)
+            cuts = codes.indptr[1:-1]
+            units, values = np.split(codes.indices, cuts), np.split(codes.data, cuts)
+            return [
+                {"units": u, "values": v} for u, v in zip(units, values, strict=True)
+            ]
+
+        def score(x: np.ndarray) -> Iterable[Any]:
+            signature = model.serving_signatures(1)["anomaly_score"]
+            return as_numpy(signature.function(x)["score"])
+
+        functions = {
+            "code": encode,
+            "reconstruction": model.predict_on_batch,
+            "anomaly_score": score,
+        }
+        return functions[self.output]
+
+    def run_inference(
+        self,
+        batch: Sequence[Element],
+        model: Callable[[np.ndarray], Iterable[Any]],
+        inference_args: dict[str, Any] | None = None,
+    ) -> Iterable[Any]:
+        """Return the results of a batch of elements, as `RunInference` needs them."""
+        del inference_args
+        rows = [e[1] if isinstance(e, tuple) else e for e in batch]
+        results = map(PredictionResult, rows, model(np.stack(rows)))
+        for element, result in zip(batch, results, strict=True):
+            yield (element[0], result) if isinstance(element, tuple) else result
+
+    def get_preprocess_fns(self) -> Iterable[Callable[[Element], Element]]:
+        """Return the function that checks each element."""
+        return [self.checked]
+
+    def checked(self, element: Element) -> Element:
+        """Return an element with its row as a float32 array, or raise an error."""
+        is_pair = isinstance(element, tuple)
+        row = np.asarray(element[1] if is_pair else element)
+        check_data(row[None], self.sample_shape)
+        row = row.astype("float32")
+        return (element[0], row) if is_pair else row
+
+    def get_metrics_namespace(self) -> str:
+        """Return the name under which Beam counts batches and times."""
+        return "SparseAutoencoder"
+
+
+def load_autoencoder(path: str) -> Autoencoder:
+    """Return the autoencoder of a `.keras` file."""
+    model = keras.saving.load_model(path)
+    if not isinstance(model, Autoencoder):
+        raise ValueError(
+            "`path` must be the file of a `keras_sae.models.Autoencoder`. Received: a "
+            f"`{type(model).__name__}` in {path!r}."
+        )
+    return model
