@@ -233,7 +233,7 @@ class SparseDense(keras.layers.Layer):
         def top_pre_activations(units: Tensor, k: int) -> SparseCode:
             candidates = ops.cast(fixed, "float32")
             candidates = ops.where(units, candidates, -1e30)
-            indices = ops.cast(ops.top_k(candidates, k)[1], "int32")
+            indices = top_k.top_k(candidates, k)[1]
             values = ops.take_along_axis(fixed, indices, axis=1)
             top, linear = SparseCode(values, indices), keras.activations.linear
             trainable = ops.take(units, indices)

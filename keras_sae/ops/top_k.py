@@ -23,6 +23,10 @@ def top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
         values: Tensor of shape `(samples, units)`.
         k: Number of values per row.
     """
+    if unit_shards() > 1:
+        candidates, columns = _local_top_k(values, k)
+        largest, places = ops.top_k(candidates, k)
+        return largest, ops.take_along_axis(columns, places, axis=1)
     units, width = values.shape[-1], 1
     while units % (2 * width) == 0 and 4 * width * width * k <= units:
         width *= 2
@@ -64,9 +68,8 @@ def batch_top_k(code: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
 
         def select_from_candidates() -> tuple[Tensor, Tensor]:
             flat = _first_above(candidates, threshold, n)
-            return ops.take(
-                ops.reshape(columns, (-1,)), flat
-            ), flat // candidates.shape[-1]
+            indices = ops.take(ops.reshape(columns, (-1,)), flat)
+            return indices, flat // candidates.shape[-1]
 
         # If the smallest candidate of a sample is selected, the next value may be as
         # well. `min` rather than the last column: XLA would sort whole rows for that.
@@ -129,3 +132,23 @@ def unit_shards() -> int:
         return 1
     mesh = layout.device_mesh
     return mesh.shape[mesh.axis_names.index(layout.axes[0])]
+
+
+def _local_top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the `k` largest values of each row on each device, and their columns.
+
+    Without `shard_map`, XLA would copy all values to every device to select from them.
+    """
+    import jax
+
+    current = keras.distribution.distribution()
+    layout = current._layout_map["code/bias"]
+    axis, share = layout.axes[0], values.shape[-1] // unit_shards()
+
+    def select(values: Tensor) -> tuple[Tensor, Tensor]:
+        largest, columns = jax.lax.top_k(values, min(k, share))
+        return largest, columns + share * jax.lax.axis_index(axis)
+
+    mesh = layout.backend_layout.mesh
+    spec = jax.sharding.PartitionSpec(current.batch_dim_name, axis)
+    return jax.shard_map(select, mesh=mesh, in_specs=spec, out_specs=spec)(values)
