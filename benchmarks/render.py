@@ -78,6 +78,26 @@ def pretraining_speed() -> str:
     return table(["backend", "side", "seconds", "ours divided by it"], rows)
 
 
+def recording() -> str:
+    """Return the speed of recording each layer, relative to `predict`."""
+    rows = []
+    for name, side in read("recording")["speed"].items():
+        seconds = [f"{value:.2f}" for value in medians(side["seconds"]).values()]
+        size = f"{side['rows']:,} x {side['width']}"
+        rows.append([name, size, *seconds, f"{side['ratio']:.2f}"])
+    return table(["layer", "rows x width", "predict, s", "record, s", "ratio"], rows)
+
+
+def recording_memory() -> str:
+    """Return the memory of recording and reading a large store."""
+    memory = read("recording")["memory"]
+    return (
+        f"Recording {memory['rows']:,} rows of {memory['width']} values takes "
+        f"{memory['record_mib']:,.0f} MiB of memory, and a pass over them takes "
+        f"{memory['pass_mib']:,.0f} MiB. The files have {memory['files_mib']:,.0f} MiB."
+    )
+
+
 def machine(name: str) -> str:
     """Return the computer and the versions that a result was measured with."""
     shape = read(name)["machine"]
@@ -177,6 +197,8 @@ TABLES = {
         published,
         fit_speed,
         pretraining_speed,
+        recording,
+        recording_memory,
         machine,
         copying_gap,
         sparse_codes,
