@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bokeh.document import Document
-from bokeh.models import GlyphRenderer, Step
+from bokeh.models import GlyphRenderer, Plot, Step
 from PIL import Image
 from scipy import sparse
 
@@ -160,7 +160,8 @@ def test_filters_show_sign_as_color_and_magnitude_as_opacity(model, page):
     dictionary = keras.ops.convert_to_numpy(model.decoder.layers[1].kernel)
     filter_ = dictionary[0].reshape(4, 4)
     tile = page.sheet("filters-0")[:4, :4].astype(int)
-    expected = 255 * np.abs(filter_) / np.abs(filter_).max()
+    largest = np.percentile(np.abs(dictionary), 99.5)  # one scale for all units
+    expected = 255 * np.clip(np.abs(filter_) / largest, 0, 1)
     np.testing.assert_allclose(tile[..., 3], expected, atol=1.0)
     strong = expected > 5
     orange = tile[..., 0] > tile[..., 2]
@@ -173,6 +174,24 @@ def test_learning_curves_are_those_of_the_last_fit(model, page, section):
     )
     curves = page.json["charts"]["curves"]
     assert {"loss", "l0", "explained_variance"} <= set(curves)
+
+
+def test_curves_fit_the_epochs_after_the_first_tenth(model, tmp_path):
+    logs = {
+        "loss": [1000.0, *np.linspace(3, 2, 9)],
+        "l0": [64, *np.geomspace(50, 1, 9)],
+    }
+    path = report.write_report(model, X, tmp_path / "a.html", history=logs)
+    curves = Page(path).json["charts"]["curves"]
+    loss, l0 = (
+        next(iter(Document.from_json(curves[name]["doc"]).select({"type": Plot})))
+        for name in ("loss", "l0")
+    )
+    assert (loss.y_range.start, loss.y_range.end) == pytest.approx((1.95, 3.05))
+    assert loss.title.text == "total loss"
+    assert type(l0.y_scale).__name__ == "LogScale"
+    styles = {g.data_source.name: g.glyph.line_dash for g in loss.renderers[1::2]}
+    assert styles == {"training": [6], "validation": []}
 
 
 def test_history_can_be_given_or_absent(model, tmp_path):
@@ -222,14 +241,17 @@ def test_table_without_errors_has_no_pareto_front(model, tmp_path):
     assert ("table", {"id": "table"}) in page.tags
 
 
-@pytest.mark.parametrize("shape", [(16,), (300,), (6, 2), (4, 4, 3), (2, 2, 2, 2)])
+@pytest.mark.parametrize(
+    "shape", [(16,), (300,), (6, 2), (8, 2), (4, 4, 3), (2, 2, 2, 2)]
+)
 def test_any_sample_shape_can_be_shown(shape, tmp_path):
     x = RNG.random((9, *shape), dtype="float32") - 0.5
     model = models.shallow(shape, 5, "l1")
     page = Page(report.write_report(model, (x, None), tmp_path / "p.html"))
     assert page.json["data"]["labels"] is None
-    # Vectors are strips in two colors with opacity.
-    channels = 4 if shape in [(16,), (300,), (2, 2, 2, 2)] else (3 if 3 in shape else 1)
+    # Vectors and series are strips in two colors with opacity.
+    strips = [(16,), (300,), (8, 2), (2, 2, 2, 2)]
+    channels = 4 if shape in strips else (3 if 3 in shape else 1)
     assert page.sheet("inputs").ndim == 2 + (channels > 1)
     assert channels == 1 or page.sheet("inputs").shape[-1] == channels
 

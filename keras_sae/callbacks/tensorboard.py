@@ -9,7 +9,7 @@ import numpy as np
 from keras_sae.models import Autoencoder
 from keras_sae.types import ArrayLike, Logs, PathLike
 from keras_sae.utils import validation
-from keras_sae.utils.images import enlarge, filter_images, tile_sheet
+from keras_sae.utils.images import enlarge, filter_images, scale_filters, tile_sheet
 
 # Small filters are enlarged until their longer side has this many pixels.
 _SIDE = 32
@@ -83,8 +83,9 @@ class TensorBoard(keras.callbacks.TensorBoard):
         if epoch % self.every:
             return
         with self._units.as_default(step=epoch):
-            filters = filter_images(self.model.dictionary()[: self.count])
-            sheet = tile_sheet(enlarge(filters, _SIDE), gap=2)
+            filters = scale_filters(self.model.dictionary()[: self.count])
+            images = enlarge(filter_images(filters), _SIDE)
+            sheet = tile_sheet(images, gap=2, background=1.0)
             self.summary.image("filters", sheet[None])
             if self.samples is not None:
                 codes = self.model.encode(self.samples)

@@ -212,7 +212,7 @@ def draw_pictures(
     targets = {name: target_activation(model) for name, model in trained.items()}
     spread = np.linspace(0, len(x) - 1, min(12, len(x))).astype(int)
     pictures = {
-        "filters": plots.filters(trained, count=16),
+        "filters": plots.filters(trained, count=16, x=x),
         "reconstructions": plots.reconstructions(trained, x[spread]),
         "activations": plots.activations(codes, targets),
         "history": plots.history(histories),

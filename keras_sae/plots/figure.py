@@ -4,9 +4,10 @@ import io
 
 from matplotlib import figure
 
-ACCENT, BASE, INK = "#c2410c", "#3b6ea5", "#1f2933"
-COLORS = [BASE, ACCENT, "#4d7c3a", "#7a4fa3", "#a16207", "#0f766e"]
-COLORS += ["#be185d", "#64748b", "#84cc16", "#06b6d4", "#111827", "#f472b6"]
+BASE, ACCENT, INK, MUTED, GROUND = "#0072b2", "#d55e00", "#1f2933", "#b6bdc7", "#f3f4f6"
+# The palette of Okabe and Ito, which people with color blindness can tell apart.
+COLORS = [BASE, ACCENT, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 
 
 class Figure(figure.Figure):

@@ -1,65 +1,92 @@
-"""Plots of filters, reconstructions and samples as sheets of small images."""
+"""Plots of filters, reconstructions and samples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from keras_sae.models import Autoencoder, VariationalAutoencoder
 from keras_sae.models.data_adapter import as_arrays
 from keras_sae.plots.figure import Figure
+from keras_sae.plots.sheets import as_tiles, draw_sheets
 from keras_sae.types import Data
-from keras_sae.utils.images import (
-    as_images,
-    enlarge,
-    filter_images,
-    rescale,
-    tile_sheet,
-)
+from keras_sae.utils.images import as_series, filter_images, is_image, scale_filters
 
 # Percentiles of an image that are drawn as black and white.
 _BLACK, _WHITE = 2, 98
-# Sizes in inches of a tile, a title, a letter in a row name, and the margin.
-_TILE_INCHES, _TITLE_INCHES, _LETTER_INCHES, _MARGIN = 0.6, 0.3, 0.08, 0.05
-# Pixels per tile before matplotlib scales the sheet down, so that edges stay sharp.
-_TILE_PIXELS = 128
 
 
 def filters(
-    model: Autoencoder | Mapping[str, Autoencoder], count: int = 64, columns: int = 16
+    model: Autoencoder | Mapping[str, Autoencoder],
+    count: int = 64,
+    columns: int = 16,
+    *,
+    x: Data | None = None,
 ) -> Figure:
-    """Plot each unit's contribution to the reconstruction as an image.
+    """Plot each unit's contribution to the reconstruction.
 
     Filters show the features that a model has learned: strokes, edges or whole digits.
-    The filter of unit `j` is row `j` of `model.dictionary()`. Each image has its own
-    scale, and zero is gray.
+    The filter of unit `j` is row `j` of `model.dictionary()`. All filters of a model
+    share one scale, so a unit with little effect looks faint. For images, orange raises
+    a pixel and blue lowers it. For vectors and series, each filter is a curve.
+
+    With data, the units that are most active come first. The activity of unit `j` is
+    `mean_i |h_ij - rest_j| |d_j|`, its mean contribution in
+    `keras_sae.metrics.effective_l0`.
 
     Args:
         model: A `keras_sae.models.Autoencoder`, or a dict that maps names to models.
-        count: Maximum number of units to draw per model, starting with the first.
-        columns: Images per row.
+        count: Maximum number of units to draw per model.
+        columns: Filters per row.
+        x: Array of shape `(samples, *input_shape)`, or a dataset of batches, to find
+            the units that are most active. If None, the first units are drawn.
 
     Returns:
-        A `matplotlib.figure.Figure` with one block of images per model.
+        A `matplotlib.figure.Figure` with one block of filters per model.
 
     Example:
 
     >>> from keras_sae import models, plots
     >>> figure = plots.filters(models.shallow((4, 4, 1), 8), count=4)
     >>> figure.axes[0].get_title("left")
-    'Filters of shallow'
+    'shallow: units 0 to 3 of 8'
     """
     named = model if isinstance(model, Mapping) else {model.name: model}
-    blocks = {
-        f"Filters of {name}": filter_images(each.dictionary()[:count])
-        for name, each in named.items()
-    }
-    return _draw_sheets(blocks, min(columns, max(map(len, blocks.values()))))
+    data = None if x is None else _samples(next(iter(named.values())), x)
+    blocks, key = {}, ""
+    for name, each in named.items():
+        dictionary = each.dictionary()
+        units = shown = len(dictionary)
+        title = f"units 0 to {count - 1} of {units}"
+        if data is not None:
+            codes = each.encode(data).reshape(-1, units)
+            activity = np.abs(codes - np.median(codes, axis=0)).mean(axis=0)
+            activity *= np.linalg.norm(dictionary.reshape(units, -1), axis=1)
+            dictionary = dictionary[np.argsort(-activity, kind="stable")]
+            title = f"the {count} most active of {units} units"
+            active = int(np.count_nonzero(activity))
+            if active <= count:
+                title, shown = f"{active} of {units} units are active", active or units
+        elif count >= units:
+            title = f"all {units} units"
+        title = f"{name}: {title}"
+        filters = scale_filters(dictionary[: min(count, shown)])
+        if not is_image(filters.shape[1:]):
+            blocks[title] = 0.5 + 0.5 * as_series(filters)
+            key = "The gray line is zero."
+            continue
+        blocks[title] = filter_images(filters)
+        key = "Orange raises a pixel, blue lowers it."
+        if len(filters.shape) == 4 and filters.shape[-1] == 3:
+            key = "Gray is zero."
+    heading = f"Filters: what an active unit adds to a reconstruction. {key}"
+    columns = min(columns, max(map(len, blocks.values())))
+    return draw_sheets(heading, blocks, columns, reference=0.5)
 
 
 def reconstructions(
     model: Autoencoder | Mapping[str, Autoencoder], x: Data, count: int = 12
 ) -> Figure:
-    """Plot samples with their reconstructions below.
+    """Plot samples with their reconstructions below, and the error of each model.
 
     Args:
         model: A `keras_sae.models.Autoencoder`, or a dict that maps names to models.
@@ -68,8 +95,10 @@ def reconstructions(
         count: Maximum number of samples to draw.
 
     Returns:
-        A `matplotlib.figure.Figure` with one row for the input and one per model. All
-        images are drawn on the input's scale.
+        A `matplotlib.figure.Figure` with one row for the input and one per model. The
+        mean squared error of the samples in a row is beside the row. All rows are drawn
+        on the input's scale. Vectors and series are drawn as curves, with the input in
+        gray behind each reconstruction.
 
     Example:
 
@@ -80,12 +109,20 @@ def reconstructions(
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     ['input', 'shallow']
     """
-    x = as_arrays(x, limit=count)[0][:count]
     named = model if isinstance(model, Mapping) else {model.name: model}
-    rows = {"input": x}
-    rows |= {name: each.decode(each.encode(x)) for name, each in named.items()}
-    images = rescale(as_images(np.concatenate(list(rows.values()))), x.min(), x.max())
-    return _draw_sheets({"Inputs and reconstructions": images}, len(x), list(rows))
+    x = _samples(next(iter(named.values())), x, count)
+    rows, notes = [x], ["mean squared error"]
+    for each in named.values():
+        rows.append(each.decode(each.encode(x)))
+        notes.append(f"{np.mean((x - rows[-1]) ** 2, dtype='float64'):#.3g}")
+    tiles = as_tiles(np.concatenate(rows), x.min(), x.max())
+    title, names = "Inputs and their reconstructions", ["input", *named]
+    if tiles.ndim == 4:
+        return draw_sheets("", {title: tiles}, len(x), names, notes)
+    inputs = np.tile(tiles[: len(x)], (len(rows), 1, 1))
+    tiles[: len(x)] = np.nan  # the first row has only the inputs
+    heading = "Gray: the input. Blue: the reconstruction."
+    return draw_sheets(heading, {title: tiles}, len(x), names, notes, reference=inputs)
 
 
 def samples(
@@ -93,7 +130,7 @@ def samples(
 ) -> Figure:
     """Plot samples from a variational model, decoded from codes drawn from the prior.
 
-    Each image has its own scale, from its 2nd to its 98th percentile. Otherwise a
+    Each sample has its own scale, from its 2nd to its 98th percentile. Otherwise a
     single outlier would turn all other images gray.
 
     Args:
@@ -113,17 +150,17 @@ def samples(
     >>> from keras_sae import models, plots
     >>> model = models.variational((4, 4, 1), 8, latent_dim=2)
     >>> plots.samples(model, count=6).axes[0].get_title("left")
-    'Samples from the prior'
+    'Samples: decoded from random codes'
     """
     if not isinstance(model, VariationalAutoencoder):
         raise ValueError(
             "`model` must be a variational model, because others cannot draw samples. "
             f"Received: {model!r}. Build one with `keras_sae.models.variational`."
         )
-    images = as_images(model.sample(count, seed=seed))
-    limits = np.percentile(images, (_BLACK, _WHITE), axis=(1, 2, 3), keepdims=True)
-    images = rescale(images, *limits)
-    return _draw_sheets({"Samples from the prior": images}, min(columns, count))
+    samples = model.sample(count, seed=seed)
+    tiles = as_tiles(samples, *_limits(samples))
+    title = "Samples: decoded from random codes"
+    return draw_sheets("", {title: tiles}, min(columns, count))
 
 
 def latent_plane(
@@ -167,36 +204,23 @@ def latent_plane(
     codes = np.zeros((steps * steps, means.shape[1]), "float32")
     codes[:, up] = np.repeat(positions[::-1], steps)
     codes[:, right] = np.tile(positions, steps)
+    outputs = model.decode(codes)
+    tiles = as_tiles(outputs, *_limits(outputs))
     title = f"Latent plane: dimension {right} to the right, {up} upwards"
-    images = as_images(model.decode(codes))
-    limits = np.percentile(images, (_BLACK, _WHITE), axis=(1, 2, 3), keepdims=True)
-    return _draw_sheets({title: rescale(images, *limits)}, steps)
+    heading = "Each tile is decoded from a code that is 0 in all other dimensions."
+    names = [f"{position:.1f}" for position in positions]
+    return draw_sheets(heading, {title: tiles}, steps, names[::-1], (), names)
 
 
-def _draw_sheets(
-    blocks: Mapping[str, np.ndarray], columns: int, row_names: Sequence[str] = ()
-) -> Figure:
-    """Draw blocks of images in [0, 1], each as a sheet below its title."""
-    gap = _TILE_PIXELS // 8
-    tiles = {title: enlarge(images, _TILE_PIXELS) for title, images in blocks.items()}
-    sheets = [tile_sheet(images, columns, gap, 1.0) for images in tiles.values()]
-    # The sheet sizes are known, so no matplotlib layout engine is needed.
-    left = _MARGIN + _LETTER_INCHES * max(map(len, row_names), default=0)
-    width = columns * _TILE_INCHES
-    heights = [width * len(sheet) / sheet.shape[1] for sheet in sheets]
-    right = left + max(width, _LETTER_INCHES * max(map(len, blocks)))
-    bottom = sum(heights) + _TITLE_INCHES * len(sheets) + _MARGIN
-    figure = Figure(right + _MARGIN, bottom)
-    figure.set_layout_engine("none")
-    for title, sheet, height in zip(tiles, sheets, heights, strict=True):
-        bottom -= _TITLE_INCHES + height
-        box = np.array([left, bottom, width, height])
-        ax = figure.add_axes(tuple(box / np.tile(figure.get_size_inches(), 2)))
-        ax.imshow(sheet, cmap="gray", vmin=0.0, vmax=1.0)
-        ax.set_title(title, fontsize=9, loc="left")
-        ax.spines[:].set_visible(False)
-        ax.tick_params(length=0, labelsize=9)
-        ax.set_xticks([])
-        pitch = tiles[title].shape[1] + gap
-        ax.set_yticks((np.arange(len(row_names)) + 0.5) * pitch - gap / 2, row_names)
-    return figure
+def _samples(model: Autoencoder, x: Data, count: int | None = None) -> np.ndarray:
+    """Return the first samples of data, which may have several leading axes."""
+    samples, shape = as_arrays(x, limit=count)[0], model.sample_shape
+    if samples.shape[-len(shape) :] == shape:
+        samples = samples.reshape(-1, *shape)
+    return samples[:count]
+
+
+def _limits(x: np.ndarray) -> np.ndarray:
+    """Return the values of each sample that are drawn as 0 and as 1."""
+    percentiles = (_BLACK, _WHITE) if is_image(x.shape[1:]) else (0, 100)
+    return np.percentile(x.reshape(len(x), -1), percentiles, axis=1)

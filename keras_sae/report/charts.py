@@ -4,15 +4,17 @@ The page's scripts fill the data sources. Until then, each source holds one poin
 because Bokeh warns about plots without a range.
 """
 
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import pandas as pd
 from bokeh.embed import json_item
-from bokeh.models import ColumnDataSource, HoverTool, TapTool
+from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter, TapTool
 from bokeh.plotting import figure as Figure  # noqa: N812
 
 from keras_sae import evaluation
 from keras_sae.evaluation.comparison import sparsity_metric
+from keras_sae.plots.logs import LOGARITHMIC, Logs, axis_limits, metric_label
 
 Chart: TypeAlias = dict[str, Any]
 LegendEntry: TypeAlias = tuple[str, str, str]
@@ -22,8 +24,12 @@ _ORANGE, _BLUE, _GRAY = "#d97706", "#3b82f6", "#8a94a6"
 # with color blindness.
 _COLORS = [_BLUE, _ORANGE, "#0d9488", "#a855f7", "#dc2f6d"]
 _COLORS += ["#65a30d", "#0891b2", "#92664a", "#6b7280", "#e11d48"]
-_CURVES = ("training", _BLUE, "solid"), ("validation", _ORANGE, "dashed")
-_MARKERS = {"circle": "●", "square": "■", "triangle": "▲", "diamond": "◆"}
+_CURVES = ("training", _ORANGE, "dashed"), ("validation", _BLUE, "solid")
+# Bokeh's own ticks of a logarithmic axis overlap on a short one.
+_LOG_TICKS = [m * 10.0**e for e in range(-9, 10) for m in (1, 3)]
+# Seven markers and ten colors give 70 different pairs.
+_MARKERS = [("circle", "●"), ("square", "■"), ("triangle", "▲"), ("diamond", "◆")]
+_MARKERS += [("inverted_triangle", "▼"), ("star", "★"), ("hex", "⬢")]
 
 
 def activations() -> dict[str, Chart]:
@@ -50,13 +56,18 @@ def activations() -> dict[str, Chart]:
     }
 
 
-def learning_curve(metric: str) -> Chart:
+def learning_curve(metric: str, histories: Iterable[Logs]) -> Chart:
     """Return a chart of a metric's curves for the selected model.
 
     The curves of all other models are drawn in gray in the background.
     """
-    figure = _figure("epoch", None, height=200)
-    figure.title.text = metric.replace("_", " ").replace("l0", "L0")
+    limits, is_logarithmic = axis_limits(metric, histories)
+    kind = "log" if is_logarithmic else "linear"
+    figure = _figure("epoch", None, 200, y_range=limits, y_axis_type=kind)
+    if is_logarithmic:
+        figure.yaxis.ticker = _LOG_TICKS
+        figure.yaxis.formatter = NumeralTickFormatter(format="0.[000000]")
+    figure.title.text = metric_label(metric)
     others = ColumnDataSource({"xs": [[0]], "ys": [[0]]}, name="others")
     figure.multi_line("xs", "ys", source=others, line_color=_GRAY, line_alpha=0.45)
     for kind, color, dash in _CURVES:
@@ -81,23 +92,31 @@ def pareto(table: pd.DataFrame) -> tuple[Chart | None, list[LegendEntry]]:
     points = table.dropna(subset=[metric, "reconstruction"])
     if points.empty:
         return None, []
-    x, y = "active units per sample", "squared error per value"
-    x = x if metric == "l0" else f"effective number of {x}"
-    figure = _figure(x, y, height=360)
+    x, y = metric_label(metric), metric_label("reconstruction")
+    is_logarithmic = 0 < LOGARITHMIC * points[metric].min() < points[metric].max()
+    figure = _figure(x, y, 360, x_axis_type="log" if is_logarithmic else "linear")
+    if is_logarithmic:
+        figure.xaxis.ticker = _LOG_TICKS
+        figure.xaxis.formatter = NumeralTickFormatter(format="0.[000000]")
     front = evaluation.pareto_front(points, metric)
     figure.step(front[metric], front["reconstruction"], mode="after", line_color=_GRAY)
-    markers, legend = list(_MARKERS.items()), []
+    legend = []
     for i, (name, rows) in enumerate(points.groupby("model", sort=False)):
         color = _COLORS[i % len(_COLORS)]
-        marker, symbol = markers[i // len(_COLORS) % len(markers)]
+        marker, symbol = _MARKERS[i % len(_MARKERS)]
         style = {"name": str(name), "size": 10, "color": color, "marker": marker}
         figure.scatter(rows[metric], rows["reconstruction"], **style)
         legend.append((str(name), color, symbol))
     return _chart(figure, {"": "$name", x: "@x{0.00}", y: "@y{0.00000}"}), legend
 
 
-def _figure(x: str, y: str | None, height: int) -> Figure:
-    layout = {"height": height, "sizing_mode": "stretch_width", "min_border_right": 12}
+def _figure(x: str, y: str | None, height: int, **axis: Any) -> Figure:
+    layout = {
+        **axis,
+        "height": height,
+        "sizing_mode": "stretch_width",
+        "min_border_right": 12,
+    }
     labels = {"x_axis_label": x, "y_axis_label": y}
     chart = Figure(toolbar_location=None, tools="", **layout, **labels)
     chart.xgrid.grid_line_color = None

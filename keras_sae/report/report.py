@@ -2,12 +2,11 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import jinja2
-import keras
 import numpy as np
 import pandas as pd
 from bokeh.resources import Resources
@@ -15,19 +14,26 @@ from PIL import Image
 
 from keras_sae.models import Autoencoder
 from keras_sae.models.data_adapter import labeled_arrays
+from keras_sae.plots.logs import History, logged_metrics, read_logs
 from keras_sae.report import charts
 from keras_sae.report.sections import ModelSection, comparison_table, to_json
 from keras_sae.types import ArrayLike, Data, PathLike
 from keras_sae.utils import validation
-from keras_sae.utils.images import as_images, filter_images, rescale, tile_sheet
+from keras_sae.utils.images import (
+    BLUE,
+    ORANGE,
+    as_images,
+    is_image,
+    rescale,
+    scale_filters,
+    tile_sheet,
+)
 from keras_sae.utils.io import atomic_write
 
-History: TypeAlias = keras.callbacks.History | Mapping[str, Sequence[float]]
 Histories: TypeAlias = History | Mapping[str, History] | None
 
 # Maximum side of an image on the page; larger images are downsampled by averaging.
 _SIDE = 48
-_ORANGE, _BLUE = (217, 119, 6), (59, 130, 246)
 # Percentiles of the data that are drawn as black and white.
 _BLACK, _WHITE = 0.5, 99.5
 
@@ -98,15 +104,16 @@ def write_report(
     sections = [ModelSection(each, x, y, samples) for each in named.values()]
     shown = np.unique(np.concatenate([s.samples_with_image for s in sections]))
     histories = _read_histories(named, history)
-    keys = [key.removeprefix("val_") for logs in histories.values() for key in logs]
-    curves = [key for key in dict.fromkeys(keys) if key != "learning_rate"]
+    curves = logged_metrics(histories.values())
     low, high = np.percentile(x, (_BLACK, _WHITE))
     sheets = {"inputs": _input_sheet(x[shown], low, high)}
     for i, section in enumerate(sections):
         # Filters of color images keep three channels, with zero drawn as gray.
-        filters = filter_images(section.model.dictionary()[section.shown], _SIDE)
+        dictionary = section.model.dictionary()[section.shown]
+        filters = as_images(scale_filters(dictionary), _SIDE)
         signed = filters.shape[-1] == 1
-        sheets[f"filters-{i}"] = _sheet(2 * filters - 1 if signed else filters, signed)
+        filters = filters if signed else 0.5 + 0.5 * filters
+        sheets[f"filters-{i}"] = _sheet(filters, signed)
         rows = section.reconstructions
         sheets[f"reconstructions-{i}"] = _input_sheet(rows, low, high)
     pareto, legend = (None, []) if table is None else charts.pareto(table)
@@ -134,9 +141,13 @@ def write_report(
             ],
         },
         sheets=sheets,
+        strips=not is_image(x.shape[1:]),
         comparison=None if table is None else comparison_table(table),
         charts=charts.activations() | ({} if pareto is None else {"pareto": pareto}),
-        curves={metric: charts.learning_curve(metric) for metric in curves},
+        curves={
+            metric: charts.learning_curve(metric, histories.values())
+            for metric in curves
+        },
         legend=legend,
         bokeh="\n".join(Resources(mode="inline", components=["bokeh"]).js_raw),
     )
@@ -167,15 +178,13 @@ def _read_histories(
     models: Mapping[str, Autoencoder], history: Histories
 ) -> dict[str, dict[str, list]]:
     """Return each model's logs, or an empty dict for a model without logs."""
-    given: Any = history
     if history is None:  # before the first `fit`, models have no `history` attribute
-        given = {name: getattr(each, "history", None) for name, each in models.items()}
-    elif isinstance(history, keras.callbacks.History) or not set(history) & set(models):
-        given = dict.fromkeys(models, history)
+        fitted = {name: getattr(each, "history", None) for name, each in models.items()}
+        history = {name: logs for name, logs in fitted.items() if logs is not None}
+    given = read_logs(history)
     found = {}
     for name in models:
-        logs = given.get(name) or {}
-        logs = logs.history if isinstance(logs, keras.callbacks.History) else logs
+        logs = given.get(name, given.get("", {}))
         found[name] = {str(key): to_json(values) for key, values in logs.items()}
     return found
 
@@ -183,7 +192,7 @@ def _read_histories(
 def _input_sheet(x: np.ndarray, low: float, high: float) -> dict[str, Any]:
     """Return samples as a sheet: images in gray, vectors as strips in two colors."""
     images = as_images(x, _SIDE)
-    if images.shape[1] == 1:
+    if not is_image(x.shape[1:]):
         return _sheet(images / (max(abs(low), abs(high)) or 1.0), signed=True)
     return _sheet(rescale(images, low, high))
 
@@ -196,7 +205,7 @@ def _sheet(images: np.ndarray, signed: bool = False) -> dict[str, Any]:
     """
     pixels = np.round(255 * np.clip(np.abs(images), 0.0, 1.0))
     if signed:
-        pixels = np.concatenate([np.where(images > 0, _ORANGE, _BLUE), pixels], axis=-1)
+        pixels = np.concatenate([np.where(images > 0, ORANGE, BLUE), pixels], axis=-1)
     height, width, channels = pixels.shape[1:]
     sheet = tile_sheet(pixels.astype("uint8"))
     file = io.BytesIO()

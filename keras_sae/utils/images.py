@@ -8,16 +8,34 @@ from keras_sae.types import ArrayLike
 
 # Vectors of at least this length are drawn as squares if possible, such as 8x8 digits.
 _FLATTENED_IMAGE = 64
+_SERIES_ASPECT = 4  # length divided by channels from which on a matrix is a series
 _STRIP_LENGTH = 4  # maximum length of a strip, as a multiple of `max_side`
 _STRIP_ASPECT = 2  # length of an enlarged strip divided by its height
+ORANGE, BLUE = (217, 119, 6), (59, 130, 246)  # positive and negative values
+_LARGE = 99.5  # percentile of the magnitudes that is drawn in full color
+_ZERO = 0.95  # gray value of zero, which is visible on white paper
+
+
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Return whether samples of this shape are images, not vectors or series.
+
+    A matrix is a series of shape `(length, channels)` if it is at least four times as
+    long as it is wide. A vector is an image if its length is a square number of at
+    least 64, as for flattened MNIST.
+    """
+    if len(shape) == 2:
+        return shape[0] < _SERIES_ASPECT * shape[1]
+    size = math.prod(shape)
+    is_square = math.isqrt(size) ** 2 == size and size >= _FLATTENED_IMAGE
+    return len(shape) == 3 or is_square
 
 
 def as_images(x: ArrayLike, max_side: int | None = None) -> np.ndarray:
     """Return samples of any shape as images that can be drawn.
 
-    Matrices become gray images. A vector becomes a strip one pixel high, or a square
-    image if its length is a square number of at least 64, as for flattened MNIST.
-    Unless there are one or three channels, they are averaged into one.
+    Matrices become gray images, and square vectors become square images. Other vectors
+    become strips one pixel high. Series become strips with one row per channel. Unless
+    an image has one or three channels, they are averaged into one.
 
     Args:
         x: Array of shape `(samples, *sample_shape)`.
@@ -30,14 +48,15 @@ def as_images(x: ArrayLike, max_side: int | None = None) -> np.ndarray:
     images = np.asarray(x, "float64")
     if images.ndim == 4 and images.shape[-1] not in (1, 3):
         images = images.mean(axis=-1)
+    is_strip = not is_image(images.shape[1:])
     if images.ndim not in (3, 4):
-        images = images.reshape(len(images), -1)
-        length, side = images.shape[1], math.isqrt(images.shape[1])
-        is_image = side * side == length and length >= _FLATTENED_IMAGE
-        images = images.reshape(len(images), side if is_image else 1, -1)
+        height = 1 if is_strip else math.isqrt(images[0].size)
+        images = images.reshape(len(images), height, -1)
+    elif is_strip:
+        images = images.swapaxes(1, 2)
     images = images if images.ndim == 4 else images[..., None]
     if max_side is not None:
-        limit = max_side * _STRIP_LENGTH if images.shape[1] == 1 else max_side
+        limit = max_side * _STRIP_LENGTH if is_strip else max_side
         for axis in (1, 2):
             length = images.shape[axis]
             starts = np.linspace(0, length, min(length, limit), endpoint=False)
@@ -47,20 +66,33 @@ def as_images(x: ArrayLike, max_side: int | None = None) -> np.ndarray:
     return images
 
 
-def filter_images(dictionary: ArrayLike, max_side: int | None = None) -> np.ndarray:
-    """Return the rows of a dictionary as images, each on its own scale.
+def as_series(x: ArrayLike) -> np.ndarray:
+    """Return vectors or series as an array of shape `(samples, length, channels)`."""
+    values = np.asarray(x, "float64")
+    return values if values.ndim == 3 else values.reshape(len(values), -1, 1)
 
-    Args:
-        dictionary: Result of `model.dictionary()`, of shape `(units, *input_shape)`.
-        max_side: As in `as_images`.
 
-    Returns:
-        Array of shape `(units, height, width, channels)` with values in [0, 1], where
-        0.5 stands for zero.
+def scale_filters(dictionary: ArrayLike) -> np.ndarray:
+    """Return a dictionary with values in [-1, 1] on one scale for all units.
+
+    The largest values are clipped, so that a few of them do not hide all others.
     """
-    images = as_images(dictionary, max_side)
-    largest = np.abs(images).max(axis=(1, 2, 3), keepdims=True)
-    return 0.5 + 0.5 * images / np.where(largest > 0, largest, 1.0)
+    values = np.asarray(dictionary, "float64")
+    largest = np.percentile(np.abs(values), _LARGE) or np.abs(values).max()
+    return np.clip(values / (largest or 1.0), -1.0, 1.0)
+
+
+def filter_images(filters: np.ndarray) -> np.ndarray:
+    """Return the result of `scale_filters` as color images with values in [0, 1].
+
+    Positive values are orange, negative values are blue, and zero is nearly white. If
+    the filters have three channels, they keep their colors, and zero is gray.
+    """
+    images = as_images(filters)
+    if images.shape[-1] == 3:
+        return 0.5 + 0.5 * images
+    color = np.where(images > 0, ORANGE, BLUE) / 255
+    return _ZERO + np.abs(images) * (color - _ZERO)
 
 
 def rescale(images: np.ndarray, low: ArrayLike, high: ArrayLike) -> np.ndarray:
