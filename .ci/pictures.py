@@ -1,10 +1,10 @@
-"""Draws the pictures of the README and the documentation again.
+"""Draws the pictures of the README again.
 
     python .ci/pictures.py
 
 `filters.png` is what the README's twenty lines draw. `report.png` is a screenshot of
 the report of `keras-sae compare --report`, which needs Chromium, its driver and
-Selenium. `benchmarks/tuning_fashion.py` draws `pareto_fashion.png`.
+Selenium. `tests/pages.py` draws the pictures of other pages.
 """
 
 import re
