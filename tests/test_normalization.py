@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import to_numpy
 
-from keras_sae import layers, models
+from keras_sae import datasets, layers, metrics, models
 
 
 def test_centering_learns_the_mean_of_all_samples(rng):
@@ -33,6 +33,32 @@ def test_centering_takes_the_mean_over_all_leading_axes(rng):
     expected = data.reshape(-1, 4).mean(axis=0)
     np.testing.assert_allclose(to_numpy(layer.mean), expected, rtol=1e-6)
     np.testing.assert_array_equal(to_numpy(layer.count), 30)
+
+
+def test_centering_with_a_window_forgets_old_samples(rng):
+    first, then = rng.normal(size=(2, 20, 3)).astype("float32")
+    layer = layers.Centering(window=20)
+    expected = 0.0
+    for batch, share in ((first, 1.0), (then, 0.5), (then, 0.5)):
+        layer(batch, training=True)
+        expected += share * (batch.mean(axis=0) - expected)
+    np.testing.assert_allclose(to_numpy(layer.mean), expected, rtol=1e-5)
+    np.testing.assert_array_equal(to_numpy(layer.count), 20)
+
+
+@pytest.mark.parametrize(
+    ("factory", "units"), [(models.deep, (64, 32)), (models.convolutional, (8, 16, 32))]
+)
+def test_centering_in_front_of_the_code_keeps_units_alive(factory, units):
+    (x, _), _ = datasets.load_data("digits")
+    dead = []
+    for centering in (True, False):
+        keras.utils.set_random_seed(0)
+        model = factory((8, 8, 1), units, centering=centering)
+        model.compile(keras.optimizers.Adam(5e-3))
+        model.fit(x, epochs=10, batch_size=64, verbose=0)
+        dead.append(metrics.dead_fraction(to_numpy(model.encoder(x[:500]))))
+    assert dead[0] < 0.05 < 0.1 < dead[1]
 
 
 def test_adapt_gives_the_code_inputs_of_unit_size(rng):

@@ -42,7 +42,11 @@ SPARSITIES = {
 def make(name):
     if name == "deep":
         sparsities = [SPARSITIES["kl-momentum"], nested]
-        return models.deep((6,), (8, 8), sparsities, activation="auto")
+        # The forward pass subtracts the moving mean that its replica has seen.
+        options = {"activation": "auto", "centering": False}
+        return models.deep((6,), (8, 8), sparsities, **options)
+    if name == "centered":
+        return models.deep((6,), (8, 8), L1(1.0))
     if name == "contractive":
         return models.shallow((6,), 8, activation="sigmoid", contractive=1.0)
     if name == "variational":
@@ -101,8 +105,8 @@ for name in sys.argv[1:]:
             results.setdefault(name, {})[key] = train_on_different_samples(strategy)
         continue
     results[name] = {"uneven": train(name, two_replicas, 33)}
-    # Draws of a variational model differ between replicas.
-    if name != "variational":
+    # Draws of a variational model and moving centers differ between replicas.
+    if name not in ("variational", "centered"):
         results[name]["one"] = train(name, None, 32)
         results[name]["two"] = train(name, two_replicas, 32)
 print(json.dumps(results))
@@ -110,7 +114,7 @@ print(json.dumps(results))
 
 # Different samples per replica, one model with penalty, running mean, threshold and
 # auxiliary losses, and one that draws random numbers.
-QUICK = ["different", "deep", "variational"]
+QUICK = ["different", "deep", "variational", "centered"]
 OTHERS = ["none", "l1", "kl", "kl-momentum", "top_k", "batch_top_k", "jump_relu"]
 OTHERS += ["gated", "matryoshka", "contractive"]
 

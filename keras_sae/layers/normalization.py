@@ -12,7 +12,7 @@ from keras_sae.layers.base import ShapePreservingLayer, layer_state
 from keras_sae.ops.statistics import weighted_mean
 from keras_sae.types import Config, Shape, Tensor
 from keras_sae.utils.serialization import register
-from keras_sae.utils.validation import known_name
+from keras_sae.utils.validation import known_name, positive_integer
 
 
 @register
@@ -27,10 +27,18 @@ class Centering(ShapePreservingLayer):
     affects up to half of a new encoder's units. After centering, each unit is
     active for about half of the samples.
 
-    `keras_sae.models.Autoencoder.adapt` sets the mean in advance. The mean is fixed at
-    inference, and also in training if `count` is infinite or `trainable` is False.
+    The outputs of a hidden layer change in training. With `window`, `n` is at most
+    `window`, so the mean forgets what an earlier state of the network computed. Under
+    `tf.distribute`, a replica subtracts the mean without the other replicas' current
+    samples.
+
+    `keras_sae.models.Autoencoder.adapt` sets the mean in advance, unless there is a
+    `window`. The mean is fixed at inference, and also in training if `count` is
+    infinite or `trainable` is False.
 
     Args:
+        window: None to average all samples equally, or the number of samples after
+            which the mean forgets, for the outputs of a hidden layer.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
@@ -41,6 +49,9 @@ class Centering(ShapePreservingLayer):
         count: float32 variable of the same shape: the number of values that `mean`
             averages, or the sum of their weights.
 
+    Raises:
+        ValueError: `window` is not a positive integer.
+
     Example:
 
     >>> import numpy as np
@@ -50,6 +61,10 @@ class Centering(ShapePreservingLayer):
     >>> np.asarray(layer.mean).tolist()
     [2.0, 4.0]
     """
+
+    def __init__(self, window: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.window = None if window is None else positive_integer("window", window)
 
     def build(self, input_shape: Shape) -> None:
         """Create the mean and the count."""
@@ -85,9 +100,14 @@ class Centering(ShapePreservingLayer):
             mean, rows = weighted_mean(means, rows), ops.sum(rows, axis=0)
             share = ops.divide_no_nan(rows, count + rows)
             self.mean.assign(old + (mean - old) * share)
-            self.count.assign(count + rows)
+            limit = float("inf") if self.window is None else self.window
+            self.count.assign(ops.minimum(count + rows, limit))
 
         forward_pass.update(assign, weighted_mean(x, weight), rows)
+
+    def get_config(self) -> Config:
+        """Return the constructor arguments."""
+        return {**super().get_config(), "window": self.window}
 
 
 @register
@@ -155,7 +175,8 @@ def adapt_layers(
 ) -> np.ndarray:
     """Set `Centering` and `Scaling` layers, and return the center of scaled samples.
 
-    In the decoder, only the `Scaling` layers are set. `location` is `"mean"` or
+    In the decoder, only the `Scaling` layers are set. A `Centering` with a window is
+    left unchanged, because its inputs are not the data. `location` is `"mean"` or
     `"geometric_median"`, the point with the smallest sum of distances to the samples.
     """
     known_name("location", location, ("mean", "geometric_median"))
@@ -174,7 +195,7 @@ def adapt_layers(
         )
     centered = samples
     for layer in encoder:
-        if isinstance(layer, Centering):
+        if isinstance(layer, Centering) and layer.window is None:
             channels = layer.mean.shape[0]
             mean = center.reshape(-1, channels).mean(axis=0)
             centered = samples.reshape(-1, channels) - mean

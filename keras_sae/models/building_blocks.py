@@ -25,6 +25,9 @@ from keras_sae.utils.validation import positive_integer
 
 Layers = list[keras.layers.Layer]
 
+# Samples that the mean of a hidden layer's outputs remembers.
+_WINDOW = 5000
+
 
 def known_shape(
     input_shape: int | Sequence[int], name: str = "input_shape"
@@ -129,6 +132,11 @@ def preprocessing(
     return layers
 
 
+def hidden_centering(layer: keras.layers.Layer, centering: bool) -> Layers:
+    """Return a list with the centering in front of a deeper layer, or an empty list."""
+    return [Centering(_WINDOW, name=f"{layer.name}_center")] if centering else []
+
+
 def rescaling(scaling: bool, output_activation: ActivationLike) -> Layers:
     """Return a list with the layer that undoes `scaling`, or an empty list."""
     if not scaling:
@@ -219,7 +227,10 @@ def dense_models(
     ]
     *hidden, code = encoding
     layers = preprocessing(corruption, centering, scaling)
-    layers += [*batch_normalized(hidden, batch_normalization), code]
+    for layer in encoding:
+        if layer is not encoding[0]:
+            layers += hidden_centering(layer, centering)
+        layers += batch_normalized([layer], batch_normalization and layer is not code)
     encoder = chain(sample_shape, layers, "encoder")
     outputs = [(layer.units, layer.activation) for layer in hidden]
     decoder, decoding = mirrored_decoder(

@@ -29,7 +29,7 @@ def convolutional(
     batch_normalization: bool = False,
     unit_norm: bool = False,
     tied_initialization: bool = False,
-    centering: bool = False,
+    centering: bool = True,
     scaling: bool = False,
     name: str = "convolutional",
     **kwargs: Any,
@@ -61,7 +61,10 @@ def convolutional(
         unit_norm: Whether the rows of the decoder's dense kernel have unit norm.
         tied_initialization: Whether the code layer's kernel is initialized to the
             transpose of the decoder's dense kernel. Cannot be combined with `pooling`.
-        centering: Whether the encoder subtracts the mean per channel.
+        centering: Whether the encoder subtracts the mean of the data per channel, and
+            the moving mean of the code layer's inputs. Without it, up to half of the
+            code's ReLU units die: feature maps are never negative, so their mean moves
+            all pre-activations at once. Published settings assume False.
         scaling: As for `keras_sae.models.shallow`.
         name: Name of the model.
         **kwargs: Arguments of every layer that has its own kernel, such as
@@ -133,6 +136,7 @@ def convolutional(
     code = SparseDense(
         code_units, code_activation, sparsest, name="code", **code_options
     )
+    layers += building_blocks.hidden_centering(code, centering)
     encoder = building_blocks.chain(shape, [*layers, code], "encoder")
 
     sizes: list[tuple[int, ...]] = [shape[:2]]

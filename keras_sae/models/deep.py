@@ -28,6 +28,7 @@ def deep(
     kernel_initializer: InitializerLike = "glorot_uniform",
     kernel_regularizer: RegularizerLike = None,
     contractive: float = 0.0,
+    centering: bool = True,
     name: str = "deep",
     **kwargs: Any,
 ) -> Autoencoder:
@@ -36,7 +37,8 @@ def deep(
     `h_l = sparsity_l(f_l(h_{l-1} W_l + b_l))` for `l = 1 ... L`, `h_0 = x - mean`;
     `r_{l-1} = f_{l-1}(r_l W'_l + c_l)` from `r_L = h_L` to `r_0`
 
-    where `f_0` is the output activation. A penalty that depends on the code's
+    where `f_0` is the output activation, and `centering` also subtracts the mean of each
+    `h_l` in front of the next layer. A penalty that depends on the code's
     scale, such as L1, can be lowered at no cost by smaller weights before the code and
     larger weights after it. `kernel_regularizer` prevents this, and so does `unit_norm`
     without `batch_normalization`.
@@ -58,11 +60,16 @@ def deep(
         kernel_regularizer: Regularizer of every kernel (weight decay).
         contractive: As for `keras_sae.models.shallow`, with the Jacobian of the whole
             encoder. The cost per sample is `units[0]^2` times the code's width.
+        centering: Whether the encoder subtracts the mean of the data, and in front of
+            every deeper layer the moving mean of its inputs. Without the latter, up to
+            three quarters of the code's ReLU units die: outputs of ReLU layers are never
+            negative, so their mean moves all pre-activations at once. Published
+            settings assume False.
         name: Name of the model.
         **kwargs: `batch_normalization=True` normalizes the outputs of all layers
             except the code and the output. `output_activation`, `corruption`,
-            `centering`, `scaling`, `tied_initialization` (False by default) and further
-            arguments are as for `keras_sae.models.shallow`.
+            `scaling`, `tied_initialization` (False by default) and further arguments
+            are as for `keras_sae.models.shallow`.
 
     Returns:
         A `keras_sae.models.Autoencoder`.
@@ -100,6 +107,7 @@ def deep(
         [*[activation] * (len(units) - 1), code_activation],
         tied=tied,
         unit_norm=unit_norm,
+        centering=centering,
         decoder_options={"layer_class": layer_class, **options},
         **options,
         **kwargs,

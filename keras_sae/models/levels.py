@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_sae.layers import Sampling, SparseDense, TiedDense
+from keras_sae.layers import Centering, Sampling, SparseDense, TiedDense
 
 Layers = list[keras.layers.Layer]
 
@@ -16,7 +16,8 @@ class Level:
     `code_l = encode(code_{l-1})`, `code_{l-1} ~ decode(code_l)`
 
     The code below the first level is the input. A layer without a kernel belongs to the
-    same level as the preceding kernel or, if there is none, the first kernel.
+    same level as the preceding kernel or, if there is none, the first kernel. A
+    `keras_sae.layers.Centering` belongs to the next kernel.
 
     Args:
         encode: Layers that compute the code of this level from the code below.
@@ -27,7 +28,7 @@ class Level:
     >>> from keras_sae import models
     >>> outer, inner = models.stacked((8, 8, 1), (16, 4), "l1").levels
     >>> [layer.name for layer in (*inner.encode, *inner.decode)]
-    ['code', 'decode_2']
+    ['code_center', 'code', 'decode_2']
     """
 
     encode: tuple[keras.layers.Layer, ...]
@@ -75,7 +76,7 @@ def levels_of(model: keras.Model) -> list[Level]:
 
 
 def _split(model: keras.Model) -> tuple[list[Layers], list[tuple[int, int] | None]]:
-    """Split a model's layers before each kernel except the first.
+    """Split a model's layers before each kernel except the first, or its centering.
 
     Returns:
         The parts, and the input and output width of each kernel, or None for a layer
@@ -86,9 +87,10 @@ def _split(model: keras.Model) -> tuple[list[Layers], list[tuple[int, int] | Non
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        if hasattr(layer, "kernel"):
-            if widths:
-                parts.append([])
+        has_kernel = hasattr(layer, "kernel")
+        if len(parts) == len(widths) and (has_kernel or isinstance(layer, Centering)):
+            parts.append([])
+        if has_kernel:
             if isinstance(layer, (SparseDense, TiedDense, keras.layers.Dense)):
                 rows, columns = layer.kernel.shape
                 is_transposed = isinstance(layer, TiedDense) or (

@@ -95,9 +95,11 @@ def begin_step(model: keras.Model, data: Tensor, training: bool = False) -> Forw
             weight = ops.broadcast_to(weight, shape)
     step = ForwardPass(model, True, target, weight)
     if training and replicas(model) > 1:
-        # Update the centers now, because in the forward pass replicas must not wait for
-        # each other.
+        # Update the centers of the data now, because in the forward pass replicas must
+        # not wait for each other. The moving centers of hidden layers are updated at
+        # the end of the step.
         layers = [x for x in model.encoder.layers if isinstance(x, Centering)]
+        layers = [layer for layer in layers if layer.window is None]
         x = ops.reshape(x, (-1, *model.sample_shape))
         with forward_pass.activate(step):
             for layer in layers:

@@ -23,7 +23,7 @@ def config_errors(name: str) -> Iterator[None]:
     outer = sys.exception()
     try:
         yield
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, ValueError) and len(str(error)) < 400:
             raise
         cause: BaseException = error
