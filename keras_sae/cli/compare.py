@@ -25,19 +25,19 @@ FACTORS = tuple(np.geomspace(3e-4, 3e-1, 7).tolist())
 @app.report_errors
 def compare(
     context: typer.Context,
-    dataset: loading.Dataset = "digits",
+    dataset: loading.Dataset = "fashion_mini",
     data: loading.OwnData = None,
     label: loading.Label = None,
     columns: loading.Columns = None,
     validation: loading.Validation = 0.2,
-    epochs: app.Epochs = 50,
+    epochs: app.Epochs = 10,
     seed: app.Seed = 0,
     output: app.Output = "keras-sae-compare",
     overwrite: app.Overwrite = False,
     units: Annotated[int, typer.Option(min=1, help="Number of code units.")] = 64,
     batch_size: app.BatchSize = 64,
-    learning_rate: app.LearningRate = 5e-3,
-    l1: Annotated[float, typer.Option(help="Factor of the L1 penalty.")] = 3e-3,
+    learning_rate: app.LearningRate = 3e-3,
+    l1: Annotated[float, typer.Option(help="Factor of the L1 penalty.")] = 2e-3,
     kl: Annotated[float, typer.Option(help="Factor of the KL penalty.")] = 1e-2,
     target: Annotated[float, typer.Option(help="KL target, in (0, 1).")] = 0.05,
     full: Annotated[
@@ -45,7 +45,11 @@ def compare(
     ] = False,
     report: app.Report = False,
 ) -> None:
-    """Train one model per family, and compare the models with baselines."""
+    """Train one model per family, and compare the models with baselines.
+
+    The number after "variational" is the size of its code. All other codes have
+    `--units` units.
+    """
     positive_number("learning_rate", learning_rate)
     folder = app.RunFolder(
         context, output, "pareto.png" if full else "table.csv", overwrite

@@ -35,14 +35,15 @@ def families(
     learning_rate: float,
     batch_size: int = 64,
 ) -> Preset:
-    """Return one model of each family, all with a code of `units` units.
+    """Return one model of each family, with codes of `units` units.
 
-    `l1` and `kl` are penalty factors, and `target` is the KL penalty's target.
+    `l1` and `kl` are penalty factors, and `target` is the KL penalty's target. The
+    variational code has at most 10 units, so that random codes resemble those of data.
     """
     make = partial(builder, learning_rate)
     shallow = partial(make, models.shallow, shape, units)
     l1_penalty, kl_penalty = regularizers.L1(l1), regularizers.KLDivergence(target, kl)
-    deep = (2 * units, units)
+    deep, latent_dim = (2 * units, units), min(10, units)
     builders = {
         "no penalty": shallow(),
         "L1": shallow(l1_penalty),
@@ -54,7 +55,9 @@ def families(
         "deep, tied": make(models.deep, shape, deep, l1_penalty, tied=True),
         "stacked, greedy": make(models.stacked, shape, deep, kl_penalty),
         # With beta=1, the divergence collapses to 0 on such small images.
-        "variational": make(models.variational, shape, deep[0], units, beta=0.01),
+        f"variational, {latent_dim}": make(
+            models.variational, shape, deep[0], latent_dim, beta=0.1
+        ),
     }
     if len(shape) == 3:
         builders["convolutional"] = make(models.convolutional, shape, (16, 32, units))

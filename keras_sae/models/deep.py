@@ -37,9 +37,8 @@ def deep(
     `h_l = sparsity_l(f_l(h_{l-1} W_l + b_l))` for `l = 1 ... L`, `h_0 = x - mean`;
     `r_{l-1} = f_{l-1}(r_l W'_l + c_l)` from `r_L = h_L` to `r_0`
 
-    where `f_0` is the output activation, and `centering` also subtracts the mean of each
-    `h_l` in front of the next layer. A penalty that depends on the code's
-    scale, such as L1, can be lowered at no cost by smaller weights before the code and
+    where `f_0` is the output activation. `centering` also subtracts the mean of each
+    `h_l` in front of the next layer. A penalty that depends on the code's scale, such as L1, can be lowered at no cost by smaller weights before the code and
     larger weights after it. `kernel_regularizer` prevents this, and so does `unit_norm`
     without `batch_normalization`.
 
@@ -62,8 +61,8 @@ def deep(
             encoder. The cost per sample is `units[0]^2` times the code's width.
         centering: Whether the encoder subtracts the mean of the data, and in front of
             every deeper layer the moving mean of its inputs. Without the latter, up to
-            three quarters of the code's ReLU units die: outputs of ReLU layers are never
-            negative, so their mean moves all pre-activations at once. Published
+            three quarters of the code's ReLU units die: outputs of ReLU layers are
+            never negative, so their mean moves all pre-activations at once. Published
             settings assume False.
         name: Name of the model.
         **kwargs: `batch_normalization=True` normalizes the outputs of all layers
