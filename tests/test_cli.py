@@ -28,7 +28,7 @@ RUNNER = CliRunner()
 pytestmark = tensorflow_only
 SMALL = ["--epochs", "1", "--units", "4"]
 # A target, a preparation, and the pictures of a variational model.
-COMPARED = ["KL", "stacked, greedy", "variational"]
+COMPARED = ["KL", "stacked, greedy", "variational, 4"]
 
 
 def _run(*arguments):
