@@ -38,8 +38,9 @@ def deep(
     `r_{l-1} = f_{l-1}(r_l W'_l + c_l)` from `r_L = h_L` to `r_0`
 
     where `f_0` is the output activation. `centering` also subtracts the mean of each
-    `h_l` in front of the next layer. A penalty that depends on the code's scale, such as L1, can be lowered at no cost by smaller weights before the code and
-    larger weights after it. `kernel_regularizer` prevents this, and so does `unit_norm`
+    `h_l` in front of the next layer. A penalty that depends on the code's scale, such
+    as L1, can be lowered at no cost by smaller weights before the code and larger
+    weights after it. `kernel_regularizer` prevents this, and so does `unit_norm`
     without `batch_normalization`.
 
     Args:
