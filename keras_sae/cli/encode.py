@@ -31,27 +31,32 @@ def encode(
     ] = "codes.npz",
 ) -> None:
     """Write the codes of your own data to a file, one row per sample."""
-    import scipy.sparse
+    from scipy.sparse import save_npz
 
     known_name("extension of --output", Path(output).suffix, (".npy", ".npz"))
     autoencoder, x = read_for_model(model, data, columns)
-    codes = autoencoder.encode(x)
-    is_sparse = codes.ndim == 2 and 2 * np.count_nonzero(codes) < codes.size
+    is_flat = len(autoencoder.encoder.output_shape) == 2  # not a code per position
+    codes = autoencoder.encode(x, sparse=is_flat and output.endswith(".npz"))
+    if isinstance(codes, np.ndarray):
+        count = int(np.count_nonzero(codes))
+    else:
+        count = codes.nnz
+        if 2 * count >= np.prod(codes.shape):  # an array is smaller
+            codes = codes.toarray()
     output_folder(Path(output).parent)
     with atomic_write(output) as path:
-        if path.suffix == ".npy":
-            np.save(path, codes)
-            reader = f'numpy.load("{output}")'
-        elif is_sparse:
-            scipy.sparse.save_npz(path, scipy.sparse.csr_array(codes))
+        if not isinstance(codes, np.ndarray):
+            save_npz(path, codes)
             reader = f'scipy.sparse.load_npz("{output}")'
-        else:
+        elif output.endswith(".npz"):
             np.savez_compressed(path, codes=codes)
             reader = f'numpy.load("{output}")["codes"]'
-    active = np.count_nonzero(codes) / len(codes)
+        else:
+            np.save(path, codes)
+            reader = f'numpy.load("{output}")'
     typer.echo(
-        f"Codes of shape {codes.shape}, with {active:.1f} non-zero values per row: "
-        f"{output}\nRead them by {reader}."
+        f"Codes of shape {codes.shape}, with {count / len(x):.1f} non-zero values per "
+        f"row: {output}\nRead them by {reader}."
     )
 
 

@@ -19,7 +19,8 @@ OwnData = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Your own data: .npy, .npz, .csv, .parquet, or a folder of images.",
+        help="Your own data, in place of --dataset: .npy, .npz, .csv, .parquet, or a "
+        "folder of images.",
     ),
 ]
 Label = Annotated[
