@@ -100,7 +100,11 @@ def recording_memory() -> str:
 
 def machine(name: str) -> str:
     """Return the computer and the versions that a result was measured with."""
-    shape = read(name)["machine"]
+    return described(read(name)["machine"])
+
+
+def described(shape: dict[str, Any]) -> str:
+    """Return a sentence about a computer and its versions."""
     versions = ", ".join(f"{k} {v}" for k, v in shape["versions"].items())
     computer = f"{shape['processor']}, {shape['memory_gib']} GiB"
     return f"Measured on {shape['cores']} cores ({computer}), with {versions}."
@@ -191,6 +195,39 @@ def recovery(part: str) -> str:
     return table([*head, "F1", "L0 (true)", "dead"], rows)
 
 
+def fidelity(name: str) -> str:
+    """Return the losses of a network with a dictionary in the place of a layer."""
+    rows = []
+    for title, losses in read("fidelity")[name]["tables"].items():
+        for row, values in losses.items():
+            accuracy = f"{values['accuracy']:.1%}" if "accuracy" in values else "-"
+            shares = [f"{values[f'recovered_of_{n}']:.3f}" for n in ("mean", "zero")]
+            rows.append([title, row, f"{values['loss']:.3f}", accuracy, *shares])
+    head = ["network", "in the layer's place", "loss", "accuracy"]
+    return table([*head, "recovered of the mean's loss", "of zero's loss"], rows)
+
+
+def fidelity_tokens() -> str:
+    """Return the numbers of tokens, and the loss of the language model itself."""
+    result = read("fidelity")["8_inside_a_language_model"]
+    text = (
+        f"The dictionaries were trained on {result['train_tokens']:,} tokens and "
+        f"tested on {result['tokens']:,} tokens of held-out text."
+    )
+    ours, theirs = result["loss"], result["llama_cpp_loss"]
+    if theirs is None:
+        return text
+    return (
+        f"{text} On the same tokens, the loss of the model in Keras is {ours:.4f}, and "
+        f"with llama.cpp it is {theirs:.4f}: a difference of {ours / theirs - 1:+.2%}."
+    )
+
+
+def fidelity_machine(name: str) -> str:
+    """Return the computer and the versions of one of these tables."""
+    return described(read("fidelity")[name]["machine"])
+
+
 TABLES = {
     f.__name__: f
     for f in (
@@ -206,6 +243,9 @@ TABLES = {
         step_speed,
         serving_speed,
         recovery,
+        fidelity,
+        fidelity_tokens,
+        fidelity_machine,
     )
 }
 
