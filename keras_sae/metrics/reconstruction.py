@@ -11,6 +11,8 @@ from keras_sae.ops.statistics import expand_weight, from_replicas, weighted_mean
 from keras_sae.types import ArrayLike, Config, DTypeLike, Tensor
 from keras_sae.utils.serialization import register
 
+_ROWS = 4096  # samples that are float64 at once
+
 
 def explained_variance(x: ArrayLike, reconstruction: ArrayLike) -> float:
     """Return the share of the variance of `x` that a reconstruction explains.
@@ -36,10 +38,14 @@ def explained_variance(x: ArrayLike, reconstruction: ArrayLike) -> float:
     >>> metrics.explained_variance([[0.0], [2.0]], [[0.0], [1.0]])
     0.5
     """
-    reconstruction = as_rows("reconstruction", reconstruction, np.shape(x))
-    x = as_rows("x", x)
-    total = ((x - x.mean(axis=0)) ** 2).sum()
-    error = ((x - reconstruction) ** 2).sum()
+    reconstruction = as_rows("reconstruction", reconstruction, np.shape(x), None)
+    x = as_rows("x", x, dtype=None)
+    mean, total, error = x.mean(axis=0, dtype="float64"), 0.0, 0.0
+    for begin in range(0, len(x), _ROWS):
+        rows = slice(begin, begin + _ROWS)
+        block = x[rows].astype("float64")
+        total += ((block - mean) ** 2).sum()
+        error += ((block - reconstruction[rows]) ** 2).sum()
     return float(1 - error / total) if total > 0 else float("nan")
 
 

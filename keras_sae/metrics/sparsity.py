@@ -10,10 +10,13 @@ from keras_sae.utils.serialization import register
 
 
 def as_rows(
-    name: str, array: ArrayLike, x_shape: tuple[int, ...] | None = None
+    name: str,
+    array: ArrayLike,
+    x_shape: tuple[int, ...] | None = None,
+    dtype: str | None = "float64",
 ) -> np.ndarray:
-    """Return `array` as float64 of shape `(samples, values per sample)`."""
-    values = np.asarray(ops.convert_to_numpy(array), "float64")
+    """Return `array` with shape `(samples, values per sample)`."""
+    values = np.asarray(ops.convert_to_numpy(array), dtype)
     if x_shape is not None and values.shape != x_shape:
         raise ValueError(
             f"`{name}` must have the shape of `x`. Received: "
