@@ -93,22 +93,21 @@ def page(result: dict) -> str:
         "`benchmarks/tuning_fashion.py` writes this page. All trials are in",
         "`benchmarks/results/tuning_fashion.json`.",
         "",
-        "![Squared error and active units of all trials](tuning_fashion.png)",
+        "![Squared error and effective L0 of all trials](tuning_fashion.png)",
         "",
-        "L0 is the mean number of active units per sample. For KL it is the mean sum",
-        "of the activations (~), since a sigmoid is never exactly zero. These are",
-        "different quantities: many units that are slightly active have a small sum,",
-        "but all of them count as active.",
+        "The table ranks by the effective L0, the number of units that carry a",
+        "reconstruction, because the codes of KL are never exactly zero.",
         "",
         "## Pareto front",
         "",
-        "| L0 | squared error per value | explained variance | sparsity | units | tied "
-        "| learning rate | batch |",
-        "|---|---|---|---|---|---|---|---|",
+        "| effective L0 | L0 | squared error per value | explained variance | sparsity "
+        "| units | tied | learning rate | batch |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["front"]:
         cells = [
-            f"{'~' if row['expected'] else ''}{row['l0']:.1f}",
+            f"{row['effective_l0']:.1f}",
+            f"{row['l0']:.1f}",
             f"{row['reconstruction']:.5f}",
             f"{row['explained_variance']:.3f}",
             f"{row['sparsity']}, {weights(row)}",
@@ -122,7 +121,7 @@ def page(result: dict) -> str:
             for k, v in result["best"].items()}  # fmt: skip
     lines += [
         "",
-        f"## Best model with at most {settings['max_l0']} active units",
+        f"## Best model with an effective L0 of at most {settings['max_l0']}",
         "",
         "Settings: " + ", ".join(f"{k} {v}" for k, v in best.items()) + ".",
         "",

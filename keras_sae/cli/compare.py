@@ -37,7 +37,7 @@ def compare(
     units: Annotated[int, typer.Option(min=1, help="Number of code units.")] = 64,
     batch_size: app.BatchSize = 64,
     learning_rate: app.LearningRate = 3e-3,
-    l1: Annotated[float, typer.Option(help="Factor of the L1 penalty.")] = 2e-3,
+    l1: Annotated[float, typer.Option(help="Factor of the L1 penalty.")] = 1e-3,
     kl: Annotated[float, typer.Option(help="Factor of the KL penalty.")] = 1e-2,
     target: Annotated[float, typer.Option(help="KL target, in (0, 1).")] = 0.05,
     full: Annotated[
