@@ -118,6 +118,21 @@ def test_functions_that_xla_compiles_do_not_use_the_kernels(rng):
 
 
 @tensorflow_only
+def test_fit_of_a_k_sparse_code_recommends_onednn_once(caplog, monkeypatch):
+    assert tensorflow_kernels.build is not None  # else TensorFlow has moved it
+    monkeypatch.setattr(tensorflow_kernels, "has_onednn", lambda: False)
+    tensorflow_kernels.recommend_onednn.cache_clear()
+    with caplog.at_level("INFO", "keras_sae"):
+        for sparsity in ("l1", "top_k", "top_k"):
+            model = models.shallow((6,), 40, sparsity)
+            model.compile("adam")
+            model.fit(np.ones((4, 6), "float32"), verbose=0)
+            messages = [r.message for r in caplog.records if r.name == "keras_sae"]
+            assert len(messages) == (sparsity != "l1")
+    assert "TF_ENABLE_ONEDNN_OPTS=1" in messages[0]
+
+
+@tensorflow_only
 @pytest.mark.parametrize("sparsity", [layers.TopK(4), layers.BatchTopK(4)])
 def test_kernels_equal_the_loops_that_xla_compiles(rng, sparsity):
     x = rng.normal(size=(32, 12)).astype("float32")
@@ -148,7 +163,7 @@ def test_batch_top_k_selects_the_largest_of_the_batch(rng, units, shift):
     code[3] += shift  # more selected entries in this row than candidates
     assert top_k._NARROW * top_k._CANDIDATES * 5 <= 400
     values, columns, rows = (
-        to_numpy(v) for v in top_k.batch_top_k(ops.convert_to_tensor(code), 5)
+        to_numpy(v) for v in top_k.batch_top_k(ops.convert_to_tensor(code), 5, 5)
     )
     assert sorted(values.ravel()) == sorted(np.sort(code.ravel())[-60:])
     places = rows.astype(int), columns.astype(int)
@@ -174,6 +189,8 @@ SPARSITIES = {
     "linear": lambda: layers.TopK(4),
     "batch_top_k": lambda: layers.BatchTopK(4),
     "batch_top_k-linear": lambda: layers.BatchTopK(36),  # more than are positive
+    "annealed": lambda: layers.TopK(4, initial_k=8),
+    "annealed-batch_top_k": lambda: layers.BatchTopK(4, initial_k=8),
     "dead": lambda: with_dead_units(layers.TopK, 1),
     "dead-all": lambda: with_dead_units(layers.TopK, 36),  # more than are dead
     "dead-batch_top_k": lambda: with_dead_units(layers.BatchTopK, 3),
@@ -212,7 +229,8 @@ def test_training_equals_training_with_dense_products(name, rng, monkeypatch):
 
     monkeypatch.setattr(aux_k, "_MAX_ROWS", 1000)  # always sparse
     weights, logs = train()
-    assert bool(calls) is ("tied" not in name)
+    by_loops = "annealed" in name and not tensorflow_kernels.are_usable()
+    assert bool(calls) is not ("tied" in name or by_loops)
     compute_densely(monkeypatch)
     calls.clear()
     expected, expected_logs = train()

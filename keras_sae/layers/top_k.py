@@ -10,7 +10,7 @@ from keras_sae.layers import forward_pass
 from keras_sae.layers.aux_k import AuxK
 from keras_sae.layers.base import layer_state
 from keras_sae.layers.sparsity import Sparsity, Step
-from keras_sae.ops import top_k
+from keras_sae.ops import tensorflow_kernels, top_k
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.ops.statistics import expand_weight, weighted_mean
 from keras_sae.types import Config, Shape, Tensor
@@ -73,6 +73,15 @@ class KSparsity(Sparsity):
         self.current_k: keras.Variable | None = None
         if self.initial_k is not None:
             self.current_k = layer_state("current_k", initial=self.k)
+
+    def _selected_k(self) -> int | Tensor | None:
+        """Return the number of entries to select, or None to compute densely."""
+        if self.current_k is None:
+            return self.k
+        # Only these kernels take a code whose `k` is known at run time.
+        if not tensorflow_kernels.are_usable():
+            return None
+        return ops.cast(ops.convert_to_tensor(self.current_k), "int32")
 
     def set_progress(self, fraction: float) -> None:
         """Set the current `k`: `initial_k` for a fraction of 0, `k` for 1."""
@@ -142,10 +151,11 @@ class TopK(KSparsity):
         self, pre_activations: Tensor, training: bool | None
     ) -> SparseCode | None:
         """Return the `k` largest pre-activations of each sample."""
-        del training
-        if self.current_k is not None:
+        k = self._selected_k()
+        if k is None or not (training or self.current_k is None):
             return None
-        return SparseCode(*top_k.top_k(pre_activations, self.k))
+        values, indices = top_k.top_k(pre_activations, self.max_k)
+        return SparseCode(values[:, :k], indices[:, :k])
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return `inputs` with all but the largest values of each sample zeroed."""
@@ -231,12 +241,13 @@ class BatchTopK(KSparsity):
         self, pre_activations: Tensor, training: bool | None
     ) -> SparseCode | None:
         """Return the `k * batch` largest pre-activations during training."""
-        if not (training and self.trainable) or self.current_k is not None:
+        k = self._selected_k()
+        if k is None or not (training and self.trainable):
             return None
         if forward_pass.sample_weight() is not None:
             return None  # `call` excludes samples of weight 0.
         code = ops.cast(pre_activations, "float32")
-        values, indices, rows = top_k.batch_top_k(code, self.k)
+        values, indices, rows = top_k.batch_top_k(code, k, self.max_k)
         values = ops.maximum(values, 0)
         self._update_threshold(ops.min(ops.where(values > 0, values, float("inf"))))
         return SparseCode(ops.cast(values, pre_activations.dtype), indices, rows)

@@ -59,7 +59,7 @@ class SparseCode:
 
     def to_dense(self, units: int) -> Tensor:
         """Return the code as a tensor of shape `(batch, units)`."""
-        samples, k = ops.shape(self.values)[0], self.values.shape[-1]
+        samples, k = ops.shape(self.values)
         rows = self.rows
         if rows is None:
             rows = ops.repeat(ops.arange(samples, dtype="int32"), k)

@@ -44,12 +44,15 @@ def top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return largest, best * width + places % width
 
 
-def batch_top_k(code: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def batch_top_k(
+    code: Tensor, k: int | Tensor, max_k: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the `k * samples` largest entries of `code`, ordered by sample.
 
     Args:
         code: Tensor of shape `(samples, units)`.
         k: Mean number of entries per sample.
+        max_k: Upper bound on `k`.
 
     Returns:
         Values, units and samples of the entries, each of shape `(samples, k)`.
@@ -60,10 +63,10 @@ def batch_top_k(code: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
         flat = _first_above(code, _bisect(code, n), n)
         return flat % units, flat // units
 
-    if units < _NARROW * _CANDIDATES * k:
+    if units < _NARROW * _CANDIDATES * max_k:
         indices, rows = select_from_all()
     else:
-        candidates, columns = top_k(code, _CANDIDATES * k)
+        candidates, columns = top_k(code, _CANDIDATES * max_k)
         threshold = _bisect(candidates, n)
 
         def select_from_candidates() -> tuple[Tensor, Tensor]:
