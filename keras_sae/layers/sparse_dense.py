@@ -9,7 +9,7 @@ from keras import ops
 from keras_sae.layers import forward_pass, serialization
 from keras_sae.layers.activity_penalty import ActivityPenalty
 from keras_sae.layers.base import layer_state
-from keras_sae.ops import sparse_code, top_k
+from keras_sae.ops import sparse_code, tensorflow_kernels, top_k
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.ops.statistics import expand_weight
 from keras_sae.regularizers import KLDivergence
@@ -221,6 +221,7 @@ class SparseDense(keras.layers.Layer):
         bias = ops.cast(self.bias, self.compute_dtype)
         rows = kernel if self.transposed_kernel else ops.transpose(kernel)
         if training:
+            tensorflow_kernels.recommend_onednn()
             pre_activations = sparse_code.pre_activations(inputs, rows, bias)
         else:
             pre_activations = ops.add(ops.matmul(inputs, ops.transpose(rows)), bias)
