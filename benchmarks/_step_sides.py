@@ -18,16 +18,22 @@ Step = Callable[[np.ndarray], None]
 
 
 def _ours(
-    backend: str, sparsity: str, optimizer: str = "Adam", dead: float = 0.0
+    backend: str,
+    sparsity: str,
+    optimizer: str = "Adam",
+    dead: float = 0.0,
+    onednn: bool = True,
 ) -> Callable[..., Step]:
     def make(units: int, dim: int, k: int) -> Step:
         os.environ["KERAS_BACKEND"] = backend
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = str(int(onednn))
         import keras
 
         from keras_sae import layers, models
 
         kinds = {
             "top_k": lambda: layers.TopK(k),
+            "annealed": lambda: layers.TopK(k, initial_k=4 * k),  # at its last k
             "batch_top_k": lambda: layers.BatchTopK(k),
             "jump_relu": lambda: layers.JumpReLU(target_l0=k),
             "gated": lambda: layers.Gated(1e-3),
@@ -156,11 +162,14 @@ SIDES: dict[str, Callable[..., Step]] = {
     "TopK, JAX, SGD": _ours("jax", "top_k", "SGD"),
     "TopK, JAX, 2% of the units dead": _ours("jax", "top_k", dead=0.02),
     "TopK, TensorFlow": _ours("tensorflow", "top_k"),
+    "TopK, TensorFlow, no oneDNN": _ours("tensorflow", "top_k", onednn=False),
+    "TopK, annealed k, TensorFlow": _ours("tensorflow", "annealed"),
     "TopK, SAELens": _saelens("topk"),
     "TopK, sparsify": _sparsify,
     "TopK, dictionary_learning": _dictionary_learning,
     "BatchTopK, JAX": _ours("jax", "batch_top_k"),
     "BatchTopK, TensorFlow": _ours("tensorflow", "batch_top_k"),
+    "Matryoshka, TensorFlow": _ours("tensorflow", "matryoshka"),
     "BatchTopK, SAELens": _saelens("batchtopk"),
     "JumpReLU, JAX": _ours("jax", "jump_relu"),
     "JumpReLU, SAELens": _saelens("jumprelu"),

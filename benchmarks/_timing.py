@@ -48,11 +48,14 @@ def machine(others: Sequence[str] = ()) -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    flags = Path("/proc/cpuinfo").read_text().split()
+    features = ["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile"]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "python": platform.python_version(),
         "versions": versions,
         "processor": platform.machine(),
+        "features": [name for name in features if name in flags],
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory),
         "load_before": os.getloadavg()[0],

@@ -106,7 +106,8 @@ def machine(name: str) -> str:
 def described(shape: dict[str, Any]) -> str:
     """Return a sentence about a computer and its versions."""
     versions = ", ".join(f"{k} {v}" for k, v in shape["versions"].items())
-    computer = f"{shape['processor']}, {shape['memory_gib']} GiB"
+    details = [shape["processor"], *shape.get("features", [])]
+    computer = ", ".join([*details, f"{shape['memory_gib']} GiB"])
     return f"Measured on {shape['cores']} cores ({computer}), with {versions}."
 
 
