@@ -158,7 +158,7 @@ def test_page_of_published_settings_has_every_row():
 
 
 def test_names_in_the_text_exist():
-    modules = "|".join(sorted(MODULES))
+    modules = "|".join(sorted(MODULES - {"beam"}))  # `beam.Map` is of Apache Beam
     pattern = rf"`((?:{modules})\.\w+)"
     for page in sorted(DOCS.rglob("*.md")):
         files = {"models.config", "report.html"}
