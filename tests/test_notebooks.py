@@ -41,8 +41,8 @@ def texts(path):
                 yield "".join(value)
 
 
-def test_notebooks_are_numbered_from_one_to_seven(path):
-    assert [p.stem[:2] for p in PATHS] == [f"{n}_" for n in range(1, 8)]
+def test_notebooks_are_numbered_from_one_to_eight(path):
+    assert [p.stem[:2] for p in PATHS] == [f"{n}_" for n in range(1, 9)]
     assert path.stem == path.stem.lower()
 
 
