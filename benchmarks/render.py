@@ -75,7 +75,7 @@ def pretraining_speed() -> str:
             kind = name.split(",")[0]
             share = f"{values[f'{kind}, keras_sae'] / value:.2f}"
             rows.append([backend, name, f"{value:.1f}", share])
-    return table(["backend", "side", "seconds", "ours divided by it"], rows)
+    return table(["backend", "side", "seconds", "ratio of keras_sae to it"], rows)
 
 
 def recording() -> str:
@@ -94,7 +94,8 @@ def recording_memory() -> str:
     return (
         f"Recording {memory['rows']:,} rows of {memory['width']} values takes "
         f"{memory['record_mib']:,.0f} MiB of memory, and a pass over them takes "
-        f"{memory['pass_mib']:,.0f} MiB. The files have {memory['files_mib']:,.0f} MiB."
+        f"{memory['pass_mib']:,.0f} MiB. The files take up "
+        f"{memory['files_mib']:,.0f} MiB."
     )
 
 
@@ -168,7 +169,8 @@ def serving_speed() -> str:
     for side, times in seconds.items():
         values = medians(times)
         rows.append([side, *(f"{1e3 * value:.2f}" for value in values.values())])
-    sizes = [f"{n} samples" for n in next(iter(seconds.values()))]
+    counts = next(iter(seconds.values()))
+    sizes = [f"{n} sample{'s' * (int(n) > 1)}" for n in counts]
     return table(["ms per request", *sizes], rows)
 
 

@@ -17,6 +17,7 @@ from keras_sae import pretraining as pretraining
 from keras_sae import regularizers as regularizers
 
 if TYPE_CHECKING:
+    from keras_sae import beam as beam
     from keras_sae import plots as plots
     from keras_sae import report as report
     from keras_sae import tuning as tuning
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# These modules are imported on first use, because they require matplotlib, Bokeh,
-# keras-tuner and scikit-learn, which are slow to import.
-_LAZY = ("plots", "report", "tuning", "wrappers")
+# These modules are imported on first use, because they require Apache Beam, matplotlib,
+# Bokeh, keras-tuner and scikit-learn, which are slow to import.
+_LAZY = ("beam", "plots", "report", "tuning", "wrappers")
 
 
 def __getattr__(name: str) -> ModuleType:

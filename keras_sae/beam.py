@@ -23,16 +23,17 @@ Element: TypeAlias = Any
 class SparseAutoencoderHandler(ModelHandler):
     """Beam `ModelHandler` that computes codes, reconstructions or anomaly scores.
 
-    Use it with `apache_beam.ml.inference.RunInference` for data that outgrow one
-    computer. Beam distributes the work, on any of its runners. Each worker process
+    Use it with `apache_beam.ml.inference.RunInference` for data that does not fit on
+    one computer. Beam distributes the work on any of its runners. Each worker process
     loads the model once.
 
     Elements are rows of shape `input_shape`, or pairs `(key, row)`. A row of another
-    shape, or one that is not finite, is an error. After
-    `RunInference(...).with_exception_handling()`, it alone goes to the second output.
+    shape, or one that is not finite, is an error. With
+    `RunInference(...).with_exception_handling()`, only this row goes to the second
+    output, and the pipeline continues.
 
-    Each result is a `PredictionResult` with the row as `example` and one of these as
-    `inference`, or a pair of the key and the result:
+    Each result is a `PredictionResult`, or a pair `(key, PredictionResult)`. Its
+    `example` is the row, and its `inference` is one of these:
 
     - `"code"`: a dict with `units`, the indices of the active units, and `values`,
       their activations, both of shape `(active,)`. If a unit has several positions,

@@ -8,15 +8,16 @@ def layout_map(
 ) -> keras.distribution.LayoutMap:
     """Return a layout that divides the units of a sparse autoencoder among devices.
 
-    Use it for a model that does not fit one device. Each device holds a part of the
+    Use it for a model that does not fit on one device. Each device holds a part of the
     encoder, the decoder, the biases, thresholds, counters and the state of the
-    optimizer. Set the distribution first, then build the model: no device ever holds
-    the whole of it. The layout refers to variables by name, so it applies to every
+    optimizer. Set the distribution first, then build the model. No device ever holds
+    the whole model. The layout refers to variables by name, so it applies to every
     model of this package whose code layer is called `code`, as in all dense factories.
-    In a deep model, the layers around the code are divided, and the others copied.
+    In a deep model, the code layer and the output layer are divided, and every device
+    holds a copy of the other layers.
 
     A step exchanges reconstructions and candidates for the active units, but never
-    the dictionary. Results are those of one device, up to rounding.
+    the dictionary. Up to rounding, the results equal those of one device.
 
     Only JAX supports `keras.distribution.ModelParallel` for such models.
 

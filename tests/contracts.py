@@ -4,6 +4,7 @@
 has none.
 """
 
+import importlib.util
 import inspect
 import pkgutil
 import tempfile
@@ -263,7 +264,9 @@ def public_modules() -> list[str]:
     return [
         f"keras_sae.{name}"
         for name in names
-        if not name.startswith("_") and name not in NOT_PUBLIC
+        if not name.startswith("_")
+        and name not in NOT_PUBLIC
+        and (name != "beam" or importlib.util.find_spec("apache_beam"))
     ]
 
 

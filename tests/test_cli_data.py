@@ -262,7 +262,7 @@ def test_bad_data_end_in_one_message(command, write, folder, monkeypatch):
     [
         (["model.keras", "no.csv"], "There is no such file or folder"),
         (["no.keras", "flowers.csv"], "no.keras"),
-        (["model.keras", "other.csv"], "columns that the data lack: depth. Rec"),
+        (["model.keras", "other.csv"], "columns that the data lacks: depth. Rec"),
         (["model.keras", "x.npy"], "takes samples of shape (2,). Received: x.npy with"),
         (["model.keras", "flowers.csv", "--columns", "age"], "Unknown column: 'age'"),
         (

@@ -121,6 +121,8 @@ def test_every_public_module_has_a_page():
 @pytest.mark.parametrize("name", sorted(set(API_PAGES) - set(PARTS)))
 def test_api_page_shows_what_the_module_exports(name):
     """mkdocstrings shows the definitions of a module, and the imports in `__all__`."""
+    if name == "beam":
+        pytest.importorskip("apache_beam")
     module = importlib.import_module(f"keras_sae.{name}")
     listed = getattr(module, "__all__", None)
     if listed is None:

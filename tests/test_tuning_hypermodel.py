@@ -45,8 +45,8 @@ def test_every_family_is_built_with_every_kind_of_sparsity(family, kind):
 
 def test_function_sets_the_widths_of_all_layers():
     hypermodel, (hp,) = draw(model="deep", sparsity="l1", units=lambda hp: (9, 7, 5))
-    widths = [layer.output.shape[-1] for layer in hypermodel.build(hp).encoder.layers]
-    assert widths[-3:] == [9, 7, 5]
+    layers = hypermodel.build(hp).sparse_layers
+    assert [layer.units for layer in layers] == [9, 7, 5]
 
 
 def test_a_trial_has_only_the_hyperparameters_that_apply():

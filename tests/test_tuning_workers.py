@@ -94,16 +94,18 @@ def test_a_killed_worker_is_restarted_a_limited_number_of_times(tmp_path):
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv of Linux")
 def test_processes_end_when_their_launcher_is_killed():
-    child = "import os, time; print(os.getpid(), flush=True); time.sleep(3600)"
+    child = "import sys, time; print('on', file=sys.stderr, flush=True)\n"
+    child += "time.sleep(3600)"
     program = "import sys; from keras_sae import tuning\n"
     program += f"tuning.launch_workers([sys.executable, '-c', {child!r}], workers=1)"
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True
     ) as launcher:
-        assert int(launcher.stdout.readline()) > 0
+        while launcher.stderr.readline() != "on\n":
+            assert launcher.poll() is None
         launcher.kill()
-        # The pipe is closed when the chief, which has inherited it, is gone as well.
-        assert launcher.stdout.read() == ""
+        # The pipe is closed when its heirs, the chief and the worker, are gone as well.
+        launcher.stderr.read()
 
 
 def test_workers_must_be_a_positive_integer():

@@ -21,14 +21,14 @@ def steer(
     edit: EditLike,
     error: bool = True,
 ) -> Iterator[None]:
-    """Edit the code of a layer inside a `with` block, also while a model generates.
+    """Edit the code of a layer inside a `with` block, including during `generate`.
 
     `x -> x + (decode(edit(encode(x))) - decode(encode(x)))`
 
-    Use it for `generate` of a `keras_hub.models.CausalLM`, a method that the model of
-    `keras_sae.activations.splice` does not have. Each token of the prompt and of the
-    answer is edited. `generate`, `predict` and `evaluate` are compiled anew inside the
-    block. Afterwards the model is as before.
+    Use it to call `generate` of a `keras_hub.models.CausalLM`, because the model that
+    `keras_sae.activations.splice` returns has no such method. Each token of the prompt
+    and of the answer is edited. `generate`, `predict` and `evaluate` are compiled
+    again inside the block. Afterwards, the model is as before.
 
     Args:
         causal_lm: A `keras_hub.models.CausalLM`, or any other Keras model.
@@ -38,7 +38,7 @@ def steer(
         autoencoder: A trained `keras_sae.models.Autoencoder` for rows of the layer's
             width.
         edit: As for `keras_sae.activations.splice`.
-        error: Whether to keep what the autoencoder does not reconstruct. Without it the
+        error: Whether to keep what the autoencoder does not reconstruct. If False, the
             layer's output is `decode(edit(encode(x)))`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The data of a command: a named dataset, or files of one's own."""
+"""Load the data of a command: a named dataset, or your own files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ Columns = Annotated[
 Validation = Annotated[
     float, typer.Option(help="Fraction of --data that is held out for the metrics.")
 ]
-# Ratio of standard deviations from which on the largest columns rule the error.
+# Ratio of standard deviations above which the largest columns dominate the error.
 _LARGE_RATIO = 100
 
 
@@ -86,7 +86,7 @@ def load_splits(
         is_test[rows.iloc[:count]] = True
     if not is_test.any():
         raise ValueError(
-            f"The data have too few rows to hold some out. Received: {len(x)} rows and "
+            f"The data has too few rows to hold some out. Received: {len(x)} rows and "
             f"--validation {validation:g}. Add rows, or raise the fraction."
         )
     train, test = (
@@ -99,16 +99,16 @@ def load_splits(
 def names_in(
     model: models.Autoencoder, data: str
 ) -> tuple[list[str] | None, str | None]:
-    """Return the columns of a table that a model takes, and its label if it is there.
+    """Return the columns that a model takes from a table, and the label if it exists.
 
-    An array has no columns, and only a `.npz` file has a label.
+    An array has no columns. A file of arrays has a label only if it is a `.npz` file.
     """
     path = Path(data).expanduser()
     found = column_names(path) if path.exists() else []
     missing = [name for name in model.columns or () if found and name not in found]
     if missing:
         raise ValueError(
-            "The model was trained on columns that the data lack: "
+            "The model was trained on columns that the data lacks: "
             f"{', '.join(missing)}. Received: {data} with the columns "
             f"{', '.join(found)}."
         )
@@ -136,7 +136,7 @@ def read(
     columns: Sequence[str] | None = None,
     limits: tuple[float, float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None, list[str] | None]:
-    """Read files as float32, print what they hold, and divide bytes of images by 255.
+    """Read files as float32, print a summary, and divide 8-bit images by 255.
 
     Args:
         data: Path of a file or a folder.
@@ -182,14 +182,14 @@ def read(
     in_bytes = low >= 0 and 1 < high <= 255 and (limits is None or limits[1] <= 1)
     if is_image and in_bytes and not names:
         x /= 255
-        typer.echo("Values in 0..255, as images have, are divided by 255.")
+        typer.echo("These look like 8-bit images. The values are divided by 255.")
     scales = x.std(axis=0)
     smallest = np.where(scales > 0, scales, np.inf).argmin()
     if names and limits is None and scales.max() > _LARGE_RATIO * scales[smallest] > 0:
         typer.echo(
             f"The columns differ in scale: the standard deviation is "
             f"{scales[smallest]:.3g} for {names[smallest]!r} and {scales.max():.3g} "
-            f"for {names[scales.argmax()]!r}. The largest columns rule the error, so "
-            "scale the columns first."
+            f"for {names[scales.argmax()]!r}. The largest columns dominate the error, "
+            "so scale the columns first."
         )
     return x, y, names or None

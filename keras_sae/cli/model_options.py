@@ -1,4 +1,4 @@
-"""The options that choose a model, with the same meaning in every command."""
+"""Options that define a model, with the same meaning in every command."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +17,16 @@ Family = Annotated[
 Sparsity = Annotated[
     str | None,
     typer.Option(
-        help=f"{', '.join(KINDS)}. `tune` takes a list. Default: l1, in `tune` "
-        "l1,kl,top_k; none for a variational model."
+        help=f"{', '.join(KINDS)}. `tune` takes a list. Default: l1, or l1,kl,top_k "
+        "in `tune`; none for a variational model."
     ),
 ]
 K = Annotated[
     int | None,
     typer.Option(
         help="Active units per row, for top_k, batch_top_k, matryoshka and, as a "
-        "target, jump_relu. Default: an eighth of the units; `tune` searches it."
+        "target, jump_relu. Default: an eighth of the units, but no target for "
+        "jump_relu; `tune` searches it."
     ),
 ]
 Factor = Annotated[
@@ -45,8 +46,8 @@ Target = Annotated[
 Units = Annotated[
     str | None,
     typer.Option(
-        help="Width of the code, or of all layers, the code last: 128,64. Default: 64; "
-        "`tune` searches it."
+        help="Width of the code, or of all layers with the code last, such as 128,64. "
+        "Default: 64; `tune` searches it."
     ),
 ]
 Tied = Annotated[
@@ -88,7 +89,7 @@ def read_model_options(
     corruption: float | None,
     default: Sequence[str] = ("l1",),
 ) -> ModelOptions:
-    """Check the options, of which those that were not given are None."""
+    """Check the options. Options that were not given are None."""
     families = split_list(family) or []
     for name in families:
         known_name("family", name, FAMILIES)

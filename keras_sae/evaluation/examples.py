@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _ENTRY = np.dtype(
     [("unit", "i8"), ("sample", "i8"), ("activation", "f8"), ("priority", "f8")]
 )
-# New entries are merged when there are this many, or as many as are kept.
+# New entries are merged when they outnumber both this and the entries that are kept.
 _MERGED_AT_ONCE = 2**20
 
 
@@ -33,8 +33,8 @@ def top_examples(
 ) -> "pd.DataFrame":
     """Return the samples that activate each unit most.
 
-    These samples show what a unit responds to. The largest activations of a unit may
-    look much clearer than its usual ones. Set `quantiles` to see examples from the
+    These samples show what a unit responds to. They may look much clearer than
+    the other samples that activate the unit. Set `quantiles` to see examples from the
     whole range of its activations.
 
     One batch of the data and its codes is in memory at a time.
@@ -45,11 +45,11 @@ def top_examples(
             `keras_sae.activations.ActivationStore`.
         units: Indices of the units; None for all.
         count: Largest number of samples per unit and group.
-        quantiles: Number of groups in addition to the top: with 4, the quarters of the
-            unit's non-zero activations, ordered by magnitude. Their examples are a
-            random sample.
+        quantiles: Number of groups in addition to the top. With 4, the groups are the
+            quarters of the unit's non-zero activations, ordered by magnitude. The
+            examples of a group are chosen at random.
         batch_size: Samples per batch of an array.
-        seed: Random seed of the sample.
+        seed: Random seed of this choice.
 
     Returns:
         A data frame, ordered by unit and group with the largest activation first. Its
@@ -119,7 +119,7 @@ def top_examples(
 
 
 class _Largest:
-    """The entries of largest priority per unit; of equal ones, the first."""
+    """Entries with the largest priorities per unit, the first of equal ones."""
 
     def __init__(self, units: int, count: int) -> None:
         self.count = count
@@ -143,7 +143,7 @@ class _Largest:
 
 
 def _ranked(entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return entries in order, and the rank of each among those of its unit."""
+    """Sort entries by unit and priority, and return them with their rank per unit."""
     keys = (entries["sample"], -entries["priority"], entries["unit"])
     entries = entries[np.lexsort(keys)]
     first = np.searchsorted(entries["unit"], entries["unit"])

@@ -20,25 +20,25 @@ class Centering(ShapePreservingLayer):
     """Subtract the running mean of the training samples.
 
     `y = x - mean`. After `n` samples, a batch of `b` more samples updates
-    `mean <- mean + (mean(batch) - mean) * b / (n + b)`
+    `mean <- mean + (mean(batch) - mean) * b / (n + b)`.
 
     A ReLU unit whose weights point away from the mean of the data is inactive for
     nearly every sample and gets no gradient. On images, which are non-negative, this
     affects up to half of a new encoder's units. After centering, each unit is
     active for about half of the samples.
 
-    The outputs of a hidden layer change in training. With `window`, `n` is at most
-    `window`, so the mean forgets what an earlier state of the network computed. Under
-    `tf.distribute`, a replica subtracts the mean without the other replicas' current
-    samples.
+    The outputs of a hidden layer change during training. With `window`, `n` is at most
+    `window`, so the mean forgets the outputs of earlier weights. Under
+    `tf.distribute`, the mean that a replica subtracts does not yet include the current
+    samples of the other replicas.
 
     `keras_sae.models.Autoencoder.adapt` sets the mean in advance, unless there is a
     `window`. The mean is fixed at inference, and also in training if `count` is
     infinite or `trainable` is False.
 
     Args:
-        window: None to average all samples equally, or the number of samples after
-            which the mean forgets, for the outputs of a hidden layer.
+        window: None to average all samples equally, or the largest number of samples
+            that the mean remembers, for the outputs of a hidden layer.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
@@ -112,7 +112,7 @@ class Centering(ShapePreservingLayer):
 
 @register
 class Scaling(ShapePreservingLayer):
-    """Divide by the root mean square of the data, or multiply by it.
+    """Divide inputs by the root mean square of the data, or multiply by it.
 
     `y = x / rms`, or `y = x * rms` with `inverse=True`
 
@@ -200,7 +200,7 @@ def adapt_layers(
             mean = center.reshape(-1, channels).mean(axis=0)
             centered = samples.reshape(-1, channels) - mean
             layer.mean.assign(mean)
-            # Training continues to average a mean, and cannot average a median.
+            # Training can continue to average a mean, but not a median.
             count = len(centered) if location == "mean" else np.inf
             layer.count.assign(np.full(channels, count))
     rms = np.sqrt(np.mean(centered**2)) if scaling else 1.0

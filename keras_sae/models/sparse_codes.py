@@ -53,7 +53,7 @@ def encode_batch(
 ) -> sparse.csr_array:
     """Return the codes of one batch as a sparse matrix.
 
-    If a unit has several positions, a row holds all values of a sample in order.
+    If a unit has several positions, a row holds the values of all positions in order.
     """
     with loops.protected(model, encoder):
         values, *positions = encoder.predict_on_batch(x)
@@ -75,8 +75,8 @@ def decode(
 ) -> np.ndarray:
     """Return the reconstructions of codes that are stored as a sparse matrix.
 
-    A linear decoder reads only the rows of the active units. For any other decoder,
-    one batch at a time is made dense.
+    If the decoder is linear and few units are active, only the rows of these units are
+    read. Otherwise, the code is made dense one batch at a time.
     """
     decoder = model.decoder
     shape = decoder.input_shape[1:]

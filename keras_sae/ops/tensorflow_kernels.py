@@ -1,8 +1,8 @@
-"""Products of sparse codes by TensorFlow's sparse matrices, for CPUs.
+"""Products of sparse codes with TensorFlow's sparse matrices, for CPUs.
 
-They replace loops in `keras_sae.ops.sparse_code`, where all arguments are explained.
-XLA cannot compile sparse matrices, so a function with `jit_compile=True` keeps the
-loops, and so does a GPU.
+They replace loops in `keras_sae.ops.sparse_code`, which explains all arguments. XLA
+cannot compile sparse matrices, so functions with `jit_compile=True` keep the loops.
+GPUs keep them as well.
 """
 
 import functools
@@ -22,14 +22,14 @@ if keras.config.backend() == "tensorflow":
     except ImportError:
         control_flow_util = build = None
 
-# Rows of a kernel that `inner_products` gathers at once, 12 MiB for 768 dimensions.
+# Rows of a kernel that `inner_products` gathers at once: 12 MiB for 768 dimensions.
 _ROWS_AT_ONCE = 4096
 
 T = TypeVar("T")
 
 
 def are_usable() -> bool:
-    """Return whether these kernels can be part of the function that is traced."""
+    """Return whether these kernels can be part of the function being traced."""
     if keras.config.backend() != "tensorflow" or control_flow_util is None:
         return False
     graph = tf.compat.v1.get_default_graph()
@@ -38,13 +38,13 @@ def are_usable() -> bool:
 
 
 def has_onednn() -> bool:
-    """Return whether TensorFlow uses oneDNN, or that is unknown."""
+    """Return whether TensorFlow uses oneDNN, or True if this is unknown."""
     return build is None or build.IsMklEnabled()
 
 
-@functools.cache  # says it once
+@functools.cache  # log only once
 def recommend_onednn() -> None:
-    """Log how to train k-sparse codes faster, if TensorFlow does not use oneDNN."""
+    """Recommend oneDNN for k-sparse codes, if TensorFlow does not use it."""
     if keras.config.backend() == "tensorflow" and not has_onednn():
         logging.getLogger("keras_sae").info(
             "TensorFlow does not use oneDNN on this processor. Set the environment "
@@ -55,9 +55,9 @@ def recommend_onednn() -> None:
 
 
 def compiled(function: T) -> T:
-    """Compile a function of tensors by XLA, which multiplies matrices faster.
+    """Compile a function of tensors with XLA, which multiplies matrices faster.
 
-    In eager mode, each call would compile it again.
+    In eager mode, each call would compile the function again, so it is left unchanged.
     """
     if not are_usable() or tf.executing_eagerly():
         return function
@@ -107,7 +107,7 @@ def inner_products(
 ) -> Tensor:
     """Return `x[rows_ij] . kernel[indices_ij]` in float32.
 
-    Gathering all rows at once would create a tensor of `k` times the size of `x`. Its
+    Gathering all rows at once would create a tensor `k` times the size of `x`. Its
     allocation would take longer than the products.
     """
 

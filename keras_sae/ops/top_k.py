@@ -16,8 +16,8 @@ _HALVINGS = 48
 def top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the `k` largest values of each row, and their columns as int32.
 
-    They lie in the `k` blocks with the largest maxima. Two small selections, of blocks
-    and within them, take half as long as one from all values.
+    These values lie in the `k` blocks with the largest maxima. Selecting blocks first,
+    and then values within them, can take half as long as selecting from all values.
 
     Args:
         values: Tensor of shape `(samples, units)`.
@@ -74,8 +74,8 @@ def batch_top_k(
             indices = ops.take(ops.reshape(columns, (-1,)), flat)
             return indices, flat // candidates.shape[-1]
 
-        # If the smallest candidate of a sample is selected, the next value may be as
-        # well. `min` rather than the last column: XLA would sort whole rows for that.
+        # If the smallest candidate of a sample is selected, its next value may also be
+        # among the largest. Use `min`: for the last column, XLA would sort whole rows.
         overflow = ops.any(ops.min(candidates, axis=-1) > threshold)
         indices, rows = ops.cond(overflow, select_from_all, select_from_candidates)
     indices, rows = ops.reshape(indices, (-1, k)), ops.reshape(rows, (-1, k))
@@ -84,7 +84,7 @@ def batch_top_k(
 
 
 def batch_threshold(code: Tensor, n: int | Tensor, k: int) -> Tensor:
-    """Return a scalar that exactly the `n` largest entries of `code` exceed.
+    """Return a threshold that only the `n` largest entries of `code` exceed.
 
     Args:
         code: Tensor of shape `(samples, units)`.
@@ -95,7 +95,7 @@ def batch_threshold(code: Tensor, n: int | Tensor, k: int) -> Tensor:
         return _bisect(code, n)
     candidates = top_k(code, _CANDIDATES * k)[0]
     threshold = _bisect(candidates, n)
-    # As above, `min` rather than the last column.
+    # Use `min` for the same reason as in `batch_top_k`.
     overflow = ops.any(ops.min(candidates, axis=-1) > threshold)
     return ops.cond(overflow, lambda: _bisect(code, n), lambda: threshold)
 
@@ -126,7 +126,7 @@ def _first_above(values: Tensor, threshold: Tensor, n: int | Tensor) -> Tensor:
 
 
 def unit_shards() -> int:
-    """Return among how many devices the current distribution divides units."""
+    """Return the number of devices among which units are currently divided."""
     current = keras.distribution.distribution()
     if not isinstance(current, keras.distribution.ModelParallel):
         return 1

@@ -1,4 +1,4 @@
-"""Training logs, and the words for their metrics in plots and in the report."""
+"""Training logs, and labels for their metrics in plots and in the report."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +10,8 @@ import numpy as np
 Logs: TypeAlias = Mapping[str, Sequence[float]]
 History: TypeAlias = keras.callbacks.History | Logs
 
-LOGARITHMIC = 20  # ratio of the ends of an axis from which on it is logarithmic
-# Labels of metrics, in the order of the panels. Other names are labels themselves.
+LOGARITHMIC = 20  # an axis is logarithmic if the ratio of its ends exceeds this
+# Labels of metrics, in the order of the panels. Other labels are made from the name.
 _LABELS = {
     "loss": "total loss",
     "reconstruction_loss": "reconstruction loss",
@@ -28,7 +28,7 @@ _LABELS = {
 
 
 def metric_label(name: str) -> str:
-    """Return the words for a metric."""
+    """Return the label of a metric."""
     return _LABELS.get(name, name.replace("_", " "))
 
 

@@ -24,7 +24,7 @@ _CURVE_HEIGHT, _TITLE_HEIGHT, _LINE_HEIGHT, _MARGIN = 0.55, 0.28, 0.19, 0.08
 _PAGE_WIDTH = 4.0  # minimum, in inches
 # Pixels per tile before matplotlib scales the sheet down, so that edges stay sharp.
 _TILE_PIXELS = 128
-# Length up to which a curve is drawn as steps, and from which on it is a thin line.
+# Largest lengths of curves drawn as steps, and of curves drawn with a wide line.
 _STEPS, _DENSE = 32, 128
 
 
@@ -54,9 +54,9 @@ def draw_sheets(
         heading: Text above all blocks.
         blocks: Dict from titles to tiles, as returned by `as_tiles`.
         columns: Tiles per row.
-        row_names: Text on the left of the rows.
-        row_notes: Text on the right of the rows.
-        column_names: Text below the columns.
+        row_names: Text to the left of each row.
+        row_notes: Text to the right of each row.
+        column_names: Text below each column.
         reference: None, or curves that are drawn in gray behind all others.
     """
     sheets, sizes = [], []
