@@ -22,9 +22,11 @@ def layout_map(
     Only JAX supports `keras.distribution.ModelParallel` for such models.
 
     Args:
-        mesh: Devices on named axes. The size of `axis` must divide the units.
-        axis: Name of the axis of `mesh` along which units are divided. Batches may be
-            divided along another axis.
+        mesh: Devices on named axes. The size of `axis` must divide the units and, in a
+            deep model, the units of the first layer.
+        axis: Name of the axis of `mesh` along which units are divided. Batches are
+            divided along another axis, the `batch_dim_name` of the distribution, whose
+            size must divide every batch.
 
     Returns:
         A `keras.distribution.LayoutMap` for `keras.distribution.ModelParallel`.

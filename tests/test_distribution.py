@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 from helpers import BACKEND
 from keras.distribution import DeviceMesh
@@ -83,3 +84,12 @@ def test_layout_reaches_every_variable_with_an_axis_of_units():
             axes = [None] * len(variable.shape) if found is None else found.axes
             expected = ["model" if size == 10 else None for size in variable.shape]
             assert list(axes) == expected, variable.path
+
+
+@jax_only
+def test_one_axis_for_units_and_batches_is_refused():
+    mesh = DeviceMesh((1,), ("model",), ["cpu:0"])
+    layout = distribution.layout_map(mesh)
+    parallel = keras.distribution.ModelParallel(layout_map=layout)
+    with parallel.scope(), pytest.raises(ValueError, match="batch_dim_name='model'"):
+        models.shallow((8,), units=16)

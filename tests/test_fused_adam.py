@@ -118,7 +118,7 @@ def test_learning_rate_can_be_changed_and_the_file_has_the_adam_of_keras(rng, tm
         np.testing.assert_array_equal(one, other)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert type(loaded.optimizer) is keras.optimizers.Adam
+    assert isinstance(loaded.optimizer, keras.optimizers.Adam)
     assert keras.saving.serialize_keras_object(loaded.optimizer)["module"] == (
         "keras.optimizers"
     )

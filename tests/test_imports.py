@@ -54,6 +54,7 @@ KERNELS = {
     "keras_sae.ops.statistics": "one device, in `test_replicas`",
     "keras_sae.models.data_adapter": "Keras's array adapter, in `test_data_adapter`",
     "keras_sae.ops.fused_adam": "`keras.optimizers.Adam`, in `test_fused_adam`",
+    "keras_sae.ops.sparse_code": "dense products, in `test_sparse_code`",
     "keras_sae.ops.top_k": "one device, in `test_distribution`",
     "keras_sae.ops.tensorflow_kernels": "dense products, in `test_sparse_code`",
 }

@@ -46,6 +46,17 @@ def test_centering_with_a_window_forgets_old_samples(rng):
     np.testing.assert_array_equal(to_numpy(layer.count), 20)
 
 
+@pytest.mark.parametrize("window", [None, 50])
+def test_an_infinite_count_keeps_the_mean_fixed(rng, window):
+    layer = layers.Centering(window)
+    layer.build((None, 3))
+    layer.mean.assign([1.0, 2.0, 3.0])
+    layer.count.assign([np.inf] * 3)
+    for _ in range(2):
+        layer(rng.normal(size=(40, 3)), training=True)
+    assert to_numpy(layer.mean).tolist() == [1.0, 2.0, 3.0]
+
+
 @pytest.mark.parametrize(
     ("factory", "units"), [(models.deep, (64, 32)), (models.convolutional, (8, 16, 32))]
 )

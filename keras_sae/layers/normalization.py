@@ -100,8 +100,12 @@ class Centering(ShapePreservingLayer):
             mean, rows = weighted_mean(means, rows), ops.sum(rows, axis=0)
             share = ops.divide_no_nan(rows, count + rows)
             self.mean.assign(old + (mean - old) * share)
-            limit = float("inf") if self.window is None else self.window
-            self.count.assign(ops.minimum(count + rows, limit))
+            total = count + rows
+            if self.window is not None:  # An infinite count keeps the mean fixed.
+                total = ops.where(
+                    ops.isfinite(total), ops.minimum(total, self.window), total
+                )
+            self.count.assign(total)
 
         forward_pass.update(assign, weighted_mean(x, weight), rows)
 

@@ -127,7 +127,11 @@ def encode(
             units = kernel.shape[0]
             d_kernel = kernel_gradient(d_code, x, units)
             d_bias = _sum_per_unit(d_code.values, d_code.indices, units)
-            d_x = _combine_rows(d_code, kernel)  # pruned if nothing before is trained
+            # Compiled steps leave this out if nothing before `x` is trained.
+            if tensorflow_kernels.are_usable():
+                d_x = _combine_rows(d_code, kernel)
+            else:
+                d_x = ops.matmul(d_code.to_dense(units), kernel)
             return d_x, d_kernel, d_bias, None, None, *(None for _ in positions)
 
         return values, gradient
@@ -237,8 +241,13 @@ def _inner_products(code: SparseCode, x: Tensor, kernel: Tensor) -> Tensor:
         products = sample * ops.take(kernel, indices, axis=0)
         return ops.sum(ops.cast(products, "float32"), axis=-1)
 
-    if keras.backend.backend() == "jax":  # A large gather takes three times as long.
-        return ops.cast(ops.map(per_row, (x, *code.positions)), x.dtype)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        # A loop over the samples is three times as fast on a CPU. Other devices would
+        # do little work per iteration.
+        if jax.default_backend() == "cpu":
+            return ops.cast(ops.map(per_row, (x, *code.positions)), x.dtype)
 
     def put(j: Tensor, total: Tensor) -> Tensor:
         _, indices, rows = _column(code, j)

@@ -133,6 +133,13 @@ def unit_shards() -> int:
     layout = current._layout_map["code/bias"]
     if layout is None or layout.axes[0] is None:
         return 1
+    if layout.axes[0] == current.batch_dim_name:
+        raise ValueError(
+            "Units and batches must be divided along different axes of the mesh. "
+            f"Received: batch_dim_name={current.batch_dim_name!r} for both. Add one "
+            "for batches, for example `DeviceMesh((1, 4), ('batch', 'model'))`, and "
+            "pass `batch_dim_name='batch'` to `ModelParallel`."
+        )
     mesh = layout.device_mesh
     return mesh.shape[mesh.axis_names.index(layout.axes[0])]
 
