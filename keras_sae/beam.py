@@ -99,10 +99,10 @@ class SparseAutoencoderHandler(ModelHandler):
     ) -> Iterable[Any]:
         """Return the results of a batch of elements, as `RunInference` needs them."""
         del inference_args
-        rows = [e[1] if isinstance(e, tuple) else e for e in batch]
+        rows = [e[1] if self.is_pair(e) else e for e in batch]
         results = map(PredictionResult, rows, model(np.stack(rows)))
         for element, result in zip(batch, results, strict=True):
-            yield (element[0], result) if isinstance(element, tuple) else result
+            yield (element[0], result) if self.is_pair(element) else result
 
     def get_preprocess_fns(self) -> Iterable[Callable[[Element], Element]]:
         """Return the function that checks each element."""
@@ -110,11 +110,19 @@ class SparseAutoencoderHandler(ModelHandler):
 
     def checked(self, element: Element) -> Element:
         """Return an element with its row as a float32 array, or raise an error."""
-        is_pair = isinstance(element, tuple)
+        is_pair = self.is_pair(element)
         row = np.asarray(element[1] if is_pair else element)
         check_data(row[None], self.sample_shape)
         row = row.astype("float32")
         return (element[0], row) if is_pair else row
+
+    def is_pair(self, element: Element) -> bool:
+        """Return whether an element is a key and a row, and not a tuple of numbers."""
+        return (
+            isinstance(element, tuple)
+            and len(element) == 2
+            and np.ndim(element[1]) == len(self.sample_shape)
+        )
 
     def get_metrics_namespace(self) -> str:
         """Return the name under which Beam counts batches and times."""

@@ -61,6 +61,21 @@ def test_results_equal_those_of_the_model(sparsity, tmp_path):
     np.testing.assert_allclose([s for _, s in found], expected, rtol=1e-5)
 
 
+def test_tuples_of_numbers_are_rows(tmp_path):
+    model = models.shallow((2,), 4, "l1")
+    model.save(tmp_path / "model.keras")
+    handler = SparseAutoencoderHandler(tmp_path / "model.keras", "reconstruction")
+    x = X[:5, :2]
+    expected = to_numpy(model(x))
+    rows = [tuple(row) for row in x.tolist()]
+    found = [result.inference for result in results(handler, rows)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    keys, found = zip(*results(handler, list(enumerate(rows))), strict=True)
+    assert keys == (0, 1, 2, 3, 4)
+    found = [result.inference for result in found]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_bad_row_alone_goes_to_the_dead_letters(path):
     rows = [(n, row.tolist()) for n, row in enumerate(X[:20])]
     rows[7] = (7, [1.0, 2.0])

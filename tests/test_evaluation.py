@@ -97,6 +97,12 @@ def test_bounded_code_with_target_has_expected_l0_and_target_distance(activation
     assert found["effective_l0"] == pytest.approx(effective) != found["l0"]
 
 
+def test_transcoders_are_refused():
+    model = models.transcoder((4, 4, 1), (4, 4, 1), 8, "l1")
+    with pytest.raises(ValueError, match=r"reconstruct its input.*`model\.evaluate\("):
+        evaluation.evaluate(model, X)
+
+
 def test_identity_copies_and_mean_does_not():
     class Mean(Copy):
         def decode(self, code):

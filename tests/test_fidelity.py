@@ -160,6 +160,21 @@ def test_feature_effects_are_weighted():
     np.testing.assert_allclose(table.frequency, frequency, rtol=1e-6)
 
 
+def test_feature_effects_do_not_concatenate_the_codes(monkeypatch):
+    model, x = compiled(), CASES["sequential"].inputs(70)
+    autoencoder = models.shallow((6,), 40, layers.TopK(3))
+    concatenate, shapes = np.concatenate, []
+
+    def spy(arrays, *args, **kwargs):
+        result = concatenate(arrays, *args, **kwargs)
+        shapes.append(result.shape)
+        return result
+
+    monkeypatch.setattr(np, "concatenate", spy)
+    evaluation.feature_effects(model, "hidden", autoencoder, x, np.arange(70) % 3)
+    assert (70, 40) not in shapes
+
+
 def test_changed_sparsity_is_traced_anew(trained):
     model, x, y = trained
     autoencoder = models.shallow((6,), 12, layers.TopK(3))

@@ -90,6 +90,67 @@ def test_dictionary_rows_are_what_a_unit_adds(name, x):
     np.testing.assert_allclose(model.dictionary(), expected, rtol=1e-3, atol=1e-4)
 
 
+class SquaredDense(keras.layers.Dense):
+    def call(self, inputs, training=None):
+        return keras.ops.square(super().call(inputs, training))
+
+
+class DoubledDictionary(layers.UnitNormDense):
+    def call(self, inputs, training=None):
+        return 2 * keras.ops.matmul(inputs, self.kernel)
+
+
+def residual(x):
+    return keras.ops.add(x, keras.ops.square(x))
+
+
+DECODERS = {
+    "sigmoid": lambda code: keras.ops.sigmoid(keras.layers.Dense(6)(code)),
+    "sum": lambda code: residual(keras.layers.Dense(6)(code)),
+    "sum after a dictionary": lambda code: residual(layers.UnitNormDense(6)(code)),
+    "subclass": lambda code: SquaredDense(6)(code),
+    "subclass of a dictionary": lambda code: DoubledDictionary(6)(code),
+}
+
+
+@pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS)
+def test_operations_and_subclasses_of_a_decoder_are_applied(decode, x, monkeypatch):
+    encoder, code = shallow(layers.TopK(3)).encoder, keras.Input((UNITS,))
+    decoder = keras.Model(code, decode(code))
+    model = models.Autoencoder(encoder, decoder)
+    expected = to_numpy(decoder(encoder(x)))
+    np.testing.assert_allclose(to_numpy(model(x)), expected, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(sparse_codes, "_MAX_DENSITY", 1)
+    found = model.decode(model.encode(x, sparse=True))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    outputs = to_numpy(decoder(np.eye(UNITS, dtype="float32") * 0.05))
+    expected = (outputs - to_numpy(decoder(np.zeros((1, UNITS), "float32")))) / 0.05
+    np.testing.assert_allclose(model.dictionary(), expected, rtol=1e-3, atol=1e-4)
+
+
+READS = {
+    "dictionary": lambda model: model.dictionary(),
+    "decode": lambda model: model.decode(sparse.eye_array(UNITS).tocsr()),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_callbacks_read_the_decoder_during_a_fit(read, x, monkeypatch):
+    monkeypatch.setattr(sparse_codes, "_MAX_DENSITY", 1)
+    model, found = shallow(layers.TopK(3)), []
+
+    def append(batch, logs):
+        del batch, logs
+        found.append(read(model))
+
+    model.compile("adam")
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=append)
+    model.fit(x, batch_size=25, callbacks=[callback], verbose=0)
+    before, after = found
+    assert abs(after - before).max() > 0
+    np.testing.assert_allclose(after, read(model), rtol=1e-6)
+
+
 def test_dictionaries_are_decoded_in_batches(monkeypatch):
     model = models.deep((2,), (3, 600), layers.TopK(3))
     decode, shapes = model.decoder.predict_on_batch, []
@@ -191,6 +252,15 @@ def test_samples_are_checked_in_every_batch(x):
         shallow(layers.TopK(3)).encode(x[:0], sparse=True)
     with pytest.raises(ValueError, match="`batch_size` must be"):
         shallow(layers.TopK(3)).encode(x, batch_size=0, sparse=True)
+
+
+@pytest.mark.parametrize("is_sparse", [True, False])
+def test_endless_datasets_are_refused(is_sparse, x):
+    import tensorflow as tf
+
+    endless = tf.data.Dataset.from_tensor_slices(x).batch(16).repeat()
+    with pytest.raises(ValueError, match=r"must be finite.*never ends"):
+        shallow(layers.TopK(3)).encode(endless, sparse=is_sparse)
 
 
 # Evaluation.

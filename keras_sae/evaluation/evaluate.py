@@ -76,7 +76,8 @@ def evaluate(
         there is only one class.
 
     Raises:
-        ValueError: `model` has no `encode` or `decode`, or `x` or `y` does not match.
+        ValueError: `model` has no `encode` or `decode`, or is a transcoder, or `x` or
+            `y` does not match.
 
     Example:
 
@@ -91,6 +92,11 @@ def evaluate(
         raise ValueError(
             "`model` must be a `keras_sae.models.Autoencoder`, or have the methods "
             f"`encode` and `decode`. Received: model={model!r}."
+        )
+    if isinstance(model, Autoencoder) and not model.reconstructs_input:
+        raise ValueError(
+            "`model` must reconstruct its input, which a transcoder does not. "
+            f"Received: model={model.name!r}. Use `model.evaluate(x, y)`."
         )
     x, y = labeled_arrays(x, y)
     codes = compact_codes(model, x) if codes is None else codes

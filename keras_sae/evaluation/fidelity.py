@@ -1,6 +1,6 @@
 """Loss of a model when a layer's output is replaced by its reconstruction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -85,9 +85,8 @@ class _Substitution:
         batch = self.batch(n, activations)
         return float(self.model.test_on_batch(*batch, return_dict=True)["loss"])
 
-    def rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return all rows of activations, and the weight of each."""
-        rows, weights = [], []
+    def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the rows of activations of each batch, and the weight of each row."""
         for (_, _, weight), output in zip(self.batches, self.activations, strict=True):
             shape = output.shape[:-1]
             ones = np.ones(shape)
@@ -95,9 +94,7 @@ class _Substitution:
                 ones *= weight.reshape(
                     *weight.shape, *(1,) * (len(shape) - weight.ndim)
                 )
-            rows.append(output.reshape(-1, output.shape[-1]))
-            weights.append(ones.ravel())
-        return np.concatenate(rows), np.concatenate(weights)
+            yield output.reshape(-1, output.shape[-1]), ones.ravel()
 
 
 class _Batches(keras.utils.PyDataset):
@@ -191,7 +188,7 @@ def fidelity(
 
     data = (x, y, sample_weight)
     substitution = _Substitution(model, layer, autoencoder, data, batch_size)
-    rows, weights = substitution.rows()
+    rows, weights = map(np.concatenate, zip(*substitution.rows(), strict=True))
     mean = np.average(rows, axis=0, weights=weights).astype("float32")
     random = keras.models.clone_model(autoencoder)
     sample = rows[weights > 0][:_ADAPT_ROWS]
@@ -267,13 +264,15 @@ def feature_effects(
     data = (x, y, sample_weight)
     substitution = _Substitution(model, layer, autoencoder, data, batch_size)
     encoder, decoder = autoencoder.encoder, autoencoder.decoder
-    flat = [h.reshape(-1, h.shape[-1]) for h in substitution.activations]
-    with loops.protected(autoencoder, encoder):
-        codes = [encoder.predict_on_batch(rows) for rows in flat]
-    weights = substitution.rows()[1]
-    means = np.average(np.concatenate(codes), axis=0, weights=weights)
-    active = np.concatenate([code != 0 for code in codes])
-    frequency = np.average(active, axis=0, weights=weights)
+    codes = []
+    means = frequency = total = np.zeros(())
+    for rows, weights in substitution.rows():
+        with loops.protected(autoencoder, encoder):
+            codes.append(encoder.predict_on_batch(rows))
+        means = means + weights @ codes[-1]
+        frequency = frequency + weights @ (codes[-1] != 0)
+        total = total + weights.sum()
+    means, frequency = means / total, frequency / total
     chosen = np.argsort(-means)[:32] if units is None else np.asarray(units)
     ablate(chosen.tolist()).check(len(means))
     samples = [len(keras.tree.flatten(y)[0]) for _, y, _ in substitution.batches]

@@ -105,6 +105,7 @@ def sample_batches(
 
     Only one batch of an array on disk is in memory.
     """
+    check_finite(x)
     data: Any = open_data(x)[0]
     batches: Iterator[Tensor]
     if is_array(data):

@@ -45,6 +45,17 @@ def flatten(model: keras.Model) -> Layers:
     return layers
 
 
+def chain_layers(model: keras.Model) -> Layers | None:
+    """Return the layers after the input of a model that calls each once, in a chain.
+
+    The result is None for any other model, for example one with a `keras.ops` function.
+    """
+    graph = getattr(model, "_functional", model)  # of a Sequential model
+    layers = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
+    calls = len(getattr(graph, "_nodes", ())) - len(model.inputs)
+    return layers if layers and calls == len(layers) else None
+
+
 def code_layer(encoder: keras.Model) -> keras.layers.Layer:
     """Return the layer that computes the code, or its mean before `Sampling`."""
     layer = encoder.outputs[0]._keras_history.operation

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_sae.layers import Sparsity
-from keras_sae.models.data_adapter import open_samples
+from keras_sae.models.data_adapter import check_finite, open_samples
 from keras_sae.models.levels import flatten
 from keras_sae.types import Data
 
@@ -77,6 +77,7 @@ def predict(
         x: Array or batches of samples of `part`.
         batch_size: Samples per batch of an array.
     """
+    check_finite(x)
     x = open_samples(x, part.input_shape[1:], batch_size)
     with protected(model, part):
         return part.predict(x, batch_size=batch_size, verbose=0)

@@ -22,7 +22,7 @@ from keras_sae.layers import (
 )
 from keras_sae.layers.forward_pass import Activations, ForwardPass
 from keras_sae.layers.serialization import activation_bounds
-from keras_sae.models.levels import code_layer, flatten
+from keras_sae.models.levels import chain_layers, code_layer, flatten
 from keras_sae.models.loops import replicas
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.ops.statistics import expand_weight
@@ -50,21 +50,16 @@ def decode_sparsely(decoder: keras.Model, code: SparseCode | None) -> Tensor | N
     """Return the reconstruction from the active entries of a code, if possible.
 
     Sparse decoding requires a sparse code, and a `decoder` that is a chain of layers
-    and starts with a `UnitNormDense`. Each layer must be called once, and no values
-    may need casting.
+    and starts with a `UnitNormDense`. No values may need casting.
     """
-    if code is None:
+    layers = chain_layers(decoder)
+    if code is None or layers is None:
         return None
-    dictionary, *rest = (
-        layer
-        for layer in decoder.layers
-        if not isinstance(layer, keras.layers.InputLayer)
-    )
-    graph = getattr(decoder, "_functional", decoder)  # of a Sequential model
-    is_chain = len(getattr(graph, "_nodes", ())) == len(graph.layers)
-    if not (is_chain and isinstance(dictionary, UnitNormDense)):
-        return None
-    if not all(isinstance(layer, _AFTER_DICTIONARY) for layer in rest):
+    dictionary, *rest = layers
+    # A subclass may override `call`.
+    if type(dictionary) is not UnitNormDense or not all(
+        isinstance(layer, _AFTER_DICTIONARY) for layer in rest
+    ):
         return None
     # Keras adds an activity penalty only in the layer's `__call__`, which sparse
     # decoding bypasses.

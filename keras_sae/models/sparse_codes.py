@@ -8,9 +8,10 @@ import numpy as np
 from keras import ops
 from scipy import sparse
 
-from keras_sae.layers import Scaling, TiedDense, forward_pass
+from keras_sae.layers import Scaling, TiedDense, UnitNormDense, forward_pass
 from keras_sae.layers.forward_pass import ForwardPass
 from keras_sae.models import data_adapter, loops, losses, validation
+from keras_sae.models.levels import chain_layers
 from keras_sae.types import Data, Tensor
 
 # Largest share of active units for which SciPy's product is faster than a dense one.
@@ -82,7 +83,7 @@ def decode(
     shape = decoder.input_shape[1:]
     code = validation.sparse_code(code, math.prod(shape))
     size = code.shape[0] * code.shape[1]
-    rows = linear_rows(decoder) if code.nnz <= _MAX_DENSITY * size else None
+    rows = linear_rows(model) if code.nnz <= _MAX_DENSITY * size else None
     outputs = []
     with loops.protected(model, decoder):
         if rows is not None:
@@ -96,37 +97,39 @@ def decode(
     return np.concatenate(outputs)
 
 
-def linear_rows(decoder: keras.Model) -> np.ndarray | None:
-    """Return the rows of a linear decoder, shape `(units, values)`, or None.
+def linear_rows(model: keras.Model) -> np.ndarray | None:
+    """Return the rows of a model's linear decoder, shape `(units, values)`, or None.
 
     A linear decoder is a single dense layer without an activation. Its output may be
     scaled and reshaped.
     """
-    first, *rest = (
-        layer
-        for layer in decoder.layers
-        if not isinstance(layer, keras.layers.InputLayer)
-    )
-    is_plain = isinstance(first, keras.layers.Dense) and first.quantization_mode is None
+    layers = chain_layers(model.decoder)
+    if layers is None or len(model.decoder.input_shape) > 2:
+        return None
+    first, *rest = layers
+    # A subclass may override `call`.
     if (
-        not (is_plain or isinstance(first, TiedDense))
+        type(first) not in (keras.layers.Dense, UnitNormDense, TiedDense)
         or first.activation is not keras.activations.linear
-        or len(decoder.input_shape) > 2
-        or not all(isinstance(x, (Scaling, keras.layers.Reshape)) for x in rest)
+        or any(type(layer) not in (Scaling, keras.layers.Reshape) for layer in rest)
     ):
         return None
-    rows = ops.convert_to_numpy(ops.cast(first.kernel, "float32"))
-    rows = rows.T if isinstance(first, TiedDense) else rows
-    for layer in rest:
-        if isinstance(layer, Scaling):
-            rows = rows * ops.convert_to_numpy(layer.factor())
+    is_tied = isinstance(first, TiedDense)
+    if not is_tied and first.quantization_mode is not None:
+        return None
+    with loops.protected(model, model.decoder):
+        rows = ops.convert_to_numpy(ops.cast(first.kernel, "float32"))
+        rows = rows.T if is_tied else rows
+        for layer in rest:
+            if isinstance(layer, Scaling):
+                rows = rows * ops.convert_to_numpy(layer.factor())
     return rows
 
 
 def dictionary(model: keras.Model) -> np.ndarray:
     """Return what each unit adds to a reconstruction, `(units, *output_shape)`."""
     (*axes, units), shape = model.decoder.input_shape[1:], model.decoder.output_shape
-    rows = linear_rows(model.decoder)
+    rows = linear_rows(model)
     if rows is None:
         step = np.float32(0.05)
         # A unit is active at all of its positions.
