@@ -3,6 +3,7 @@
 import doctest
 import pkgutil
 from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 from helpers import tensorflow_only
@@ -26,6 +27,8 @@ def examples() -> list:
     found = []
     modules = pkgutil.walk_packages(keras_sae.__path__, "keras_sae.")
     for name in ["keras_sae", *(module.name for module in modules)]:
+        if name == "keras_sae.beam" and not find_spec("apache_beam"):
+            continue
         if not name.endswith((_BUILDERS, "__main__")):
             found += finder.find(import_module(name), name)
     return [
