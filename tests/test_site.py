@@ -112,7 +112,7 @@ def test_every_picture_is_shown():
 
 
 def test_every_public_module_has_a_page():
-    assert set(API_PAGES) - set(PARTS) == MODULES
+    assert set(API_PAGES) - set(PARTS) == MODULES | {"beam"}
     for name in API_PAGES:
         page = (DOCS / "api" / f"{name}.md").read_text()
         assert page == f"::: {PARTS.get(name, f'keras_sae.{name}')}\n"
