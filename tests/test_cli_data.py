@@ -11,7 +11,7 @@ from helpers import tensorflow_only
 from PIL import Image
 from typer.testing import CliRunner
 
-from keras_sae import cli, models
+from keras_sae import cli, layers, models
 from keras_sae.cli import loading
 
 # Parsing and printing do not depend on the backend.
@@ -141,11 +141,90 @@ def test_path_of_an_operator_with_images(folder):
     assert (folder / "run-2-2").exists()
 
 
-def test_values_of_a_model_of_bytes_are_not_divided(folder):
-    np.save("x.npy", np.full((4, 2, 2, 1), 200, "uint8"))
-    for limits, largest in (((0.0, 1.0), 200 / 255), ((0.0, 255.0), 200), (None, 0.78)):
-        x, _, _ = loading.read("x.npy", limits=limits)
-        assert x.max() == pytest.approx(largest, abs=0.01)
+@pytest.mark.parametrize(
+    ("limits", "dtype", "largest", "notice"),
+    [
+        ((0.0, 0.9), "uint8", 200 / 255, "values are divided by 255"),
+        ((0.0, 0.9), "int64", 200 / 255, "values are divided by 255"),
+        ((0.0, 0.9), "float32", 200, None),
+        ((0.0, 255.0), "uint8", 200, "as they are, because the model was trained on"),
+        ((-1.0, 1.0), "uint8", 200, "as they are, because the model was trained on"),
+        (None, "uint8", 200, "as they are, because the model has no record"),
+    ],
+)
+def test_images_are_divided_if_the_model_was_trained_on_such_values(
+    limits, dtype, largest, notice, folder
+):
+    np.save("x.npy", np.full((4, 2, 2, 1), 200, dtype))
+    model = models.shallow((2, 2, 1), 3, "l1")
+    if limits is not None:
+        values = np.tile(np.array(limits, "float32"), (8, 2)).reshape(8, 2, 2, 1)
+        linear = {"output_activation": "linear"}
+        model = models.shallow((2, 2, 1), 3, "l1", **linear)
+        model.compile()
+        model.fit(values, verbose=0)
+    model.save("model.keras")
+    shown = _succeed("encode", "model.keras", "x.npy", "--output", "codes.npy")
+    x = np.full((4, 2, 2, 1), largest, "float32")
+    np.testing.assert_allclose(np.load("codes.npy"), model.encode(x), rtol=1e-5)
+    assert ("8-bit images" in shown) == (notice is not None)
+    assert notice is None or notice in shown
+
+
+def test_score_encodes_the_data_once_and_sparsely(folder, monkeypatch):
+    model = models.shallow((6,), 8, layers.TopK(2))
+    model.save("model.keras")
+    x = np.random.default_rng(0).random((20, 6), dtype="float32")
+    np.save("x.npy", x)
+    calls, encode = [], models.Autoencoder.encode
+
+    def counting(self, data, *args, **kwargs):
+        if np.array_equal(data, x):  # not the noise of the copying score
+            calls.append(kwargs)
+        return encode(self, data, *args, **kwargs)
+
+    monkeypatch.setattr(models.Autoencoder, "encode", counting)
+    _succeed("score", "model.keras", "x.npy", "--output", "scores.csv")
+    assert calls == [{"sparse": True}]
+    scores = pd.read_csv("scores.csv")
+    codes = encode(model, x)
+    assert list(scores["active_units"]) == [np.count_nonzero(row) for row in codes]
+    errors = ((x - model.decode(codes)) ** 2).sum(axis=1)
+    np.testing.assert_allclose(scores["anomaly_score"], errors, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("score", "model.keras", "x.npy"), ("export", "model.keras", "--data", "x.npy")],
+)
+def test_metrics_of_a_transcoder_are_refused(command, folder):
+    models.transcoder((6,), (6,), 8, "l1").save("model.keras")
+    np.save("x.npy", np.random.default_rng(0).random((20, 6), dtype="float32"))
+    result = _run(*command, "--output", "out.json")
+    assert result.exit_code == 2, result.output
+    message = " ".join(result.stderr.split())
+    assert "Transcoder" in message
+    assert "reconstruct its input" in message or "require an autoencoder" in message
+    _succeed("encode", "model.keras", "x.npy")
+
+
+@pytest.mark.parametrize("command", ["train", "tune", "compare", "export"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--dataset", "digits", "--data", "flowers.csv"],
+            "Received: --dataset digits --data flowers.csv. Remove one",
+        ),
+        (["--dataset", "digits", "--validation", 0.3], "--validation 0.3 without"),
+        (["--validation", 0.2], "--validation 0.2 without --data"),
+    ],
+)
+def test_options_without_effect_are_refused(command, options, message, table, model):
+    arguments = ["model.keras"] if command == "export" else []
+    result = _run(command, *arguments, *options, "--output", "out")
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split())
 
 
 def test_dense_codes_are_stored_as_an_array(folder):

@@ -78,6 +78,38 @@ def test_more_trials_continue_the_search(searched, tmp_path):
     pd.testing.assert_frame_equal(after.loc[before.index], before)
 
 
+def test_search_that_stops_before_the_best_model_is_unfinished(
+    searched, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(searched[0], tmp_path / "out")
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    more = [*SMALL, "--trials", 3, "--output", folder]
+    with monkeypatch.context() as patch:  # after trials.csv, before best.json
+        patch.setattr("keras_sae.cli.tune.print_search", interrupt)
+        patch.setattr("keras_sae.cli.tune.write_json", interrupt)
+        assert _run(*more).exit_code == 130
+    assert len(pd.read_csv(folder / "trials.csv")) == 3
+    for options, trials in ((more, 3), ([*SMALL, "--output", folder], 3)):
+        result = _run(*options)
+        assert result.exit_code == 0, result.output
+        assert ("This search is finished" in result.output) == (options is not more)
+        best = json.loads((folder / "best.json").read_text())
+        assert best["trials"] == trials
+
+
+def test_grid_that_ends_before_the_last_trial_is_finished(tmp_path):
+    options = ["--tuner", "grid", "--trials", 4, "--epochs", 1, "--max-l0", 60]
+    options += ["--sparsity", "l1,none", "--factor", 1e-3, "--units", 8]
+    options += ["--output", tmp_path / "out"]
+    result = _run(*options)
+    assert result.exit_code == 0, result.output
+    assert len(pd.read_csv(tmp_path / "out" / "trials.csv")) == 2
+    assert "This search is finished" in _run(*options).output
+
+
 def test_search_with_other_settings_gets_the_next_free_folder(searched, tmp_path):
     folder = shutil.copytree(searched[0], tmp_path / "out")
     result = _run(*SMALL, "--factor", 1e-3, "--units", 8, "--output", folder)

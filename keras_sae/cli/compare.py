@@ -50,6 +50,7 @@ def compare(
     The number after "variational" is the size of its code. All other codes have
     `--units` units.
     """
+    loading.check_options(context)
     positive_number("learning_rate", learning_rate)
     folder = app.RunFolder(
         context, output, "pareto.png" if full else "table.csv", overwrite

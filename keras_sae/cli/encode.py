@@ -8,6 +8,7 @@ import typer
 
 from keras_sae import evaluation, models
 from keras_sae.cli import app, loading, tables
+from keras_sae.evaluation.evaluate import compact_codes
 from keras_sae.utils.io import atomic_write, load_model, output_folder, write_json
 from keras_sae.utils.validation import known_name
 
@@ -79,7 +80,14 @@ def score(
     if output is not None:
         known_name("extension of --output", Path(output).suffix, (".csv", ".json"))
     autoencoder, x = read_for_model(model, data, columns)
-    metrics = evaluation.evaluate(autoencoder, x)
+    if not autoencoder.reconstructs_input:
+        raise ValueError(
+            "MODEL must reconstruct its input. Received: "
+            f"{model} with a {type(autoencoder).__name__}, which predicts another "
+            "layer. `keras-sae encode` writes its codes."
+        )
+    codes = compact_codes(autoencoder, x)
+    metrics = evaluation.evaluate(autoencoder, x, codes=codes)
     table = pd.DataFrame([{"model": Path(model).name, **metrics}])
     tables.print_table(table, tables.SCORE_CAPTION)
     if output is None:
@@ -88,11 +96,10 @@ def score(
     if output.endswith(".json"):
         write_json(output, metrics)
     else:
-        codes = autoencoder.encode(x)
         errors = (x - autoencoder.decode(codes)) ** 2
         rows = {
             "anomaly_score": errors.reshape(len(x), -1).sum(axis=1),
-            "active_units": np.count_nonzero(codes.reshape(len(x), -1), axis=1),
+            "active_units": (codes.reshape(len(x), -1) != 0).sum(axis=1),
         }
         with atomic_write(output) as path:
             pd.DataFrame(rows).to_csv(path, index_label="row")
@@ -113,8 +120,7 @@ def read_for_model(
         names, label = loading.names_in(autoencoder, data)
     else:
         names, label = app.split_list(columns), None
-    limits = autoencoder.input_range or (0.0, 1.0)
     # The label is only needed to tell it from the data, never read with columns.
-    x, _, _ = loading.read(data, None if names else label, names, limits)
+    x, _, _ = loading.read(data, None if names else label, names, autoencoder)
     loading.check_shape(autoencoder, x, data)
     return autoencoder, x

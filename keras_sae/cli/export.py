@@ -15,6 +15,7 @@ from keras_sae.utils.io import load_model
 
 @app.report_errors
 def export(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A .keras file.")],
     output: Annotated[str, typer.Option(help="Folder for versions.")] = "serving/sae",
     version: Annotated[
@@ -35,9 +36,11 @@ def export(
     seed: app.Seed = 0,
 ) -> None:
     """Export a trained model for TensorFlow Serving."""
+    loading.check_options(context)
     loaded, splits = load_model(model), None
     if dataset is not None or data is not None:
-        if not isinstance(loaded, models.Autoencoder):
+        autoencoder = isinstance(loaded, models.Autoencoder)
+        if not autoencoder or not loaded.reconstructs_input:
             raise ValueError(
                 "--dataset and --data require an autoencoder, whose test metrics are "
                 f"computed. Received: a {type(loaded).__name__}. Remove the option."
@@ -45,7 +48,9 @@ def export(
         columns, label = (
             (None, None) if data is None else loading.names_in(loaded, data)
         )
-        splits = loading.load_splits(dataset or "", data, label, columns, validation)
+        splits = loading.load_splits(
+            dataset or "", data, label, columns, validation, loaded
+        )
         loading.check_shape(loaded, splits.test[0], splits.name)
         keras.utils.set_random_seed(seed)
         if epochs:

@@ -53,12 +53,34 @@ class Splits:
         return self.train[0].shape[1:]
 
 
+def check_options(context: typer.Context) -> None:
+    """Raise an error if --data or --validation is given without effect."""
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if (source := context.get_parameter_source(name))
+        and source.name == "COMMANDLINE"
+    }
+    if "data" in given and "dataset" in given:
+        raise ValueError(
+            "--dataset and --data must not be given together. Received: --dataset "
+            f"{given['dataset']} --data {given['data']}. Remove one of them."
+        )
+    if "validation" in given and "data" not in given:
+        raise ValueError(
+            "--validation holds out rows of --data. Received: --validation "
+            f"{given['validation']:g} without --data. Remove it: a named dataset has "
+            "its own test data."
+        )
+
+
 def load_splits(
     dataset: str,
     data: str | None = None,
     label: str | None = None,
     columns: Sequence[str] | None = None,
     validation: float = 0.2,
+    model: models.Autoencoder | None = None,
 ) -> Splits:
     """Load a named dataset, or read files and hold out a fraction of each class.
 
@@ -77,7 +99,7 @@ def load_splits(
     import pandas as pd
 
     fraction("validation", validation)
-    x, y, names = read(data, label, columns)
+    x, y, names = read(data, label, columns, model)
     order = pd.Series(np.random.default_rng(0).permutation(len(x)))
     is_test = np.zeros(len(x), bool)
     for _, rows in order.groupby(order * 0 if y is None else y[order]):
@@ -134,7 +156,7 @@ def read(
     data: str,
     label: str | None = None,
     columns: Sequence[str] | None = None,
-    limits: tuple[float, float] | None = None,
+    model: models.Autoencoder | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None, list[str] | None]:
     """Read files as float32, print a summary, and divide 8-bit images by 255.
 
@@ -142,7 +164,8 @@ def read(
         data: Path of a file or a folder.
         label: As for `keras_sae.datasets.load_data`.
         columns: As for `keras_sae.datasets.load_data`.
-        limits: The range of values that a model was trained on, if there is a model.
+        model: The model that the data is for, if it exists. Images are then divided
+            only if it was trained on values in [0, 1].
 
     Returns:
         Samples, labels or None, and the names of the columns of a table or None.
@@ -178,14 +201,28 @@ def read(
             f"{f', {found}' if found else ''}. Fill them, or remove their rows"
             f"{' or leave out their columns with --columns' if names else ''}."
         )
-    is_image = stored.dtype == "uint8" or (x.ndim == 4 and x.shape[-1] in (1, 3, 4))
-    in_bytes = low >= 0 and 1 < high <= 255 and (limits is None or limits[1] <= 1)
-    if is_image and in_bytes and not names:
-        x /= 255
-        typer.echo("These look like 8-bit images. The values are divided by 255.")
+    is_image = stored.dtype == "uint8" or (
+        stored.dtype.kind in "iu" and x.ndim == 4 and x.shape[-1] in (1, 3, 4)
+    )
+    if is_image and low >= 0 and 1 < high <= 255:
+        trained = (0.0, 1.0) if model is None else model.input_range
+        if trained is not None and trained[0] >= 0 and trained[1] <= 1:
+            x /= 255
+            action = "The values are divided by 255."
+        elif trained is None:
+            action = (
+                "The values are used as they are, because the model has no record of "
+                "the values that it was trained on."
+            )
+        else:
+            action = (
+                "The values are used as they are, because the model was trained on "
+                f"values from {trained[0]:g} to {trained[1]:g}."
+            )
+        typer.echo(f"These look like 8-bit images. {action}")
     scales = x.std(axis=0)
     smallest = np.where(scales > 0, scales, np.inf).argmin()
-    if names and limits is None and scales.max() > _LARGE_RATIO * scales[smallest] > 0:
+    if names and model is None and scales.max() > _LARGE_RATIO * scales[smallest] > 0:
         typer.echo(
             f"The columns differ in scale: the standard deviation is "
             f"{scales[smallest]:.3g} for {names[smallest]!r} and {scales.max():.3g} "

@@ -45,6 +45,7 @@ def train(
     export_to: app.Export = None,
 ) -> None:
     """Train one model with the given settings."""
+    loading.check_options(context)
     chosen = model_options.read_model_options(
         family, sparsity, k, factor, target, units, tied, corruption
     )

@@ -60,6 +60,7 @@ def tune(
     from keras_sae import tuning
     from keras_sae.tuning.workers import LAUNCHED
 
+    loading.check_options(context)
     chosen = model_options.read_model_options(
         family,
         sparsity,
@@ -75,7 +76,8 @@ def tune(
     run = app.RunFolder(context, output, "best.json", overwrite)
     folder = run.path
     file = folder / "trials.csv"
-    finished = run.finished and len(pd.read_csv(file)) >= trials
+    best_file = folder / "best.json"
+    finished = run.finished and read_json(best_file, trials=int)["trials"] >= trials
     if finished:
         typer.echo("This search is finished. Repeat it with --overwrite.")
         print_search(folder)
@@ -103,6 +105,7 @@ def tune(
             **ranges,
         )
         run.open()
+        best_file.unlink(missing_ok=True)  # until the new trials are finished
         if run.resumes and file.exists():
             done = len(pd.read_csv(file))
             typer.echo(f"Resuming {folder}{os.sep} after {done} trials.")
@@ -133,16 +136,21 @@ def tune(
         ascending = searched.oracle.objective.direction == "min"
         save_trials(tuning.trials(searched), folder, ascending)
         (trial,) = searched.oracle.get_best_trials(1)
-        record = {"settings": trial.hyperparameters.values, "metrics": metrics}
+        record = {
+            "settings": trial.hyperparameters.values,
+            "metrics": metrics,
+            "history": best.history.history,
+            "trials": trials,
+        }
         # The last file tells that the search is finished.
-        write_json(folder / "best.json", record | {"history": best.history.history})
+        write_json(best_file, record)
         print_search(folder)
     if report:
         path = reports.write_report(
             load_model(folder / "best.keras"),
             test,
             folder / "report.html",
-            history=read_json(folder / "best.json", history=dict)["history"],
+            history=read_json(best_file, history=dict)["history"],
             table=name_models(pd.read_csv(file)),
             title=f"The best sparse autoencoder on {splits.name}",
         )
