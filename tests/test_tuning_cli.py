@@ -100,16 +100,6 @@ def test_search_that_stops_before_the_best_model_is_unfinished(
         assert best["trials"] == trials
 
 
-def test_grid_that_ends_before_the_last_trial_is_finished(tmp_path):
-    options = ["--tuner", "grid", "--trials", 4, "--epochs", 1, "--max-l0", 60]
-    options += ["--sparsity", "l1,none", "--factor", 1e-3, "--units", 8]
-    options += ["--output", tmp_path / "out"]
-    result = _run(*options)
-    assert result.exit_code == 0, result.output
-    assert len(pd.read_csv(tmp_path / "out" / "trials.csv")) == 2
-    assert "This search is finished" in _run(*options).output
-
-
 def test_search_with_other_settings_gets_the_next_free_folder(searched, tmp_path):
     folder = shutil.copytree(searched[0], tmp_path / "out")
     result = _run(*SMALL, "--factor", 1e-3, "--units", 8, "--output", folder)

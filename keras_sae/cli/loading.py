@@ -201,10 +201,8 @@ def read(
             f"{f', {found}' if found else ''}. Fill them, or remove their rows"
             f"{' or leave out their columns with --columns' if names else ''}."
         )
-    is_image = stored.dtype == "uint8" or (
-        stored.dtype.kind in "iu" and x.ndim == 4 and x.shape[-1] in (1, 3, 4)
-    )
-    if is_image and low >= 0 and 1 < high <= 255:
+    is_image = stored.dtype == "uint8" or (x.ndim == 4 and x.shape[-1] in (1, 3, 4))
+    if is_image and not names and low >= 0 and 1 < high <= 255:
         trained = (0.0, 1.0) if model is None else model.input_range
         if trained is not None and trained[0] >= 0 and trained[1] <= 1:
             x /= 255
