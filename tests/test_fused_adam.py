@@ -106,6 +106,7 @@ def test_levels_update_each_weight_by_one_operation(rng):
     assert fused == len(levels[0].trainable_variables)
 
 
+@tensorflow_only  # PyTorch has an Adam of its own.
 def test_learning_rate_can_be_changed_and_the_file_has_the_adam_of_keras(rng, tmp_path):
     x, optimizer = rng.random((32, 6), dtype="float32"), keras.optimizers.Adam(0.1)
     model = models.shallow((6,), 5)
