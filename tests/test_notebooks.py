@@ -15,7 +15,7 @@ PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ABSOLUTE = re.compile(
     r"(?:^|[\s'\"(=])(?:/(?:tmp|home|root|usr|opt|work|Users)/|[A-Z]:\\)"
 )
-MAX_BYTES = 1_500_000
+MAX_BYTES = 1_000_000
 
 pytestmark = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
