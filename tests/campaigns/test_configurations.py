@@ -135,7 +135,7 @@ class _Draw:
             "adamw": keras.optimizers.AdamW(1e-3, weight_decay=1e-3),
         }
         # Tracing takes most of a case's time, so few cases use a graph.
-        eager = BACKEND != "jax" and bool(self.rng.random() < 0.8)
+        eager = bool(self.rng.random() < 0.8) and BACKEND != "jax"
         self.drawn["eager"] = eager
         model.compile(
             optimizers[self.choose("optimizer", *optimizers)], run_eagerly=eager
@@ -216,7 +216,7 @@ def _run(first: int, cases: int, folder: Path, record_property: Callable) -> Non
     title = f"{cases} configurations on {BACKEND}:"
     record_property("counts", "\n".join([title, *lines]))
     assert not faults, "\n".join(faults)
-    assert cases < 10 or outcomes["works"] > cases / 4
+    assert cases < 10 or outcomes["works"] > cases / 3
 
 
 def test_a_few_configurations_work_or_are_refused(tmp_path):
