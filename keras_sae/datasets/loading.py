@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
 
 EMBEDDED = ("digits", "fashion_mini", "natural_patches")
-_DEFAULT_FOLDER = os.path.join("~", "tensorflow_datasets")  # the TFDS default
 _PROBE_SECONDS = 5
 _READING_BATCH = 1024
 
@@ -69,14 +68,13 @@ def load_data(
     sorted order.
 
     The three embedded datasets need no network. On first use, they are prepared in
-    `data_dir`. Without `data_dir`, the environment variable `TFDS_DATA_DIR` names the
-    folder, and the default is `~/tensorflow_datasets`.
+    `data_dir`.
 
     Args:
         name: `"digits"`, `"fashion_mini"`, `"natural_patches"`, a name in TFDS, or a
             path.
-        data_dir: Folder of prepared TFDS datasets. If None, `TFDS_DATA_DIR` or else the
-            TFDS default is used.
+        data_dir: Folder of prepared TFDS datasets. The default is the environment
+            variable `TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
         label: Column of a table, or array of a `.npz` file, that holds the labels.
         columns: Columns of a table to use as data, in this order. None uses all except
             `label`.
@@ -139,8 +137,7 @@ def load_data(
             splits.append((np.concatenate(images), np.concatenate(labels)))
         else:
             splits.append((np.concatenate(parts), None))
-    train, test = splits
-    return train, test
+    return splits[0], splits[1]
 
 
 def load(
@@ -236,14 +233,13 @@ def _prepared_builder(
             f"`name` must be the name of a dataset, a string. Received: name={name!r}."
         )
     # TFDS reads this variable only when it is imported.
-    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or None
-    if folder is not None:
-        folder = os.path.expanduser(os.fspath(folder))
+    given = data_dir or os.environ.get("TFDS_DATA_DIR")
+    folder = os.path.expanduser(given) if given else None
     if name not in EMBEDDED:
         return _tfds_builder(name, folder, download, builder_kwargs)
     module = f"{__package__}.{name}.{name}_dataset_builder"
     create = importlib.import_module(module).Builder
-    default = None if data_dir else os.path.expanduser(_DEFAULT_FOLDER)
+    default = None if data_dir else os.path.expanduser("~/tensorflow_datasets")
     folders = [path for path in (folder, default) if path is not None]
     for path in folders:
         builder = create(data_dir=path, **builder_kwargs)
@@ -253,11 +249,10 @@ def _prepared_builder(
     for path in folders:
         try:
             _prepare(create(data_dir=path, **builder_kwargs))
-        except OSError as error:
-            causes.append(error)
-        else:
             # A new builder reads the metadata, even if another process wrote it.
             return create(data_dir=path, **builder_kwargs)
+        except OSError as error:
+            causes.append(error)
     raise ValueError(
         f"The dataset {name!r} must be prepared on first use, but no folder is "
         f"writable. Tried: {', '.join(folders)}. Pass a writable folder as "
@@ -273,12 +268,12 @@ def _tfds_builder(
     try:
         builder = tfds.builder(name, data_dir=folder, **builder_kwargs)
     except tfds.core.DatasetNotFoundError:
-        # Listing community datasets would use the network.
         if os.sep in name or os.path.splitext(name)[1]:
             raise ValueError(
                 f"There is no such file, folder or dataset: {name!r}, in the folder "
                 f"{os.getcwd()!r}."
             ) from None
+        # Listing community datasets would use the network.
         known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         hint = f"Did you mean {near[0]!r}? " if near else ""
