@@ -158,9 +158,9 @@ def _table(path: Path, label: str | None, columns: Sequence[str] | None) -> Arra
 
         metadata = pyarrow.parquet.read_metadata(path)
         check_memory(path, 8 * metadata.num_rows * metadata.num_columns)
-    labels = [] if label is None else [label]
+    labels, names = [] if label is None else [label], column_names(path)
     for name in (*(wanted or ()), *labels):
-        known_name("column", name, column_names(path))
+        known_name("column", name, names)
     if wanted is not None:
         wanted = [name for name in wanted if name != label]
     used = None if wanted is None else [*wanted, *labels]
