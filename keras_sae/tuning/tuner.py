@@ -237,11 +237,12 @@ class SearchTuner(keras_tuner.Tuner):
             codes = model.encode(x_val)
             metrics["val_l0"] = l0(codes)
             metrics["val_effective_l0"] = effective_l0(codes, model.dictionary())
-        if labels is not None:
-            codes = model.encode(x)
-            data = codes, labels[0], model.encode(x_val), labels[1]
-            # A classifier cannot be fitted to codes that are all zero.
-            metrics[objectives.PROBE] = evaluation.probe(*data) if codes.any() else 0.0
+            if labels is not None:
+                train_codes, (y, y_val) = model.encode(x), labels
+                accuracy = 0.0  # of codes that are all zero, for which `probe` raises
+                if train_codes.any() and codes.any():
+                    accuracy = evaluation.probe(train_codes, y, codes, y_val)
+                metrics[objectives.PROBE] = accuracy
         if objective.name not in metrics:
             if not objective.has_value(metrics):
                 raise ValueError(
