@@ -9,7 +9,13 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 from bokeh.embed import json_item
-from bokeh.models import ColumnDataSource, HoverTool, NumeralTickFormatter, TapTool
+from bokeh.models import (
+    ColumnDataSource,
+    HoverTool,
+    LogAxis,
+    NumeralTickFormatter,
+    TapTool,
+)
 from bokeh.plotting import figure as Figure  # noqa: N812
 
 from keras_sae import evaluation
@@ -64,9 +70,6 @@ def learning_curve(metric: str, histories: Iterable[Logs]) -> Chart:
     limits, is_logarithmic = axis_limits(metric, histories)
     kind = "log" if is_logarithmic else "linear"
     figure = _figure("epoch", None, 200, y_range=limits, y_axis_type=kind)
-    if is_logarithmic:
-        figure.yaxis.ticker = _LOG_TICKS
-        figure.yaxis.formatter = NumeralTickFormatter(format="0.[000000]")
     figure.title.text = metric_label(metric)
     others = ColumnDataSource({"xs": [[0]], "ys": [[0]]}, name="others")
     figure.multi_line("xs", "ys", source=others, line_color=_GRAY, line_alpha=0.45)
@@ -95,9 +98,6 @@ def pareto(table: pd.DataFrame) -> tuple[Chart | None, list[LegendEntry]]:
     x, y = metric_label(metric), metric_label("reconstruction")
     is_logarithmic = 0 < LOGARITHMIC * points[metric].min() < points[metric].max()
     figure = _figure(x, y, 360, x_axis_type="log" if is_logarithmic else "linear")
-    if is_logarithmic:
-        figure.xaxis.ticker = _LOG_TICKS
-        figure.xaxis.formatter = NumeralTickFormatter(format="0.[000000]")
     front = evaluation.pareto_front(points, metric)
     figure.step(front[metric], front["reconstruction"], mode="after", line_color=_GRAY)
     legend = []
@@ -119,6 +119,10 @@ def _figure(x: str, y: str | None, height: int, **axis: Any) -> Figure:
     }
     labels = {"x_axis_label": x, "y_axis_label": y}
     chart = Figure(toolbar_location=None, tools="", **layout, **labels)
+    for each in chart.axis:
+        if isinstance(each, LogAxis):
+            each.ticker = _LOG_TICKS
+            each.formatter = NumeralTickFormatter(format="0.[000000]")
     chart.xgrid.grid_line_color = None
     return chart
 
