@@ -139,10 +139,21 @@ def history(history: History | Mapping[str, History]) -> Figure:
         )
     is_shared = len(named) <= _OVERLAY
     columns, width, height = _SHARED if is_shared else _SEPARATE
+    keys = {key for logs in named.values() for key in logs}
+    entries = {
+        kind: Line2D([], [], color=INK, ls=style)
+        for kind, (prefix, style) in _KINDS.items()
+        if any(prefix + metric in keys for metric in metrics)
+    }
     if is_shared:
         columns = min(columns, len(metrics))
+        colors = dict(zip(named, COLORS, strict=False))
+        if "" not in named:
+            entries |= {n: Line2D([], [], color=c, lw=3) for n, c in colors.items()}
         groups = [[(metric, "") for metric in metrics]]
     else:
+        colors = dict.fromkeys(named, MUTED)
+        entries["other models"] = Line2D([], [], color=MUTED)
         groups = [
             [
                 (metric, name)
@@ -152,19 +163,6 @@ def history(history: History | Mapping[str, History]) -> Figure:
             for metric in metrics
         ]
     rows = [g[i : i + columns] for g in groups for i in range(0, len(g), columns)]
-    keys = {key for logs in named.values() for key in logs}
-    entries = {
-        kind: Line2D([], [], color=INK, ls=style)
-        for kind, (prefix, style) in _KINDS.items()
-        if any(prefix + metric in keys for metric in metrics)
-    }
-    colors = dict.fromkeys(named, MUTED)
-    if is_shared:
-        colors = dict(zip(named, COLORS, strict=False))
-    if not is_shared:
-        entries["other models"] = Line2D([], [], color=MUTED)
-    elif "" not in named:
-        entries |= {n: Line2D([], [], color=c, lw=3) for n, c in colors.items()}
     width = width * columns + 0.5
     per_row = max(1, int(width / (0.6 + 0.075 * max(map(len, entries)))))
     lines = -(-len(entries) // per_row)

@@ -76,7 +76,7 @@ def filters(
             continue
         blocks[title] = filter_images(filters)
         key = "Orange raises a pixel, blue lowers it."
-        if len(filters.shape) == 4 and filters.shape[-1] == 3:
+        if filters.ndim == 4 and filters.shape[-1] == 3:
             key = "Gray is zero."
     heading = f"Filters: what an active unit adds to a reconstruction. {key}"
     columns = min(columns, max(map(len, blocks.values())))
