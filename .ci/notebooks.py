@@ -1,4 +1,4 @@
-"""Executes the notebooks, each in a fresh kernel and a temporary folder.
+"""Execute the notebooks, each in a fresh kernel and a temporary folder.
 
 Fails if a cell fails or writes to stderr. With `--write` the outputs go into the
 notebooks; without it nothing in the tree changes. Names may follow: `5_` is the fifth.
@@ -38,13 +38,13 @@ METADATA = {
 
 
 def missing(path: Path) -> list[str]:
-    """Returns the packages that a notebook needs and that are not installed."""
+    """Return the packages that a notebook needs and that are not installed."""
     needed = NEEDS.get(path.stem, ())
     return [name for name in needed if importlib.util.find_spec(name) is None]
 
 
 def execute(notebook: Any) -> None:
-    """Executes a notebook in a fresh kernel, which gives it its outputs."""
+    """Execute a notebook in a fresh kernel, which gives it its outputs."""
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(
             notebook,
@@ -71,13 +71,13 @@ def shrink(notebook: Any) -> None:
 
 
 def noise(notebook: Any) -> list[str]:
-    """Returns what the cells wrote to stderr, warnings among it."""
+    """Return what the cells wrote to stderr, warnings among it."""
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
     return [out.text for out in outputs if out.get("name") == "stderr"]
 
 
 def check(path: Path, write: bool) -> int:
-    """Executes one notebook; returns how often it wrote to stderr."""
+    """Execute one notebook; return how often it wrote to stderr."""
     if absent := missing(path):
         print(f"{path.stem}: skipped, without {', '.join(absent)}", flush=True)
         return 0
@@ -94,7 +94,7 @@ def check(path: Path, write: bool) -> int:
 
 
 def main() -> int:
-    """Executes what the command line names; returns 1 if one was noisy."""
+    """Execute what the command line names; return 1 if one was noisy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=[""], help="how the names begin")
     parser.add_argument("--write", action="store_true", help="keep the outputs")

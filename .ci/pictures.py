@@ -1,4 +1,4 @@
-"""Draws the pictures of the README again.
+"""Draw the pictures of the README again.
 
     python .ci/pictures.py
 
@@ -25,14 +25,14 @@ MODEL, WIDTH, HEIGHT = "L1", 1180, 830
 
 
 def draw_filters(folder: Path) -> None:
-    """Runs the README's twenty lines."""
+    """Run the README's twenty lines."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
     shutil.copy(folder / "filters.png", PICTURES)
 
 
 def draw_report(folder: Path) -> None:
-    """Trains the models of `compare`, and takes a picture of the units of one."""
+    """Train the models of `compare`, and take a picture of the units of one."""
     command = [sys.executable, "-m", "keras_sae.cli", "compare", "--report"]
     subprocess.run([*command, "--output", str(folder / "run")], check=True)
     options = webdriver.ChromeOptions()
@@ -61,7 +61,7 @@ def draw_report(folder: Path) -> None:
 
 
 def main() -> None:
-    """Draws both pictures."""
+    """Draw both pictures."""
     with tempfile.TemporaryDirectory() as folder:
         draw_filters(Path(folder))
         draw_report(Path(folder))

@@ -8,7 +8,7 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 def command(last: str) -> str:
-    """Returns the one-line shell command of the README that ends with `last`."""
+    """Return the one-line shell command of the README that ends with `last`."""
     blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", README.read_text(), re.S)
     found = [b.strip() for b in blocks if b.strip().split()[-1] == last]
     if len(found) != 1:
