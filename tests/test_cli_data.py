@@ -1,4 +1,4 @@
-"""The command line with files of one's own, from a table to an exported model."""
+"""The command line with a user's own files, from a table to an exported model."""
 
 import json
 

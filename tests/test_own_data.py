@@ -1,4 +1,4 @@
-"""Files of one's own, read back by NumPy, the standard library and Pillow."""
+"""Files of a user, read back by NumPy, the standard library and Pillow."""
 
 import csv
 import re

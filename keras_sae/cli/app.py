@@ -16,7 +16,6 @@ import keras_sae
 from keras_sae.utils.io import RunDirectory, describe_changes, read_json
 
 app = typer.Typer(
-    help="Train, compare, tune and export sparse autoencoders in Keras.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""`keras-sae encode` and `score`: apply a trained model to data of one's own."""
+"""`keras-sae encode` and `score`: apply a trained model to your own data."""
 
 from pathlib import Path
 from typing import Annotated

@@ -39,15 +39,15 @@ def export(
     loading.check_options(context)
     loaded, splits = load_model(model), None
     if dataset is not None or data is not None:
-        autoencoder = isinstance(loaded, models.Autoencoder)
-        if not autoencoder or not loaded.reconstructs_input:
+        is_autoencoder = isinstance(loaded, models.Autoencoder)
+        if not is_autoencoder or not loaded.reconstructs_input:
             raise ValueError(
                 "--dataset and --data require an autoencoder, whose test metrics are "
                 f"computed. Received: a {type(loaded).__name__}. Remove the option."
             )
-        columns, label = (
-            (None, None) if data is None else loading.names_in(loaded, data)
-        )
+        columns = label = None
+        if data is not None:
+            columns, label = loading.names_in(loaded, data)
         splits = loading.load_splits(
             dataset or "", data, label, columns, validation, loaded
         )

@@ -139,5 +139,5 @@ def read_model_options(
                 f"{corruption:g}. A usual value is 0.3."
             )
         options["corruption"] = MaskingNoise(corruption)
-    first = widths[0] if len(widths) == 1 else widths or None
-    return ModelOptions(families, kinds, first, settings, options)
+    width = widths[0] if len(widths) == 1 else widths or None
+    return ModelOptions(families, kinds, width, settings, options)

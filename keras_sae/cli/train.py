@@ -8,7 +8,7 @@ from keras_sae.cli import app, loading, model_options, presets
 from keras_sae.cli.compare import Run, print_results
 from keras_sae.cli.export import export_model
 from keras_sae.evaluation.training import file_stem
-from keras_sae.models import families
+from keras_sae.models import building_blocks, families
 from keras_sae.utils.io import load_model
 from keras_sae.utils.validation import positive_number
 
@@ -65,7 +65,7 @@ def train(
         dataset, data, label, app.split_list(columns), validation
     )
     widths = 64 if chosen.units is None else chosen.units
-    code = widths[-1] if isinstance(widths, list) else widths
+    *_, code = building_blocks.layer_units(widths)
     defaults = {"factor": 3e-3, "k": max(1, code // 8)}
     settings = {
         name: value
