@@ -515,7 +515,7 @@ ROWS = {
             "layers": "784-200-200-10 sigmoid",
             "penalty": "rho 0.1, beta 3 and lambda 3e-3 in UFLDL's units; all levels "
             "have the weight decay of the first one, also in fine-tuning",
-            "tried": "with centring, without weight decay, three seeds: 98.12, gain "
+            "tried": "with centering, without weight decay, three seeds: 98.12, gain "
             "0.10; the same on seed 3, fine-tuned for 10 epochs: 97.66, gain 0.58; for "
             "20 epochs at 3e-4: 97.08, gain 0.92; for 15 epochs at 3e-3 in batches of "
             "256: 97.89, gain -0.16",

@@ -3,8 +3,8 @@
     TFDS_DATA_DIR=... python benchmarks/copying_gap.py [--epochs 10]
 
 Shallow models with 784 units, as many as pixels, and with 1,024 are trained with and
-without the penalty. The rows "plain Keras" have neither centring nor unit norms, as two
-`Dense` layers. The backend is JAX unless `KERAS_BACKEND` is set.
+without the penalty. The rows "plain Keras" have neither centering nor unit norms, as
+two `Dense` layers. The backend is JAX unless `KERAS_BACKEND` is set.
 """
 
 import argparse

@@ -54,6 +54,7 @@ def execute(name: str) -> dict[str, Any]:
         notebooks.execute(notebook)
     finally:  # keeps what was executed
         last = notebook.cells.pop()
+        notebooks.shrink(notebook)
         nbformat.write(notebook, path)
     return json.loads(last.outputs[0].text)
 

@@ -48,7 +48,7 @@ def keras_sides(x: np.ndarray) -> dict:
     def epoch(model: keras.Model, *targets: np.ndarray):
         return lambda: model.fit(x, *targets, batch_size=BATCH, verbose=0)
 
-    # Plain Keras has neither centring nor unit norms. "Same graph" has both off.
+    # Plain Keras has neither centering nor unit norms. "Same graph" has both off.
     same = ours(centering=False, unit_norm=False)
     return {
         "plain Keras": epoch(plain(), x),

@@ -13,6 +13,7 @@ A page names a table and its arguments. The text between the two comments is rep
 import json
 import re
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,17 +100,31 @@ def recording_memory() -> str:
     )
 
 
-def machine(name: str) -> str:
-    """Return the computer and the versions that a result was measured with."""
-    return described(read(name)["machine"])
-
-
-def described(shape: dict[str, Any]) -> str:
-    """Return a sentence about a computer and its versions."""
-    versions = ", ".join(f"{k} {v}" for k, v in shape["versions"].items())
+def machine(name: str, part: str | None = None) -> str:
+    """Return the computer, versions and load of a result, or of a part of it."""
+    result = read(name)
+    runs = list(machines(result if part is None else result[part]))
+    shape = runs[0]
     details = [shape["processor"], *shape.get("features", [])]
     computer = ", ".join([*details, f"{shape['memory_gib']} GiB"])
-    return f"Measured on {shape['cores']} cores ({computer}), with {versions}."
+    cores = " or ".join(str(n) for n in sorted({run["cores"] for run in runs}))
+    plural = "" if cores == "1" else "s"
+    loads = sorted(run["load_before"] for run in runs)
+    load = " to ".join(dict.fromkeys(f"{n:.1f}" for n in (loads[0], loads[-1])))
+    versions = ", ".join(f"{k} {v}" for k, v in shape["versions"].items())
+    return (
+        f"Measured on {cores} core{plural} ({computer}), with {versions}. The load "
+        f"average was {load} before the measurement."
+    )
+
+
+def machines(result: Any) -> Iterator[dict[str, Any]]:
+    """Yield the computers of all runs in a result."""
+    if isinstance(result, dict) and "load_before" in result:
+        yield result
+    elif isinstance(result, dict):
+        for part in result.values():
+            yield from machines(part)
 
 
 def copying_gap() -> str:
@@ -226,11 +241,6 @@ def fidelity_tokens() -> str:
     )
 
 
-def fidelity_machine(name: str) -> str:
-    """Return the computer and the versions of one of these tables."""
-    return described(read("fidelity")[name]["machine"])
-
-
 TABLES = {
     f.__name__: f
     for f in (
@@ -248,7 +258,6 @@ TABLES = {
         recovery,
         fidelity,
         fidelity_tokens,
-        fidelity_machine,
     )
 }
 

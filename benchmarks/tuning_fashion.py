@@ -18,6 +18,7 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import render
 from _timing import RESULTS, machine, record
 
 from keras_sae import datasets, evaluation, plots, tuning
@@ -90,6 +91,7 @@ def page(result: dict) -> str:
         f"The search took {result['seconds'] / 60:.0f} minutes. With so few epochs and "
         "samples, the results rank the settings,",
         "but are not the best that each setting can reach.",
+        render.machine("tuning_fashion"),
         "`benchmarks/tuning_fashion.py` writes this page. All trials are in",
         "`benchmarks/results/tuning_fashion.json`.",
         "",
