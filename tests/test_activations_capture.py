@@ -208,6 +208,17 @@ def test_endless_data_is_an_error(case):
 
 
 @tensorflow_only
+def test_numpy_view_of_tfds_is_read_as_batches():
+    import tensorflow_datasets as tfds
+
+    model, x = sequential(), np.ones((8, 5), "float32")
+    view = tfds.as_numpy(tf_dataset(x))
+    captured = activations.capture(model, "hidden", view)
+    expected = activations.capture(model, "hidden", x)
+    np.testing.assert_array_equal(captured, expected)
+
+
+@tensorflow_only
 def test_ragged_tensor_is_an_error():
     import tensorflow as tf
 

@@ -488,6 +488,7 @@ def test_an_optimizer_is_required():
 @both
 def test_invalid_data_are_refused(method):
     import tensorflow as tf
+    import tensorflow_datasets as tfds
 
     x = _data(np.random.default_rng(0))
     broken = x.copy()
@@ -505,6 +506,7 @@ def test_invalid_data_are_refused(method):
     _refused(method, "finite", x=_Batches(broken))
     data = tf.data.Dataset.from_tensor_slices(x).batch(16)
     _refused(method, "never ends", x=data.repeat())
+    _refused(method, "tfds.as_numpy", x=tfds.as_numpy(data))
     images = data.map(lambda v: tf.cast(v * 255, tf.uint8))
     _refused(method, "floating-point numbers", x=images)
 

@@ -100,7 +100,8 @@ def is_array(x: object) -> TypeGuard[Tensor]:
 
 def is_dataset(x: object) -> TypeGuard[Tensor]:
     """Return whether `x` is a `tf.data.Dataset`."""
-    return hasattr(x, "element_spec")
+    # A view by `tfds.as_numpy` also has `element_spec`.
+    return hasattr(x, "as_numpy_iterator")
 
 
 def as_numpy(array: Tensor) -> np.ndarray:
