@@ -28,7 +28,7 @@ class SparseAutoencoderHandler(ModelHandler):
     loads the model once.
 
     Elements are rows of shape `input_shape`, or pairs `(key, row)`. A row of another
-    shape, or one that is not finite, is an error. With
+    shape, or one that is not finite, raises an error. With
     `RunInference(...).with_exception_handling()`, only this row goes to the second
     output, and the pipeline continues.
 
@@ -36,15 +36,15 @@ class SparseAutoencoderHandler(ModelHandler):
     `example` is the row, and its `inference` is one of these:
 
     - `"code"`: a dict with `units`, the indices of the active units, and `values`,
-      their activations, both of shape `(active,)`. If a unit has several positions,
-      the index counts all values of the code.
+      their activations, both of shape `(active,)`. If units have several positions,
+      the indices refer to the flattened code.
     - `"reconstruction"`: an array of shape `input_shape`.
     - `"anomaly_score"`: the squared error of the reconstruction, summed over the row,
       as in an exported model.
 
     Args:
-        path: Path of a `.keras` file of a `keras_sae.models.Autoencoder`, which every
-            worker must be able to read.
+        path: Path of the `.keras` file of a `keras_sae.models.Autoencoder`. Every
+            worker must be able to read this file.
         output: `"code"`, `"reconstruction"` or `"anomaly_score"`.
         batch_size: Largest number of rows per call of the model.
 
@@ -68,7 +68,7 @@ class SparseAutoencoderHandler(ModelHandler):
         self.sample_shape = model.sample_shape
 
     def load_model(self) -> Callable[[np.ndarray], Iterable[Any]]:
-        """Return the function from a batch of rows to their results."""
+        """Return a function that maps a batch of rows to their results."""
         model = load_autoencoder(self.path)
         encoder = sparse_codes.SparseEncoder(model.encoder)
 
@@ -125,12 +125,12 @@ class SparseAutoencoderHandler(ModelHandler):
         )
 
     def get_metrics_namespace(self) -> str:
-        """Return the name under which Beam counts batches and times."""
+        """Return the namespace of the metrics that Beam records."""
         return "SparseAutoencoder"
 
 
 def load_autoencoder(path: str) -> Autoencoder:
-    """Return the autoencoder of a `.keras` file."""
+    """Load an autoencoder from a `.keras` file."""
     model = keras.saving.load_model(path)
     if not isinstance(model, Autoencoder):
         raise ValueError(

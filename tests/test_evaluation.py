@@ -523,7 +523,9 @@ def test_folder_with_other_settings_raises_and_is_unchanged(options, message, co
 
 def test_models_of_the_same_file_name_raise(tmp_path):
     same = {"BN +": l1_model, "BN -": l1_model}
-    with pytest.raises(ValueError, match="'BN \\+' and 'BN -', both 'bn-seed0'"):
+    with pytest.raises(
+        ValueError, match="'BN \\+' and 'BN -', which both become 'bn-seed0'"
+    ):
         compare(tmp_path, builders=same)
     assert not list(tmp_path.iterdir())
     with pytest.raises(StartedError):  # without files there is no conflict

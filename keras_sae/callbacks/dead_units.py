@@ -22,15 +22,15 @@ class DeadUnits(keras.callbacks.Callback):
 
     With `resample`, a dead unit restarts from a sample with a large reconstruction
     error. The unit's dictionary row becomes that sample's residual, scaled to unit
-    norm. The unit's encoder weights get the same direction, and a fifth of the other
-    units' mean norm. The bias, threshold and gain are reset to their initial values,
-    and the optimizer's moments to zero.
+    norm. The unit's encoder weights point in the same direction, and their norm is a
+    fifth of the mean norm of the units that are not dead. The bias, threshold and gain
+    are reset to their initial values, and the optimizer's moments to zero.
 
     Args:
         window: Number of training steps without activity after which a unit is dead.
             If None, it is the number of steps per epoch.
         resample: None, or data of shape `(samples, *input_shape)` from which dead units
-            restart before the next epoch, even if that epoch belongs to a later fit.
+            restart before the next epoch, even if it is the first of a later `fit`.
             The model must have one `SparseDense`, followed by one dense output layer.
         seed: Random seed for choosing the samples.
 

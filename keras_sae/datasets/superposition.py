@@ -27,7 +27,7 @@ class Superposition:
         magnitude_std: Standard deviation of `a_j` for a firing feature.
         group_size: Number of neighboring features per group. Features in the same
             group have correlated firing.
-        correlation: Correlation of firing within a group, as in `superposition`.
+        correlation: Correlation within a group, as in `superposition`.
 
     Example:
 
@@ -141,8 +141,8 @@ def superposition(
             becomes 0.
         group_size: Size of the groups in which firing is correlated.
         correlation: Correlation of the normal variables that decide which features of
-            a group fire, at least 0 and below 1. The firing probabilities do not
-            depend on this value.
+            a group fire. It must be at least 0 and below 1. The firing probabilities
+            do not depend on it.
         features: Array of shape `(num_features, dimension)`, whose rows are scaled to
             unit norm. If None, the features are random, and orthogonal if
             `num_features <= dimension`.
@@ -186,7 +186,8 @@ def superposition(
     if len(bad):
         raise ValueError(
             "Each row of `features` must be finite and not all zero. Received: "
-            f"features[{bad[0]}]={directions[bad[0]]!r}, and {len(bad) - 1} more rows."
+            f"features[{bad[0]}]={directions[bad[0]]!r}, and {len(bad) - 1} more "
+            "such rows."
         )
     if not 0 <= correlation < 1:
         raise ValueError(

@@ -43,9 +43,10 @@ def evaluate(
     - `copying_gap`: `explained_variance - copying`.
     - `units`: number of units of the code; `l0`: mean number of non-zero units per
       sample.
-    - `effective_l0`: `keras_sae.metrics.effective_l0`, which also compares codes that
-      are never exactly zero. Such codes also have `expected_l0` if they are bounded,
-      the mean sum of activations per sample.
+    - `effective_l0`: `keras_sae.metrics.effective_l0`, which is also meaningful for
+      codes that are never exactly zero.
+    - `expected_l0`, for such codes if they are bounded: sum per sample of the
+      activations scaled to [0, 1], averaged over the samples.
     - `dead_fraction`: fraction of units that are zero in every sample.
     - `mean_activation`: mean of the codes.
     - `hoyer`: `keras_sae.metrics.hoyer`.
@@ -63,21 +64,21 @@ def evaluate(
         model: A trained `keras_sae.models.Autoencoder`, a fitted baseline, or another
             object with `encode` and `decode`.
         x: Test data of shape `(samples, *input_shape)`, or a finite dataset of batches
-            of `x` or `(x, y)`. A `y` of the shape of `x` is ignored.
+            of `x` or `(x, y)`. A `y` with the shape of `x` is ignored.
         y: None, or labels of shape `(samples,)`.
         seed: Random seed for the noise and for selecting the probes' training samples.
-        train: None, or `(x_train, y_train)`, the training data of the probes, or a
+        train: Training data of the probes: None, a pair `(x_train, y_train)`, or a
             dataset of such batches. With `(x_train, None)`, there are no probes.
-        codes: None, or the codes of `x` if they are known, to save the time to compute
-            them: `model.encode(x)` or `model.encode(x, sparse=True)`.
+        codes: Codes of `x` from `model.encode(x)` or `model.encode(x, sparse=True)`. If
+            None, they are computed.
 
     Returns:
         A dict of floats. The accuracy of a probe is NaN if all codes are zero or if
         there is only one class.
 
     Raises:
-        ValueError: `model` has no `encode` or `decode`, or is a transcoder, or `x` or
-            `y` does not match.
+        ValueError: `model` is a transcoder or has no `encode` or `decode`, `x` does
+            not match the model, or `y` does not match `x`.
 
     Example:
 
@@ -164,12 +165,13 @@ def compact_codes(model: Codec, x: np.ndarray) -> Codes:
 def labeled_data(
     name: str, data: LabeledData | Data | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return samples and labels of a pair, or of a stream; `name` is the argument."""
+    """Return the samples and labels of `data`, which is called `name` in errors."""
     parts = data if isinstance(data, (tuple, list)) else (data,)
     if data is None or is_array(data) or len(parts) > 2:
         raise ValueError(
-            f"`{name}` must be a pair of data and labels. Received: "
-            f"{type(data).__name__}. Without labels, pass `(x, None)`."
+            f"`{name}` must be a pair of data and labels, or a dataset of such "
+            f"batches. Received: {type(data).__name__}. Without labels, pass "
+            "`(x, None)`."
         )
     x, y = (*parts, None)[:2]
     return labeled_arrays(x, y, name)

@@ -54,12 +54,12 @@ def probe(
     for name, codes in {"codes_train": train, "codes_test": test}.items():
         if not abs(codes).max():
             raise ValueError(
-                f"`{name}` must not be all zero. Received: {codes.shape[0]} codes of "
-                f"{codes.shape[1]} dead units. Lower the penalty's factor, or train "
-                "for more epochs."
+                f"`{name}` must not be all zero. Received: {codes.shape[0]} codes with "
+                f"{codes.shape[1]} units, all of them dead. Lower the penalty's "
+                "factor, or train for more epochs."
             )
     regression = LogisticRegression(max_iter=1000, tol=1e-3)
-    # The regression has an intercept, so that centering would change nothing.
+    # The regression has an intercept, so centering does not change the result.
     is_sparse = sparse.issparse(train) or sparse.issparse(test)
     scaler = StandardScaler(with_mean=not is_sparse)
     classifier = make_pipeline(scaler, regression).fit(train, labels)
@@ -67,9 +67,9 @@ def probe(
 
 
 def two_fold_probe(codes: Codes, y: ArrayLike, seed: int) -> float:
-    """Return the accuracy of `probe` by stratified two-fold cross-validation.
+    """Estimate the accuracy of `probe` by stratified two-fold cross-validation.
 
-    It is NaN if there is a single class, or if a half has only codes of zeros.
+    The result is NaN if there is only one class, or if all codes in a half are zero.
     """
     from sklearn.model_selection import train_test_split
 
@@ -90,7 +90,7 @@ def subset_probes(
     y_test: ArrayLike,
     seed: int,
 ) -> dict[str, float]:
-    """Return the accuracies of probes fitted to all labels, to 100 and to 1,000.
+    """Return the accuracies of probes that are fitted to all, 100 and 1,000 labels.
 
     The subsets are stratified. A subset that cannot be stratified is left out. An
     accuracy is NaN if all codes are zero or if the subset has only one class.
@@ -176,7 +176,7 @@ def _check_labels(name: str, y: np.ndarray, samples: int) -> None:
         )
     try:
         classes = np.unique(y)
-    except TypeError as error:  # None and numbers, for example, cannot be sorted
+    except TypeError as error:  # for example, None cannot be compared with 1
         raise ValueError(
             f"`y_{name}` must contain labels of one type. Received: {error}. Remove "
             "the samples without a label."

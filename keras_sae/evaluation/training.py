@@ -28,7 +28,7 @@ _ADVICE = "Choose another directory, or delete this one."
 
 
 def file_stem(name: str, seed: int) -> str:
-    """Return a training run's file name without its suffix: "no-penalty-seed0"."""
+    """Return the stem of a training run's file names, such as "no-penalty-seed0"."""
     stem = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
     return f"{stem}-seed{seed}"
 
@@ -128,8 +128,8 @@ def plan_runs(
 ) -> list[TrainingRun]:
     """Check the arguments of `keras_sae.evaluation.compare`, and plan the runs.
 
-    `settings` contains `epochs`, `batch_size` and `fine_tuning`. The folder is created
-    only after all checks have passed.
+    `settings` contains `epochs`, `batch_size` and `fine_tuning`. `directory` is
+    created only after all checks have passed.
     """
     if train[1] is not None and test[1] is not None:
         check_classes(train, test)
@@ -153,8 +153,8 @@ def plan_runs(
             if file_stem(name, 0) == file_stem(other, 0):
                 raise ValueError(
                     "Model names must differ in letters or digits, because they are "
-                    f"used as file names. Received: {name!r} and {other!r}, both "
-                    f"{file_stem(name, 0)!r}."
+                    f"used as file names. Received: {name!r} and {other!r}, which both "
+                    f"become {file_stem(name, 0)!r}."
                 )
         settings = settings | {"train": fingerprint(train), "test": fingerprint(test)}
     runs = []
@@ -179,7 +179,7 @@ def plan_runs(
 
 
 def build(builder: Builder, optimizer: str) -> models.Autoencoder:
-    """Return a new compiled model, or raise an error if `builder` returns none."""
+    """Return a new compiled model, or raise an error if `builder` returns no model."""
     # A Keras model is also callable but expects an input, so do not call it.
     model = builder if isinstance(builder, keras.Model) else builder()
     if model is builder or not isinstance(model, models.Autoencoder):

@@ -222,7 +222,7 @@ def write_model(
     else:
         copy = _float32_copy(model)
         for layer in copy._flatten_layers():
-            layer.selects = False  # other formats lack the products of sparse codes
+            layer.selects = False  # other formats lack sparse matrix products
         x = keras.Input(input_shape, name="x")
         exported = keras.Model(x, copy(x), name=model.name)
         exported(keras.ops.zeros((1, *input_shape)))  # ONNX requires a call.
@@ -330,7 +330,8 @@ def build_artifact(source: Path, folder: Path) -> None:
 def _remove_gradient_names(path: Path) -> None:
     """Remove the names of custom gradients, which are not saved.
 
-    TensorFlow would warn about each function that has one on loading.
+    Otherwise, when loading the artifact, TensorFlow would warn about each function that
+    has one.
     """
     from tensorflow.core.protobuf import saved_model_pb2
 

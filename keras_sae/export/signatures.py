@@ -97,8 +97,8 @@ def autoencoder_signatures(
         decoder: Model from `(batch, ..., units)` to `(batch, *input_shape)`.
         top_k: Number of units that `top_features` returns.
         preprocessing: Preprocessing layers at the start of the encoder. The decoder
-            reconstructs their output, so `anomaly_score` compares with that output
-            instead of the input.
+            reconstructs their output, so `anomaly_score` compares the reconstruction
+            with that output instead of the input.
     """
 
     def decode(code: Tensor) -> Outputs:

@@ -22,7 +22,7 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
     it is the chief, which hands out trials, or a worker, which trains them. To divide
     the cores among the workers, `OMP_NUM_THREADS` and similar variables are set unless
     they already exist. A killed worker is restarted and repeats its trial. All
-    processes end with this one. On Linux, they also end if this process is killed,
+    processes end when this one exits. On Linux, they also end if it is killed,
     provided that util-linux's `setpriv` is installed.
 
     Args:
@@ -69,7 +69,7 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
                 processes[name] = subprocess.Popen(
                     [*prefix, *command],
                     env={**environment, "KERASTUNER_TUNER_ID": name},
-                    # The processes would repeat the output of this one.
+                    # Otherwise, each process would repeat this one's output.
                     stdout=subprocess.DEVNULL,
                 )
             to_start = []
@@ -103,10 +103,10 @@ def role() -> str | None:
 
 
 def this_command() -> list[str]:
-    """Return the command line of this process, unless it is interactive."""
+    """Return this process's command line, or raise an error if it is interactive."""
     if not hasattr(sys.modules["__main__"], "__file__") or "ipykernel" in sys.modules:
         raise ValueError(
-            "`workers` run the current script again, but this session is interactive. "
+            "Each worker reruns the current script, but this session is interactive. "
             "Pass a script that makes this call: command=[sys.executable, 'tune.py']."
         )
     return [sys.executable, *sys.orig_argv[1:]]
