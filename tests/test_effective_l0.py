@@ -150,6 +150,8 @@ def test_all_units_leave_the_explained_variance_unchanged(rng):
         metrics.explained_variance_at(model, x, 17)
     with pytest.raises(ValueError, match="`k`"):
         metrics.explained_variance_at(model, x, 0)
+    with pytest.raises(ValueError, match="a transcoder does not"):
+        metrics.explained_variance_at(models.transcoder((8,), (8,), 16), x, 1)
 
 
 # Training.

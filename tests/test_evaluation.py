@@ -101,6 +101,8 @@ def test_transcoders_are_refused():
     model = models.transcoder((4, 4, 1), (4, 4, 1), 8, "l1")
     with pytest.raises(ValueError, match=r"reconstruct its input.*`model\.evaluate\("):
         evaluation.evaluate(model, X)
+    with pytest.raises(ValueError, match="a transcoder does not"):
+        evaluation.copying(model, X)
 
 
 def test_identity_copies_and_mean_does_not():

@@ -3,12 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from helpers import (
-    to_numpy,
-    uniform_data,
-)
+from helpers import to_numpy, uniform_data
 
 from keras_sae import layers, models
+from keras_sae.models.levels import chain_layers
 
 D = 6
 
@@ -72,17 +70,34 @@ def lopsided():
     return models.Autoencoder(encoder, models.shallow((D,), 4).decoder)
 
 
+def doubled():
+    """The decoder contains an operation that is not a layer."""
+    code = keras.Input((4,))
+    output = keras.layers.Dense(D)(keras.ops.multiply(code, 2.0))
+    encoder = models.shallow((D,), 4).encoder
+    return models.Autoencoder(encoder, keras.Model(code, output))
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda: models.convolutional((5, 7, 2), (4, 3)),
         lambda: models.variational((D,), (5, 4), 3),
         lopsided,
+        doubled,
     ],
-    ids=["convolutional", "variational", "lopsided"],
+    ids=["convolutional", "variational", "lopsided", "doubled"],
 )
 def test_levels_are_refused_without_a_mirrored_dense_decoder(make):
     model = make()
     with pytest.raises(ValueError, match=r"`levels`.*mirror.*stacked") as error:
         _ = model.levels
     assert f"model={model.name!r}" in str(error.value)
+
+
+def test_branches_are_not_a_chain():
+    code = keras.Input((4,))
+    parts = [keras.layers.Dense(D)(code) for _ in range(2)]
+    assert chain_layers(keras.Model(code, keras.layers.Add()(parts))) is None
+    chain = keras.Model(code, keras.layers.ReLU()(parts[0]))
+    assert [type(layer).__name__ for layer in chain_layers(chain)] == ["Dense", "ReLU"]

@@ -120,7 +120,7 @@ def test_functions_that_xla_compiles_do_not_use_the_kernels(rng):
 @tensorflow_only
 def test_fit_of_a_k_sparse_code_recommends_onednn_once(caplog, monkeypatch):
     assert tensorflow_kernels.build is not None  # else TensorFlow has moved it
-    monkeypatch.setattr(tensorflow_kernels, "has_onednn", lambda: False)
+    monkeypatch.setattr(tensorflow_kernels.build, "IsMklEnabled", lambda: False)
     tensorflow_kernels.recommend_onednn.cache_clear()
     with caplog.at_level("INFO", "keras_sae"):
         for sparsity in ("l1", "top_k", "top_k"):

@@ -55,6 +55,16 @@ def test_model_is_saved_and_loaded(case, tmp_path):
     np.testing.assert_allclose(plain(loaded(x)), plain(model(x)), rtol=1e-6)
 
 
+def test_parts_may_be_plain_keras_models():
+    encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(12, "relu")])
+    decoder = keras.Sequential([keras.Input((12,)), keras.layers.Dense(4)])
+    model = models.Transcoder(encoder, decoder)
+    x, y = data(model)
+    model.compile("adam")
+    loss = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
+    assert model.fit(x, y, epochs=2, verbose=0).history["loss"][-1] < loss
+
+
 def test_output_is_the_decoded_code_and_the_skip():
     model = MODELS["skip"]()
     x, _ = data(model)

@@ -89,22 +89,12 @@ def evaluate(
     >>> sorted(result)[:4]
     ['copying', 'copying_gap', 'dead_fraction', 'effective_l0']
     """
-    if not isinstance(model, Codec):
-        raise ValueError(
-            "`model` must be a `keras_sae.models.Autoencoder`, or have the methods "
-            f"`encode` and `decode`. Received: model={model!r}."
-        )
-    if isinstance(model, Autoencoder) and not model.reconstructs_input:
-        raise ValueError(
-            "`model` must reconstruct its input, which a transcoder does not. "
-            f"Received: model={model.name!r}. Use `model.evaluate(x, y)`."
-        )
     x, y = labeled_arrays(x, y)
+    copied = copying(model, x, seed)  # also checks the model
     codes = compact_codes(model, x) if codes is None else codes
     reconstruction = model.decode(codes)
     error = float(np.mean((x - reconstruction) ** 2, dtype="float64"))
     explained = metrics.explained_variance(x, reconstruction)
-    copied = copying(model, x, seed)
     units = math.prod(codes.shape[1:])
     activity = {"l0": metrics.l0(codes)}
     if isinstance(model, Autoencoder) and model.activity.bounds is not None:
@@ -194,6 +184,9 @@ def copying(model: Codec, x: Data, seed: int = 0) -> float:
     Returns:
         A float, at most 1. The identity scores 1.
 
+    Raises:
+        ValueError: `model` has no `encode` or `decode`, or is a transcoder.
+
     Example:
 
     >>> import numpy as np
@@ -202,6 +195,16 @@ def copying(model: Codec, x: Data, seed: int = 0) -> float:
     >>> evaluation.copying(models.shallow((6,), 4, "l1"), x) < 1
     True
     """
+    if not isinstance(model, Codec):
+        raise ValueError(
+            "`model` must be a `keras_sae.models.Autoencoder`, or have the methods "
+            f"`encode` and `decode`. Received: model={model!r}."
+        )
+    if isinstance(model, Autoencoder) and not model.reconstructs_input:
+        raise ValueError(
+            "`model` must reconstruct its input, which a transcoder does not. "
+            f"Received: model={model.name!r}. Use `model.evaluate(x, y)`."
+        )
     x, _ = as_arrays(x)
     size = (min(len(x), _NOISE_SAMPLES), *x.shape[1:])
     rng = np.random.default_rng(seed)

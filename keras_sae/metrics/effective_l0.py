@@ -118,7 +118,8 @@ def explained_variance_at(model: DictionaryModel, x: ArrayLike, k: int) -> float
         A float, at most 1.
 
     Raises:
-        ValueError: `k` is not a positive integer, or exceeds the number of units.
+        ValueError: `k` is not a positive integer, or exceeds the number of units, or
+            `model` is a transcoder.
 
     Example:
 
@@ -130,6 +131,12 @@ def explained_variance_at(model: DictionaryModel, x: ArrayLike, k: int) -> float
     >>> abs(metrics.explained_variance_at(model, x, 4) - whole) < 1e-5
     True
     """
+    # Only a transcoder has this attribute with the value False.
+    if not getattr(model, "reconstructs_input", True):
+        raise ValueError(
+            "`model` must reconstruct its input, which a transcoder does not. "
+            f"Received: model={model!r}."
+        )
     x = np.asarray(x)
     encoded = [model.encode(x[i : i + _ROWS]) for i in range(0, len(x), _ROWS)]
     shape = encoded[0].shape[1:]

@@ -67,11 +67,12 @@ class Autoencoder(keras.Model):
     >>> model = models.shallow((8, 8, 1), units=16, sparsity="l1")
     >>> model.compile("adam")
     >>> x = np.zeros((4, 8, 8, 1), "float32")
-    >>> tuple(model(x).shape), model.encode(x).shape
-    ((4, 8, 8, 1), (4, 16))
+    >>> tuple(model(x).shape), model.encode(x).shape, model.dictionary().shape
+    ((4, 8, 8, 1), (4, 16), (16, 8, 8, 1))
     """
 
     reconstructs_input = True  # a transcoder has targets of another shape
+    levels = property(levels_of)
 
     def __init__(
         self,
@@ -88,8 +89,7 @@ class Autoencoder(keras.Model):
         validation.check_parts(encoder, decoder, self.reconstructs_input)
         self.contractive = non_negative("contractive", contractive)
         self.contraction = ContractivePenalty(encoder) if self.contractive else None
-        self.encoder = encoder
-        self.decoder = decoder
+        self.encoder, self.decoder = encoder, decoder
         values = math.prod(decoder.output_shape[1:])
         self.explained_variance = metrics.ExplainedVariance(values)
         self.activity, self.effective_l0 = losses.make_activity_metrics(encoder)
@@ -125,8 +125,6 @@ class Autoencoder(keras.Model):
         """Lowest and highest input value in training, or None before training."""
         low, high = map(ops.convert_to_numpy, (self.minimum, self.maximum))
         return (float(low), float(high)) if low <= high else None
-
-    levels = property(levels_of)
 
     def adapt(self, x: Data, location: str = "mean") -> None:
         """Set the center and the scale from data, before `fit`.
@@ -239,7 +237,7 @@ class Autoencoder(keras.Model):
         """Return the reconstruction, and add all losses except the data loss."""
         if None in inputs.shape[1:]:  # as in a dataset of windows
             inputs = ops.reshape(inputs, (-1, *self.sample_shape))
-        step = forward_pass.current()
+        samples, step = ops.shape(inputs)[0], forward_pass.current()
         if step is None or step.model is not self:
             step = ForwardPass(self)
         with forward_pass.activate(step):
@@ -248,7 +246,6 @@ class Autoencoder(keras.Model):
             else:
                 code, norm = self.contraction(inputs, training)
                 penalty = self.contractive * norm
-                samples = ops.shape(inputs)[0]
                 forward_pass.add_loss(self, "auxiliary_loss", penalty, samples)
             activations = losses.code_activations(self.encoder, step)
             sparse_code = None if activations is None else activations.sparse_code
@@ -262,7 +259,7 @@ class Autoencoder(keras.Model):
                 sparsity = activations.layer.sparsity
                 terms = {} if sparsity is None else sparsity.auxiliary_losses(view)
                 for name, loss in terms.items():
-                    forward_pass.add_loss(self, name, loss, ops.shape(inputs)[0])
+                    forward_pass.add_loss(self, name, loss, samples)
         if activations is not None:  # the mean of a variational code, without its noise
             code = activations.code if sparse_code is None else sparse_code.values
         step.code = code
@@ -329,8 +326,7 @@ class Autoencoder(keras.Model):
             x: Array of shape `(samples, *input_shape)`, a dataset of batches, or a
                 `keras_sae.activations.ActivationStore`.
             batch_size: Samples per batch.
-            sparse: Whether to return a `scipy.sparse.csr_array` with one row per
-                sample, made batch by batch.
+            sparse: Whether to return a `scipy.sparse.csr_array`, one row per sample.
         """
         if sparse:
             return vstack(list(sparse_codes.batches(self, x, batch_size)), "csr")
@@ -361,12 +357,6 @@ class Autoencoder(keras.Model):
         `row_j = (decode(s e_j) - decode(0)) / s` with `s = 0.05`, which saturates no
         output activation. The rows of a linear decoder are read from its kernel. If a
         unit has several positions, `e_j` is 1 at all of them.
-
-        Example:
-
-        >>> from keras_sae import models
-        >>> models.shallow((4, 4, 1), 8).dictionary().shape
-        (8, 4, 4, 1)
         """
         return sparse_codes.dictionary(self)
 

@@ -18,12 +18,10 @@ from keras_sae.layers import (
     get_sparsity,
 )
 from keras_sae.layers.serialization import activation_bounds
-from keras_sae.models.levels import flatten
+from keras_sae.models.levels import Layers, flatten
 from keras_sae.models.validation import output_layer
 from keras_sae.types import ActivationLike, LayerLike, SparsityLike
 from keras_sae.utils.validation import positive_integer
-
-Layers = list[keras.layers.Layer]
 
 # Samples that the mean of a hidden layer's outputs remembers.
 _WINDOW = 5000

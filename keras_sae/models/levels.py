@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_sae.layers import Centering, Sampling, SparseDense, TiedDense
+from keras_sae.layers import Centering, Sampling, SparseDense, Sparsity, TiedDense
 
 Layers = list[keras.layers.Layer]
 
@@ -36,9 +36,14 @@ class Level:
 
 
 def flatten(model: keras.Model) -> Layers:
-    """Return the layers of a model, including nested models and sparsities."""
+    """Return the layers of a model, its nested models and its sparsities.
+
+    Input layers, which a sequential model does not have, are left out.
+    """
     layers: Layers = []
     for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
         layers += flatten(layer) if isinstance(layer, keras.Model) else [layer]
         if isinstance(layer, SparseDense) and layer.sparsity is not None:
             layers += layer.sparsity._flatten_layers()
@@ -48,12 +53,15 @@ def flatten(model: keras.Model) -> Layers:
 def chain_layers(model: keras.Model) -> Layers | None:
     """Return the layers after the input of a model that calls each once, in a chain.
 
-    The result is None for any other model, for example one with a `keras.ops` function.
+    The result is None for any other model, for example one that branches or contains a
+    `keras.ops` function.
     """
     graph = getattr(model, "_functional", model)  # of a Sequential model
     layers = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
-    calls = len(getattr(graph, "_nodes", ())) - len(model.inputs)
-    return layers if layers and calls == len(layers) else None
+    depths = getattr(graph, "_nodes_by_depth", {})
+    inputs = [len(node.input_tensors) for depth in depths for node in depths[depth]]
+    # The node of the input itself has no inputs.
+    return layers if layers and sorted(inputs) == [0] + [1] * len(layers) else None
 
 
 def code_layer(encoder: keras.Model) -> keras.layers.Layer:
@@ -62,6 +70,12 @@ def code_layer(encoder: keras.Model) -> keras.layers.Layer:
     if isinstance(layer, Sampling):
         layer = layer.mean_input._keras_history.operation
     return layer
+
+
+def code_sparsity(encoder: keras.Model) -> Sparsity | None:
+    """Return the sparsity of the layer that computes the code, if any."""
+    layer = code_layer(encoder)
+    return layer.sparsity if isinstance(layer, SparseDense) else None
 
 
 def levels_of(model: keras.Model) -> list[Level]:
@@ -87,7 +101,7 @@ def levels_of(model: keras.Model) -> list[Level]:
 
 
 def _split(model: keras.Model) -> tuple[list[Layers], list[tuple[int, int] | None]]:
-    """Split a model's layers before each kernel except the first, or its centering.
+    """Split a chain of layers before each kernel except the first, or its centering.
 
     Returns:
         The parts, and the input and output width of each kernel, or None for a layer
@@ -95,9 +109,7 @@ def _split(model: keras.Model) -> tuple[list[Layers], list[tuple[int, int] | Non
     """
     parts: list[Layers] = [[]]
     widths: list[tuple[int, int] | None] = []
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
+    for layer in chain_layers(model) or []:
         has_kernel = hasattr(layer, "kernel")
         if len(parts) == len(widths) and (has_kernel or isinstance(layer, Centering)):
             parts.append([])

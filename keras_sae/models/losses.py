@@ -22,7 +22,7 @@ from keras_sae.layers import (
 )
 from keras_sae.layers.forward_pass import Activations, ForwardPass
 from keras_sae.layers.serialization import activation_bounds
-from keras_sae.models.levels import chain_layers, code_layer, flatten
+from keras_sae.models.levels import chain_layers, code_layer, code_sparsity, flatten
 from keras_sae.models.loops import replicas
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.ops.statistics import expand_weight
@@ -176,9 +176,9 @@ def make_loss_means(
             names.add("sparsity_loss")
         if isinstance(layer, Sampling):
             names.add("kl_loss")
-    code = code_layer(encoder)
-    if isinstance(code, SparseDense) and code.sparsity is not None:
-        names.update(code.sparsity.auxiliary_loss_names)
+    sparsity = code_sparsity(encoder)
+    if sparsity is not None:
+        names.update(sparsity.auxiliary_loss_names)
     names_in_order = ["reconstruction_loss", *sorted(names)]
     return {name: keras.metrics.Mean(name, "float32") for name in names_in_order}
 
@@ -212,10 +212,10 @@ def row_lengths(decoder: keras.Model) -> Callable[[], Tensor] | None:
     """Return a function that computes the row lengths of the decoder's first kernel.
 
     In a shallow model with a linear output, these are the lengths of the dictionary
-    rows. The result is None if the first layer is not dense.
+    rows. The result is None if the decoder is not a chain of layers, or if the first
+    layer is not dense.
     """
-    layers = [x for x in decoder.layers if not isinstance(x, keras.layers.InputLayer)]
-    first = layers[0]
+    first, *_ = chain_layers(decoder) or [None]
     if isinstance(first, TiedDense):
         return functools.partial(ops.norm, first.kernel, axis=0)
     if isinstance(first, keras.layers.Dense):

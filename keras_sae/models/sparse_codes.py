@@ -84,13 +84,13 @@ def decode(
     code = validation.sparse_code(code, math.prod(shape))
     size = code.shape[0] * code.shape[1]
     rows = linear_rows(model) if code.nnz <= _MAX_DENSITY * size else None
-    outputs = []
     with loops.protected(model, decoder):
         if rows is not None:
             bias = decoder.predict_on_batch(np.zeros((1, *shape), "float32"))
-            outputs = code @ rows
-            outputs += bias.reshape(1, -1)
-            return outputs.reshape(-1, *decoder.output_shape[1:])
+            output = code @ rows
+            output += bias.reshape(1, -1)
+            return output.reshape(-1, *decoder.output_shape[1:])
+        outputs = []
         for start in range(0, code.shape[0], batch_size):
             batch = code[start : start + batch_size].toarray()
             outputs.append(decoder.predict_on_batch(batch.reshape(-1, *shape)))

@@ -17,7 +17,7 @@ from keras_sae.layers import (
 from keras_sae.layers.normalization import adapt_layers
 from keras_sae.models import building_blocks, data_adapter, validation
 from keras_sae.models.autoencoder import Autoencoder
-from keras_sae.models.levels import code_layer, flatten
+from keras_sae.models.levels import code_sparsity, flatten
 from keras_sae.types import Config, Data, Shape, SparsityLike, Tensor
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import positive_integer
@@ -86,7 +86,7 @@ class Transcoder(Autoencoder):
         """
         step = forward_pass.current()
         target = step.target if step is not None and step.model is self else None
-        sparsity = code_layer(self.encoder).sparsity
+        sparsity = code_sparsity(self.encoder)
         auxiliary = sparsity is not None and sparsity.auxiliary_loss_names
         if training and auxiliary and target is None:
             raise ValueError(

@@ -12,10 +12,10 @@ import numpy as np
 from keras import ops
 from scipy import sparse
 
-from keras_sae.layers import Scaling, SparseDense, Sparsity
+from keras_sae.layers import Scaling, Sparsity
 from keras_sae.layers.noise import MaskingNoise, SaltAndPepperNoise
 from keras_sae.layers.serialization import activation_bounds
-from keras_sae.models.levels import code_layer, flatten
+from keras_sae.models.levels import code_sparsity, flatten
 from keras_sae.types import Data, Shape, Tensor
 
 _UNBOUNDED = (-np.inf, np.inf)
@@ -253,10 +253,9 @@ def check_parts(
             f"Received: encoder {encoder.input_shape} -> {encoder.output_shape}, "
             f"decoder {decoder.input_shape} -> {decoder.output_shape}."
         )
-    layers, code = flatten(encoder), code_layer(encoder)
-    innermost = code.sparsity if isinstance(code, SparseDense) else None
+    innermost = code_sparsity(encoder)
     allowed = [] if innermost is None else innermost._flatten_layers()
-    for layer in layers:
+    for layer in flatten(encoder):
         if not isinstance(layer, Sparsity) or not layer.requires_decoder:
             continue
         if all(layer is not other for other in allowed):
@@ -312,10 +311,10 @@ def preprocessing_layers(
     layer itself, it reconstructs the input, and the list is empty.
     """
     kinds = (keras.layers.Normalization, keras.layers.Rescaling)
-    chain = [x for x in flatten(encoder) if not isinstance(x, keras.layers.InputLayer)]
     if isinstance(decoder.layers[-1], kinds):
         return []
-    return list(itertools.takewhile(lambda layer: isinstance(layer, kinds), chain))
+    layers = flatten(encoder)
+    return list(itertools.takewhile(lambda layer: isinstance(layer, kinds), layers))
 
 
 def is_identity(layer: keras.layers.Layer) -> bool:

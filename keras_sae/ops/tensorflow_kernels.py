@@ -37,15 +37,12 @@ def are_usable() -> bool:
     return not (in_xla or tf.config.list_physical_devices("GPU"))
 
 
-def has_onednn() -> bool:
-    """Return whether TensorFlow uses oneDNN, or True if this is unknown."""
-    return build is None or build.IsMklEnabled()
-
-
 @functools.cache  # log only once
 def recommend_onednn() -> None:
     """Recommend oneDNN for k-sparse codes, if TensorFlow does not use it."""
-    if keras.config.backend() == "tensorflow" and not has_onednn():
+    if keras.config.backend() != "tensorflow" or build is None:
+        return
+    if not build.IsMklEnabled():
         logging.getLogger("keras_sae").info(
             "TensorFlow does not use oneDNN on this processor. Set the environment "
             "variable TF_ENABLE_ONEDNN_OPTS=1 before TensorFlow is imported: on two "
