@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from commands import refuse, run, succeed
 from helpers import tensorflow_only
-from typer.testing import CliRunner
 
 import keras_sae
 from keras_sae import cli, datasets
@@ -23,16 +23,11 @@ from keras_sae.cli.tune import tune as _tune
 from keras_sae.evaluation.training import file_stem
 from keras_sae.layers import MaskingNoise, get_sparsity
 
-RUNNER = CliRunner()
 # Parsing and printing do not depend on the backend.
 pytestmark = tensorflow_only
 SMALL = ["--epochs", "1", "--units", "4"]
 # A target, a preparation, and the pictures of a variational model.
 COMPARED = ["KL", "stacked, greedy", "variational, 4"]
-
-
-def _run(*arguments):
-    return RUNNER.invoke(cli.app.app, [str(a) for a in arguments])
 
 
 @pytest.fixture(autouse=True)
@@ -78,15 +73,14 @@ def _fewer_models(*names):
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "out"
     with _fewer_models(*COMPARED):
-        result = _run("compare", *SMALL, "--output", folder)
-    assert result.exit_code == 0, result.output
+        result = succeed("compare", *SMALL, "--output", folder)
     return folder, result
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "out"
-    assert _run("train", *SMALL, "--output", folder).exit_code == 0
+    succeed("train", *SMALL, "--output", folder)
     return folder
 
 
@@ -135,7 +129,7 @@ def test_saved_models_run_one_step_per_call(trained):
 
 def test_same_seed_gives_the_same_metrics(trained, tmp_path):
     again = tmp_path / "again"
-    assert _run("train", *SMALL, "--output", again).exit_code == 0
+    succeed("train", *SMALL, "--output", again)
     first, second = (
         pd.read_csv(folder / "table.csv").drop(columns="seconds")
         for folder in (trained, again)
@@ -147,8 +141,7 @@ def test_finished_run_is_recognized_without_its_data(trained, monkeypatch):
     model = trained / "shallow-seed0.keras"
     before = model.stat().st_mtime_ns
     monkeypatch.setattr(datasets, "load_data", None)
-    result = _run("train", *SMALL, "--output", trained)
-    assert result.exit_code == 0, result.output
+    result = succeed("train", *SMALL, "--output", trained)
     assert "This run is finished" in result.output
     error = pd.read_csv(trained / "table.csv")["reconstruction"][0]
     assert f"{error:.5f}" in result.output
@@ -159,16 +152,15 @@ def test_finished_run_is_repeated_with_overwrite(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "out")
     before = (folder / "shallow-seed0.keras").stat().st_mtime_ns
     (folder / "old.png").write_text("")
-    result = _run("train", *SMALL, "--overwrite", "--output", folder)
-    assert result.exit_code == 0, result.output
+    succeed("train", *SMALL, "--overwrite", "--output", folder)
     assert (folder / "shallow-seed0.keras").stat().st_mtime_ns != before
     assert not (folder / "old.png").exists()
 
 
 def test_overwrite_deletes_only_the_folder_of_a_run(tmp_path):
     (tmp_path / "settings.json").write_text('{"editor": "vim"}')
-    result = _run("train", *SMALL, "--overwrite", "--output", tmp_path)
-    assert result.exit_code == 2
+    message = "expected 'command' of type str"
+    refuse(message, "train", *SMALL, "--overwrite", "--output", tmp_path)
     assert (tmp_path / "settings.json").exists()
 
 
@@ -184,12 +176,11 @@ def test_interrupted_run_resumes(tmp_path, monkeypatch):
     command = ["train", "--epochs", 3, "--units", 4, "--output"]
     with monkeypatch.context() as patch:
         patch.setattr(compare, "progress_bars", interrupting)
-        result = _run(*command, tmp_path / "out")
+        result = run(*command, tmp_path / "out")
     assert result.exit_code == 130
     assert "Run the same command again to resume" in result.output
     assert not (tmp_path / "out" / "table.csv").exists()
-    result = _run(*command, tmp_path / "out")
-    assert result.exit_code == 0
+    result = succeed(*command, tmp_path / "out")
     assert "0 of 1 models are finished. The next one starts at epoch 1" in result.output
     record = json.loads((tmp_path / "out" / "shallow-seed0.json").read_text())
     assert len(record["history"]["loss"]) == 3
@@ -222,8 +213,7 @@ def test_run_that_was_killed_while_it_drew_a_picture_resumes(tmp_path):
     before = model.stat().st_mtime_ns
     assert list(model.parent.glob(".unfinished-*"))
     assert not list(model.parent.glob("*.png"))
-    result = _run(*arguments)
-    assert result.exit_code == 0, result.output
+    succeed(*arguments)
     assert model.stat().st_mtime_ns == before
     assert len(list(model.parent.glob("*.png"))) == 4
     assert not list(model.parent.glob(".unfinished-*"))
@@ -232,38 +222,34 @@ def test_run_that_was_killed_while_it_drew_a_picture_resumes(tmp_path):
 def test_run_with_other_settings_gets_the_next_free_folder(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "out")
     before = (folder / "shallow-seed0.keras").stat().st_mtime_ns
-    result = _run("train", *SMALL, "--seed", 1, "--output", folder)
-    assert result.exit_code == 0
+    result = succeed("train", *SMALL, "--seed", 1, "--output", folder)
     assert "seed was 0 and is now 1" in result.output
     assert (tmp_path / "out-2" / "shallow-seed1.keras").exists()
     assert (folder / "shallow-seed0.keras").stat().st_mtime_ns == before
-    result = _run("train", *SMALL, "--seed", 1, "--output", folder)
+    result = succeed("train", *SMALL, "--seed", 1, "--output", folder)
     assert "This run is finished" in result.output
     assert not (tmp_path / "out-3").exists()
 
 
 def test_folder_with_other_files_is_not_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    result = _run("train", *SMALL, "--output", tmp_path)
-    assert result.exit_code == 2
-    assert "--output must be a new or empty folder" in result.output
+    message = "--output must be a new or empty folder"
+    refuse(message, "train", *SMALL, "--output", tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize("output", ["file", "file/out"])
 def test_output_that_cannot_be_a_folder_is_an_error(output, tmp_path):
     (tmp_path / "file").write_text("")
-    result = _run("train", *SMALL, "--output", tmp_path / output)
-    assert result.exit_code == 2
-    assert "must be a writable folder" in result.output
+    message = "must be a writable folder"
+    refuse(message, "train", *SMALL, "--output", tmp_path / output)
 
 
 def test_train_applies_its_options(tmp_path):
     out = tmp_path / "out"
     options = ["--family", "deep", "--units", "8,4", "--sparsity", "kl", "--tied"]
     options += ["--target", 0.1, "--factor", 0.5, "--epochs", 1]
-    result = _run("train", *options, "--output", out)
-    assert result.exit_code == 0, result.output
+    succeed("train", *options, "--output", out)
     model = keras.saving.load_model(out / "deep-seed0.keras")
     assert [layer.units for layer in model.sparse_layers] == [8, 4]
     regularizer = model.sparse_layers[-1].sparsity.regularizer
@@ -297,10 +283,7 @@ def test_train_applies_its_options(tmp_path):
 )
 def test_bad_options_end_in_one_message_and_no_folder(options, message, tmp_path):
     out = tmp_path / "out"
-    result = _run("train", *SMALL, *options, "--output", out)
-    assert result.exit_code == 2, result.output
-    assert message in " ".join(result.output.split())
-    assert "Traceback" not in result.output
+    refuse(message, "train", *SMALL, *options, "--output", out)
     assert not out.exists()
 
 
@@ -308,8 +291,7 @@ def test_full_comparison_runs_three_seeds_and_a_sweep(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "FACTORS", (1e-3, 1e-1))
     out = tmp_path / "out"
     with _fewer_models("L1"):
-        result = _run("compare", *SMALL, "--full", "--output", out)
-    assert result.exit_code == 0, result.output
+        result = succeed("compare", *SMALL, "--full", "--output", out)
     table = pd.read_csv(out / "table.csv")
     assert list(table["seed"][:3]) == [0, 1, 2]
     errors = table.loc[table["model"] == "L1", "reconstruction"]
@@ -331,8 +313,7 @@ def _signatures(path) -> list[str]:
 def test_train_exports_a_finished_model_with_its_metrics(trained, tmp_path):
     serving = tmp_path / "serving" / "sae"
     options = ["--output", trained, "--export", serving]
-    result = _run("train", *SMALL, *options)
-    assert result.exit_code == 0, result.output
+    result = succeed("train", *SMALL, *options)
     assert str(serving / "1") in result.output.replace("\n", "")
     assert "anomaly_score" in _signatures(serving / "1")
     metadata = json.loads((serving / "1/assets.extra/metadata.json").read_text())
@@ -345,21 +326,18 @@ def test_export_writes_the_given_version_once(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_sae.export.serving_assets.find_spec", lambda name: None)
     model = trained / "shallow-seed0.keras"
     options = ["--images", "--version", 5, "--top-k", 2]
-    result = _run("export", model, "--output", tmp_path, *options)
-    assert result.exit_code == 0, result.output
+    result = succeed("export", model, "--output", tmp_path, *options)
     assert "encode_png" in _signatures(tmp_path / "5")
     # A missing package is one line, without the code that warns.
     [line] = [x for x in result.stderr.splitlines() if "warm-up" in x]
     assert line.startswith("The artifact has no warm-up requests")
-    result = _run("export", model, "--output", tmp_path, *options)
-    assert result.exit_code == 2
-    assert "never overwritten" in result.output
+    refuse("never overwritten", "export", model, "--output", tmp_path, *options)
 
 
 def test_export_trains_for_further_epochs(trained, tmp_path):
     model = trained / "shallow-seed0.keras"
     options = ["--dataset", "digits", "--epochs", 2, "--output", tmp_path]
-    assert _run("export", model, *options).exit_code == 0
+    succeed("export", model, *options)
     metadata = json.loads((tmp_path / "1/assets.extra/metadata.json").read_text())
     [before] = json.loads((trained / "metrics.json").read_text())[:1]
     assert metadata["metrics"]["reconstruction"] < before["reconstruction"]
@@ -377,24 +355,20 @@ def test_export_trains_for_further_epochs(trained, tmp_path):
 def test_bad_exports_end_in_one_message(arguments, message, trained, tmp_path):
     model = str(trained / "shallow-seed0.keras")
     given = [model if argument == "MODEL" else argument for argument in arguments]
-    result = _run("export", *given, "--output", tmp_path / "sae")
-    assert result.exit_code == 2, result.output
-    assert message in result.output
+    refuse(message, "export", *given, "--output", tmp_path / "sae")
     assert not (tmp_path / "sae").exists()
 
 
 @pytest.mark.parametrize("command", ["encode", "score"])
 def test_help_of_commands_with_arguments_shows_an_example(command):
-    result = _run(command, "--help")
-    assert result.exit_code == 0
+    result = succeed(command, "--help")
     assert f"keras-sae {command} model.keras" in result.output
     assert "--output" in result.output
 
 
 @pytest.mark.parametrize("command", ["compare", "train", "tune", "export"])
 def test_help_shows_an_example_and_the_common_options(command):
-    result = _run(command, "--help")
-    assert result.exit_code == 0
+    result = succeed(command, "--help")
     assert f"keras-sae {command} --" in result.output
     for option in ("--dataset", "--data", "--epochs", "--seed", "--output"):
         assert option in result.output
@@ -441,8 +415,7 @@ def test_train_builds_every_family(family, sparsity, settings, monkeypatch):
     for name, value in (settings or {}).items():
         options += [f"--{names[name]}", value]
     options += ["--sparsity", sparsity] if sparsity else []
-    result = _run("train", *options, "--output", "out")
-    assert result.exit_code == 0, result.output
+    succeed("train", *options, "--output", "out")
     [model] = built
     assert model.name == family
     assert model.encoder.output_shape[-1] == 6
@@ -456,8 +429,7 @@ def test_train_builds_every_family(family, sparsity, settings, monkeypatch):
 
 
 def test_version_is_that_of_the_package():
-    result = _run("--version")
-    assert result.exit_code == 0
+    result = succeed("--version")
     assert result.output == f"keras-sae {keras_sae.__version__}\n"
 
 
@@ -489,8 +461,7 @@ def test_screen_shows_no_log_lines_bars_or_warnings(tmp_path, monkeypatch):
 
 
 def test_main_help_fits_a_screen_and_has_each_command_and_an_example():
-    result = _run("--help")
-    assert result.exit_code == 0
+    result = succeed("--help")
     assert len(result.output.splitlines()) <= 24
     for command in cli.app.app.registered_commands:
         assert f" {command.callback.__name__} " in result.output
@@ -498,8 +469,7 @@ def test_main_help_fits_a_screen_and_has_each_command_and_an_example():
 
 
 def test_report_of_a_finished_run(trained):
-    result = _run("train", *SMALL, "--report", "--output", trained)
-    assert result.exit_code == 0, result.output
+    result = succeed("train", *SMALL, "--report", "--output", trained)
     assert "report.html" in result.output.replace("\n", "")
     page = (trained / "report.html").read_text(encoding="utf-8")
     assert "Sparse autoencoders on digits" in page

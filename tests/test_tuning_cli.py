@@ -7,20 +7,15 @@ import keras
 import keras_tuner
 import pandas as pd
 import pytest
+from commands import refuse, run, succeed
 from helpers import tensorflow_only
-from typer.testing import CliRunner
 
-from keras_sae import cli, datasets
+from keras_sae import datasets
 from keras_sae.cli.tune import describe_sparsity, split_validation
 
-RUNNER = CliRunner()
 # Parsing and printing do not depend on the backend.
 pytestmark = tensorflow_only
 SMALL = ["--epochs", "1", "--trials", "2", "--max-l0", "60", "--sparsity", "l1"]
-
-
-def _run(*arguments):
-    return RUNNER.invoke(cli.app.app, ["tune", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,8 +30,7 @@ def _few_digits():
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tune") / "out"
-    result = _run(*SMALL, "--output", folder)
-    assert result.exit_code == 0, result.output
+    result = succeed("tune", *SMALL, "--output", folder)
     return folder, result
 
 
@@ -67,8 +61,7 @@ def test_tune_writes_a_table_a_picture_and_the_best_model(searched):
 
 def test_more_trials_continue_the_search(searched, tmp_path):
     folder = shutil.copytree(searched[0], tmp_path / "out")
-    result = _run(*SMALL, "--trials", 3, "--output", folder)
-    assert result.exit_code == 0, result.output
+    result = succeed("tune", *SMALL, "--trials", 3, "--output", folder)
     assert "after 2 trials" in result.output
     before, after = (
         pd.read_csv(path / "trials.csv").set_index("trial").sort_index()
@@ -90,11 +83,10 @@ def test_search_that_stops_before_the_best_model_is_unfinished(
     with monkeypatch.context() as patch:  # after trials.csv, before best.json
         patch.setattr("keras_sae.cli.tune.print_search", interrupt)
         patch.setattr("keras_sae.cli.tune.write_json", interrupt)
-        assert _run(*more).exit_code == 130
+        assert run("tune", *more).exit_code == 130
     assert len(pd.read_csv(folder / "trials.csv")) == 3
     for options, trials in ((more, 3), ([*SMALL, "--output", folder], 3)):
-        result = _run(*options)
-        assert result.exit_code == 0, result.output
+        result = succeed("tune", *options)
         assert ("This search is finished" in result.output) == (options is not more)
         best = json.loads((folder / "best.json").read_text())
         assert best["trials"] == trials
@@ -102,8 +94,7 @@ def test_search_that_stops_before_the_best_model_is_unfinished(
 
 def test_search_with_other_settings_gets_the_next_free_folder(searched, tmp_path):
     folder = shutil.copytree(searched[0], tmp_path / "out")
-    result = _run(*SMALL, "--factor", 1e-3, "--units", 8, "--output", folder)
-    assert result.exit_code == 0, result.output
+    result = succeed("tune", *SMALL, "--factor", 1e-3, "--units", 8, "--output", folder)
     changes = "factor was None and is now 0.001; units was None and is now '8'"
     assert changes in " ".join(result.output.split())
     table = pd.read_csv(tmp_path / "out-2" / "trials.csv")
@@ -114,8 +105,7 @@ def test_search_with_other_settings_gets_the_next_free_folder(searched, tmp_path
 def test_finished_search_is_recognized_without_its_data(searched, monkeypatch):
     folder, first = searched
     monkeypatch.setattr(datasets, "load_data", None)
-    result = _run(*SMALL, "--output", folder)
-    assert result.exit_code == 0, result.output
+    result = succeed("tune", *SMALL, "--output", folder)
     assert "This search is finished" in result.output
     assert result.stdout.splitlines()[1:] == first.stdout.splitlines()
 
@@ -124,8 +114,7 @@ def test_report_and_export_of_a_finished_search(searched, tmp_path):
     folder = shutil.copytree(searched[0], tmp_path / "out")
     serving = tmp_path / "serving"
     options = ["--report", "--export", serving]
-    result = _run(*SMALL, *options, "--output", folder)
-    assert result.exit_code == 0, result.output
+    succeed("tune", *SMALL, *options, "--output", folder)
     assert (serving / "1" / "saved_model.pb").exists()
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "The best sparse autoencoder on digits" in page
@@ -141,7 +130,7 @@ def test_options_set_the_search_space(tmp_path, monkeypatch):
     monkeypatch.setattr("keras_sae.tuning.search", stop)
     options = ["--family", "deep,variational", "--sparsity", "kl,none", "--untied"]
     options += ["--units", "12,6", "--target", 0.2, "--corruption", 0.1]
-    result = _run(*options, "--output", tmp_path / "out")
+    result = run("tune", *options, "--output", tmp_path / "out")
     values, parameters = json.loads(result.stderr.split("Error: ")[1])
     assert (values["model"], values["sparsity"]) == ("deep", "kl")
     assert values["kl_target"] == 0.2
@@ -156,16 +145,14 @@ def test_best_trial_that_explains_less_than_nothing_is_called_that(searched, tmp
     table = pd.read_csv(folder / "trials.csv")
     for explained, is_said in ((-0.25, True), (0.25, False)):
         table.assign(explained_variance=explained).to_csv(folder / "trials.csv")
-        result = _run(*SMALL, "--output", folder)
+        result = succeed("tune", *SMALL, "--output", folder)
         output = " ".join(result.output.split())
         assert ("explains less than nothing" in output) == is_said
         assert ("variance is -0.25" in output) == is_said
 
 
 def test_trials_are_written_when_none_meets_the_limit(tmp_path):
-    result = _run(*SMALL, "--max-l0", 0.01, "--output", tmp_path)
-    assert result.exit_code == 2
-    assert "0.01" in result.output
+    refuse("0.01", "tune", *SMALL, "--max-l0", 0.01, "--output", tmp_path)
     assert len(pd.read_csv(tmp_path / "trials.csv")) == 2
     assert not (tmp_path / "best.keras").exists()
 
@@ -184,10 +171,7 @@ def test_trials_are_written_when_none_meets_the_limit(tmp_path):
 )
 def test_bad_options_end_in_one_message(options, message, tmp_path):
     base = SMALL[:4] if "--objective" in options else SMALL
-    result = _run(*base, *options, "--output", tmp_path / "out")
-    assert result.exit_code == 2, result.output
-    assert message in " ".join(result.output.split())
-    assert "Traceback" not in result.output
+    refuse(message, "tune", *base, *options, "--output", tmp_path / "out")
 
 
 def test_validation_split_is_a_fifth_and_loses_no_sample():
