@@ -15,7 +15,7 @@ from keras_sae.utils import validation
 # Names under which a model may log the number of active units.
 _METRICS = ("effective_l0", "l0")
 
-# Relative distance from the target that counts as reached.
+# Largest relative distance at which the target counts as reached.
 _TOLERANCE = 0.05
 
 # Initial and minimum coefficient. A much smaller one could not rise in time.
@@ -62,9 +62,10 @@ class SparsityTarget(keras.callbacks.Callback):
     train for several epochs, or pass `steps_per_epoch`.
 
     The controlled metric is `l0`, or `effective_l0` for a code that is never exactly
-    zero. A KL divergence has only a small influence on the latter; its `target` has
-    more. The coefficient is logged as `sparsity_scale`. If the mean L0 of the last
-    steps is more than 5% off the target, a warning reports it and suggests changes.
+    zero. The coefficient of a KL divergence has little influence on `effective_l0`; the
+    divergence's `target` has more. The coefficient is logged as `sparsity_scale`. If
+    the mean L0 of the last steps is more than 5% off the target, a warning reports it
+    and suggests changes.
 
     Args:
         l0: Target number of active units per sample.

@@ -53,7 +53,7 @@ class SparsityWarmup(keras.callbacks.Callback):
         self.epochs = validation.positive_integer("epochs", epochs)
 
     def set_model(self, model: keras.Model) -> None:
-        """Restart the warm-up if the model is not that of the last fit."""
+        """Restart the warm-up if the callback is used with another model."""
         if model is not self.model:
             self._finished_epochs, self._fraction = 0, 1.0
         super().set_model(model)
@@ -69,7 +69,7 @@ class SparsityWarmup(keras.callbacks.Callback):
         self._set_progress(1.0)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Log the epoch's coefficient, and set the full one."""
+        """Log the epoch's coefficient, and restore the full coefficient."""
         self._finished_epochs += 1
         self._set_progress(1.0)
         if logs is not None:

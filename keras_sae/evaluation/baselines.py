@@ -22,7 +22,10 @@ class Codec(Protocol):
 
 
 def linear_dictionary(model: Codec, codes: np.ndarray) -> np.ndarray:
-    """Return the rows of a linear decoder for codes like these, by decoding units."""
+    """Return the rows of a linear decoder by decoding one-hot codes.
+
+    Only the shape of `codes` is used.
+    """
     units, rows = codes[0].size, []
     rest = model.decode(np.zeros((1, *codes.shape[1:]), "float32"))
     for begin in range(0, units, _UNITS):
@@ -54,7 +57,10 @@ class Baseline(abc.ABC):
         return self._decode(code).reshape(len(code), *self.sample_shape)
 
     def dictionary(self) -> np.ndarray:
-        """Return what each unit adds to a reconstruction, `(units, *sample_shape)`."""
+        """Return the contribution of each unit to a reconstruction.
+
+        The shape is `(units, *sample_shape)`.
+        """
         return linear_dictionary(self, self.encode(np.zeros((1, *self.sample_shape))))
 
     @abc.abstractmethod
@@ -183,7 +189,8 @@ class DictionaryLearning(Baseline):
             self.units,
             alpha=0.1,
             batch_size=64,
-            max_iter=20,  # 5 times faster than the default; costs 0.004 of the EV
+            # 5 times faster than the default, with 0.004 less explained variance.
+            max_iter=20,
             transform_algorithm="omp",
             transform_n_nonzero_coefs=max(1, min(self.units // 4, rows.shape[1] // 10)),
             random_state=self.seed,

@@ -45,19 +45,20 @@ def top_examples(
             `keras_sae.activations.ActivationStore`.
         units: Indices of the units; None for all.
         count: Largest number of samples per unit and group.
-        quantiles: Number of groups in addition to the top. With 4, the groups are the
+        quantiles: Number of groups besides `"top"`. With 4, these groups are the
             quarters of the unit's non-zero activations, ordered by magnitude. The
-            examples of a group are chosen at random.
+            examples in these groups are chosen at random.
         batch_size: Samples per batch of an array.
-        seed: Random seed of this choice.
+        seed: Random seed for choosing the examples in the groups.
 
     Returns:
         A data frame, ordered by unit and group with the largest activation first. Its
         columns are `unit`, `group` (`"top"`, or percentages such as `"75-100%"`),
         `sample` (index in the data) and `activation`. If a unit has several positions,
-        the activation is the one of largest magnitude. For a store, `sample` is a row,
-        and `origin` is the tuple that `store.origin` returns for it. Samples with an
-        activation of zero are left out, so a dead unit has no rows.
+        the activation is the one of largest magnitude. For a store, `sample` is a row
+        of the store, and an additional column `origin` holds the tuple that
+        `store.origin` returns for this row. Samples with an activation of zero are left
+        out, so a dead unit has no rows.
 
     Raises:
         ValueError: A unit does not exist, `count` is not positive, or `data` does not
@@ -119,7 +120,7 @@ def top_examples(
 
 
 class _Largest:
-    """Entries with the largest priorities per unit, the first of equal ones."""
+    """Entries with the largest priorities per unit. Ties go to the earlier sample."""
 
     def __init__(self, units: int, count: int) -> None:
         self.count = count

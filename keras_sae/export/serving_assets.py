@@ -44,7 +44,10 @@ def write_assets(
 
 
 def check_warmup(warmup: bool | None) -> bool:
-    """Return whether to write warm-up requests. None means if possible."""
+    """Return whether to write warm-up requests.
+
+    If `warmup` is None, they are written if possible.
+    """
     if warmup is False or find_spec("tensorflow_serving") is not None:
         return warmup is not False
     if warmup:

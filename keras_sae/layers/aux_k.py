@@ -11,11 +11,13 @@ from keras_sae.types import Config, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
 
-# Dead units are decoded sparsely if the rows that they need are at most this many
-# codes. Above this limit, dense products are no slower and need less memory.
+# Dead units are decoded sparsely if the `k` dictionary rows of a sample hold at most
+# this many values per unit of the code. Above this limit, dense products are no slower
+# and need less memory.
 _MAX_ROWS = 4
 
-# A residual counts as constant if its variance is a smaller share of its mean square.
+# A residual counts as constant if its variance is at most this share of its mean
+# square.
 _MIN_VARIANCE = 1e-3
 
 
@@ -23,9 +25,9 @@ _MIN_VARIANCE = 1e-3
 class AuxK:
     """Let dead units reconstruct the residual that the active units leave.
 
-    `factor * mean((e - d)^2) / var(e)` with the residual `e = x - r`, held fixed, and
-    `d` the decoder's output, without its bias, for the `k_aux` largest pre-activations
-    among the dead units
+    `factor * mean((e - d)^2) / var(e)`, where `e = x - r` is the residual, held fixed,
+    and `d` is the decoder's output, without its bias, for the `k_aux` largest
+    pre-activations among the dead units
 
     A hard sparsity never selects a dead unit, so the data loss gives such a unit no
     gradient. No ReLU is applied here, because it would keep units with negative
@@ -95,7 +97,7 @@ class AuxK:
             selected = ops.logical_and(dead, candidates >= threshold)
             code = ops.where(selected, values, 0.0)
             empty = ops.zeros_like(code[:1])
-        # Subtract the decoder's bias, which is not part of the answer.
+        # Subtract the decoder's bias, because `d` does not include it.
         answer = ops.cast(step.decode(code) - step.decode(empty), "float32")
         residual = ops.stop_gradient(
             ops.cast(step.target, "float32") - ops.cast(step.reconstruction, "float32")

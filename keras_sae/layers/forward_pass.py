@@ -32,9 +32,9 @@ class Activations:
             as `code`.
         sparse_code: The active entries of `code`, or None if the code was computed
             densely.
-        top_pre_activations: Function that takes a boolean mask of shape `(units,)` and
-            `k`, and returns the `k` largest pre-activations per sample among the
-            selected units; or None.
+        top_pre_activations: None, or a function that takes a boolean mask of shape
+            `(units,)` and `k`, and returns the `k` largest pre-activations per sample
+            among the selected units.
     """
 
     layer: keras.layers.Layer
@@ -60,7 +60,7 @@ class ForwardPass:
         losses: Terms of the loss besides the data term, by name.
         updates: Functions that update the state of layers, and their arguments.
         centered: `Centering` layers that were already updated with this batch.
-        adds_losses: Whether layers add these terms to their losses.
+        adds_losses: Whether `add_loss` adds terms. If False, it does nothing.
     """
 
     model: keras.Model
@@ -102,12 +102,12 @@ def add_loss(
         name: Name of the term in the logs.
         value: A scalar, which is added as float32. It may be a Python number.
         batch_size: Number of samples. If it is 0, as on a replica with an empty batch,
-            or if no sample has a weight, 0 is added, because `value` may be NaN.
+            or if all sample weights are 0, then 0 is added, because `value` may be NaN.
     """
     forward_pass = current()
     if forward_pass is not None and not forward_pass.adds_losses:
         return
-    value = ops.cast(value, "float32")  # Keras accepts no Python number on JAX.
+    value = ops.cast(value, "float32")  # On JAX, Keras needs a tensor.
     weight = sample_weight()
     if weight is not None:
         batch_size = ops.sum(weight)
@@ -122,7 +122,7 @@ def add_loss(
 def sample_weight() -> Tensor | None:
     """Return the weight of each sample of the step, shape `(batch,)`, or None.
 
-    If the values of a sample have different weights, it is their mean.
+    If the values of a sample have different weights, their mean is returned.
     """
     forward_pass = current()
     if forward_pass is None or forward_pass.sample_weight is None:
@@ -132,10 +132,10 @@ def sample_weight() -> Tensor | None:
 
 
 def value_weight(values: Tensor) -> Tensor | None:
-    """Return the weights of values `(batch, ...)` in the same shape, or None.
+    """Return the weights of `values`, with the same shape `(batch, ...)`, or None.
 
-    The weights of a target apply to other tensors with as many values per sample, such
-    as the input. Otherwise every value has the weight of its sample.
+    The weights of a target also apply to other tensors with the same number of values
+    per sample, such as the input. Otherwise, every value has the weight of its sample.
     """
     forward_pass = current()
     if forward_pass is None or forward_pass.sample_weight is None:
@@ -157,13 +157,14 @@ def mean_loss(losses: Tensor) -> Tensor:
 def update(function: Callable[..., None], *values: Tensor) -> None:
     """Update the state of a layer with statistics of the batch.
 
-    Under `tf.distribute`, the function is called twice. The forward pass sees only the
-    samples of its own replica. Outside of it, `synchronize` passes those of all.
+    Under `tf.distribute`, the function is called twice: during the forward pass with
+    the values of one replica, and afterwards, by `synchronize`, with the values of all
+    replicas.
 
     Args:
         function: Assigns variables. Its arguments are `values`, with an additional
-            first axis for the replicas. As it is called again, it must take the old
-            state from a copy of the variables.
+            first axis for the replicas. Because the function may be called twice, it
+            must read the old state from a copy of the variables.
         *values: float32 tensors.
     """
     function(*(ops.expand_dims(value, 0) for value in values))

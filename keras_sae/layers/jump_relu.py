@@ -22,24 +22,25 @@ class JumpReLU(Sparsity):
     `loss += coefficient * factor * (L0 / target_l0 - 1)^2`, where
     `L0 = mean_i(sum_j 1[z_ij > threshold_j])`
 
-    Neither the jump nor the step has a useful derivative with respect to the threshold
-    `t`. A rectangle `K(u) = 1[|u| < 1/2]` of width `bandwidth` replaces it:
+    Neither the code `h` nor the step `1[z > t]` has a useful derivative with respect to
+    the threshold `t`. Both derivatives are therefore replaced by a rectangle of width
+    `bandwidth`. With `K(u) = 1[|u| < 1/2]`:
     `dh/dt = -(t / bandwidth) K((z - t) / bandwidth)` and
     `d1[z > t]/dt = -(1 / bandwidth) K((z - t) / bandwidth)`.
-    The derivative of the jump with respect to `z` is `1[z > t]`; that of the step is 0.
+    With respect to `z`, the derivative of `h` is `1[z > t]`, and that of the step is 0.
 
     The defaults assume inputs of unit mean square. See `scaling=` of
     `keras_sae.models.shallow`.
 
     Args:
         factor: Weight of the penalty.
-        target_l0: None, or the number of active units per sample to reach.
+        target_l0: None, or the target number of active units per sample.
         threshold: Initial threshold of every unit.
         bandwidth: Width of the rectangle, in units of the pre-activations.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
-        `(batch, ..., units)`, pre-activations and code.
+        `(batch, ..., units)`, for the pre-activations and for the code.
 
     Attributes:
         threshold: float32 variable of shape `(units,)`, never negative.
@@ -78,7 +79,7 @@ class JumpReLU(Sparsity):
         self.target_l0 = target_l0
         if target_l0 is not None:
             self.target_l0 = validation.positive_number("target_l0", target_l0)
-        self.persistent = target_l0 is None  # only a target can lower a threshold
+        self.persistent = target_l0 is None  # a target can lower thresholds
         self.initial_threshold = validation.non_negative("threshold", threshold)
         self.bandwidth = validation.positive_number("bandwidth", bandwidth)
 

@@ -27,8 +27,8 @@ class Matryoshka(Sparsity):
     Args:
         sparsity: The sparsity of the whole code, such as `TopK(32)`, or its config.
             `BatchTopK()` if None.
-        widths: Increasing widths of the prefixes. The last one may be the whole code.
-            A quarter and a half of the code if None.
+        widths: Increasing widths of the prefixes. The last one may be `units`. If None,
+            the widths are a quarter and a half of `units`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
