@@ -23,9 +23,9 @@ class ActivityPenalty(Sparsity):
     `SparseDense` creates this layer if its `sparsity` is a regularizer. It can also
     penalize the output of any other layer. Callbacks can adjust the penalty.
 
-    In a step with sample weights, L1 is `sum_i(w_i |h_i|) / batch`, and a KL divergence
-    is that of the weighted mean. Other regularizers do not support
-    weights: samples of weight 0 are replaced by zeros, and all others count equally.
+    With sample weights, L1 is `sum_i(w_i |h_i|) / batch`, and a KL divergence uses the
+    weighted mean of the activations. Other regularizers do not support weights: samples
+    of weight 0 are replaced by zeros, and all others count equally.
 
     Args:
         regularizer: A `keras.regularizers.Regularizer` whose value is a sum over the
@@ -65,7 +65,7 @@ class ActivityPenalty(Sparsity):
         self.scale_dependent = not isinstance(self.regularizer, KLDivergence)
 
     def build(self, input_shape: Shape) -> None:
-        """Create the coefficient, and the mean for a KL divergence with momentum."""
+        """Create the coefficient, and the running mean of a KL divergence."""
         super().build(input_shape)
         self.running_mean: keras.Variable = None
         if isinstance(self.regularizer, KLDivergence) and self.regularizer.momentum:
@@ -94,12 +94,12 @@ class ActivityPenalty(Sparsity):
 
             def assign(means: Tensor, rows: Tensor) -> None:
                 new = momentum * old + (1 - momentum) * weighted_mean(means, rows)
-                # A batch may be empty, or have no weights.
+                # A batch may be empty, or all its weights may be 0.
                 self.running_mean.assign(ops.where(ops.sum(rows) > 0, new, old))
 
             rows = batch if weight is None else ops.sum(weight)
             forward_pass.update(assign, ops.stop_gradient(mean), rows)
-            # The value of the running mean, with the gradient of the batch mean.
+            # Use the value of the running mean, but the gradient of the batch mean.
             mean = mean + ops.stop_gradient(self.running_mean - mean)
         self.add_penalty(self.regularizer.penalty(mean), inputs)
         return inputs

@@ -65,7 +65,7 @@ class LifetimeSparsity(Sparsity):
         code = ops.reshape(inputs, (-1, inputs.shape[-1]))
         ranked = ops.sort(ops.stop_gradient(code), axis=0)
         samples = ops.sum(ops.cast(ranked[:, 0] > lowest, "float32"))
-        # The margin makes 0.3 of 50 samples 15 in float32 as well.
+        # Without the margin, float32 rounding would make 0.3 of 50 samples 16.
         winners = ops.cast(ops.ceil(samples * self.fraction - 1e-4), "int32")
         last = ops.shape(code)[0] - ops.maximum(winners, 1)
         wins = ops.logical_and(code >= ops.take(ranked, last, axis=0), code > lowest)

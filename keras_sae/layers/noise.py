@@ -35,7 +35,7 @@ class _Corruption(ShapePreservingLayer):
 class MaskingNoise(_Corruption):
     """Set random values to zero in training.
 
-    `y = x * m`, with `m_ij = 0` with probability `rate`, else 1
+    `y = x * m`, where `m_ij` is 0 with probability `rate`, else 1
 
     Unlike `keras.layers.Dropout`, the layer does not scale up the other values. On
     average, inputs are therefore larger at inference by a factor of `1 / (1 - rate)`.

@@ -19,7 +19,7 @@ from keras_sae.utils.validation import known_name, positive_integer
 class Centering(ShapePreservingLayer):
     """Subtract the running mean of the training samples.
 
-    `y = x - mean`. After `n` samples, a batch of `b` more samples updates
+    `y = x - mean`. After `n` samples, a batch of `b` more samples updates the mean:
     `mean <- mean + (mean(batch) - mean) * b / (n + b)`.
 
     A ReLU unit whose weights point away from the mean of the data is inactive for
@@ -177,7 +177,7 @@ def adapt_layers(
     samples: np.ndarray,
     location: str = "mean",
 ) -> np.ndarray:
-    """Set `Centering` and `Scaling` layers, and return the center of scaled samples.
+    """Set `Centering` and `Scaling` layers, and return the scaled samples' center.
 
     In the decoder, only the `Scaling` layers are set. A `Centering` with a window is
     left unchanged, because its inputs are not the data. `location` is `"mean"` or
@@ -204,7 +204,7 @@ def adapt_layers(
             mean = center.reshape(-1, channels).mean(axis=0)
             centered = samples.reshape(-1, channels) - mean
             layer.mean.assign(mean)
-            # Training can continue to average a mean, but not a median.
+            # Training can update a mean with more samples, but not a median.
             count = len(centered) if location == "mean" else np.inf
             layer.count.assign(np.full(channels, count))
     rms = np.sqrt(np.mean(centered**2)) if scaling else 1.0

@@ -30,10 +30,10 @@ class Sampling(keras.layers.Layer):
     divergence are computed in float32.
 
     Args:
-        factor: Weight of the divergence, in reconstruction loss per nat. With Keras's
-            `"mse"`, a mean over the `D` values of a sample, this is `beta / D`.
-        free_bits: Nats per latent unit that add no penalty. The divergence becomes
-            `sum_j max(free_bits, mean_i(KL_ij))`.
+        factor: Weight of the divergence, in reconstruction loss per nat. Keras's
+            `"mse"` is a mean over the `D` values of a sample, so use `beta / D`.
+        free_bits: Nats per latent unit below which the divergence has no gradient. The
+            divergence becomes `sum_j max(free_bits, mean_i(KL_ij))`.
         seed: Random seed of the noise, or None.
         **kwargs: Arguments of `keras.layers.Layer`.
 
@@ -97,8 +97,8 @@ class Sampling(keras.layers.Layer):
     def mean_input(self) -> Tensor:
         """Symbolic tensor whose first `latent_dim` values are the means.
 
-        This is the layer's input. If a `Concatenate` layer joins the means and the log
-        variances, it is the first input of the `Concatenate` layer.
+        This is the layer's input, or the first input of a `Concatenate` layer that
+        joins the means and the log variances.
         """
         source = self.input._keras_history.operation
         if isinstance(source, keras.layers.Concatenate):

@@ -27,7 +27,7 @@ NAMES: dict[str, type] = {
     "matryoshka": Matryoshka,
 }
 
-# At the ends of this probe, every bounded activation reaches its bounds in float32.
+# At the ends of this probe, bounded activations are within 1e-4 of their bounds.
 # Near zero, the probe is dense enough to find the minimum of SiLU.
 _PROBE = np.concatenate(
     [-np.logspace(6, 1, 100), np.linspace(-10, 10, 4001), np.logspace(1, 6, 100)]
@@ -46,7 +46,7 @@ def get(identifier: SparsityLike) -> Sparsity | None:
         is returned unchanged; `SparseDense` copies it.
 
     Raises:
-        ValueError: The name is unknown, or the object has another type.
+        ValueError: The name is unknown, or the object's type is not supported.
 
     Example:
 
@@ -88,8 +88,8 @@ def copy_for(
     Args:
         sparsity: The sparsity to copy.
         activation: Activation function before the sparsity.
-        dtype: Policy of the layer. The default policy if None.
-        name: Name of the copy. The same name if None.
+        dtype: Dtype policy of the layer. If None, the default policy is used.
+        name: Name of the copy. If None, the name does not change.
 
     Raises:
         ValueError: The sparsity is a KL divergence and the activation is unbounded.
@@ -118,7 +118,7 @@ def copy_for(
 
 @functools.lru_cache(maxsize=64)
 def activation_bounds(activation: Activation) -> tuple[float, float]:
-    """Return the lowest and highest value of an activation, or infinity.
+    """Return the lowest and highest value of an activation, which may be infinite.
 
     Args:
         activation: A function of one tensor.

@@ -66,7 +66,7 @@ class SparseDense(keras.layers.Layer):
         kernel: Variable of shape `(input_dim, units)`, or `(units, input_dim)` with
             `transposed_kernel`.
         steps_since_active: float32 variable of shape `(units,)`: training steps since
-            each unit was non-zero.
+            each unit was last non-zero.
         sparsity: The layer's own `keras_sae.layers.Sparsity`, or None.
 
     Raises:
@@ -177,7 +177,7 @@ class SparseDense(keras.layers.Layer):
                     counts = expand_weight(weight > 0, code)
                     active = ops.logical_and(active, counts)
                 active = ops.any(active, axis=tuple(range(len(code.shape) - 1)))
-            else:  # `code` itself may not be needed, and is then never computed.
+            else:  # A graph computes the dense `code` only if something uses it.
                 active = activations.sparse_code.is_active(self.units)
             steps = ops.add(self.steps_since_active, 1.0)
 
@@ -207,7 +207,7 @@ class SparseDense(keras.layers.Layer):
     def _sparse_activations(
         self, inputs: Tensor, training: bool | None
     ) -> forward_pass.Activations | None:
-        """Compute only the entries that the sparsity selects, if it selects any."""
+        """Compute only the entries that the sparsity selects, or return None."""
         monotone = self.activation in (keras.activations.relu, keras.activations.linear)
         if (
             self.sparsity is None

@@ -19,7 +19,7 @@ class Step(Protocol):
     Attributes:
         target: Target of the reconstruction, of shape `(batch, *input_shape)`.
         sample_weight: Weights that broadcast against `target`, or None.
-        reconstruction: The reconstruction from the whole code, of the same shape.
+        reconstruction: Reconstruction from the whole code, with the shape of `target`.
         code: The code, of shape `(batch, units)`.
         steps_since_active: Number of training steps since each unit was last non-zero,
             of shape `(units,)`.
@@ -112,8 +112,8 @@ class Sparsity(ShapePreservingLayer):
         """Add `coefficient * mean(value)` to the loss, logged as `sparsity_loss`.
 
         Args:
-            value: Penalty of each sample, float32 of shape `(batch, ...)`, which is
-                multiplied by the sample weights. Or the penalty of the batch, a scalar.
+            value: Penalties of the samples, float32 of shape `(batch, ...)`, which are
+                multiplied by the sample weights, or a scalar, the batch's penalty.
             inputs: The inputs of `call`.
         """
         value = ops.convert_to_tensor(value)  # It may be a Python number.

@@ -130,9 +130,10 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
 
     `r = activation(W^T h + c)`
 
-    where `W` is the linear map of a convolution that uses the kernel of `tied_to`, with
-    shape `(height, width, channels, filters)`, and this layer's strides and padding.
-    `c` is this layer's bias. Loading works as for `keras_sae.layers.TiedDense`.
+    where `W` is the linear map of a convolution with the kernel of `tied_to` and this
+    layer's strides and padding. The kernel has shape `(height, width, channels,
+    filters)`. `c` is this layer's bias. Loading works as for
+    `keras_sae.layers.TiedDense`.
 
     Args:
         tied_to: Built convolution whose `kernel` is shared, or the name of a layer
@@ -148,7 +149,7 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
         `(batch, new_height, new_width, input channels of the convolution)`.
 
     Raises:
-        ValueError: `tied_to` is not a built convolution without groups.
+        ValueError: `tied_to` is not a built `keras.layers.Conv2D`, or has groups.
 
     References:
         [Masci et al., "Stacked convolutional auto-encoders for hierarchical feature

@@ -22,9 +22,9 @@ class UnitNormDense(keras.layers.Dense):
     `A_j` anyway, but optimizers with moment estimates, such as Adam, would accumulate
     it.
 
-    `keras_sae.models.shallow` uses this layer as its decoder for any sparsity other
-    than a penalty, and `keras_sae.models.deep` with `unit_norm=True`. For a k-sparse
-    code, the layer uses only the kernel rows of the active units.
+    By default, `keras_sae.models.shallow` uses this layer as its decoder for any
+    sparsity other than a penalty. Deeper models use it with `unit_norm=True`. For a
+    k-sparse code, the layer uses only the kernel rows of the active units.
 
     Args:
         units: Width of the output.
