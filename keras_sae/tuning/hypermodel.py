@@ -45,14 +45,14 @@ class SparsityHyperModel(keras_tuner.HyperModel):
       applies to all kinds that have a factor, and `l1_factor` to `"l1"` only.
     - `units`: width of the code. A function may also return a tuple, the widths of all
       layers with the code last.
-    - `depth`: number of layers of all models except shallow ones, unless `units` is a
-      tuple. Each dense layer is half as wide as the previous one.
+    - `depth`: number of the encoder's layers, or of its convolutions before the code. A
+      tuple `units` replaces it. Each dense layer is half as wide as the previous one.
     - `tied`: whether the decoder shares the encoder's weights.
     - `learning_rate`: learning rate of Adam.
     - `batch_size`: number of samples per step.
     - `pretraining`: epochs of greedy pretraining per level of deep and stacked models,
       or 0 for none.
-    - `beta`: weight of the divergence of variational models.
+    - `beta`: weight of the KL divergence in variational models.
 
     Args:
         model: `"shallow"`, `"deep"`, `"stacked"`, `"convolutional"` or
@@ -226,7 +226,7 @@ def _default_ranges(size: int) -> dict[str, Any]:
     return {
         "model": ["shallow"],
         "sparsity": ["l1", "kl", "top_k"],
-        # The reconstruction loss is a mean over the values per sample.
+        # The loss is a mean over a sample's values, so factors scale with `1 / size`.
         "factor": (0.01 / size, 10.0 / size),
         "target": (0.01, 0.2),
         "fraction": (0.01, 0.2),

@@ -77,7 +77,7 @@ class ReconstructionUnderL0(keras_tuner.Objective):
         return unexplained if unexplained <= 1 else 2 - 1 / unexplained
 
     def l0(self, logs: Mapping[str, float]) -> float | None:
-        """Return the number of active units in the logs, or None."""
+        """Return the L0 that the logs hold, or None."""
         if self.metric is not None:
             return logs.get(f"val_{self.metric}")
         return logs.get("val_effective_l0", logs.get("val_l0"))
@@ -86,7 +86,7 @@ class ReconstructionUnderL0(keras_tuner.Objective):
 def l0_metric(hypermodel: keras_tuner.HyperModel) -> str:
     """Return `"effective_l0"` if a code of the search space is never zero, or `"l0"`.
 
-    A model is built for every choice of every categorical hyperparameter.
+    A model is built for every value of every `Choice` in the search space.
     """
     hp = keras_tuner.HyperParameters()
     hypermodel.declare_hyperparameters(hp)
@@ -129,8 +129,8 @@ def get(
     if name is None:
         raise ValueError(
             "`objective` must be one name or one `keras_tuner.Objective`. Received: "
-            f"objective={identifier!r}. keras-tuner would optimize the sum of a list. "
-            "To compare two metrics, use `keras_sae.tuning.pareto_front`."
+            f"objective={identifier!r}. keras-tuner would optimize the sum of a list "
+            "of metrics. To compare two, use `keras_sae.tuning.pareto_front`."
         )
     if name in NAMED:
         return keras_tuner.Objective(*NAMED[name])

@@ -114,9 +114,9 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
         A `pandas.DataFrame` with one row per trial. The columns are `trial`, the
         hyperparameters (missing where they do not apply), `reconstruction` (mean
         squared error per value), `explained_variance`, `l0`, `effective_l0`,
-        `expected_l0` (the sum of the activations of a bounded code that is never
-        zero), `probe_accuracy` if there are labels, `score` (value of the objective),
-        and `status`. All metrics are those of the validation data.
+        `expected_l0` (for bounded codes that are never zero: mean sum per sample of
+        the scaled activations), `probe_accuracy` if there are labels, `score` (value
+        of the objective), and `status`. All metrics are those of the validation data.
 
     Example:
 
@@ -151,7 +151,7 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
 
 
 def pareto_front(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
-    """Return the trials that no other trial beats in both reconstruction and L0.
+    """Return the trials on the Pareto front of reconstruction error and L0.
 
     Args:
         tuner: The output of `keras_sae.tuning.search`.

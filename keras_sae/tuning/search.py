@@ -76,7 +76,7 @@ def search(
         callbacks: Keras callbacks. Each trial gets its own copies.
         workers: Number of worker processes on this machine. If it is above 1,
             `launch_workers` starts them.
-        command: Command line of a script that makes this call, which the workers run.
+        command: Command line that the workers run. Its script must make this call.
             None means the command line of this process.
         progress: Whether to print a line to stderr when a trial ends.
 
@@ -191,8 +191,8 @@ def _as_arrays(
     for name, array in {"x": x, "validation_data": x_val}.items():
         if array.ndim < 2:
             raise ValueError(
-                f"`{name}` must be an array of shape (samples, ...), because the batch "
-                f"size is searched. Received: shape {array.shape}."
+                f"`{name}` must be an array of shape (samples, ...), because the "
+                f"search varies the batch size. Received: shape {array.shape}."
             )
     if labels is None and y is not None and y_val is not None:
         labels = y, y_val

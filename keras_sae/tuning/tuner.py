@@ -44,7 +44,8 @@ class SearchOracle(keras_tuner.Oracle):
     def __init__(
         self, folder: Path, max_trials: int, max_failures: int, **kwargs: Any
     ) -> None:
-        # keras-tuner would raise while holding its lock, and the chief would hang.
+        # Otherwise, keras-tuner would raise an error while it holds its lock, and the
+        # chief would hang.
         super().__init__(max_consecutive_failed_trials=sys.maxsize, **kwargs)
         self.folder, self.max_trials = folder, max_trials
         self.max_failures, self.verbose = max_failures, 0
@@ -95,7 +96,7 @@ class RandomOracle(SearchOracle, keras_tuner.oracles.RandomSearchOracle):
 
 
 class BayesianOracle(SearchOracle, keras_tuner.oracles.BayesianOptimizationOracle):
-    """Bayesian optimization by a Gaussian process."""
+    """Bayesian optimization with a Gaussian process."""
 
 
 class HyperbandOracle(SearchOracle, keras_tuner.oracles.HyperbandOracle):
@@ -120,7 +121,7 @@ class GridOracle(SearchOracle):
 def _combinations(
     hp: keras_tuner.HyperParameters, values: dict[str, Any], position: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Yield all combinations of values from the hyperparameter at `position` on."""
+    """Complete `values` in all ways for the hyperparameters from `position` on."""
     if position == len(hp.space):
         yield values
         return
@@ -144,7 +145,7 @@ ORACLES: dict[str, type[SearchOracle]] = {
 class SearchTuner(keras_tuner.Tuner):
     """Tuner that trains each trial from the same seed and reports its last epoch.
 
-    keras-tuner would report the best epoch, although it keeps the last model.
+    keras-tuner would report the best epoch, but `best_model` trains for all epochs.
     """
 
     def __init__(
@@ -216,8 +217,8 @@ class SearchTuner(keras_tuner.Tuner):
             path = Path(self.get_trial_dir(hp.values["tuner/trial_id"]), _WEIGHTS_FILE)
             if io.load_state(path, model, with_optimizer=True) is None:
                 warnings.warn(
-                    f"{str(path)!r} is missing. Trial {trial.trial_id}, which would "
-                    "resume from it, is trained from the beginning.",
+                    f"{str(path)!r} is missing or damaged. Trial {trial.trial_id}, "
+                    "which would resume from it, is trained from the beginning.",
                     stacklevel=2,
                 )
             else:
@@ -239,7 +240,7 @@ class SearchTuner(keras_tuner.Tuner):
             metrics["val_effective_l0"] = effective_l0(codes, model.dictionary())
             if labels is not None:
                 train_codes, (y, y_val) = model.encode(x), labels
-                accuracy = 0.0  # of codes that are all zero, for which `probe` raises
+                accuracy = 0.0  # if all codes are zero, because `probe` would raise
                 if train_codes.any() and codes.any():
                     accuracy = evaluation.probe(train_codes, y, codes, y_val)
                 metrics[objectives.PROBE] = accuracy

@@ -36,7 +36,7 @@ class SparseAutoencoder(
     Use this transformer to compute sparse features in a `sklearn.pipeline.Pipeline` or
     a grid search. Keras's own scikit-learn wrapper would output the reconstruction
     instead of the code. `score` returns the explained variance of the reconstruction,
-    so a grid search without labels maximizes the explained variance.
+    so a grid search over this transformer alone maximizes it.
 
     Args:
         units: Width of the code, or a sequence of widths if `factory` builds deep
@@ -47,7 +47,7 @@ class SparseAutoencoder(
         epochs: Number of passes through the training data.
         batch_size: Samples per step. A smaller dataset forms a single batch.
         optimizer: A Keras optimizer or its name. Each fit uses a new copy.
-        learning_rate: A positive number, or None to keep the optimizer's own.
+        learning_rate: A positive number, or None for the optimizer's learning rate.
         random_state: Random seed for the weights and the sample order: None, an
             integer, or a `numpy.random.RandomState`.
         verbose: As in `keras.Model.fit`.
