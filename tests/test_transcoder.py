@@ -148,7 +148,7 @@ def test_missing_targets_are_an_error():
     model.compile("adam")
     x, _ = data(model)
     for y in (None, np.zeros((64, 6), "float32")):
-        with pytest.raises(ValueError, match="needs targets of the shape"):
+        with pytest.raises(ValueError, match="needs targets with the shape"):
             model.fit(x, y, verbose=0)
 
 

@@ -63,8 +63,8 @@ class Sparsity(ShapePreservingLayer):
             only allowed on the innermost layer.
         auxiliary_loss_names: Names of the losses that `auxiliary_losses` returns. Their
             metrics are created before the first step.
-        scale_dependent: Whether shrinking the code lowers its penalty. If so, the
-            decoder's rows have unit norm by default.
+        scale_dependent: Whether the decoder's rows have unit norm by default. False
+            suits a penalty that does not depend on the code's scale.
         has_penalty: Whether `call` adds a penalty with `add_penalty`.
         coefficient: float32 variable that multiplies the penalty, initially 1. It is
             set by callbacks, and is None if `has_penalty` is False.

@@ -23,7 +23,7 @@ from keras_sae.models.validation import output_layer
 from keras_sae.types import ActivationLike, LayerLike, SparsityLike
 from keras_sae.utils.validation import positive_integer
 
-# Samples that the mean of a hidden layer's outputs remembers.
+# Window, in samples, of the moving mean of a hidden layer's outputs.
 _WINDOW = 5000
 
 
@@ -47,7 +47,7 @@ def unit_norm_options(is_hard: bool) -> dict[str, Any]:
     """Return options of a dense decoder whose rows have unit norm.
 
     Args:
-        is_hard: Whether the sparsity selects units, and does not penalize them.
+        is_hard: Whether the sparsity does more than add a penalty.
     """
     if is_hard:
         return {"layer_class": UnitNormDense}

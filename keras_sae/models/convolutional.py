@@ -51,16 +51,19 @@ def convolutional(
         activation: Activation of all layers except the code and the output.
         code_activation: As for `keras_sae.models.deep`.
         output_activation: As for `keras_sae.models.shallow`.
-        tied: Whether the decoder shares the encoder's kernels. Cannot be combined with
-            `pooling`. If True, `unit_norm` constrains the code layer's kernel.
+        tied: Whether the decoder shares the encoder's kernels. It must be False if
+            `pooling` reduces the feature maps. If True, `unit_norm` constrains the code
+            layer's kernel.
         kernel_size: Height and width of the kernels.
         pooling: Layer that turns the last feature maps into a vector, such as
             `keras.layers.GlobalAveragePooling2D()`. None flattens them.
         corruption: As for `keras_sae.models.shallow`.
-        batch_normalization: Whether to normalize the outputs of the convolutions.
+        batch_normalization: Whether to normalize the outputs of all layers except the
+            code and the output.
         unit_norm: Whether the rows of the decoder's dense kernel have unit norm.
         tied_initialization: Whether the code layer's kernel is initialized to the
-            transpose of the decoder's dense kernel. Cannot be combined with `pooling`.
+            transpose of the decoder's dense kernel. It must be False if `pooling`
+            reduces the feature maps.
         centering: Whether the encoder subtracts the mean of the data per channel, and
             the moving mean of the code layer's inputs. Without it, up to half of the
             code's ReLU units die: feature maps are never negative, so their mean moves

@@ -101,9 +101,9 @@ def open_samples(
 def sample_batches(
     x: Data | None, sample_shape: Shape, batch_size: int
 ) -> Iterator[np.ndarray]:
-    """Yield batches of samples without a target, each of them checked.
+    """Check and yield batches of samples without a target.
 
-    Only one batch of an array on disk is in memory.
+    For an array on disk, only one batch at a time is in memory.
     """
     check_finite(x)
     data: Any = open_data(x)[0]
@@ -125,7 +125,7 @@ def _standardize(x: Data | None) -> Tensor:
     if isinstance(x, np.ma.MaskedArray) and not np.ma.is_masked(x):
         x = x.data
     if isinstance(x, np.ndarray) and not x.dtype.isnative:
-        return x.astype(x.dtype.newbyteorder("="))  # JAX would misread them.
+        return x.astype(x.dtype.newbyteorder("="))  # JAX misreads other orders.
     if is_array(x) and str(getattr(x, "dtype", None)) == "torch.bfloat16":
         return x.float()  # NumPy has no bfloat16.
     return x
@@ -175,9 +175,10 @@ def as_arrays(
 def labeled_arrays(
     x: Data | None, y: Tensor | None = None, argument: str = "x"
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return samples and labels as `as_arrays` does, without a target like `x`.
+    """Return samples and labels as `as_arrays` does.
 
-    Errors call the data `argument`.
+    If `y` has the shape of `x`, it is a target, and the labels are None. Errors call
+    the data `argument`.
     """
     try:
         x, y = as_arrays(x, y)
@@ -289,7 +290,7 @@ def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dat
 
     The order is drawn as in Keras, so the same random seed gives the same training
     result. The autotuning of tf.data is disabled. It would delay the end of some epochs
-    by a second or more, and a batch is only a single `tf.gather`.
+    by a second or more, and a batch needs only a single `tf.gather`.
 
     Args:
         arrays: Arrays of shape `(samples, ...)`: the input and, if there is one, the

@@ -47,7 +47,7 @@ def deep(
         input_shape: As for `keras_sae.models.shallow`.
         units: Width of each encoder layer, outermost first. The last one is the width
             of the code. `(1000, 500, 250, 30)` creates eight layers in total.
-        sparsity: Sparsity of the code, as for `keras_sae.models.shallow`. Or a list or
+        sparsity: Sparsity of the code, as for `keras_sae.models.shallow`, or a list or
             tuple with one entry per encoder layer, outermost first (None for no
             sparsity).
         activation: Activation of all layers except the code and the output. `"auto"`
@@ -135,7 +135,7 @@ def stacked(
     Args:
         input_shape: As for `keras_sae.models.shallow`.
         units: Width of each level, outermost first.
-        sparsity: Sparsity of every level, as for `keras_sae.models.shallow`. Or a list
+        sparsity: Sparsity of every level, as for `keras_sae.models.shallow`, or a list
             or tuple with one entry per level (None for no sparsity).
         activation: As for `keras_sae.models.deep`.
         tied: As for `keras_sae.models.deep`.

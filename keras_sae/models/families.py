@@ -17,7 +17,7 @@ FAMILIES: dict[str, Callable[..., Autoencoder]] = {
     factory.__name__: factory
     for factory in (shallow, deep, stacked, convolutional, variational)
 }
-# The settings of each kind of sparsity that one may want to choose.
+# Settings that users can choose for each kind of sparsity.
 KINDS: dict[str, tuple[str, ...]] = {
     "l1": ("factor",),
     "kl": ("target", "factor"),
@@ -55,12 +55,12 @@ def build(
         input_shape: Shape of one sample.
         units: Width of the code, or the widths of all layers, with the code last.
         sparsity: Sparsity of the code.
-        depth: Number of layers if `units` is the width of the code. Each dense layer is
-            half as wide as the previous one.
+        depth: Number of dense layers, or of convolutions, if `units` is the width of
+            the code. Each dense layer is half as wide as the previous one.
         **options: Further arguments of the family's factory.
 
     Raises:
-        ValueError: A shallow model has several widths, or as for the factory.
+        ValueError: A shallow model has several widths, or the factory raises an error.
     """
     *hidden, code = layer_units(units)
     if family == "shallow":

@@ -51,10 +51,10 @@ def flatten(model: keras.Model) -> Layers:
 
 
 def chain_layers(model: keras.Model) -> Layers | None:
-    """Return the layers after the input of a model that calls each once, in a chain.
+    """Return the layers of a model that is a chain of layers, without the input.
 
-    The result is None for any other model, for example one that branches or contains a
-    `keras.ops` function.
+    The result is None for any other model, for example one that branches, calls a layer
+    twice or contains a `keras.ops` function.
     """
     graph = getattr(model, "_functional", model)  # of a Sequential model
     layers = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
@@ -101,7 +101,9 @@ def levels_of(model: keras.Model) -> list[Level]:
 
 
 def _split(model: keras.Model) -> tuple[list[Layers], list[tuple[int, int] | None]]:
-    """Split a chain of layers before each kernel except the first, or its centering.
+    """Split a chain of layers into parts with one kernel each.
+
+    A part ends before the next kernel, or before the centering in front of that kernel.
 
     Returns:
         The parts, and the input and output width of each kernel, or None for a layer

@@ -50,7 +50,7 @@ def decode_sparsely(decoder: keras.Model, code: SparseCode | None) -> Tensor | N
     """Return the reconstruction from the active entries of a code, if possible.
 
     Sparse decoding requires a sparse code, and a `decoder` that is a chain of layers
-    and starts with a `UnitNormDense`. No values may need casting.
+    and starts with a `UnitNormDense`. The code must have that layer's compute dtype.
     """
     layers = chain_layers(decoder)
     if code is None or layers is None:
@@ -81,7 +81,7 @@ def decode_sparsely(decoder: keras.Model, code: SparseCode | None) -> Tensor | N
 
 
 def begin_step(model: keras.Model, data: Tensor, training: bool = False) -> ForwardPass:
-    """Return the forward pass of a step on `data`, `x` or a tuple as in Keras."""
+    """Return the forward pass of a step. `data` is `x` or a tuple, as in Keras."""
     x, target, weight = keras.utils.unpack_x_y_sample_weight(data)
     if weight is not None:
         shape = (ops.shape(weight)[0], *model.decoder.output_shape[1:])
@@ -108,7 +108,7 @@ def begin_step(model: keras.Model, data: Tensor, training: bool = False) -> Forw
 def loss_arguments(
     target: Tensor, reconstruction: Tensor, sample_weight: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the arguments of a Keras loss, so that values are multiplied by weights.
+    """Return arguments with which a Keras loss multiplies values by their weights.
 
     Keras applies weights to means over the last axis, and would broadcast weights of
     shape `(batch,)` against the columns of images. Weights per value need an additional
@@ -117,7 +117,7 @@ def loss_arguments(
     Args:
         target: Tensor of shape `(batch, *input_shape)`.
         reconstruction: Tensor of the same shape.
-        sample_weight: None, or a tensor with the first axes of `target`, or all.
+        sample_weight: None, or a tensor whose axes are the first ones of `target`.
     """
     if sample_weight is None:
         return target, reconstruction, None
@@ -188,7 +188,7 @@ def make_activity_metrics(
 ) -> tuple[metrics.L0, metrics.EffectiveL0 | None]:
     """Return the metrics that count the active units of the code.
 
-    The second metric is None unless the code is never exactly zero.
+    The second metric is None if the code can be exactly zero.
     """
     layers = flatten(encoder)
     sparse_layers = [layer for layer in layers if isinstance(layer, SparseDense)]

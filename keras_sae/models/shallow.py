@@ -47,12 +47,13 @@ def shallow(
             The target remains the clean input (denoising autoencoder).
         contractive: Weight of the contractive penalty `mean_i(|dh_i / dx_i|_F^2)`, the
             squared norm of the code's Jacobian, logged as `auxiliary_loss`. For a
-            sigmoid code, the norm is `sum_j (h_j (1 - h_j))^2 sum_k W_kj^2`.
+            sigmoid code, it is `mean_i(sum_j (h_ij (1 - h_ij))^2 sum_k W_kj^2)`.
         unit_norm: Whether the rows of `W'`, the dictionary, have norm 1. Otherwise,
             smaller encoder weights and larger decoder weights lower an L1 penalty at no
-            cost. None means True if the penalty depends on the code's scale. Published
-            settings assume False. For a sparsity other than a penalty, the decoder is a
-            `keras_sae.layers.UnitNormDense`, which also projects the gradients.
+            cost. None means False without a sparsity or with a KL divergence, and True
+            otherwise. Published settings assume False. For a sparsity other than a
+            penalty, the decoder is a `keras_sae.layers.UnitNormDense`, which also
+            projects the gradients.
         tied_initialization: Whether the encoder starts as the transpose of the decoder,
             so that a unit responds to its own dictionary row from the first step. None
             means True for any sparsity other than a penalty.

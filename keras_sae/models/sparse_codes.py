@@ -127,7 +127,7 @@ def linear_rows(model: keras.Model) -> np.ndarray | None:
 
 
 def dictionary(model: keras.Model) -> np.ndarray:
-    """Return what each unit adds to a reconstruction, `(units, *output_shape)`."""
+    """Return each unit's contribution to a reconstruction, `(units, *output_shape)`."""
     (*axes, units), shape = model.decoder.input_shape[1:], model.decoder.output_shape
     rows = linear_rows(model)
     if rows is None:

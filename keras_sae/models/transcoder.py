@@ -27,15 +27,15 @@ from keras_sae.utils.validation import positive_integer
 class Transcoder(Autoencoder):
     """Sparse model that predicts the output of one layer from that of another.
 
-    `y = decoder(encoder(x))`, with `skip=True` `y = decoder(encoder(x)) + x W_skip`
+    `y = decoder(encoder(x))`, plus `x W_skip` with `skip=True`
 
-    `keras_sae.models.transcoder` creates it.
+    Create the model with `keras_sae.models.transcoder`.
 
     Args:
         encoder: Model from `(batch, *input_shape)` to `(batch, units)`.
         decoder: Model from `(batch, units)` to `(batch, *output_shape)`.
-        skip: Whether a linear map from the input is added to the output. It starts at
-            zero.
+        skip: Whether to add a linear map of the input to the output. The map is
+            initialized to zero.
         **kwargs: Arguments of `Autoencoder`.
 
     Example:
@@ -59,7 +59,7 @@ class Transcoder(Autoencoder):
         super().__init__(encoder, decoder, **kwargs)
 
     def build(self, input_shape: Shape) -> None:
-        """Create the linear map from the input."""
+        """Create the linear map of the input."""
         del input_shape
         if self.has_skip:
             self.skip = keras.layers.Dense(
@@ -71,7 +71,7 @@ class Transcoder(Autoencoder):
             self.skip.build((None, math.prod(self.sample_shape)))
 
     def skipped(self, inputs: Tensor) -> Tensor:
-        """Return what the linear map adds to the output; zeros without one."""
+        """Return the linear map of the inputs, or zeros if `skip` is False."""
         shape = tuple(self.decoder.output_shape[1:])
         if not self.has_skip:
             return ops.zeros((ops.shape(inputs)[0], *shape), self.compute_dtype)
@@ -98,14 +98,14 @@ class Transcoder(Autoencoder):
             return super().call(inputs, training=training)
         linear = self.skipped(inputs)
         if step is not None and target is not None:
-            # Auxiliary losses decode codes, so their target is the rest.
+            # Auxiliary losses decode only codes, so their target excludes the map.
             step.target = target - ops.cast(linear, target.dtype)
         return super().call(inputs, training=training) + linear
 
     def adapt(
         self, x: Data, location: str = "mean", *, y: Tensor | None = None
     ) -> None:
-        """Set the center from data, before `fit`.
+        """Set the center of the inputs from data, before `fit`.
 
         Args:
             x: Array of shape `(samples, *input_shape)`, or batches of `(x, y)`.
@@ -113,7 +113,7 @@ class Transcoder(Autoencoder):
             y: None, or targets, whose center becomes the bias of the output.
 
         Raises:
-            ValueError: `x` or `y` has another shape.
+            ValueError: `x` or `y` has the wrong shape.
         """
         samples, targets = data_adapter.as_arrays(x, y)
         validation.check_data(samples, self.sample_shape)
@@ -136,7 +136,7 @@ class Transcoder(Autoencoder):
         expected = (first_x.shape[0], *self.decoder.output_shape[1:])
         if first_y is None or tuple(np.shape(first_y)) != expected:
             raise ValueError(
-                "A transcoder needs targets of the shape of its output: `fit(x, y)`. "
+                "A transcoder needs targets with the shape of its output: `fit(x, y)`. "
                 f"Received: y of shape {None if first_y is None else first_y.shape}. "
                 f"Expected: {expected}."
             )
@@ -174,10 +174,11 @@ def transcoder(
 ) -> Transcoder:
     """Create a sparse model from the output of one layer to that of another.
 
-    `h = sparsity(activation((x - mean) W + b))`, `y = h W' + c`, plus `x W_skip`
+    `h = sparsity(activation((x - mean) W + b))`, `y = h W' + c`, plus `x W_skip` with
+    `skip=True`
 
-    An autoencoder explains what a layer holds. A transcoder explains what the layers
-    between two others compute, as a sum of few features of their input.
+    An autoencoder explains the activations of one layer. A transcoder explains the
+    computation from one layer to another as a sum of a few features of its input.
 
     Args:
         input_shape: Shape of one sample of `x`.

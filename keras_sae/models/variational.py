@@ -145,7 +145,7 @@ class VariationalAutoencoder(Autoencoder):
         return self.decode(np.random.default_rng(seed).normal(size=shape))
 
     def serving_signatures(self, top_k: int) -> dict[str, Signature]:
-        """Return an `Autoencoder`'s signatures, another `encode`, and `sample`.
+        """Return an `Autoencoder`'s signatures, but with a new `encode` and `sample`.
 
         `encode` returns the posterior's `mean` and `log_variance`. `sample` decodes one
         code from the prior per int32 `seed`.
