@@ -276,7 +276,7 @@ each_command = pytest.mark.parametrize("command", ["train", "tune", "compare"])
         ),
         (
             "height,age\n1,2\n,3\n4,\n,6\n",
-            "Received: 3 that are not, 2 in 'height', 1 in 'age'. Fill them",
+            "Received: 3 values that are not, 2 in 'height', 1 in 'age'. Fill them",
         ),
         (
             "height,age\n1,2\n",

@@ -140,14 +140,14 @@ def test_options_set_the_search_space(tmp_path, monkeypatch):
     assert parameters > 2 * dense
 
 
-def test_best_trial_that_explains_less_than_nothing_is_called_that(searched, tmp_path):
+def test_best_trial_that_is_worse_than_the_mean_is_reported(searched, tmp_path):
     folder = shutil.copytree(searched[0], tmp_path / "out")
     table = pd.read_csv(folder / "trials.csv")
     for explained, is_said in ((-0.25, True), (0.25, False)):
         table.assign(explained_variance=explained).to_csv(folder / "trials.csv")
         result = succeed("tune", *SMALL, "--output", folder)
         output = " ".join(result.output.split())
-        assert ("explains less than nothing" in output) == is_said
+        assert ("is worse than the mean of the data" in output) == is_said
         assert ("variance is -0.25" in output) == is_said
 
 

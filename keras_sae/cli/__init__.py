@@ -20,7 +20,8 @@ _EXAMPLES = {
 }
 for _command, _example in _EXAMPLES.items():
     typer_app.command(epilog=f"Example: {_example}")(_command)
-# The help fits a screen. A blank line puts each example on its own line.
+# Only two examples are shown, so that the help fits on a screen. A blank line puts each
+# example on its own line.
 typer_app.info.epilog = "\n\n".join(
     _EXAMPLES[command] for command in (train.train, encode.encode)
 )
@@ -48,6 +49,6 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line without TensorFlow's warnings about retracing."""
+    """Run the command line without TensorFlow's warnings, such as on retracing."""
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     typer_app(prog_name="keras-sae")

@@ -35,20 +35,20 @@ Report = Annotated[
 Export = Annotated[
     str | None, typer.Option("--export", help="Also export for serving to this folder.")
 ]
-# Options that do not change the results of a run.
+# Options that may differ when a run is resumed.
 _OTHER_OPTIONS = ("output", "overwrite", "report", "export_to", "trials", "workers")
 
 
 def split_list(text: str | None) -> list[str] | None:
-    """Return the entries of a list that is separated by commas."""
+    """Return the entries of a comma-separated list."""
     return None if text is None else [entry.strip() for entry in text.split(",")]
 
 
 def report_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Turn errors from bad input into one message and exit status 2.
 
-    Errors of the package name arguments, which become options: `k` and k=3 become --k
-    and --k 3.
+    Arguments in the package's error messages become options: `k` and k=3 become --k and
+    --k 3.
     """
 
     @functools.wraps(command)
@@ -77,12 +77,12 @@ def report_errors(command: Callable[..., None]) -> Callable[..., None]:
 class RunFolder:
     """The folder of a run: new, or that of an earlier run with the same options.
 
-    If `--output` holds a run with other options, the folder is the next free one of
-    OUTPUT-2, OUTPUT-3, ... Nothing is written before `open`.
+    If `--output` holds a run with other options, the folder is the first of OUTPUT-2,
+    OUTPUT-3, ... that holds no such run. Nothing is written before `open`.
 
     Args:
-        context: Context of the command, which has the options.
-        output: Folder of the user.
+        context: Context of the command, with the values of its options.
+        output: Value of `--output`.
         last_file: Name of the last file that a run writes.
         overwrite: Whether `open` deletes an earlier run in `--output`.
     """
@@ -115,7 +115,7 @@ class RunFolder:
         self.finished = self.resumes and (self.path / last_file).exists()
 
     def open(self) -> Path:
-        """Create the folder, without the files of a run that is overwritten."""
+        """Create the folder, after deleting an earlier run if `overwrite` is set."""
         file = self.path / "settings.json"
         if self.overwrite and file.exists() and read_json(file, command=str):
             shutil.rmtree(self.path)

@@ -132,7 +132,7 @@ class Run:
             with atomic_write(self.folder / "summary.csv") as path:
                 evaluation.summarize(table).to_csv(path, index=False)
         draw_pictures(*self.trained(), self.splits.test[0], self.folder)
-        # The last file tells that the run is finished.
+        # Unless a sweep follows, this table marks the run as finished.
         save_table(table, self.folder / "table.csv", self.folder / "metrics.json")
         print_results(self.run_folder)
 
@@ -198,7 +198,7 @@ def print_results(folder: app.RunFolder) -> None:
     import pandas as pd
 
     if folder.finished:
-        typer.echo("This run is finished. Train again with --overwrite.")
+        typer.echo("This run is finished. To train again, add --overwrite.")
     table = evaluation.summarize(pd.read_csv(folder.path / "table.csv"))
     print_table(table.drop(columns="units"), CAPTION)  # to save space
     typer.echo(f"Models, metrics and pictures: {folder.path}{os.sep}")

@@ -42,8 +42,9 @@ def export(
         is_autoencoder = isinstance(loaded, models.Autoencoder)
         if not is_autoencoder or not loaded.reconstructs_input:
             raise ValueError(
-                "--dataset and --data require an autoencoder, whose test metrics are "
-                f"computed. Received: a {type(loaded).__name__}. Remove the option."
+                "--dataset and --data require an autoencoder that reconstructs its "
+                "input, because they add its test metrics. Received: a "
+                f"{type(loaded).__name__}. Remove the option."
             )
         columns = label = None
         if data is not None:

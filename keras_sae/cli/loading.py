@@ -54,7 +54,7 @@ class Splits:
 
 
 def check_options(context: typer.Context) -> None:
-    """Raise an error if --data or --validation is given without effect."""
+    """Raise an error for --dataset with --data, or for --validation without --data."""
     given = {
         name: value
         for name, value in context.params.items()
@@ -103,7 +103,7 @@ def load_splits(
     order = pd.Series(np.random.default_rng(0).permutation(len(x)))
     is_test = np.zeros(len(x), bool)
     for _, rows in order.groupby(order * 0 if y is None else y[order]):
-        # One row of each class is left for training.
+        # At least one row of each class is left for training.
         count = min(len(rows) - 1, round(validation * len(rows)))
         is_test[rows.iloc[:count]] = True
     if not is_test.any():
@@ -164,16 +164,17 @@ def read(
         data: Path of a file or a folder.
         label: As for `keras_sae.datasets.load_data`.
         columns: As for `keras_sae.datasets.load_data`.
-        model: The model that the data is for, if it exists. Images are then divided
-            only if it was trained on values in [0, 1].
+        model: None, or the model that will receive the data. With a model, images are
+            divided only if the model was trained on values in [0, 1].
 
     Returns:
         Samples, labels or None, and the names of the columns of a table or None.
     """
     path = Path(data).expanduser()
     stored, y = datasets.load_data(path, label=label, columns=columns)
-    advice = "Use the Python package, whose `fit` reads a `.npy` file in batches."
-    check_memory(path, 8 * stored.size, advice)  # once as float32, once split
+    advice = "Use the Python package: its `fit` reads a `.npy` file in batches."
+    # A float32 copy is needed, and later a second one for the splits.
+    check_memory(path, 8 * stored.size, advice)
     x = np.array(stored, "float32")
     names = [name for name in columns or column_names(path) if name != label]
     finite = np.isfinite(x)
@@ -197,8 +198,8 @@ def read(
         )
         found = ", ".join(f"{count} in {name!r}" for name, count in counts if count)
         raise ValueError(
-            f"Every value must be a finite number. Received: {missing} that are not"
-            f"{f', {found}' if found else ''}. Fill them, or remove their rows"
+            f"Every value must be a finite number. Received: {missing} values that are "
+            f"not{f', {found}' if found else ''}. Fill them, or remove their rows"
             f"{' or leave out their columns with --columns' if names else ''}."
         )
     is_image = stored.dtype == "uint8" or (x.ndim == 4 and x.shape[-1] in (1, 3, 4))

@@ -89,7 +89,7 @@ def read_model_options(
     corruption: float | None,
     default: Sequence[str] = ("l1",),
 ) -> ModelOptions:
-    """Check the options. Options that were not given are None."""
+    """Check and collect the options, which are None if they were not given."""
     families = split_list(family) or []
     for name in families:
         known_name("family", name, FAMILIES)

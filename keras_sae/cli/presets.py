@@ -54,7 +54,7 @@ def families(
         "deep, L1": make(models.deep, shape, deep, l1_penalty),
         "deep, tied": make(models.deep, shape, deep, l1_penalty, tied=True),
         "stacked, greedy": make(models.stacked, shape, deep, kl_penalty),
-        # With beta=1, the divergence collapses to 0 on such small images.
+        # With beta=1, the divergence collapses to 0 on small images.
         f"variational, {latent_dim}": make(
             models.variational, shape, deep[0], latent_dim, beta=0.1
         ),

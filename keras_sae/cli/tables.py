@@ -27,11 +27,11 @@ COLUMNS = {
 }
 CAPTION = """Metrics on the test set. error: mean squared error per value. EV: \
 explained variance. copy: explained variance on noise (1 means the model copies its \
-input). L0: active units per sample; eff.: effective number of them, which also \
-compares codes that are never exactly 0. dead: fraction of units that never fire. \
-probe: accuracy of a linear classifier on the code. s: training time in seconds. ±: \
-standard deviation over the seeds. table.csv has all metrics, including probes with \
-few labels and fine-tuning."""
+input). L0: active units per sample; eff.: effective number of them, which is also \
+meaningful for codes that are never exactly 0. dead: fraction of units that never \
+fire. probe: accuracy of a linear classifier on the code. s: training time in \
+seconds. ±: standard deviation over the seeds. table.csv has all metrics, including \
+probes with few labels and fine-tuning."""
 TRIAL_CAPTION = """Metrics on the validation data, a fifth of the training set. The \
 best trial is first. sparsity: kind and settings. LR: learning rate. error: mean \
 squared error per value. EV: explained variance. L0: active units per sample; eff.: \

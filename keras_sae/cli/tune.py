@@ -1,4 +1,4 @@
-"""`keras-sae tune`: search sparsity settings and retrain the best ones."""
+"""`keras-sae tune`: search sparsity settings, and train a model with the best ones."""
 
 import os
 from pathlib import Path
@@ -44,7 +44,7 @@ def tune(
         str, typer.Option(help="random, bayesian, hyperband or grid.")
     ] = "random",
     objective: Annotated[
-        str, typer.Option(help="Or probe_accuracy, reconstruction or a logged metric.")
+        str, typer.Option(help="Also: probe_accuracy, reconstruction, a logged metric.")
     ] = "reconstruction_under_l0",
     max_l0: Annotated[
         float | None, typer.Option(help="Limit on L0. Default: sqrt(sample size).")
@@ -72,14 +72,15 @@ def tune(
         corruption,
         default=("l1", "kl", "top_k"),
     )
-    overwrite = overwrite and LAUNCHED not in os.environ  # the first process does it
+    # Only the process that the user started deletes an earlier run.
+    overwrite = overwrite and LAUNCHED not in os.environ
     run = app.RunFolder(context, output, "best.json", overwrite)
     folder = run.path
     file = folder / "trials.csv"
     best_file = folder / "best.json"
     finished = run.finished and read_json(best_file, trials=int)["trials"] >= trials
     if finished:
-        typer.echo("This search is finished. Repeat it with --overwrite.")
+        typer.echo("This search is finished. To repeat it, add --overwrite.")
         print_search(folder)
         if not report and export_to is None:
             return
@@ -142,7 +143,7 @@ def tune(
             "history": best.history.history,
             "trials": trials,
         }
-        # The last file tells that the search is finished.
+        # This file is written last, because it marks the search as finished.
         write_json(best_file, record)
         print_search(folder)
     if report:
@@ -160,7 +161,7 @@ def tune(
 
 
 def split_validation(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the training data, and of a fifth for validation."""
+    """Hold out a fifth for validation, and return training and validation indices."""
     order = np.random.default_rng(seed).permutation(samples)
     validation, train = np.split(order, [samples // 5])
     return np.sort(train), np.sort(validation)
@@ -177,7 +178,7 @@ def save_trials(table: "pd.DataFrame", folder: Path, ascending: bool = True) -> 
 
 
 def name_models(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the completed trials, with their family and sparsity as the model."""
+    """Return the completed trials, with family and sparsity joined in `model`."""
     completed = table[table["status"] == "COMPLETED"]
     return completed.assign(model=completed["model"] + ", " + completed["sparsity"])
 
@@ -199,9 +200,9 @@ def print_search(folder: Path) -> None:
     explained = table["explained_variance"].iloc[0]
     if explained < 0:
         typer.echo(
-            "The best trial explains less than nothing. Its explained variance is "
-            f"{explained:.3g}, and that of the mean of the data is 0. Raise --epochs, "
-            "--trials or --max-l0."
+            "The best trial is worse than the mean of the data. Its explained variance "
+            f"is {explained:.3g}, and that of the mean is 0. Raise --epochs, --trials "
+            "or --max-l0."
         )
     typer.echo(f"Trials, Pareto front and best.keras: {folder}{os.sep}")
 
