@@ -105,6 +105,36 @@ def test_transcoders_are_refused():
         evaluation.copying(model, X)
 
 
+def test_preprocessing_in_front_of_a_trained_model_changes_no_measure(rng):
+    """Its reconstruction is compared with the output of the preprocessing."""
+    keras.utils.set_random_seed(0)
+    model = models.shallow((6,), 4, "l1", output_activation=None)
+    model.compile("adam", metrics=["mae"])
+    raw = rng.normal(50, 9, (80, 6)).astype("float32")
+    normalize = keras.layers.Normalization(
+        mean=np.full(6, 50.0), variance=np.full(6, 81.0)
+    )
+    rows = keras.ops.convert_to_numpy(normalize(raw))
+    inputs = keras.Input((6,))
+    encoder = keras.Model(inputs, model.encoder(normalize(inputs)))
+    whole = models.Autoencoder(encoder, model.decoder)
+    whole.compile("adam", metrics=["mae"])
+
+    expected, got = evaluation.evaluate(model, rows), evaluation.evaluate(whole, raw)
+    assert got == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert got["reconstruction"] < 5  # and not about 2,500
+    expected, got = (
+        each.evaluate(x, verbose=0, return_dict=True)
+        for each, x in ((model, rows), (whole, raw))
+    )
+    assert got == pytest.approx(expected, rel=1e-4)
+    expected, got = (
+        metrics.explained_variance_at(each, x, 2)
+        for each, x in ((model, rows), (whole, raw))
+    )
+    assert got == pytest.approx(expected, rel=1e-4)
+
+
 def test_identity_copies_and_mean_does_not():
     class Mean(Copy):
         def decode(self, code):

@@ -96,7 +96,8 @@ def score(
     if output.endswith(".json"):
         write_json(output, metrics)
     else:
-        errors = (x - autoencoder.decode(codes)) ** 2
+        target = autoencoder.reconstruction_target(x)
+        errors = (target - autoencoder.decode(codes)) ** 2
         rows = {
             "anomaly_score": errors.reshape(len(x), -1).sum(axis=1),
             "active_units": (codes.reshape(len(x), -1) != 0).sum(axis=1),

@@ -92,9 +92,10 @@ def evaluate(
     x, y = labeled_arrays(x, y)
     copied = copying(model, x, seed)  # also checks the model
     codes = compact_codes(model, x) if codes is None else codes
+    compared = model.reconstruction_target(x) if isinstance(model, Autoencoder) else x
     reconstruction = model.decode(codes)
-    error = float(np.mean((x - reconstruction) ** 2, dtype="float64"))
-    explained = metrics.explained_variance(x, reconstruction)
+    error = float(np.mean((compared - reconstruction) ** 2, dtype="float64"))
+    explained = metrics.explained_variance(compared, reconstruction)
     units = math.prod(codes.shape[1:])
     activity = {"l0": metrics.l0(codes)}
     if isinstance(model, Autoencoder) and model.activity.bounds is not None:
@@ -209,8 +210,10 @@ def copying(model: Codec, x: Data, seed: int = 0) -> float:
     size = (min(len(x), _NOISE_SAMPLES), *x.shape[1:])
     rng = np.random.default_rng(seed)
     noise = rng.normal(x.mean(axis=0), x.std(axis=0), size).astype("float32")
-    codes = compact_codes(model, noise)
-    return metrics.explained_variance(noise, model.decode(codes))
+    reconstruction = model.decode(compact_codes(model, noise))
+    if isinstance(model, Autoencoder):
+        noise = model.reconstruction_target(noise)
+    return metrics.explained_variance(noise, reconstruction)
 
 
 def target_activation(model: Codec) -> float | None:

@@ -156,7 +156,9 @@ def explained_variance_at(model: DictionaryModel, x: ArrayLike, k: int) -> float
         others = np.argsort(-contributions, axis=1, kind="stable")[:, k:]
         np.put_along_axis(block, others, np.take(rest, others), axis=1)
         reconstruction.append(model.decode(block.reshape(-1, *shape)))
-    return explained_variance(x, np.concatenate(reconstruction))
+    # Only an autoencoder may have another target.
+    target = getattr(model, "reconstruction_target", np.asarray)(x)
+    return explained_variance(target, np.concatenate(reconstruction))
 
 
 def _parts(

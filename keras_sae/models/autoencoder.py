@@ -346,10 +346,18 @@ class Autoencoder(keras.Model):
 
     def serving_signatures(self, top_k: int) -> dict[str, Signature]:
         """Return the signatures of an exported model by name, the default one first."""
-        parts = self.encoder, self.decoder
-        fitted = self.input_range is not None
-        preprocessing = [] if fitted else validation.preprocessing_layers(*parts)
-        return autoencoder_signatures(*parts, top_k, preprocessing)
+        preprocessing = validation.preprocessing_layers(self)
+        return autoencoder_signatures(self.encoder, self.decoder, top_k, preprocessing)
+
+    def reconstruction_target(self, x: np.ndarray) -> np.ndarray:
+        """Return what the reconstruction of `x` is compared with.
+
+        This is `x`, or the output of the `Normalization` and `Rescaling` layers that
+        were put in front of the encoder of a trained model.
+        """
+        for layer in validation.preprocessing_layers(self):
+            x = validation.as_numpy(layer(x))
+        return x
 
     def dictionary(self) -> np.ndarray:
         """Return what each unit adds to a reconstruction, `(units, *input_shape)`.

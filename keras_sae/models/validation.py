@@ -302,18 +302,17 @@ def output_layer(layers: Iterable[keras.layers.Layer]) -> keras.layers.Layer | N
     return computing[-1] if computing else None
 
 
-def preprocessing_layers(
-    encoder: keras.Model, decoder: keras.Model
-) -> list[keras.layers.Layer]:
-    """Return the `Normalization` and `Rescaling` layers at the start of an encoder.
+def preprocessing_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers at the start of an encoder whose output is reconstructed.
 
-    A decoder reconstructs the output of these layers. If the decoder ends with such a
-    layer itself, it reconstructs the input, and the list is empty.
+    These are `Normalization` and `Rescaling` layers that were put in front of a trained
+    encoder. There are none if the decoder ends with such a layer, or if the whole model
+    was trained, because it then reconstructs its input.
     """
     kinds = (keras.layers.Normalization, keras.layers.Rescaling)
-    if isinstance(decoder.layers[-1], kinds):
+    if isinstance(model.decoder.layers[-1], kinds) or model.input_range is not None:
         return []
-    layers = flatten(encoder)
+    layers = flatten(model.encoder)
     return list(itertools.takewhile(lambda layer: isinstance(layer, kinds), layers))
 
 

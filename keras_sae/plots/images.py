@@ -110,12 +110,14 @@ def reconstructions(
     ['input', 'shallow']
     """
     named = model if isinstance(model, Mapping) else {model.name: model}
-    x = _samples(next(iter(named.values())), x, count)
-    rows, notes = [x], ["mean squared error"]
+    first = next(iter(named.values()))
+    x = _samples(first, x, count)
+    rows, notes = [first.reconstruction_target(x)], ["mean squared error"]
     for each in named.values():
         rows.append(each.decode(each.encode(x)))
-        notes.append(f"{np.mean((x - rows[-1]) ** 2, dtype='float64'):#.3g}")
-    tiles = as_tiles(np.concatenate(rows), x.min(), x.max())
+        gaps = each.reconstruction_target(x) - rows[-1]
+        notes.append(f"{np.mean(gaps**2, dtype='float64'):#.3g}")
+    tiles = as_tiles(np.concatenate(rows), rows[0].min(), rows[0].max())
     title, names = "Inputs and their reconstructions", ["input", *named]
     if tiles.ndim == 4:
         return draw_sheets("", {title: tiles}, len(x), names, notes)

@@ -67,7 +67,8 @@ class ModelSection:
         self.model = model
         codes = compact_codes(model, x)
         reconstructions = model.decode(codes)
-        errors = ((x - reconstructions) ** 2).reshape(len(x), -1).mean(axis=1)
+        gaps = model.reconstruction_target(x) - reconstructions
+        errors = (gaps**2).reshape(len(x), -1).mean(axis=1)
         order = np.argsort(errors, kind="stable")
         self.best, self.worst = order[:_EXTREMES], order[::-1][:_EXTREMES]
         spread = np.linspace(0, len(x) - 1, min(samples, len(x))).astype(int)
