@@ -12,7 +12,7 @@ def fuse(optimizer: keras.optimizers.Optimizer | None) -> None:
     """Make an Adam optimizer update each weight in one TensorFlow operation.
 
     Keras computes the update in a dozen operations, each of which reads all weights.
-    The object, its variables, its config and the results are the same, except for
+    The optimizer's class, variables, config and results do not change, except for
     rounding errors in the weights. Other optimizers, other backends, `amsgrad=True`,
     and sparse gradients keep Keras's own update.
 

@@ -53,7 +53,7 @@ class SparseCode:
         return (self.indices,) if self.rows is None else (self.indices, self.rows)
 
     def mask(self, keep: Tensor) -> SparseCode:
-        """Return the code with units zeroed where `keep`, `(units,)`, is False."""
+        """Return the code without the units for which `keep`, `(units,)`, is False."""
         kept = ops.where(ops.take(keep, self.indices), self.values, 0)
         return SparseCode(kept, *self.positions)
 
@@ -204,7 +204,7 @@ def _column(code: SparseCode, j: Tensor) -> tuple[Tensor, Tensor, Tensor | None]
 
 
 def _combine_rows(code: SparseCode, kernel: Tensor) -> Tensor:
-    """Return `sum_j values_ij kernel[indices_ij]`, one entry per row at a time.
+    """Return `sum_j values_ij kernel[indices_ij]` by adding one column at a time.
 
     Using all entries at once would create a tensor of shape `(batch, k, output_dim)`,
     which takes ten times as long to write and read as the sum itself.
@@ -262,9 +262,9 @@ def _inner_products(code: SparseCode, x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _sum_per_unit(values: Tensor, indices: Tensor, units: int) -> Tensor:
-    """Return the sum per unit of `values` `(n, ...)` with `indices` `(n,)`.
+    """Return the sum of `values` for each unit in `indices`.
 
-    Both may also have the shape `(batch, k)`.
+    The shapes are `(n, ...)` and `(n,)`, or both are `(batch, k)`.
     """
     if len(indices.shape) > 1:
         values, indices = (ops.reshape(v, (-1,)) for v in (values, indices))
