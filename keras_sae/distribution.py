@@ -9,10 +9,10 @@ def layout_map(
     """Return a layout that divides the units of a sparse autoencoder among devices.
 
     Use it for a model that does not fit on one device. Each device holds a part of the
-    encoder, the decoder, the biases, thresholds, counters and the state of the
-    optimizer. Set the distribution first, then build the model. No device ever holds
-    the whole model. The layout refers to variables by name, so it applies to every
-    model of this package whose code layer is called `code`, as in all dense factories.
+    dictionary, the encoder's kernel, bias, thresholds and counters, and the optimizer's
+    state. No device ever holds the whole model. Set the distribution first, then build
+    the model. The layout refers to variables by name. It applies to models that are
+    built by `keras_sae.models.shallow`, `deep`, `stacked` or `transcoder`.
     In a deep model, the code layer and the output layer are divided, and every device
     holds a copy of the other layers.
 

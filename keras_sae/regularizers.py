@@ -98,18 +98,19 @@ class KLDivergence(keras.regularizers.Regularizer):
             `from_ufldl` and `from_matlab` convert published settings.
         momentum: None, or a number in (0, 1) that makes `r` a running mean over
             batches: `r <- momentum * r + (1 - momentum) * mean`. The gradient flows
-            only through the mean of the current batch. Only `SparseDense` can keep
-            this state; other layers raise an error.
+            only through the mean of the current batch. Only `SparseDense` and
+            `ActivityPenalty` keep this mean; in other layers, the regularizer raises an
+            error.
 
     Call arguments:
-        x: Code of shape `(batch, ...)`, values in (0, 1).
+        x: Code of shape `(batch, ...)` with values in (0, 1).
 
     Returns:
         Scalar float32 tensor, `batch * penalty`.
 
     Raises:
         ValueError: `target` or `momentum` is not in (0, 1), `factor` is negative or not
-            finite, or `momentum` is used outside a `SparseDense`.
+            finite, or a layer that keeps no running mean is used with `momentum`.
 
     References:
         [Ng, "Sparse autoencoder", CS294A lecture notes, 2011](
@@ -201,10 +202,9 @@ class KLDivergence(keras.regularizers.Regularizer):
         """Return `batch * penalty` for the code `x`."""
         if self.momentum is not None:
             raise ValueError(
-                "`momentum` needs a running mean, which only a "
-                "`keras_sae.layers.SparseDense` can keep. Received: "
-                f"momentum={self.momentum}. Use `keras_sae.layers.SparseDense(units, "
-                "sparsity=...)`, or momentum=None."
+                "`momentum` needs a running mean, which this layer does not keep. "
+                f"Received: momentum={self.momentum}. Use "
+                "`keras_sae.layers.SparseDense(units, sparsity=...)`, or momentum=None."
             )
         x = ops.cast(x, "float32")
         batch = ops.cast(ops.shape(x)[0], "float32")
@@ -214,8 +214,9 @@ class KLDivergence(keras.regularizers.Regularizer):
         """Return the penalty for the mean activations.
 
         Near the target, the two logarithmic terms almost cancel, and mostly rounding
-        errors remain. With `g(u) = u - log(1 + u)` and `d = r - rho`, the divergence is
-        `rho * g(d / rho) + (1 - rho) * g(-d / (1 - rho))`. Neither term is negative.
+        errors remain. Therefore, with `g(u) = u - log(1 + u)` and `d = r - rho`, the
+        divergence is computed as `rho * g(d / rho) + (1 - rho) * g(-d / (1 - rho))`.
+        Neither term is negative, so they cannot cancel.
 
         Args:
             mean: float32 tensor of any shape, one mean activation in [0, 1] per unit.

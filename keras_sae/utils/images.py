@@ -8,7 +8,7 @@ from keras_sae.types import ArrayLike
 
 # Vectors of at least this length are drawn as squares if possible, such as 8x8 digits.
 _FLATTENED_IMAGE = 64
-_SERIES_ASPECT = 4  # length divided by channels from which on a matrix is a series
+_SERIES_ASPECT = 4  # smallest length divided by channels of a series
 _STRIP_LENGTH = 4  # maximum length of a strip, as a multiple of `max_side`
 _STRIP_ASPECT = 2  # length of an enlarged strip divided by its height
 ORANGE, BLUE = (217, 119, 6), (59, 130, 246)  # positive and negative values
@@ -34,8 +34,8 @@ def as_images(x: ArrayLike, max_side: int | None = None) -> np.ndarray:
     """Return samples of any shape as images that can be drawn.
 
     Matrices become gray images, and square vectors become square images. Other vectors
-    become strips one pixel high. Series become strips with one row per channel. Unless
-    an image has one or three channels, they are averaged into one.
+    become strips one pixel high. Series become strips with one row per channel. If an
+    image does not have one or three channels, its channels are averaged.
 
     Args:
         x: Array of shape `(samples, *sample_shape)`.

@@ -15,7 +15,7 @@ register = keras.saving.register_keras_serializable(package="keras_sae")
 def config_errors(name: str) -> Iterator[None]:
     """Replace the errors of a damaged config by one that names the root cause.
 
-    For every object around the damaged one, Keras adds its whole config to the message.
+    Keras's message contains the whole config of every object around the damaged one.
 
     Args:
         name: Name of the class to create.
