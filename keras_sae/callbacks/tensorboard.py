@@ -21,7 +21,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
     Keras's own callback writes losses, `l0` and all other logs. This callback adds the
     run `units`, which shows how the units develop during training:
 
-    - `filters`: an image of what each unit adds to the reconstruction. Gray is zero.
+    - `filters`: an image of each unit's contribution to the reconstruction. Zero is
+      nearly white, or gray for color images.
     - `activations`: a histogram of the non-zero activations of `samples`.
     - `firing`: a histogram of the fraction of `samples` for which each unit fires.
 

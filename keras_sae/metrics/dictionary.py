@@ -77,7 +77,7 @@ def uniqueness(features: ArrayLike, dictionary: ArrayLike) -> float:
 
     `|{nearest(unit)}| / units`
 
-    A value below 1 means that features were split: several units share the nearest
+    A value below 1 means that features were split: several units have the same nearest
     feature.
 
     Args:

@@ -16,7 +16,7 @@ from keras_sae.types import ArrayLike, Codes, CodesLike, DTypeLike, Tensor
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import positive_integer
 
-# Samples per step, and values in memory at once.
+# Maximum number of samples per step, and of dense values in memory.
 _ROWS, _VALUES = 1024, 2**24
 
 
@@ -105,7 +105,7 @@ def explained_variance_at(model: DictionaryModel, x: ArrayLike, k: int) -> float
 
     The `k` units that contribute most to a sample keep their activations. All other
     units are set to their resting values. Contributions and resting values are those of
-    `effective_l0`. The metric compares codes, sparse or not, at an equal number of
+    `effective_l0`. All codes, sparse or not, can thus be compared at the same number of
     active units.
 
     Args:
@@ -188,7 +188,7 @@ def _medians(values: Codes) -> np.ndarray:
     if isinstance(values, np.ndarray):
         return np.median(values, axis=0)
     columns, medians = values.tocsc(), np.zeros(values.shape[1])
-    # The median is zero unless at least half of the values are not.
+    # The median is zero unless at least half of the values are non-zero.
     often = np.flatnonzero(2 * np.diff(columns.indptr) >= values.shape[0])
     size = max(1, _VALUES // values.shape[0])
     for begin in range(0, len(often), size):

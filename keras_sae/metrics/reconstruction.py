@@ -11,7 +11,7 @@ from keras_sae.ops.statistics import expand_weight, from_replicas, weighted_mean
 from keras_sae.types import ArrayLike, Config, DTypeLike, Tensor
 from keras_sae.utils.serialization import register
 
-_ROWS = 4096  # samples that are float64 at once
+_ROWS = 4096  # samples that are converted to float64 at a time
 
 
 def explained_variance(x: ArrayLike, reconstruction: ArrayLike) -> float:
@@ -20,7 +20,8 @@ def explained_variance(x: ArrayLike, reconstruction: ArrayLike) -> float:
     `1 - sum_i |x_i - r_i|^2 / sum_i |x_i - mean(x)|^2`
 
     The value is 1 for a perfect reconstruction, 0 for the mean of the data, and
-    negative for anything worse. Averaging the values of batches gives another result.
+    negative for anything worse. Averaging the values of batches gives a different
+    result.
 
     Args:
         x: Data of shape `(samples, ...)`.
