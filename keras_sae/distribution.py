@@ -12,9 +12,9 @@ def layout_map(
     dictionary, the encoder's kernel, bias, thresholds and counters, and the optimizer's
     state. No device ever holds the whole model. Set the distribution first, then build
     the model. The layout refers to variables by name. It applies to models that are
-    built by `keras_sae.models.shallow`, `deep`, `stacked` or `transcoder`.
-    In a deep model, the code layer and the output layer are divided, and every device
-    holds a copy of the other layers.
+    built by `keras_sae.models.shallow`, `deep`, `stacked` or `transcoder`. In a deep
+    model, the code layer and the output layer are divided, and every device holds a
+    copy of the other layers.
 
     A step exchanges reconstructions and candidates for the active units, but never
     the dictionary. Up to rounding, the results equal those of one device.

@@ -424,7 +424,7 @@ def test_corruption_and_penalties_of_the_model_are_accepted(rng):
 @pytest.mark.parametrize(
     ("sparsity", "message"),
     [
-        (layers.TopK(3), "must be a penalty on the hidden means.*on the model instead"),
+        (layers.TopK(3), "must be a penalty on the hidden means.*pretraining.greedy"),
         (KLDivergence(0.1, 0.1, momentum=0.9), "momentum=0.9.*Use momentum=None"),
         ("top", "Unknown sparsity: 'top'"),
     ],

@@ -78,7 +78,7 @@ def boltzmann(
         initial_momentum: Momentum during the first `momentum_epochs` epochs of each
             level.
         momentum: Momentum afterwards.
-        momentum_epochs: Positive integer.
+        momentum_epochs: Number of epochs with `initial_momentum`, at least 1.
         weight_decay: Weight decay coefficient of `W`.
         sparsity: Penalty in nats on the means of binary hidden units: a regularizer
             such as `keras_sae.regularizers.KLDivergence(0.05, 0.1)`, its name, or None.
@@ -130,8 +130,8 @@ def boltzmann(
     if not isinstance(penalty, layers.ActivityPenalty | None):
         raise ValueError(
             "`sparsity` must be a penalty on the hidden means: a regularizer, its "
-            f"name, or None. Received: sparsity={sparsity!r}. Set a sparsity that "
-            "selects units on the model instead, where `fit` applies it."
+            f"name, or None. Received: sparsity={sparsity!r}. For a model with another "
+            "sparsity, use `keras_sae.pretraining.greedy`."
         )
     regularizer = None if penalty is None else penalty.regularizer
     if isinstance(regularizer, KLDivergence) and regularizer.momentum is not None:
@@ -225,11 +225,11 @@ def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
             or not isinstance(penalty, layers.ActivityPenalty | None)
         ):
             raise ValueError(
-                "To train as an RBM, a level must have one dense layer with a bias in "
-                "the encoder and one in the decoder. Received: "
+                "To be trained as an RBM, a level must have one dense layer with a "
+                "bias in the encoder and one in the decoder. Received: "
                 f"level {index} with {[type(x).__name__ for x in side]}. Build the "
                 "model with biases, without batch normalization or scaling, and with a "
-                "penalty for `sparsity`; or use `keras_sae.pretraining.greedy`."
+                "penalty as `sparsity`; or use `keras_sae.pretraining.greedy`."
             )
         is_tied = isinstance(layer, layers.TiedDense)
         constrained = not is_tied and layer.kernel_constraint is not None

@@ -50,10 +50,11 @@ def greedy(
         loss: Loss between a code and its reconstruction, or a list with one per level.
         validation_data: Array, `(x, target)` or stream, for `val_` metrics per level.
         callbacks: Keras callbacks for every level, or a list of lists, one per level.
-        directory: Folder that makes the call resumable by storing the weights of each
-            finished level. An interrupted level restarts from its initial weights. A
-            stream is assumed to be unchanged.
-        verbose: As in `keras.Model.fit`. Unless 0, the start of each level is printed.
+        directory: None, or a folder for the weights of each finished level, so that an
+            interrupted call can be resumed. An interrupted level restarts from its
+            initial weights. A stream is assumed to be unchanged.
+        verbose: As in `keras.Model.fit`. Unless it is 0, the start of each level is
+            printed.
 
     Returns:
         One `keras.callbacks.History` per level, outermost first.
