@@ -154,8 +154,7 @@ class TopK(KSparsity):
         k = self._selected_k()
         if k is None or not (training or self.current_k is None):
             return None
-        values, indices = top_k.top_k(pre_activations, self.max_k)
-        return SparseCode(values[:, :k], indices[:, :k])
+        return SparseCode(*top_k.top_k(pre_activations, k, self.max_k))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return `inputs` with all but the largest values of each sample zeroed."""

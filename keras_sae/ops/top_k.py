@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_sae.ops import tensorflow_kernels
 from keras_sae.types import Tensor
 
 # A sample rarely has more than `_CANDIDATES * k` of the batch's largest values, so
@@ -13,7 +14,9 @@ _CANDIDATES, _NARROW = 4, 16
 _HALVINGS = 48
 
 
-def top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def top_k(
+    values: Tensor, k: int | Tensor, max_k: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the `k` largest values of each row, and their columns as int32.
 
     These values lie in the `k` blocks with the largest maxima. Selecting blocks first,
@@ -21,14 +24,16 @@ def top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Args:
         values: Tensor of shape `(samples, units)`.
-        k: Number of values per row.
+        k: Number of values per row. Only TensorFlow accepts a tensor.
+        max_k: Upper bound on `k`, needed if `k` is a tensor.
     """
+    max_k = max_k or k
     if unit_shards() > 1:
         candidates, columns = _local_top_k(values, k)
         largest, places = ops.top_k(candidates, k)
         return largest, ops.take_along_axis(columns, places, axis=1)
     units, width = values.shape[-1], 1
-    while units % (2 * width) == 0 and 4 * width * width * k <= units:
+    while units % (2 * width) == 0 and 4 * width * width * max_k <= units:
         width *= 2
     if width < 4 or keras.config.backend() == "torch":
         largest, columns = ops.top_k(values, k)
@@ -63,7 +68,16 @@ def batch_top_k(
         flat = _first_above(code, _bisect(code, n), n)
         return flat % units, flat // units
 
-    if units < _NARROW * _CANDIDATES * max_k:
+    if tensorflow_kernels.are_usable() and units >= 4 * max_k:
+        # At least `n` blocks have an entry above a threshold that `n` maxima exceed.
+        blocks = _blocks(code, units // (2 * max_k))
+        maxima = ops.max(blocks, axis=1)
+        bisect = tensorflow_kernels.compiled(_bisect)
+        flat = _entries_above(blocks, maxima, bisect(maxima, ops.convert_to_tensor(n)))
+        values = ops.take(ops.reshape(blocks, (-1,)), flat)
+        flat = ops.take(flat, _first_above(values, _bisect(values, n), n))
+        indices, rows = flat % units, flat // units
+    elif units < _NARROW * _CANDIDATES * max_k:
         indices, rows = select_from_all()
     else:
         candidates, columns = top_k(code, _CANDIDATES * max_k)
@@ -98,6 +112,28 @@ def batch_threshold(code: Tensor, n: int | Tensor, k: int) -> Tensor:
     # Use `min` for the same reason as in `batch_top_k`.
     overflow = ops.any(ops.min(candidates, axis=-1) > threshold)
     return ops.cond(overflow, lambda: _bisect(code, n), lambda: threshold)
+
+
+def _blocks(code: Tensor, max_width: int) -> Tensor:
+    """Return all values of `code` in blocks of equal width, padded with `-inf`."""
+    width = 2 ** min(max_width.bit_length() - 1, 6)
+    flat = ops.reshape(code, (-1,))
+    if code.shape[-1] % width:
+        rest = -ops.shape(flat)[0] % width
+        flat = ops.pad(flat, [[0, rest]], constant_values=-float("inf"))
+    return ops.reshape(flat, (-1, width))
+
+
+def _entries_above(blocks: Tensor, maxima: Tensor, threshold: Tensor) -> Tensor:
+    """Return the flat positions of all values above a threshold, in order.
+
+    The number of positions is known at run time only. NaN counts as above.
+    """
+    width = blocks.shape[1]
+    kept = ops.nonzero(ops.logical_not(maxima <= threshold))[0]
+    values = ops.reshape(ops.take(blocks, kept, axis=0), (-1,))
+    places = ops.nonzero(ops.logical_not(values <= threshold))[0]
+    return ops.take(kept, places // width) * width + places % width
 
 
 def _bisect(values: Tensor, n: int | Tensor) -> Tensor:
