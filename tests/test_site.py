@@ -32,6 +32,13 @@ def test_code_of_a_page_runs(name, tmp_path):
         CHECKS[name](names, tmp_path)
 
 
+def check_index(names, folder):
+    del folder
+    assert names["metrics"]["l0"] <= 4
+    assert names["metrics"]["explained_variance"] > 0.7
+    assert names["metrics"]["copying"] < 0.2
+
+
 def check_concepts(names, folder):
     del folder
     assert names["copied"]["none"] > 0.9
@@ -87,6 +94,7 @@ def check_editing_guide(names, folder):
 
 # What the text of a page says about the results of its code.
 CHECKS = {
+    "index.md": check_index,
     "concepts.md": check_concepts,
     "guides/sparsity.md": check_sparsity_guide,
     "guides/own_sparsity.md": check_own_sparsity_guide,
