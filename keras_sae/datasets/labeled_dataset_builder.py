@@ -15,13 +15,13 @@ class LabeledImages(  # type: ignore[call-arg]
 ):
     """Base class of TFDS builders whose images and labels fit into memory.
 
-    A subclass sets the attributes below, and `VERSION` as TFDS has it.
+    A subclass sets the attributes below, and `VERSION`, which TFDS requires.
 
     Attributes:
-        description: Text of the metadata.
+        description: Description for the metadata.
         homepage: Address of the source.
-        image: Feature of the images.
-        label: Feature of the labels.
+        image: TFDS feature of the images.
+        label: TFDS feature of the labels.
     """
 
     RELEASE_NOTES = {"1.0.0": "First release."}  # noqa: RUF012, TFDS convention

@@ -64,7 +64,7 @@ def load_data(
     - a folder of images of one size, with a subfolder per class or without any: float32
       in [0, 1], with one channel if all of them are gray and otherwise with three.
 
-    Labels are int64. Labels of text, such as the names of subfolders, are numbered in
+    Labels are int64. Text labels, such as the names of subfolders, are numbered in
     sorted order.
 
     The three embedded datasets need no network. On first use, they are prepared in
@@ -83,8 +83,8 @@ def load_data(
 
     Returns:
         `(x_train, y_train), (x_test, y_test)`. `x` is float32 of shape
-        `(samples, height, width, channels)`, in [0, 1]. `y` is int64 of shape
-        `(samples,)`, or None if the dataset has no class labels. A path gives
+        `(samples, height, width, channels)`, scaled as described above. `y` is int64 of
+        shape `(samples,)`, or None if the dataset has no class labels. A path gives
         `(x, y)`.
 
     Raises:
@@ -270,8 +270,8 @@ def _tfds_builder(
     except tfds.core.DatasetNotFoundError:
         if os.sep in name or os.path.splitext(name)[1]:
             raise ValueError(
-                f"There is no such file, folder or dataset: {name!r}, in the folder "
-                f"{os.getcwd()!r}."
+                f"There is no such file, folder or dataset. Received: {name!r}, in the "
+                f"folder {os.getcwd()!r}."
             ) from None
         # Listing community datasets would use the network.
         known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
@@ -305,7 +305,7 @@ def _tfds_builder(
         try:
             urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
         except urllib.error.HTTPError:
-            break  # The server responds, and TFDS knows what to request.
+            break  # The server responds. It may refuse only requests for headers.
         except OSError as error:
             raise ValueError(
                 f"The dataset {name!r} is not prepared in {builder.data_dir} and "

@@ -20,8 +20,8 @@ ARRAYS, TABLES = (".npy", ".npz"), (".csv", ".parquet")
 # Files that `keras.utils.image_dataset_from_directory` reads.
 _IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 _ADVICE = (
-    "Store the values as a `.npy` file by `numpy.save`. It is memory-mapped, so it may "
-    "be larger than the memory."
+    "Store the values as a `.npy` file with `numpy.save`. The file is memory-mapped, "
+    "so it may be larger than the memory."
 )
 
 Arrays = tuple[np.ndarray, np.ndarray | None]
@@ -44,7 +44,7 @@ def is_path(name: object) -> TypeGuard[PathLike]:
 def load_path(
     path: PathLike, label: str | None = None, columns: Sequence[str] | None = None
 ) -> Arrays:
-    """Return data and labels of a path, see `keras_sae.datasets.load_data`."""
+    """Return the data and labels of a path, as `keras_sae.datasets.load_data` does."""
     path = Path(path).expanduser()
     if not path.exists():
         raise ValueError(
@@ -91,7 +91,7 @@ def column_names(path: Path) -> list[str]:
 
 
 def class_numbers(labels: np.ndarray) -> np.ndarray:
-    """Return labels as int64; other labels are numbered in sorted order.
+    """Return labels as int64. Labels of text are numbered in sorted order.
 
     Raises:
         ValueError: A label is missing, or the labels are real numbers.
@@ -184,7 +184,7 @@ def _table(path: Path, label: str | None, columns: Sequence[str] | None) -> Arra
     if text:
         raise ValueError(
             f"Columns of text cannot be encoded: {', '.join(text)}. Pass the labels as "
-            "`label`, and name the other columns as `columns`. Received: "
+            "`label`, and list the numeric columns as `columns`. Received: "
             f"{str(path)!r}, label={label!r}, columns={columns!r}."
         )
     return features.to_numpy("float32", na_value=np.nan), y
@@ -228,11 +228,11 @@ def _folder(path: Path) -> Arrays:
         found = ", ".join(f"{w}x{h} ({f.name})" for (w, h), f in sizes.items())
         raise ValueError(
             f"All images must have one size. Received: {found[:200]}. Resize them, for "
-            "example by `keras.utils.load_img(file, target_size=(height, width))`."
+            "example with `keras.utils.load_img(file, target_size=(height, width))`."
         )
     [(width, height)] = sizes
     channels = 1 if is_gray else 3
-    # A list of batches is joined, which needs twice the memory.
+    # Joining the list of batches needs twice the memory.
     check_memory(path, 8 * len(files) * width * height * channels)
     batches = keras.utils.image_dataset_from_directory(
         path,
@@ -252,7 +252,7 @@ def _folder(path: Path) -> Arrays:
 
 
 def check_memory(path: Path, needed: int, advice: str = _ADVICE) -> None:
-    """Raise an error with this advice if `needed` bytes exceed the free memory."""
+    """Raise an error that ends in `advice` if `needed` bytes exceed the free memory."""
     import psutil
 
     free = psutil.virtual_memory().available

@@ -34,8 +34,8 @@ class Builder(LabeledImages):
 
         digits = load_digits()
         images = (digits.images / _LEVELS).astype("float32")[..., np.newaxis]
-        # Every fifth digit, sorted by class, is a stratified fifth. It needs no random
-        # numbers, which could differ between releases.
+        # Every fifth digit in the order of the classes makes a stratified test split.
+        # This needs no random numbers, which could differ between releases.
         test = np.sort(np.argsort(digits.target, kind="stable")[::5])
         train = np.setdiff1d(np.arange(len(digits.target)), test)
         rows = {"train": train, "test": test}

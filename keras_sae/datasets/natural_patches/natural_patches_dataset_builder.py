@@ -66,10 +66,10 @@ class PatchesConfig(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of photograph patches; see `keras_sae.datasets.load_data`.
 
-    The photographs are converted to gray, halved in size and cut into tiles. Half of
-    the patches within the tiles are kept, those with the highest contrast, and
-    `num_patches` of these are drawn without replacement. The feature `image` is float32
-    of shape `(patch_size, patch_size, 1)`. `config` is a `PatchesConfig` or its name.
+    The photographs are converted to gray, halved in size and cut into tiles. Of the
+    patches within the tiles, the half with the highest contrast is kept. From these,
+    `num_patches` are drawn without replacement. The feature `image` is float32 of shape
+    `(patch_size, patch_size, 1)`. `config` is a `PatchesConfig` or its name.
 
     Reference:
         [Ng, 2011](https://web.stanford.edu/class/cs294a/sparseAutoencoder.pdf)
