@@ -31,7 +31,8 @@ class Sampling(keras.layers.Layer):
 
     Args:
         factor: Weight of the divergence, in reconstruction loss per nat. Keras's
-            `"mse"` is a mean over the `D` values of a sample, so use `beta / D`.
+            `"mse"` is a mean over the `D` values of a sample, so a beta-VAE uses
+            `beta / D`.
         free_bits: Nats per latent unit below which the divergence has no gradient. The
             divergence becomes `sum_j max(free_bits, mean_i(KL_ij))`.
         seed: Random seed of the noise, or None.

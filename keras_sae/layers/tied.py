@@ -28,7 +28,7 @@ class TiedDense(keras.layers.Layer):
     nearly halve the number of parameters of an autoencoder.
 
     Loading, cloning or unpickling a `keras_sae.models.Autoencoder` ties the layers
-    again. In other models, a loaded layer warns and gets a copy of the kernel.
+    again. In other models, a tied layer gets its own kernel, and loading it warns.
 
     Args:
         tied_to: Built layer whose `kernel`, of shape `(output_dim, input_dim)`, is

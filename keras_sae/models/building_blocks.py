@@ -36,7 +36,7 @@ def known_shape(
         shape = tuple(input_shape)
     if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
         raise ValueError(
-            f"`{name}` must contain the known, positive sizes of one sample, "
+            f"`{name}` must contain the known, positive sizes of a sample's axes, "
             f"without the batch axis. Received: {name}={input_shape!r}. For "
             "grayscale images of 28x28 pixels, use (28, 28, 1)."
         )

@@ -53,8 +53,8 @@ def open_data(
             weights.
 
     Returns:
-        `x`, `y`, and the first batch as `(x, y)`. The first batch of an array contains
-        all samples. A generator is replaced, because it cannot be restarted.
+        `x`, `y`, and the first batch as `(x, y)`. For an array, this batch contains all
+        samples. A generator is replaced, because it cannot be restarted.
 
     Raises:
         ValueError: `x` is neither an array nor a stream of batches, has no batches, or
@@ -149,7 +149,7 @@ def as_arrays(
 
     Args:
         x: As in `keras.Model.fit`.
-        y: Targets or labels of an array. A stream yields its own.
+        y: Targets or labels of an array. A stream yields its own targets.
         limit: None, or a number of samples after which no more batches are read.
 
     Raises:

@@ -56,7 +56,7 @@ def chain_layers(model: keras.Model) -> Layers | None:
     The result is None for any other model, for example one that branches, calls a layer
     twice or contains a `keras.ops` function.
     """
-    graph = getattr(model, "_functional", model)  # of a Sequential model
+    graph = getattr(model, "_functional", model)  # for a Sequential model
     layers = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
     depths = getattr(graph, "_nodes_by_depth", {})
     inputs = [len(node.input_tensors) for depth in depths for node in depths[depth]]

@@ -224,7 +224,7 @@ def row_lengths(decoder: keras.Model) -> Callable[[], Tensor] | None:
 
 
 class AutoencoderStep:
-    """A training or test step, as `keras_sae.layers.Sparsity.auxiliary_losses` sees it.
+    """A training or test step for `keras_sae.layers.Sparsity.auxiliary_losses`.
 
     Additional decoder calls run in inference mode, so that batch normalization sees
     each batch only once.

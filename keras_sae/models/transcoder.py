@@ -186,7 +186,7 @@ def transcoder(
         units: Width of the code.
         sparsity: As for `keras_sae.models.shallow`.
         skip: Whether to add a linear map of the input, so that the code explains only
-            what is not linear.
+            the nonlinear part of the output.
         centering: As for `keras_sae.models.shallow`.
         name: Name of the model.
         **kwargs: Further arguments of `keras_sae.layers.SparseDense`.

@@ -244,8 +244,8 @@ def _inner_products(code: SparseCode, x: Tensor, kernel: Tensor) -> Tensor:
     if keras.backend.backend() == "jax":
         import jax
 
-        # A loop over the samples is three times as fast on a CPU. Other devices would
-        # do little work per iteration.
+        # A loop over the samples is three times as fast on a CPU. On other devices, the
+        # iterations would be too small to be efficient.
         if jax.default_backend() == "cpu":
             return ops.cast(ops.map(per_row, (x, *code.positions)), x.dtype)
 

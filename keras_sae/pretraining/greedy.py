@@ -60,8 +60,8 @@ def greedy(
         One `keras.callbacks.History` per level, outermost first.
 
     Raises:
-        ValueError: The model has no levels to train, an output cannot reach the
-            values of its code, a list has the wrong length, `x` is invalid, the
+        ValueError: The model has no levels to train, a level's output cannot take all
+            values of the code below, a list has the wrong length, `x` is invalid, the
             directory belongs to another run, or a level diverges.
 
     Reference:

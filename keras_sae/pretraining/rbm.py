@@ -117,7 +117,7 @@ class RBM(keras.Model):
         self.built = True
 
     def call(self, inputs: Tensor, training: bool | None = None) -> dict[str, Tensor]:
-        """Add the loss; return free energy and reconstruction error per sample."""
+        """Add the loss, and return the free energy and the error per sample."""
         del training  # validation uses the same Gibbs chain
         v0 = ops.reshape(ops.cast(inputs, self.compute_dtype), (-1, self.inputs))
         z0 = self.hidden_inputs(v0)

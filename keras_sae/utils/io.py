@@ -75,7 +75,7 @@ def read_json(path: PathLike, **types: type) -> dict[str, Any]:
         **types: Keys that the object must have, and the types of their values.
 
     Raises:
-        ValueError: The file cannot be read, or holds no such object.
+        ValueError: The file cannot be read, or does not hold such an object.
 
     Example:
 
@@ -136,8 +136,8 @@ def load_state(
 ) -> dict[str, Any] | None:
     """Set the variables from a file that `save_state` wrote, and return its record.
 
-    Returns None if there is no such file. If the file is damaged or holds other
-    variables, it is set aside, and the function also returns None.
+    The result is None if there is no such file. If the file is damaged or holds other
+    variables, it is set aside, and the result is also None.
     """
     path = Path(path)
     if not path.exists():
