@@ -553,6 +553,20 @@ def test_value_beyond_float16_is_an_error(tmp_path):
         activations.record(model, "head", x, tmp_path / "c", "float32")
 
 
+def test_error_in_the_writing_thread_is_raised(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "_CHECKPOINT_SECONDS", 0.0)
+    read = []
+
+    def data():
+        for number in range(10):
+            read.append(number)
+            yield np.full((4, 5), 1e30 if number == 2 else 1.0)
+
+    with pytest.raises(ValueError, match="finite in float16"):
+        activations.record(sequential(), "hidden", data(), tmp_path)
+    assert len(read) == 4  # the batch before the error was reported is the last
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

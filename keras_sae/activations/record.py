@@ -11,7 +11,7 @@ from keras_sae.activations.data import batches, sample_count
 from keras_sae.activations.paths import LayerKey
 from keras_sae.activations.rows import Keep, RowReader
 from keras_sae.activations.store import ActivationStore, part_folder
-from keras_sae.activations.writer import STORED_DTYPES, PartWriter
+from keras_sae.activations.writer import STORED_DTYPES, Batch, PartWriter
 from keras_sae.models.validation import as_numpy
 from keras_sae.types import Data, PathLike
 from keras_sae.utils.fingerprint import fingerprint
@@ -116,7 +116,7 @@ def record(
     own = {"batch_size": batch_size, "first_sample": first_sample, "seed": seed}
     directory = RunDirectory(part_folder(folder, index), own, argument="folder")
     try:
-        with PartWriter(directory.path, dtype, seed) as writer:
+        with contextlib.closing(PartWriter(directory.path, dtype, seed)) as writer:
             _record_part(reader, data, writer, own, file_bytes)
     except OSError as error:
         if error.errno not in _DISK_IS_FULL:
@@ -142,35 +142,32 @@ def _record_part(
     progress = writer.progress
     if progress.rows and not progress.finished:
         writer.open()
-    done, digest, number = progress.batches, "", 0
+    done, known, samples = progress.batches, progress.digest, progress.samples
+    digest, number = "", 0
+    other_data = ValueError(
+        "`folder` belongs to a recording of other data. Received: data that differs "
+        f"within the first {done} batches, or has another length. Give the same data, "
+        "or choose another folder."
+    )
     for number, inputs in enumerate(batches(data, own["batch_size"]), start=1):
         digest = fingerprint([digest, *keras.tree.flatten(inputs)])
-        if number <= done:
-            if number == done and digest != progress.digest:
-                break
+        if number < done:
             continue
-        if progress.finished:
-            break
-        first_sample = own["first_sample"] + progress.samples
-        rows, origins = reader.read(inputs, first_sample)
-        samples = len(keras.tree.flatten(inputs)[0])
+        if number == done or progress.finished:
+            if digest != known:
+                raise other_data
+            continue
+        rows, origins = reader.read(inputs, own["first_sample"] + samples)
+        count = len(keras.tree.flatten(inputs)[0])
         if not progress.rows:
             total = sample_count(data)
             widths = [array.shape[1] for array in rows]
             row_bytes = sum(widths) * STORED_DTYPES[writer.dtype].itemsize
-            expected = (total or 0) * len(origins) / samples * row_bytes
+            expected = (total or 0) * len(origins) / count * row_bytes
             files = round(expected / file_bytes) if expected else _FILES
             writer.start(widths, origins.shape[1], min(max(files, 1), _MAX_FILES))
-        writer.append(rows, origins, samples, digest)
-    if number < done or digest != progress.digest:
-        raise ValueError(
-            "`folder` belongs to a recording of other data. Received: data that "
-            f"differs within the first {done} batches, or has another length. Give "
-            "the same data, or choose another folder."
-        )
-    if not sum(progress.rows):
-        raise ValueError(
-            f"`keep` must keep some rows. Received: {progress.samples} samples of "
-            "which no row was kept."
-        )
+        writer.append(Batch(rows, origins, count, digest))
+        samples += count
+    if number < done:
+        raise other_data
     writer.finish()

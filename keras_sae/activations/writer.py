@@ -1,18 +1,19 @@
 """Files of one part of an activation store, while they are written.
 
-Rows are appended to files of raw numbers. A checkpoint holds the size of each file, so
-that what was appended after it can be cut off. At the end each file is shuffled and
-written as an array of NumPy, which replaces the raw file.
+Rows are collected in memory. A thread appends them to files of raw numbers while the
+model computes the next rows. A checkpoint holds the size of each file, so that what was
+appended after it can be cut off. At the end each file is shuffled and written as an
+array of NumPy, which replaces the raw file.
 """
 
 import contextlib
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -26,8 +27,9 @@ STORED_DTYPES: dict[str, np.dtype] = {
     "bfloat16": np.dtype("uint16"),
     "float32": np.dtype("float32"),
 }
-# Seconds between checkpoints. After a kill, what came after the last one is repeated.
-_CHECKPOINT_SECONDS = 5.0
+# Rows are written, and then a checkpoint, when this many bytes or the rows of this many
+# seconds have been collected. After a kill, what came after a checkpoint is repeated.
+_BUFFER_BYTES, _CHECKPOINT_SECONDS = 2**23, 5.0
 
 
 @dataclass
@@ -59,8 +61,24 @@ class Progress:
     complete: bool = False
 
 
+class Batch(NamedTuple):
+    """Rows of one batch of inputs.
+
+    Attributes:
+        rows: float32 array of shape `(rows, width)` per layer.
+        origins: The sample and the place of each row.
+        samples: Number of samples in the batch.
+        digest: Hash of this batch and all before it.
+    """
+
+    rows: list[np.ndarray]
+    origins: np.ndarray
+    samples: int
+    digest: str
+
+
 class PartWriter:
-    """Writer of one part, a context manager.
+    """Writer of one part. Call `close` at the end.
 
     Args:
         folder: Folder of the part.
@@ -68,7 +86,7 @@ class PartWriter:
         seed: Random seed of the order.
 
     Attributes:
-        progress: The state after the last call.
+        progress: The last checkpoint.
     """
 
     def __init__(self, folder: Path, dtype: str, seed: int) -> None:
@@ -77,7 +95,10 @@ class PartWriter:
         self.seed = seed
         self.progress = self.read_progress(folder)
         self._files: dict[str, list[BinaryIO]] = {}
-        self._saved = time.monotonic()
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+        self._waiting: list[Batch] = []
+        self._bytes, self._written = 0, time.monotonic()
 
     @staticmethod
     def read_progress(folder: Path) -> Progress:
@@ -89,15 +110,9 @@ class PartWriter:
         values = read_json(file, **kinds)
         return Progress(**{name: values[name] for name in kinds})
 
-    def __enter__(self) -> "PartWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Wait for the thread, and close all files."""
+        self._thread.shutdown()
         for files in self._files.values():
             for file in files:
                 with contextlib.suppress(OSError):
@@ -129,18 +144,31 @@ class PartWriter:
                     raise ValueError(UNREADABLE.format(path=str(raw), error=error))
                 file.truncate(size)
 
-    def append(
-        self, rows: Sequence[np.ndarray], origins: np.ndarray, samples: int, digest: str
-    ) -> None:
-        """Append the rows of one batch to random files."""
-        progress = self.progress
-        if progress.widths != [array.shape[1] for array in rows]:
+    def append(self, batch: Batch) -> None:
+        """Add a batch to those that are written soon."""
+        widths = [array.shape[1] for array in batch.rows]
+        if widths != self.progress.widths:
             raise ValueError(
                 "The width of a layer must not change. Received: rows of width "
-                f"{[array.shape[1] for array in rows]} after {progress.widths}."
+                f"{widths} after {self.progress.widths}."
             )
+        self._waiting.append(batch)
+        self._bytes += sum(array.nbytes for array in (*batch.rows, batch.origins))
+        seconds = time.monotonic() - self._written
+        if self._bytes >= _BUFFER_BYTES or seconds >= _CHECKPOINT_SECONDS:
+            if self._writing:
+                self._writing.result()
+            self._writing = self._thread.submit(self._write_batches, self._waiting)
+            self._waiting, self._bytes = [], 0
+            self._written = time.monotonic()
+
+    def _write_batches(self, batches: Sequence[Batch]) -> None:
+        """Append rows to random files, which do not depend on the number of batches."""
+        progress = self.progress
+        columns = zip(*([*b.rows, b.origins] for b in batches), strict=True)
+        *layers, origins = (np.concatenate(column) for column in columns)
         limit = np.finfo("float16" if self.dtype == "float16" else "float32").max
-        for array in rows:
+        for array in layers:
             largest = max(array.max(initial=0), -array.min(initial=0))
             if not largest <= limit:  # also if it is NaN
                 raise ValueError(
@@ -148,37 +176,53 @@ class PartWriter:
                     f"activation of size {largest:g}. Use dtype='bfloat16' or "
                     "'float32' if it is finite."
                 )
-        rng = np.random.default_rng([self.seed, progress.batches])
-        targets = rng.integers(len(progress.rows), size=len(origins))
+        # One random number per row, counted from the first row of the part.
+        bits = np.random.PCG64(self.seed).advance(sum(progress.rows))
+        numbers = np.random.Generator(bits).random(len(origins)) * len(progress.rows)
+        targets = numbers.astype("uint8")
         order = np.argsort(targets, kind="stable")
         counts = np.bincount(targets, minlength=len(progress.rows))
         bounds = np.concatenate([[0], np.cumsum(counts)])
         stored = STORED_DTYPES[self.dtype]
-        arrays = [*(array.astype(self.dtype).view(stored) for array in rows), origins]
+        arrays = [*(array.astype(self.dtype).view(stored) for array in layers), origins]
         for files, array in zip(self._files.values(), arrays, strict=True):
-            scattered = array[order]
+            scattered = np.take(array, order, axis=0)
             for number in np.flatnonzero(counts):
                 part = scattered[bounds[number] : bounds[number + 1]]
-                _write(files[number], part.tobytes())
-        values = rows[0].astype("float64")
-        progress.total = (np.asarray(progress.total) + values.sum(axis=0)).tolist()
-        # Unlike a product of BLAS, this does not wait for busy threads.
-        progress.squares += float(np.einsum("ij,ij->", values, values))
+                _write(files[number], part.reshape(-1).view("uint8").data)
+        total = np.asarray(progress.total)
+        for rows, _, samples, digest in batches:
+            values = rows[0].astype("float64")
+            total += values.sum(axis=0)
+            # Unlike a product of BLAS, this does not wait for busy threads.
+            progress.squares += float(np.einsum("ij,ij->", values, values))
+            progress.samples += samples
+            progress.digest = digest
+        progress.total = total.tolist()
         progress.rows = (np.asarray(progress.rows) + counts).tolist()
-        progress.batches += 1
-        progress.samples += samples
-        progress.digest = digest
-        if time.monotonic() - self._saved >= _CHECKPOINT_SECONDS:
-            self.checkpoint()
+        progress.batches += len(batches)
+        self.checkpoint()
 
     def checkpoint(self) -> None:
         """Write the progress, so that a later call can resume here."""
         write_json(self.folder / PROGRESS, asdict(self.progress))
-        self._saved = time.monotonic()
 
     def finish(self) -> None:
-        """Shuffle each file, and replace it by an array of NumPy."""
+        """Write the last rows. Shuffle each file, and replace it by an array of NumPy.
+
+        Raises:
+            ValueError: There are no rows.
+        """
         progress = self.progress
+        if self._writing:
+            self._writing.result()
+        if self._waiting:
+            self._write_batches(self._waiting)
+        if not sum(progress.rows):
+            raise ValueError(
+                f"`keep` must keep some rows. Received: {progress.samples} samples of "
+                "which no row was kept."
+            )
         progress.finished = True
         if not progress.complete:
             self.checkpoint()
@@ -198,9 +242,8 @@ class PartWriter:
             self.checkpoint()
 
 
-def _write(file: BinaryIO, data: bytes) -> None:
+def _write(file: BinaryIO, view: memoryview) -> None:
     """Write all bytes to a file without a buffer."""
-    view = memoryview(data)
     while view:
         view = view[file.write(view) :]
 
