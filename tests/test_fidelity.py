@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from activation_models import CASES, functional, plain, sequential, transformer
+from activation_models import CASES, HUB, functional, plain, sequential, transformer
 from test_activations_splice import copying
 
 from keras_sae import activations, evaluation, layers, models
@@ -199,6 +199,50 @@ def test_feature_effects_of_chosen_units(trained):
     assert sorted(chosen.index) == [2, 7]
     with pytest.raises(ValueError, match="unit 40"):
         evaluation.feature_effects(*arguments, units=[40])
+
+
+@pytest.mark.slow
+def test_language_model_of_keras_hub():
+    keras.utils.set_random_seed(0)
+    model = compiled(HUB.make(), metrics=[], weighted_metrics=["accuracy"])
+    inputs = HUB.inputs(10)
+    tokens, mask = inputs["token_ids"], inputs["padding_mask"]
+    targets, weight = np.roll(tokens, -1, axis=1), mask.astype("float32")
+    autoencoder = models.shallow((8,), 12, layers.TopK(3))
+    hidden = activations.capture(model, HUB.layer, inputs)
+    backbone = model.backbone
+
+    def loss(rows):
+        """Return the weighted loss if the last block returns these rows."""
+        normed = backbone.layer_norm(keras.ops.convert_to_tensor(rows))
+        logits = plain(backbone.token_embedding(normed, reverse=True))
+        logits = logits.astype("float64")
+        total = np.log(np.exp(logits).sum(axis=-1))
+        right = np.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        return np.average(total - right, weights=weight)
+
+    arguments = (model, HUB.layer, autoencoder, inputs, targets)
+    table = evaluation.fidelity(*arguments, weight, batch_size=4)
+    codes = autoencoder.encode(hidden.reshape(-1, 8))
+    reconstruction = autoencoder.decode(codes)
+    mean = hidden[mask == 1].mean(axis=0)
+    expected = {
+        "original": loss(hidden),
+        "splice": loss(reconstruction.reshape(hidden.shape)),
+        "mean": loss(np.broadcast_to(mean, hidden.shape)),
+        "zero": loss(np.zeros_like(hidden)),
+    }
+    for name, value in expected.items():
+        assert table.loss[name] == pytest.approx(value, rel=1e-4)
+
+    unit = int(codes.mean(axis=0).argmax())
+    effects = evaluation.feature_effects(*arguments, [unit], weight, batch_size=4)
+    without = codes.copy()
+    without[:, unit] = 0
+    change = (autoencoder.decode(without) - reconstruction).reshape(hidden.shape)
+    assert effects.loss_change[unit] == pytest.approx(
+        loss(hidden + change) - loss(hidden), abs=1e-5
+    )
 
 
 # Sparse probes.
