@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _BATCH_SIZE = 64
-_ALL_UNITS = 0.999  # share of active units from which on a code counts as never zero
+_ALL_UNITS = 0.999  # a code counts as never zero if this share of its units is active
 
 
 def compare(
@@ -96,8 +96,8 @@ def compare(
 
     if not isinstance(builders, Mapping) or not builders:
         raise ValueError(
-            f"`builders` must be a dict of at least one model. Received: {builders!r}. "
-            "For example, pass "
+            "`builders` must be a dict of at least one function that returns a model. "
+            f"Received: {builders!r}. For example, pass "
             "{'L1': lambda: keras_sae.models.shallow((8, 8, 1), 64, 'l1')}."
         )
     train, test = labeled_data("train", train), labeled_data("test", test)
@@ -216,14 +216,14 @@ def summarize(table: "pd.DataFrame") -> "pd.DataFrame":
 def pareto_front(
     table: "pd.DataFrame", x: str | None = None, y: str = "reconstruction"
 ) -> "pd.DataFrame":
-    """Return the rows of a table that no other row beats on both metrics.
+    """Return the Pareto front of a table: the rows that no other row beats.
 
     A row beats another if it is at least as good on both metrics and better on one.
     Smaller values are better.
 
     Args:
         table: A `pandas.DataFrame` with the columns `x` and `y`.
-        x: Name of the first metric. None is `l0`, or `effective_l0` if a code of the
+        x: Name of the first metric. None means `l0`, or `effective_l0` if a code of the
             table is never exactly zero.
         y: Name of the second metric.
 
@@ -247,7 +247,7 @@ def pareto_front(
 
 
 def sparsity_metric(table: "pd.DataFrame") -> str:
-    """Return the column that compares how sparse the codes of a table are.
+    """Return the name of the column that measures the sparsity of a table's codes.
 
     It is `effective_l0` if a code is never exactly zero, and `l0` otherwise.
     """

@@ -23,7 +23,7 @@ _ADAPT_ROWS = 10_000
 
 
 class _Substitution:
-    """Evaluation of a model with other activations in the place of a layer's output."""
+    """Evaluate a model with other activations in place of a layer's output."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class _Substitution:
         if not model.compiled:
             raise ValueError(
                 "`model` must be compiled, with its loss and metrics. Received: "
-                f"model={model.name!r}. For example "
+                f"model={model.name!r}. For example, call "
                 "`model.compile(loss='sparse_categorical_crossentropy')`."
             )
         check_autoencoder(autoencoder, [place])
@@ -62,11 +62,11 @@ class _Substitution:
                 "`sample_weight` must have a positive sum. Received: a sum of "
                 f"{total.sum():g}."
             )
-        # Keras divides by the number of samples, also by those of weight 0.
+        # Keras divides by the number of all samples, including those of weight 0.
         self.weight_scale = total.size / total.sum()
 
     def batch(self, n: int, activations: np.ndarray) -> tuple[Any, ...]:
-        """Return batch `n` with these activations, as `evaluate` takes it."""
+        """Return batch `n` with these activations, in the form for `evaluate`."""
         x, y, weight = self.batches[n]
         inputs = {"inputs": x, "activations": activations}
         if weight is None:
@@ -76,7 +76,7 @@ class _Substitution:
     def evaluate(
         self, replacement: Callable[[np.ndarray], np.ndarray]
     ) -> dict[str, float]:
-        """Return loss and metrics where a function of the output replaces it."""
+        """Return the loss and metrics with `replacement(output)` as layer output."""
         data = _Batches(self, replacement)
         return self.model.evaluate(data, verbose=0, return_dict=True)
 
@@ -98,7 +98,7 @@ class _Substitution:
 
 
 class _Batches(keras.utils.PyDataset):
-    """Batches in which a function of the layer's output replaces it."""
+    """Batches in which `replacement(output)` replaces the layer's output."""
 
     def __init__(
         self,
@@ -138,9 +138,9 @@ def fidelity(
 
     `recovered_of_mean = (L_mean - L) / (L_mean - L_original)`
 
-    and the same with the loss of zeros. A low reconstruction error does not imply a low
-    loss. Compare with `random` and `mean`. Even a random dictionary recovers much of
-    the loss of zeros.
+    `recovered_of_zero` is the same for an output of zeros. A low reconstruction error
+    does not imply a low loss. Compare with `random` and `mean`: even a random
+    dictionary has a high `recovered_of_zero`.
 
     Args:
         model: A compiled Keras model.
@@ -193,7 +193,8 @@ def fidelity(
     random = keras.models.clone_model(autoencoder)
     sample = rows[weights > 0][:_ADAPT_ROWS]
     random.adapt(sample)
-    # Sets what a sparsity learns from batches, such as the threshold of `BatchTopK`.
+    # This call sets values that a sparsity learns from batches, such as the threshold
+    # of `BatchTopK`.
     random(sample, training=True)
     variants: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "original": lambda h: h,
@@ -226,7 +227,7 @@ def feature_effects(
 
     `L(x + decode(code without the unit) - decode(code)) - L(x)`
 
-    What the autoencoder does not reconstruct is kept, so the unit alone is removed.
+    The reconstruction error is kept, so only the unit's contribution is removed.
 
     Args:
         model: A compiled Keras model.
@@ -234,14 +235,15 @@ def feature_effects(
         autoencoder: As for `fidelity`.
         x: As for `fidelity`.
         y: As for `fidelity`.
-        units: Indices of the units; None for the 32 units of largest mean.
+        units: Indices of the units. None means the 32 units with the largest mean
+            activation.
         sample_weight: As for `fidelity`.
         batch_size: As for `fidelity`.
 
     Returns:
         A data frame with one row per unit, the largest effect first. Its index is the
-        unit, and its columns are `loss_change`, `frequency`, the fraction of rows
-        where the unit is active, and `mean_activation`.
+        unit. Its columns are `loss_change`, `frequency` (the fraction of rows in which
+        the unit is active) and `mean_activation`.
 
     Raises:
         ValueError: As for `fidelity`, or a unit does not exist.

@@ -22,9 +22,9 @@ def sparse_probe(
 ) -> dict[str, Any]:
     """Return the accuracy of a linear classifier on the `k` best features.
 
-    The features are those with the largest F-statistic on the training data, the ratio
-    of the variance between classes to the variance within classes. The classifier is
-    that of `keras_sae.evaluation.probe`.
+    The features are those with the largest F-statistic on the training data. This is
+    the ratio of the variance between classes to the variance within classes. The
+    classifier is that of `keras_sae.evaluation.probe`.
 
     A high accuracy shows that a few features separate these classes. It does not show
     that each feature has a single meaning, that the model uses the features, or that

@@ -14,7 +14,7 @@ from keras_sae.export.signatures import Signature
 Arrays: TypeAlias = dict[str, np.ndarray]
 
 _SAMPLES = 3
-_UNKNOWN_LENGTH = 8  # example size of an axis whose size the model leaves open
+_UNKNOWN_LENGTH = 8  # example size of an axis whose size the model does not fix
 
 
 def example_answers(
@@ -60,8 +60,8 @@ def verify(
 ) -> None:
     """Run every signature of an artifact, and compare its outputs with Keras.
 
-    `arrays` is the result of `example_answers`. Raise a `RuntimeError` if an output
-    differs by more than `tolerance` times its largest value.
+    `arrays` is the result of `example_answers`. Raise a `RuntimeError` if the relative
+    error of an output exceeds `tolerance`.
     """
     import tensorflow as tf
 
@@ -76,13 +76,13 @@ def verify(
             if not error <= tolerance:
                 raise RuntimeError(
                     f"The artifact differs from Keras: the output `{key}` of `{name}` "
-                    f"is off by {error:.2g} of its largest value. Expected: at most "
+                    f"has a relative error of {error:.2g}. Expected: at most "
                     f"{tolerance:.2g}. Nothing was exported."
                 )
 
 
 def _error(got: np.ndarray, expected: np.ndarray, ranked: np.ndarray | None) -> float:
-    """Return the largest difference, as a fraction of the largest expected value."""
+    """Return the largest difference, relative to the largest expected value or to 1."""
     if got.shape != expected.shape:
         return float("inf")
     if ranked is not None and np.issubdtype(got.dtype, np.integer):

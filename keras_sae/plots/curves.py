@@ -1,4 +1,4 @@
-"""Plots of activations, learning curves, and the trade-off of error and sparsity."""
+"""Plots of activations, of learning curves, and of error against sparsity."""
 
 import textwrap
 from collections.abc import Mapping
@@ -26,10 +26,12 @@ from keras_sae.types import ArrayLike
 _OVERLAY = 4  # largest number of models whose curves share a panel
 # Prefix in the logs, and line style.
 _KINDS = {"training": ("", "--"), "validation": ("val_", "-")}
-# Columns, and width and height of a panel in inches: shared, and one per model.
+# Number of columns, and width and height of a panel in inches. A panel is shared by all
+# models, or highlights one of them.
 _SHARED, _SEPARATE = (3, 3.3, 2.3), (6, 2.0, 1.4)
 _LABEL_LETTERS = 22  # letters per line of a vertical label
-# Places of a name: distances from its point in points, and directions.
+# Possible positions of a name: distances from its marker in typographic points, and
+# directions.
 _DISTANCES = (6, 14, 24)
 _DIRECTIONS = np.array(
     [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]
@@ -203,12 +205,12 @@ def pareto(
     """Plot the error of models against their sparsity, with the Pareto front.
 
     Sparser codes reconstruct worse, so one number cannot rank models. The Pareto front
-    connects the models that no other model beats on both metrics.
+    connects the rows that `keras_sae.evaluation.pareto_front` returns.
 
     Args:
-        table: A `pandas.DataFrame` with the columns `x` and `y`, such as what
-            `keras_sae.evaluation.compare` returns. A `model` column names the points.
-        x: Column of the horizontal axis; smaller is better. None is `"l0"`, or
+        table: A `pandas.DataFrame` with the columns `x` and `y`, such as the output of
+            `keras_sae.evaluation.compare`. A `model` column names the points.
+        x: Column of the horizontal axis; smaller is better. None means `"l0"`, or
             `"effective_l0"` if a code of the table is never exactly zero.
         y: Column of the vertical axis; smaller is better.
 
@@ -256,7 +258,7 @@ def pareto(
     ax.set_ylabel(metric_label(y))
     ax.set_title(
         "Models further left are sparser, and models further down are more accurate.\n"
-        "The gray line is the Pareto front: no model is better than these in both.",
+        "The gray line is the Pareto front: no other model beats the models on it.",
         fontsize=9,
         loc="left",
     )
@@ -267,7 +269,7 @@ def pareto(
 
 
 def _draw_logs(ax: Axes, metric: str, logs: Logs, color: str) -> None:
-    """Draw the curves of a metric. Gray curves are thin, and validation is enough."""
+    """Draw the curves of a metric. In gray, draw only the last one, as a thin line."""
     keys = [(prefix + metric, style) for prefix, style in _KINDS.values()]
     keys = [(key, style) for key, style in keys if key in logs]
     is_gray = color == MUTED
@@ -281,10 +283,10 @@ def _draw_logs(ax: Axes, metric: str, logs: Logs, color: str) -> None:
 
 
 def _name_groups(ax: Axes, groups: Mapping[str, np.ndarray]) -> None:
-    """Write the name of each group of points next to one of them, where there is room.
+    """Write the name of each group of points next to one of its points.
 
-    Of all places next to the points of a group, the one is taken that covers the fewest
-    points and names.
+    A name takes the position next to its points at which it covers the fewest points
+    and names.
     """
     frame, scale = ax.get_window_extent(), ax.figure.dpi / 72
     pixels = {name: ax.transData.transform(points) for name, points in groups.items()}

@@ -5,7 +5,7 @@ import io
 from matplotlib import figure
 
 BASE, ACCENT, INK, MUTED, GROUND = "#0072b2", "#d55e00", "#1f2933", "#b6bdc7", "#f3f4f6"
-# The palette of Okabe and Ito, which people with color blindness can tell apart.
+# The palette of Okabe and Ito. People with color blindness can tell its colors apart.
 COLORS = [BASE, ACCENT, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 

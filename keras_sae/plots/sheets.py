@@ -29,7 +29,7 @@ _STEPS, _DENSE = 32, 128
 
 
 def as_tiles(x: np.ndarray, low: ArrayLike, high: ArrayLike) -> np.ndarray:
-    """Return samples as images or as curves, with `low` as 0 and `high` as 1.
+    """Return samples as images or curves, with `low` mapped to 0 and `high` to 1.
 
     The limits are numbers, or arrays of shape `(samples,)`. Images have the shape
     `(samples, height, width, channels)`, and curves `(samples, length, channels)`.
@@ -75,7 +75,8 @@ def draw_sheets(
         for texts in (row_names, row_notes)
     )
     page = max(left + max(widest + notes, longest_title) + _MARGIN, _PAGE_WIDTH)
-    letters = int((page - 2 * _MARGIN) / (0.85 * _LETTER_WIDTH))  # not bold
+    # The heading is not bold, so its letters are narrower than those of titles.
+    letters = int((page - 2 * _MARGIN) / (0.85 * _LETTER_WIDTH))
     lines = textwrap.wrap(heading, letters)
     bottom = _MARGIN + _LINE_HEIGHT * len(lines) + _LINE_HEIGHT * bool(column_names)
     bottom += sum(height + _TITLE_HEIGHT for _, height in sizes) + _MARGIN

@@ -31,7 +31,7 @@ _ORANGE, _BLUE, _GRAY = "#d97706", "#3b82f6", "#8a94a6"
 _COLORS = [_BLUE, _ORANGE, "#0d9488", "#a855f7", "#dc2f6d"]
 _COLORS += ["#65a30d", "#0891b2", "#92664a", "#6b7280", "#e11d48"]
 _CURVES = ("training", _ORANGE, "dashed"), ("validation", _BLUE, "solid")
-# Bokeh's own ticks of a logarithmic axis overlap on a short one.
+# On a short logarithmic axis, Bokeh's own ticks overlap.
 _LOG_TICKS = [m * 10.0**e for e in range(-9, 10) for m in (1, 3)]
 # Seven markers and ten colors give 70 different pairs.
 _MARKERS = [("circle", "●"), ("square", "■"), ("triangle", "▲"), ("diamond", "◆")]

@@ -54,8 +54,8 @@ def write_report(
 
     - metrics: the results of `keras_sae.evaluation.evaluate`;
     - units: the filter of each unit, the histogram of its activations, the inputs that
-      activate it most, and its mean activation per class; of a code with more than
-      1,000 units, those with the largest mean activation;
+      activate it most, and its mean activation per class (for codes with more than
+      1,000 units, only the 1,000 with the largest mean magnitude are shown);
     - reconstructions: the best and the worst;
     - samples: the codes of individual samples, unit by unit;
     - learning curves;
@@ -68,7 +68,7 @@ def write_report(
             with the same input shape. The page shows one model at a time.
         data: Data that the model was not trained on: an array `x` of shape
             `(samples, *input_shape)`, or `(x, y)`, where `y` is None or holds labels of
-            shape `(samples,)`. Or a finite dataset of batches of `x` or `(x, y)`.
+            shape `(samples,)`. It may also be a finite dataset of such batches.
         path: Path of the HTML file. An existing file is replaced.
         history: The return value of `fit`, its `history` attribute, or a dict that maps
             model names to either. If None, each model's own `history` is shown.
@@ -190,7 +190,7 @@ def _read_histories(
 
 
 def _input_sheet(x: np.ndarray, low: float, high: float) -> dict[str, Any]:
-    """Return samples as a sheet: images in gray, vectors as strips in two colors."""
+    """Return samples as a sheet of images, or of strips in two colors for vectors."""
     images = as_images(x, _SIDE)
     if not is_image(x.shape[1:]):
         return _sheet(images / (max(abs(low), abs(high)) or 1.0), signed=True)
