@@ -32,7 +32,7 @@ def labeled_batches(
 ) -> Iterator[tuple[Any, Any, Any]]:
     """Yield inputs, targets and sample weights, one batch of NumPy arrays at a time.
 
-    What is missing is None.
+    Missing targets and weights are None.
 
     Args:
         data: An array; a list or dict of arrays for a model with several inputs; or
@@ -64,8 +64,8 @@ def labeled_batches(
     if y is not None or sample_weight is not None:
         raise ValueError(
             "`y` and `sample_weight` must be None for batches. Received: `x` of type "
-            f"{type(data).__name__}, with `y` or `sample_weight`. Let each batch be "
-            "`(x, y)` or `(x, y, sample_weight)`."
+            f"{type(data).__name__}, with `y` or `sample_weight`. Include them in each "
+            "batch, as `(x, y)` or `(x, y, sample_weight)`."
         )
     check_finite(data)
     if is_dataset(data):
@@ -97,7 +97,7 @@ def _is_arrays(data: Any) -> bool:
 
 
 def _checked(name: str, structure: Any) -> Any:
-    """Return arrays of numbers with a first axis as NumPy arrays; None for None."""
+    """Convert numeric arrays with a sample axis to NumPy. None is returned as it is."""
 
     def check(array: Tensor) -> np.ndarray:
         values = None if hasattr(array, "row_splits") else as_numpy(array)
@@ -106,7 +106,7 @@ def _checked(name: str, structure: Any) -> Any:
             raise ValueError(
                 f"`{name}` must hold arrays of numbers with the samples on the first "
                 f"axis. Received: {type(array).__name__}{shape}. Pad ragged data, for "
-                "example by `keras.utils.pad_sequences`."
+                "example with `keras.utils.pad_sequences`."
             )
         return values
 

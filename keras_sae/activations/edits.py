@@ -22,8 +22,8 @@ class Edit:
             replace them.
 
     Raises:
-        ValueError: A unit is negative or repeated, a value is not finite, or their
-            numbers differ.
+        ValueError: A unit is negative or repeated, a value is not finite, or `units`
+            and `values` differ in length.
 
     Example:
 
@@ -55,7 +55,7 @@ class Edit:
         self.multiply = multiply
 
     def check(self, width: int) -> None:
-        """Raise a `ValueError` if a code of `width` units lacks one of these."""
+        """Raise a `ValueError` if a code of `width` units lacks a unit of the edit."""
         if max(self.units, default=0) >= width:
             raise ValueError(
                 f"An edit can only change the {width} units of the code, which are "
@@ -63,7 +63,7 @@ class Edit:
             )
 
     def __call__(self, code: Tensor) -> Tensor:
-        """Return the changed code, of the shape of `code`."""
+        """Return the changed code, with the shape of `code`."""
         width = code.shape[-1]
         self.check(width)
         if self.multiply:
@@ -84,7 +84,7 @@ class Edit:
 
     @classmethod
     def from_config(cls, config: Config) -> "Edit":
-        """Create the edit of a config."""
+        """Create an edit from its config."""
         return cls(**config)
 
 
@@ -111,7 +111,7 @@ def ablate(units: Iterable[int]) -> Edit:
 def clamp(values: Mapping[int, float]) -> Edit:
     """Create an edit that sets units of a code to given values.
 
-    A unit gets its value in every row, also where it was zero.
+    A unit gets its value in every row, even where it was zero.
 
     Args:
         values: The new value per unit.

@@ -1,7 +1,7 @@
 """Functions that act on the output of a layer while a model is called.
 
 While a layer is intercepted, its `call` is a function in the instance's `__dict__`. It
-calls the method of the class, and then the hooks of the current thread.
+calls the hooks of the current thread, which in turn call the method of the class.
 `Layer.__call__` reads `self.call` on every call, so this works in every kind of model,
 in eager calls and while a step is traced.
 """
@@ -17,8 +17,8 @@ import keras
 from keras_sae.activations.paths import LayerKey, find_layer
 from keras_sae.types import Tensor
 
-# Takes a function that runs one call of the layer, and the layer's first argument.
-# Returns the outputs of the call, or others.
+# A hook takes a function that runs one call of the layer, and the layer's first
+# argument. It returns the outputs of the call, or others in their place.
 Hook: TypeAlias = Callable[[Callable[[], Any], Any], Any]
 
 # Keras calls the second instead of the first once the layer is quantized.
@@ -34,7 +34,7 @@ _STEPS = ("predict_step", "test_step", "train_step")
 
 
 class _Hooks(threading.local):
-    """The hooks of a thread, outermost first."""
+    """The hooks of a thread, in the order of their `with` blocks."""
 
     def __init__(self) -> None:
         self.stack: list[tuple[keras.layers.Layer, Hook]] = []
@@ -42,7 +42,8 @@ class _Hooks(threading.local):
 
 _hooks = _Hooks()
 _lock = threading.Lock()
-# By the id of a layer: the open contexts of all threads, and what they have replaced.
+# The open contexts of all threads, by the id of the layer. For each context, a dict
+# holds the attributes that it replaced.
 _open: dict[int, list[dict[str, Any]]] = {}
 
 
@@ -54,20 +55,22 @@ def intercept(
 ) -> Iterator[None]:
     """Replace the output of a layer by `fn(output)` inside a `with` block.
 
-    It acts on calls in this thread, at every call of the layer. If a layer returns
-    several tensors, `fn` gets the first one, and the others pass through. Afterwards
-    nothing is left on the layer.
+    The output of every call in this thread is replaced. If a layer returns several
+    tensors, `fn` gets the first one, and the others pass through. Afterwards, the layer
+    is as before.
 
-    A compiled function keeps what it was traced with. Give `model` to call `predict`,
-    `evaluate` or `generate` of that model inside the block: these methods are traced
-    anew there, and their earlier compiled functions come back afterwards. For repeated
-    use, `keras_sae.activations.splice` makes a model that is compiled once.
+    A compiled function keeps the layer as it was when the function was traced. To call
+    `predict`, `evaluate` or `generate` inside the block, pass `model`. These methods
+    are then traced again, and their earlier compiled functions are restored afterwards.
+    For repeated use, `keras_sae.activations.splice` creates a model that is compiled
+    once.
 
     Args:
         layer: A layer; or its path in `model`, the end of its path, or its name.
         fn: Function of the layer's output, made of `keras.ops`, Keras layers or
             operations of the backend.
-        model: None if `layer` is a layer that is called directly.
+        model: Model that contains the layer. May be None if the layer is called
+            directly.
 
     Raises:
         ValueError: The layer is not in the model, or is given by name without a model.
@@ -87,7 +90,7 @@ def intercept(
     if not isinstance(layer, keras.layers.Layer):
         raise ValueError(
             "`layer` must be a Keras layer if `model` is None. Received: "
-            f"layer={layer!r}. Give the model that has the layer: "
+            f"layer={layer!r}. Pass the model that contains the layer: "
             "`intercept(layer, fn, model)`."
         )
 
@@ -97,14 +100,14 @@ def intercept(
 
 @contextmanager
 def _traced_anew(model: keras.layers.Layer | None) -> Iterator[None]:
-    """Put the compiled functions of a model aside inside a `with` block."""
+    """Set a model's compiled functions aside for the duration of a `with` block."""
     own = {} if model is None else vars(model)
     compiled = [name for name in _COMPILED if name in own]
     steps = _STEPS if compiled else ()
     saved = {name: own[name] for name in (*compiled, *steps) if name in own}
     own.update(dict.fromkeys(compiled))
     for name in steps:
-        # JAX would find the trace of an equal function. A new one has no trace.
+        # JAX would reuse the trace of an equal function. A new function has no trace.
         method = getattr(model, name)
         own[name] = functools.update_wrapper(functools.partial(method), method)
     try:

@@ -40,10 +40,10 @@ class Place:
 def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
     """Return all layers inside a model by path.
 
-    A path has one part per level. In functional and sequential models it is the name of
-    the layer. In other models and layers it is the name of the attribute without a
-    leading underscore, followed by the index or key if the attribute is a list or a
-    dict. A layer that is used in several places has the first path only.
+    A path has one part per level. In functional and sequential models, this part is the
+    name of the layer. In other models and layers, it is the name of the attribute
+    without leading underscores, followed by the index or key if the attribute is a list
+    or a dict. A layer that is used in several places has the first path only.
 
     Args:
         model: A Keras model or layer.

@@ -1,4 +1,4 @@
-"""Rows of activations: what the last axis of a layer's output holds."""
+"""Rows of activations: the vectors along the last axis of a layer's output."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -13,13 +13,13 @@ from keras_sae.types import ArrayLike
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Which rows are kept: all of them, those that the Keras mask of the layer's output
-# keeps, those of other tokens than these, or those that a function of the inputs keeps.
+# Which rows are kept: those that the Keras mask of the layer's output keeps, those of
+# all tokens except the given ones, those that a function of the inputs keeps, or all.
 Keep: TypeAlias = Literal["mask"] | Sequence[int] | Callable[[Any], ArrayLike] | None
 
 
 class RowReader:
-    """Rows of one or two layers of a model, for one batch of inputs after another.
+    """Reader of the rows of one or two layers of a model, batch by batch.
 
     Args:
         model: Any Keras model that was built.
@@ -59,7 +59,8 @@ class RowReader:
 
         Returns:
             A float32 array of shape `(rows, width)` per layer, and the origins of the
-            rows: integers of shape `(rows, 1 + axes)`, the sample and its place.
+            rows. These are integers of shape `(rows, 1 + axes)`: the sample, and the
+            position of the row in it.
         """
         outputs = self.capturing.arrays(inputs)
         layers = outputs[: len(self.places)]
@@ -78,7 +79,7 @@ class RowReader:
     def _kept(
         self, inputs: Any, shape: tuple[int, ...], last_output: np.ndarray
     ) -> np.ndarray:
-        """Return which rows are kept, booleans of the given shape."""
+        """Return booleans of the given shape that tell which rows are kept."""
         if self.keep is None:
             return np.ones(shape, bool)
         if isinstance(self.keep, str):
@@ -98,14 +99,14 @@ class RowReader:
 
 
 def _tokens(inputs: Any) -> np.ndarray:
-    """Return the token ids of a batch: its only array, or the one named so."""
+    """Return the token ids of a batch: the input `token_ids`, or the only array."""
     if isinstance(inputs, dict) and "token_ids" in inputs:
         return inputs["token_ids"]
     leaves = keras.tree.flatten(inputs)
     if len(leaves) != 1 or leaves[0].dtype.kind not in "iu":
         raise ValueError(
-            "Tokens can be left out by their ids if the model has one input of "
-            "integers, or one that is named 'token_ids'. Received: inputs of "
+            "To leave out tokens by their ids, the model must have one input of "
+            "integers, or an input named 'token_ids'. Received: inputs of "
             f"{[str(leaf.dtype) for leaf in leaves]}. Give a function as `keep`."
         )
     return leaves[0]

@@ -1,4 +1,4 @@
-"""A model in which an autoencoder stands in the place of a layer's output."""
+"""A model in which an autoencoder replaces a layer's output."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -23,14 +23,15 @@ EditLike: TypeAlias = Edit | Callable[[Tensor], Tensor] | None
 
 @register
 class SplicedModel(Wrapper):
-    """A model with an autoencoder in the place of a layer's output.
+    """A model in which an autoencoder replaces a layer's output.
 
     `keras_sae.activations.splice` creates it.
 
     Args:
         base: The model.
-        autoencoder: A `keras_sae.models.Autoencoder` of the layer's last axis.
-        indices: Index of the layer in `keras_sae.activations.layer_paths`.
+        autoencoder: A `keras_sae.models.Autoencoder` for the layer's last axis.
+        indices: Index of the layer in `keras_sae.activations.layer_paths`, or the
+            indices of both layers for a transcoder.
         edit: None, or a function of the code.
         error: Whether the layer keeps what the autoencoder does not reconstruct.
         **kwargs: Arguments of `keras.Model`.
@@ -83,10 +84,10 @@ class SplicedModel(Wrapper):
         return self.call_hooked(inputs, hooks)
 
     def substitute(self, source: Tensor, x: Tensor, path: str = "") -> Tensor:
-        """Return what stands in the place of the output `x` of the layer.
+        """Return the replacement for the layer's output `x`.
 
         Args:
-            source: What the autoencoder encodes.
+            source: Activations that the autoencoder encodes.
             x: Output of the layer.
             path: Path of the layer, for an error message.
         """
@@ -115,8 +116,8 @@ class SplicedModel(Wrapper):
     ) -> None:
         """Write an artifact for inference to `filepath`, as Keras does.
 
-        A model with one input of floats is written by `keras_sae.export`, as a
-        SavedModel from every backend.
+        A model with one float32 input is written by `keras_sae.export`, which can write
+        a SavedModel from every backend.
         """
         inputs = self.inputs
         if inputs is None:
@@ -143,7 +144,7 @@ class SplicedModel(Wrapper):
                 "`keras.saving.register_keras_serializable()`."
             )
         base = serialize(self.base)
-        # The splice has its own, and those of a KerasHub model cannot be loaded.
+        # The spliced model has its own, and a KerasHub model's cannot be loaded.
         base.pop("compile_config", None)
         return {
             **super().get_config(),
@@ -158,7 +159,7 @@ class SplicedModel(Wrapper):
     def from_config(
         cls, config: Config, custom_objects: dict[str, Any] | None = None
     ) -> "SplicedModel":
-        """Create the model of a config."""
+        """Create a model from its config."""
         names = ("base", "autoencoder", "edit")
         deserialize = keras.saving.deserialize_keras_object
         with config_errors(cls.__name__):
@@ -185,13 +186,13 @@ def splice(
     tensors, the first one is replaced.
 
     The new model shares its weights with both models and changes neither. `predict`,
-    `evaluate`, `save` and `export` work as for any Keras model. It is compiled with the
-    loss and metrics of `model` if that is compiled. It cannot be trained.
+    `evaluate`, `save` and `export` work as for any Keras model. If `model` is compiled,
+    the new model has the same loss and metrics. It cannot be trained.
 
     Args:
         model: Any Keras model that was built.
         layer: A layer, its path such as `"blocks/3/attention"`, the end of its path, or
-            its name. A pair `(a, b)` for a `keras_sae.models.Transcoder`, which
+            its name. A `keras_sae.models.Transcoder` needs a pair `(a, b)`, because it
             computes the output of `b` from the output of `a`.
         autoencoder: A trained `keras_sae.models.Autoencoder` for rows of the layer's
             width, such as `shallow((width,), ...)`.
@@ -256,8 +257,8 @@ def check_width(
 
     Args:
         autoencoder: An autoencoder or a transcoder.
-        source: Shape of what it encodes.
-        shape: Shape of what it replaces.
+        source: Shape of the activations that it encodes.
+        shape: Shape of the output that it replaces.
         path: Path of the layer.
     """
     expected = autoencoder.sample_shape, tuple(autoencoder.decoder.output_shape[1:])
@@ -266,7 +267,7 @@ def check_width(
             raise ValueError(
                 "`autoencoder` must take and return rows of the layer's width. "
                 f"Received: an autoencoder from {expected[0]} to {expected[1]}, and "
-                f"the layer {path!r} with outputs of shape {given}. Create one by "
+                f"the layer {path!r} with outputs of shape {given}. Create one with "
                 "`keras_sae.models.shallow((width,), ...)`."
             )
     if source and shape and (len(source) != len(shape) or source[:-1] != shape[:-1]):
@@ -280,5 +281,5 @@ def output_shape(layer: keras.layers.Layer) -> Shape:
     """Return the shape of a layer's first output, or `()` if it is not known."""
     try:
         return tuple(first(layer.output).shape)
-    except (AttributeError, ValueError):  # called never, or several times
+    except (AttributeError, ValueError):  # never called, or called several times
         return ()

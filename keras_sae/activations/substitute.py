@@ -12,17 +12,18 @@ from keras_sae.types import Tensor
 
 
 class SubstitutedModel(Wrapper):
-    """Model of inputs and of the output of a layer, which replaces the real one.
+    """Model that takes its inputs, and an array that replaces the output of a layer.
 
-    One compiled model serves any number of replacements. What only the real output
-    depends on is not computed in a compiled step. If the layer is called several times,
-    the first call is replaced.
+    One compiled model serves any number of replacements. A compiled step skips
+    operations that only the replaced output needs. If the layer is called several
+    times, the first call is replaced.
 
     Args:
         base: Any Keras model that was built.
         place: The layer.
-        drop_masks: Whether the outputs have no Keras mask. With sample weights, Keras
-            would apply the mask as well, and divide by other numbers per batch.
+        drop_masks: Whether to remove the Keras masks of the outputs. With sample
+            weights, Keras would also apply the mask, and each batch would be divided by
+            a different number.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class Wrapper(keras.Model):
         self.targets = Targets(indices)
         self.built = True
         if isinstance(base, keras.Function):
-            self.output_names = base.output_names  # of losses and metrics by name
+            self.output_names = base.output_names  # for losses and metrics by name
 
     def call_hooked(self, inputs: Tensor, hooks: Sequence[Hook]) -> Any:
         """Return the outputs of the base model while the targets have these hooks.

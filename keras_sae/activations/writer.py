@@ -1,9 +1,9 @@
 """Files of one part of an activation store, while they are written.
 
 Rows are collected in memory. A thread appends them to files of raw numbers while the
-model computes the next rows. A checkpoint holds the size of each file, so that what was
-appended after it can be cut off. At the end each file is shuffled and written as an
-array of NumPy, which replaces the raw file.
+model computes the next rows. A checkpoint holds the size of each file, so that rows
+appended after it can be cut off. At the end, each file is shuffled and replaced by a
+NumPy array file.
 """
 
 import contextlib
@@ -27,26 +27,26 @@ STORED_DTYPES: dict[str, np.dtype] = {
     "bfloat16": np.dtype("uint16"),
     "float32": np.dtype("float32"),
 }
-# Rows are written, and then a checkpoint, when this many bytes or the rows of this many
-# seconds have been collected. After a kill, what came after a checkpoint is repeated.
+# Rows, and then a checkpoint, are written after this many bytes or this many seconds.
+# After a kill, the work since the last checkpoint is repeated.
 _BUFFER_BYTES, _CHECKPOINT_SECONDS = 2**23, 5.0
 
 
 @dataclass
 class Progress:
-    """How much of a part has been recorded; read and written as JSON.
+    """Progress of recording a part, which is stored as JSON.
 
     Attributes:
         batches: Number of batches that were recorded.
         samples: Number of samples in them.
         digest: Hash of these batches.
         widths: Width of each layer.
-        axes: Columns of the origins.
+        axes: Number of columns of the origins.
         rows: Number of rows in each file.
         total: Sum of the rows of the first layer.
         squares: Sum of the squares of their values.
         finished: Whether all data was recorded.
-        complete: Whether all files were shuffled, too.
+        complete: Whether all files were also shuffled.
     """
 
     batches: int = 0
@@ -66,7 +66,7 @@ class Batch(NamedTuple):
 
     Attributes:
         rows: float32 array of shape `(rows, width)` per layer.
-        origins: The sample and the place of each row.
+        origins: The sample of each row, and the position of the row in it.
         samples: Number of samples in the batch.
         digest: Hash of this batch and all before it.
     """
@@ -126,7 +126,7 @@ class PartWriter:
         self.open()
 
     def open(self) -> None:
-        """Open the raw files at the length that the checkpoint says.
+        """Open the raw files, and cut them to the length in the checkpoint.
 
         Raises:
             ValueError: A file is shorter.
@@ -135,7 +135,7 @@ class PartWriter:
             self._files[kind] = []
             for number, rows in enumerate(self.progress.rows):
                 raw = array_file(self.folder, kind, number).with_suffix(".raw")
-                # Without a buffer a kill loses nothing that the checkpoint counts.
+                # Without a buffer, a kill loses no rows that the checkpoint counts.
                 file = open(raw, "ab", buffering=0)  # noqa: SIM115
                 self._files[kind].append(file)
                 size = rows * width * dtype.itemsize
@@ -163,7 +163,10 @@ class PartWriter:
             self._written = time.monotonic()
 
     def _write_batches(self, batches: Sequence[Batch]) -> None:
-        """Append rows to random files, which do not depend on the number of batches."""
+        """Append rows to random files.
+
+        The number of batches has no influence on the choice of the files.
+        """
         progress = self.progress
         columns = zip(*([*b.rows, b.origins] for b in batches), strict=True)
         *layers, origins = (np.concatenate(column) for column in columns)
@@ -194,7 +197,7 @@ class PartWriter:
         for rows, _, samples, digest in batches:
             values = rows[0].astype("float64")
             total += values.sum(axis=0)
-            # Unlike a product of BLAS, this does not wait for busy threads.
+            # Unlike a BLAS product, this does not wait for busy threads.
             progress.squares += float(np.einsum("ij,ij->", values, values))
             progress.samples += samples
             progress.digest = digest
@@ -208,7 +211,7 @@ class PartWriter:
         write_json(self.folder / PROGRESS, asdict(self.progress))
 
     def finish(self) -> None:
-        """Write the last rows. Shuffle each file, and replace it by an array of NumPy.
+        """Write the last rows, and replace each file by a shuffled NumPy array file.
 
         Raises:
             ValueError: There are no rows.
@@ -232,7 +235,8 @@ class PartWriter:
                 if not raw.exists():
                     continue
                 array = np.fromfile(raw, dtype).reshape(rows, width)
-                # The same order for rows and origins, whichever was finished before.
+                # Rows and origins get the same order, even if an earlier call wrote one
+                # of them.
                 rng = np.random.default_rng([self.seed, number, 1])
                 with atomic_write(array_file(self.folder, kind, number)) as path:
                     np.save(path, np.take(array, rng.permutation(rows), axis=0))

@@ -23,7 +23,7 @@ _ADAPT_ROWS = 10_000
 
 
 class _Substitution:
-    """Evaluate a model with other activations in place of a layer's output."""
+    """Evaluation of a model with other activations in place of a layer's output."""
 
     def __init__(
         self,
