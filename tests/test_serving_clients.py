@@ -1,4 +1,4 @@
-"""The serving guide: its code runs, and its clients talk to a server."""
+"""The guides to serving: their code runs, and their clients talk to a server."""
 
 import re
 from urllib.error import HTTPError
@@ -14,15 +14,16 @@ from keras_sae import export
 pytestmark = tensorflow_only
 
 PAGE = DOCS / "guides" / "serving.md"
+CLIENTS = DOCS / "guides" / "clients.md"
 GUIDE = PAGE.read_text()
 TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory):
-    """Run the Python blocks of the guide, and return their names."""
+    """Run the Python blocks of both guides, and return their names."""
     folder = tmp_path_factory.mktemp("guide")
-    return {**run(PAGE, folder), "folder": folder}
+    return {**run(PAGE, folder), **run(CLIENTS, folder), "folder": folder}
 
 
 @pytest.fixture(scope="module")

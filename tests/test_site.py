@@ -4,7 +4,9 @@ import importlib
 import re
 import sys
 
+import commands
 import numpy as np
+import pandas as pd
 import pytest
 from contracts import public_modules
 from helpers import tensorflow_only
@@ -14,7 +16,7 @@ import keras_sae
 from keras_sae import metrics
 
 # These pages are run by test_serving_clients.py, with a server, and by test_tuning.py.
-ELSEWHERE = {"guides/serving.md", "guides/tuning.md"}
+ELSEWHERE = {"guides/serving.md", "guides/clients.md", "guides/tuning.md"}
 PAGES = [p for p in sorted(DOCS.rglob("*.md")) if blocks(p)]
 NAMES = {str(p.relative_to(DOCS)): p for p in PAGES}
 MODULES = {name.removeprefix("keras_sae.") for name in public_modules()}
@@ -92,6 +94,28 @@ def check_editing_guide(names, folder):
     assert (folder / "edited.keras").exists()
 
 
+def check_own_data_guide(names, folder):
+    assert names["curve"] == pytest.approx([0.44, 0.68, 0.76], abs=0.05)
+    assert names["result"]["dead_fraction"] == 0
+    assert names["windows"].shape == (47, 64, 3)
+    np.testing.assert_array_equal(names["windows"][1], names["sensors"][16:80])
+    assert (folder / "wine.keras").exists()
+
+
+def check_anomalies_guide(names, folder):
+    assert names["curve"][1:] == pytest.approx([0.93, 0.98], abs=0.02)
+    assert 0 < names["false_alarms"] < 0.03
+    assert names["alarm"].mean() == pytest.approx(0.61, abs=0.05)
+    assert names["alarm"][names["distance"] > 1].mean() > 0.95
+    assert names["first"] == pytest.approx(0.89, abs=0.05)
+    assert names["first_two"] > 0.95
+    files = [folder / name for name in ("machine.keras", "new.csv")]
+    commands.succeed("score", *files, "--output", folder / "scores.csv")
+    scores = pd.read_csv(folder / "scores.csv").anomaly_score
+    errors = names["errors"](names["faulty"]).sum(axis=1)
+    np.testing.assert_allclose(scores, errors, rtol=1e-3)
+
+
 # What the text of a page says about the results of its code.
 CHECKS = {
     "index.md": check_index,
@@ -99,6 +123,8 @@ CHECKS = {
     "guides/sparsity.md": check_sparsity_guide,
     "guides/own_sparsity.md": check_own_sparsity_guide,
     "guides/families.md": check_families_guide,
+    "guides/own_data.md": check_own_data_guide,
+    "guides/anomalies.md": check_anomalies_guide,
     "guides/inside_a_model.md": check_inside_guide,
     "guides/editing_a_model.md": check_editing_guide,
 }
