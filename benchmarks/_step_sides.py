@@ -81,13 +81,21 @@ def _product(units: int, dim: int, k: int) -> Step:
     return lambda x: multiply(x, kernel).block_until_ready()
 
 
-def _saelens(architecture: str) -> Callable[..., Step]:
+def torch_device() -> str:
+    """Return "cuda" if PyTorch has a GPU, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def saelens(architecture: str) -> Callable[..., Step]:
     def make(units: int, dim: int, k: int) -> Step:
         import sae_lens.saes as saes
         import torch
         from sae_lens.saes.sae import TrainStepInput
 
-        common = {"d_in": dim, "d_sae": units, "device": "cpu"}
+        device = torch_device()
+        common = {"d_in": dim, "d_sae": units, "device": device}
         widths = [units // 4, units // 2, units]
         kinds = {
             "topk": lambda: saes.TopKTrainingSAE(
@@ -111,11 +119,12 @@ def _saelens(architecture: str) -> Callable[..., Step]:
         sae = kinds[architecture]()
         sae.train()
         optimizer = torch.optim.Adam(sae.parameters(), lr=1e-4)
-        dead = torch.zeros(units, dtype=torch.bool)
+        dead = torch.zeros(units, dtype=torch.bool, device=device)
         coefficients = {"l0": 1.0, "l1": 1.0}
 
         def step(x: np.ndarray) -> None:
-            given = TrainStepInput(torch.from_numpy(x), coefficients, dead, 0, False)
+            batch = torch.as_tensor(x, device=device)
+            given = TrainStepInput(batch, coefficients, dead, 0, False)
             output = sae.training_forward_pass(given)
             output.loss.backward()
             torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
@@ -127,16 +136,20 @@ def _saelens(architecture: str) -> Callable[..., Step]:
     return make
 
 
-def _sparsify(units: int, dim: int, k: int) -> Step:
+def sparsify(units: int, dim: int, k: int) -> Step:
     import torch
+
+    device = torch_device()
+    if device == "cpu":  # its Triton kernels need a GPU
+        os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
     from sparsify import SparseCoder, SparseCoderConfig
 
-    coder = SparseCoder(dim, SparseCoderConfig(num_latents=units, k=k))
+    coder = SparseCoder(dim, SparseCoderConfig(num_latents=units, k=k), device)
     optimizer = torch.optim.Adam(coder.parameters(), lr=1e-4)
 
     def step(x: np.ndarray) -> None:
         coder.set_decoder_norm_to_unit_norm()
-        output = coder(torch.from_numpy(x))
+        output = coder(torch.as_tensor(x, device=device))
         output.fvu.backward()
         coder.remove_gradient_parallel_to_decoder_directions()
         optimizer.step()
@@ -164,19 +177,19 @@ SIDES: dict[str, Callable[..., Step]] = {
     "TopK, TensorFlow": _ours("tensorflow", "top_k"),
     "TopK, TensorFlow, no oneDNN": _ours("tensorflow", "top_k", onednn=False),
     "TopK, annealed k, TensorFlow": _ours("tensorflow", "annealed"),
-    "TopK, SAELens": _saelens("topk"),
-    "TopK, sparsify": _sparsify,
+    "TopK, SAELens": saelens("topk"),
+    "TopK, sparsify": sparsify,
     "TopK, dictionary_learning": _dictionary_learning,
     "BatchTopK, JAX": _ours("jax", "batch_top_k"),
     "BatchTopK, TensorFlow": _ours("tensorflow", "batch_top_k"),
     "Matryoshka, TensorFlow": _ours("tensorflow", "matryoshka"),
-    "BatchTopK, SAELens": _saelens("batchtopk"),
+    "BatchTopK, SAELens": saelens("batchtopk"),
     "JumpReLU, JAX": _ours("jax", "jump_relu"),
-    "JumpReLU, SAELens": _saelens("jumprelu"),
+    "JumpReLU, SAELens": saelens("jumprelu"),
     "Gated, JAX": _ours("jax", "gated"),
-    "Gated, SAELens": _saelens("gated"),
+    "Gated, SAELens": saelens("gated"),
     "Matryoshka, JAX": _ours("jax", "matryoshka"),
-    "Matryoshka, SAELens": _saelens("matryoshka"),
+    "Matryoshka, SAELens": saelens("matryoshka"),
     "dense, plain Keras, JAX": _plain_keras("jax"),
 }
 
