@@ -44,7 +44,11 @@ def tune(
         str, typer.Option(help="random, bayesian, hyperband or grid.")
     ] = "random",
     objective: Annotated[
-        str, typer.Option(help="Also: probe_accuracy, reconstruction, a logged metric.")
+        str,
+        typer.Option(
+            help="reconstruction_under_l0, probe_accuracy, reconstruction, or the name "
+            "of a logged metric."
+        ),
     ] = "reconstruction_under_l0",
     max_l0: Annotated[
         float | None, typer.Option(help="Limit on L0. Default: sqrt(sample size).")
