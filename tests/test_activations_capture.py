@@ -3,7 +3,14 @@
 import keras
 import numpy as np
 import pytest
-from activation_models import CASES, functional, plain, sequential, transformer
+from activation_models import (
+    CASES,
+    Subclassed,
+    functional,
+    plain,
+    sequential,
+    transformer,
+)
 from contracts import each
 from helpers import BACKEND, tensorflow_only
 
@@ -263,9 +270,10 @@ def test_layer_that_is_not_called_is_an_error():
         def call(self, inputs):
             return inputs
 
-    model = Unused()
+    model, x = Unused(), np.ones((2, 5), "float32")
+    model(x)
     with pytest.raises(ValueError, match="is called 0 times"):
-        activations.capture(model, "unused", np.ones((2, 5), "float32"))
+        activations.capture(model, "unused", x)
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="the first step can be captured")
@@ -275,3 +283,9 @@ def test_cell_of_an_rnn_is_an_error():
     model = keras.Model(inputs, rnn(inputs))
     with pytest.raises(ValueError, match="Capture the layer around it"):
         activations.capture(model, "rnn/cell", np.ones((2, 4, 5), "float32"))
+
+
+def test_model_that_was_not_built_is_an_error():
+    model = Subclassed(name="own")
+    with pytest.raises(ValueError, match=r"must be built.*Call it on a batch"):
+        activations.capture(model, "encode", np.ones((4, 5)))

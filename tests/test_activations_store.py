@@ -1,5 +1,6 @@
 """Tests of recorded activations: order, resuming, parts, and use in training."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -240,13 +241,11 @@ class Killed(BaseException):
 
 def record_killed(monkeypatch, event: int, *args, **kwargs) -> bool:
     """Record, and stop at the given write, rename or removal of a file."""
-    count = 0
+    count = itertools.count(1)  # threads count, too
 
     def count_calls(function):
         def counted(*a, **k):
-            nonlocal count
-            count += 1
-            if count == event:
+            if next(count) == event:
                 raise Killed
             return function(*a, **k)
 
@@ -292,20 +291,18 @@ def test_recording_killed_again_and_again_is_resumed(tmp_path, monkeypatch):
 
 
 _KILL = """
-import os, sys
+import itertools, os, sys
 import numpy as np, keras
 from keras_sae import activations
 from keras_sae.activations import writer
 
 event, folder = int(sys.argv[1]), sys.argv[2]
-count = 0
+count = itertools.count(1)
 writer._CHECKPOINT_SECONDS = 0.0
 
 def counted(function):
     def call(*args, **kwargs):
-        global count
-        count += 1
-        if count == event:
+        if next(count) == event:
             os._exit(9)
         return function(*args, **kwargs)
     return call

@@ -54,6 +54,11 @@ class CapturingModel(Wrapper):
         call_index: int = 0,
         masks: bool = False,
     ) -> None:
+        if not base.built:
+            raise ValueError(
+                f"`model` must be built. Received: model={base.name!r}, which has not "
+                "been called yet. Call it on a batch of data first."
+            )
         super().__init__(base, [place.index for place in places])
         self.call_index = call_index
         self.mask_of = _MaskOf() if masks else None

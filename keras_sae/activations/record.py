@@ -64,7 +64,7 @@ def record(
         first_sample: Number of the first sample of `data`, from which the origins of
             the rows are counted. Useful for parts.
         file_bytes: Approximate size of a file, if 256 files per part suffice. Shuffling
-            needs twice as much memory.
+            two files at once needs four times as much memory.
         seed: Random seed of the order.
 
     Returns:

@@ -7,6 +7,7 @@ NumPy array file.
 """
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
+from keras import ops
 
 from keras_sae.utils.io import UNREADABLE, atomic_write, read_json, write_json
 
@@ -95,7 +97,7 @@ class PartWriter:
         self.seed = seed
         self.progress = self.read_progress(folder)
         self._files: dict[str, list[BinaryIO]] = {}
-        self._thread = ThreadPoolExecutor(1)
+        self._threads = ThreadPoolExecutor(2)
         self._writing: Future[None] | None = None
         self._waiting: list[Batch] = []
         self._bytes, self._written = 0, time.monotonic()
@@ -112,7 +114,7 @@ class PartWriter:
 
     def close(self) -> None:
         """Wait for the thread, and close all files."""
-        self._thread.shutdown()
+        self._threads.shutdown()
         for files in self._files.values():
             for file in files:
                 with contextlib.suppress(OSError):
@@ -158,7 +160,7 @@ class PartWriter:
         if self._bytes >= _BUFFER_BYTES or seconds >= _CHECKPOINT_SECONDS:
             if self._writing:
                 self._writing.result()
-            self._writing = self._thread.submit(self._write_batches, self._waiting)
+            self._writing = self._threads.submit(self._write_batches, self._waiting)
             self._waiting, self._bytes = [], 0
             self._written = time.monotonic()
 
@@ -187,7 +189,12 @@ class PartWriter:
         counts = np.bincount(targets, minlength=len(progress.rows))
         bounds = np.concatenate([[0], np.cumsum(counts)])
         stored = STORED_DTYPES[self.dtype]
-        arrays = [*(array.astype(self.dtype).view(stored) for array in layers), origins]
+        if self.dtype == "float16":  # NumPy converts to float16 value by value
+            layers = [ops.convert_to_numpy(ops.cast(x, "float16")) for x in layers]
+        arrays = [
+            *(array.astype(self.dtype, copy=False).view(stored) for array in layers),
+            origins,
+        ]
         for files, array in zip(self._files.values(), arrays, strict=True):
             scattered = np.take(array, order, axis=0)
             for number in np.flatnonzero(counts):
@@ -229,18 +236,24 @@ class PartWriter:
         progress.finished = True
         if not progress.complete:
             self.checkpoint()
-        for kind, (dtype, width) in array_kinds(progress, self.dtype).items():
-            for number, rows in enumerate(progress.rows):
-                raw = array_file(self.folder, kind, number).with_suffix(".raw")
-                if not raw.exists():
-                    continue
-                array = np.fromfile(raw, dtype).reshape(rows, width)
-                # Rows and origins get the same order, even if an earlier call wrote one
-                # of them.
-                rng = np.random.default_rng([self.seed, number, 1])
-                with atomic_write(array_file(self.folder, kind, number)) as path:
-                    np.save(path, np.take(array, rng.permutation(rows), axis=0))
-                os.unlink(raw)
+        kinds = array_kinds(progress, self.dtype)
+
+        def shuffle(kind: str, number: int) -> None:
+            path = array_file(self.folder, kind, number)
+            raw = path.with_suffix(".raw")
+            if not raw.exists():
+                return
+            dtype, width = kinds[kind]
+            array = np.fromfile(raw, dtype).reshape(-1, width)
+            # Rows and origins get the same order, even if an earlier call wrote one of
+            # them.
+            rng = np.random.default_rng([self.seed, number, 1])
+            with atomic_write(path) as temporary:
+                np.save(temporary, np.take(array, rng.permutation(len(array)), axis=0))
+            os.unlink(raw)
+
+        files = itertools.product(kinds, range(len(progress.rows)))
+        list(self._threads.map(shuffle, *zip(*files, strict=True)))
         if not progress.complete:
             progress.complete = True
             self.checkpoint()
