@@ -62,6 +62,16 @@ def test_decode_equals_dense_product(rng, with_rows):
     np.testing.assert_allclose(found, dense @ kernel, rtol=1e-5, atol=1e-6)
 
 
+@with_rows
+def test_decode_of_prefixes_equals_dense_products(rng, with_rows):
+    sparse, dense = make_code(rng, with_rows)
+    kernel = rng.normal(size=(10, 4)).astype("float32")
+    found = sparse_code.decode(sparse, ops.convert_to_tensor(kernel), (2, 5))
+    expected = [dense * (np.arange(10) < width) @ kernel for width in (2, 5, 10)]
+    expected = np.concatenate(expected)
+    np.testing.assert_allclose(to_numpy(found), expected, rtol=1e-5, atol=1e-6)
+
+
 # In bfloat16 257 is rounded to 256, and in float16 2,049 to 2,048.
 half_precision = pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 
@@ -197,6 +207,7 @@ SPARSITIES = {
     "dead-tied": lambda: with_dead_units(layers.TopK, 3),
     "dead-deep": lambda: with_dead_units(layers.TopK, 2),
     "matryoshka": lambda: layers.Matryoshka(layers.BatchTopK(4), (5, 20)),
+    "matryoshka-top_k": lambda: layers.Matryoshka(layers.TopK(4), (5, 20, 40)),
 }
 
 

@@ -97,7 +97,7 @@ class Matryoshka(Sparsity):
                 f"code. Received: widths={self.widths}, units={units}."
             )
         widths = self.widths or (units // 4, units // 2)
-        self._prefixes = sorted({w for w in widths if 0 < w < units})
+        self.prefixes = tuple(sorted({w for w in widths if 0 < w < units}))
         if not self.sparsity.built:
             self.sparsity.build(tuple(input_shape))
 
@@ -119,9 +119,8 @@ class Matryoshka(Sparsity):
         """Return the losses of the prefixes and of the inner sparsity."""
         losses = self.sparsity.auxiliary_losses(step).values()
         total = sum(losses, ops.zeros((), "float32"))
-        unit = ops.arange(step.code.shape[-1])
-        for width in self._prefixes:
-            total = total + step.data_loss(step.decode_units(unit < width))
+        for reconstruction in step.prefix_reconstructions():
+            total = total + step.data_loss(reconstruction)
         return {"auxiliary_loss": total}
 
     def get_config(self) -> Config:

@@ -28,8 +28,8 @@ class Step(Protocol):
             that takes a boolean mask `(units,)` and `k`, and returns the `k` largest
             pre-activations per sample among the selected units.
         decode: Function of a code that returns its reconstruction.
-        decode_units: Function of a boolean mask `(units,)` that returns the
-            reconstruction from the selected units.
+        prefix_reconstructions: Function that returns the reconstruction from each
+            prefix of the code in the sparsity's `prefixes`.
         decode_with_frozen_decoder: Like `decode`, without gradients for the decoder.
         data_loss: Function of a reconstruction that returns the compiled loss, with the
             sample weights.
@@ -43,7 +43,7 @@ class Step(Protocol):
     pre_activations: Callable[[], Tensor]
     top_pre_activations: Callable[[Tensor, int], SparseCode] | None
     decode: Callable[[Tensor | SparseCode], Tensor]
-    decode_units: Callable[[Tensor], Tensor]
+    prefix_reconstructions: Callable[[], list[Tensor]]
     decode_with_frozen_decoder: Callable[[Tensor], Tensor]
     data_loss: Callable[[Tensor], Tensor]
 
@@ -72,6 +72,8 @@ class Sparsity(ShapePreservingLayer):
             that only a negative coefficient can undo the sparsity.
         selects: Whether `select` is implemented.
         anneals: Whether `set_progress` changes anything besides the coefficient.
+        prefixes: Increasing widths of the prefixes of the code that `auxiliary_losses`
+            decodes.
 
     Input and output shape:
         `(batch, ..., units)`.
@@ -101,6 +103,7 @@ class Sparsity(ShapePreservingLayer):
     persistent: bool = False
     selects: bool = False
     anneals: bool = False
+    prefixes: tuple[int, ...] = ()
 
     def build(self, input_shape: Shape) -> None:
         """Create the coefficient of the penalty."""

@@ -1,5 +1,6 @@
 """A dense decoder whose kernel is a dictionary of unit-norm rows."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -65,12 +66,17 @@ class UnitNormDense(keras.layers.Dense):
         # Keras applies a constraint only after an update.
         self.kernel.assign(self.kernel_constraint(ops.convert_to_tensor(self.kernel)))
 
-    def call(self, inputs: Tensor | SparseCode, training: bool | None = None) -> Tensor:
-        """Return the outputs for a code."""
+    def call(
+        self,
+        inputs: Tensor | SparseCode,
+        training: bool | None = None,
+        widths: Sequence[int] = (),
+    ) -> Tensor:
+        """Return the outputs for a code; `widths` as for `sparse_code.decode`."""
         del training
         kernel = project_gradient(ops.cast(self.kernel, self.compute_dtype))
         if isinstance(inputs, SparseCode):
-            x = sparse_code.decode(inputs, kernel)
+            x = sparse_code.decode(inputs, kernel, widths)
         else:
             x = ops.matmul(inputs, kernel)
         if self.bias is not None:

@@ -251,14 +251,19 @@ class Autoencoder(keras.Model):
             sparse_code = None if activations is None else activations.sparse_code
             if training:
                 losses.widen_input_range(self, inputs)
-            reconstruction = losses.decode_sparsely(self.decoder, sparse_code)
-            if reconstruction is None:
-                reconstruction = self.decoder(code, training=training)
+            sparsity = None
             if activations is not None and (training or step.in_step):
-                view = losses.AutoencoderStep(step, activations, inputs, reconstruction)
                 sparsity = activations.layer.sparsity
-                terms = {} if sparsity is None else sparsity.auxiliary_losses(view)
-                for name, loss in terms.items():
+            widths = () if sparsity is None else sparsity.prefixes
+            prefixes = losses.decode_sparsely(self.decoder, sparse_code, widths)
+            reconstruction = (
+                prefixes.pop() if prefixes else self.decoder(code, training=training)
+            )
+            if activations is not None and sparsity is not None:
+                view = losses.AutoencoderStep(
+                    step, activations, inputs, reconstruction, prefixes
+                )
+                for name, loss in sparsity.auxiliary_losses(view).items():
                     forward_pass.add_loss(self, name, loss, samples)
         if activations is not None:  # the mean of a variational code, without its noise
             code = activations.code if sparse_code is None else sparse_code.values

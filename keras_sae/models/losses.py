@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import keras
@@ -46,8 +46,13 @@ def code_activations(encoder: keras.Model, step: ForwardPass) -> Activations | N
     return replace(found[-1], sparse_code=None) if is_noisy else found[-1]
 
 
-def decode_sparsely(decoder: keras.Model, code: SparseCode | None) -> Tensor | None:
-    """Return the reconstruction from the active entries of a code, if possible.
+def decode_sparsely(
+    decoder: keras.Model, code: SparseCode | None, widths: Sequence[int] = ()
+) -> list[Tensor] | None:
+    """Return reconstructions from the active entries of a code, if possible.
+
+    The list has one reconstruction per prefix of the code, as wide as `widths`, and
+    ends with the reconstruction from the whole code.
 
     Sparse decoding requires a sparse code, and a `decoder` that is a chain of layers
     and starts with a `UnitNormDense`. The code must have that layer's compute dtype.
@@ -74,10 +79,10 @@ def decode_sparsely(decoder: keras.Model, code: SparseCode | None) -> Tensor | N
         dictionary.variable_dtype,
     ):
         return None
-    x = dictionary.call(code)
+    x = dictionary.call(code, widths=widths)
     for layer in rest:
         x = layer(x)
-    return x
+    return ops.split(x, len(widths) + 1)
 
 
 def begin_step(model: keras.Model, data: Tensor, training: bool = False) -> ForwardPass:
@@ -234,6 +239,7 @@ class AutoencoderStep:
         activations: Activations of the layer that computes the code.
         inputs: Inputs of the model, which are the target if the step has no other.
         reconstruction: The reconstruction from the whole code.
+        prefixes: The reconstructions from its prefixes, or None to compute them.
     """
 
     def __init__(
@@ -242,7 +248,9 @@ class AutoencoderStep:
         activations: Activations,
         inputs: Tensor,
         reconstruction: Tensor,
+        prefixes: list[Tensor] | None = None,
     ) -> None:
+        self.prefixes = prefixes
         self.model = step.model
         self.activations = activations
         target = inputs if step.target is None else step.target
@@ -260,18 +268,19 @@ class AutoencoderStep:
         """Return the reconstruction of a code."""
         decoder = self.model.decoder
         if isinstance(code, SparseCode):
-            reconstruction = decode_sparsely(decoder, code)
-            if reconstruction is not None:
-                return reconstruction
+            reconstructions = decode_sparsely(decoder, code)
+            if reconstructions is not None:
+                return reconstructions[0]
             code = code.to_dense(self.code.shape[-1])
         return decoder(code, training=False)
 
-    def decode_units(self, keep: Tensor) -> Tensor:
-        """Return the reconstruction from the units where `keep` is True."""
-        sparse_code = self.activations.sparse_code
-        if sparse_code is not None:
-            return self.decode(sparse_code.mask(keep))
-        return self.decode(ops.where(keep, self.code, ops.zeros_like(self.code)))
+    def prefix_reconstructions(self) -> list[Tensor]:
+        """Return the reconstruction from each prefix of the code."""
+        if self.prefixes is not None:
+            return self.prefixes
+        unit, zeros = ops.arange(self.code.shape[-1]), ops.zeros_like(self.code)
+        widths = self.activations.layer.sparsity.prefixes
+        return [self.decode(ops.where(unit < w, self.code, zeros)) for w in widths]
 
     def decode_with_frozen_decoder(self, code: Tensor) -> Tensor:
         """Decode without propagating gradients to the decoder's weights."""

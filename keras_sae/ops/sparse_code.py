@@ -7,7 +7,7 @@ only `k` rows per sample. The tests compare each function here with dense `keras
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -129,7 +129,7 @@ def encode(
             d_bias = _sum_per_unit(d_code.values, d_code.indices, units)
             # Compiled steps leave this out if nothing before `x` is trained.
             if tensorflow_kernels.are_usable():
-                d_x = _combine_rows(d_code, kernel)
+                d_x = _combine_rows(d_code, kernel, ops.shape(x)[0])
             else:
                 d_x = ops.matmul(d_code.to_dense(units), kernel)
             return d_x, d_kernel, d_bias, None, None, *(None for _ in positions)
@@ -143,13 +143,29 @@ def encode(
     return SparseCode(activation(values), *positions)
 
 
-def decode(code: SparseCode, kernel: Tensor) -> Tensor:
+def decode(code: SparseCode, kernel: Tensor, widths: Sequence[int] = ()) -> Tensor:
     """Return `code @ kernel` of shape `(batch, output_dim)`.
+
+    With `widths`, the result has the shape `((len(widths) + 1) * batch, output_dim)`.
+    It holds the products for each prefix of the code, and then for the whole code. Each
+    entry is multiplied once: a prefix is the previous prefix plus the units between.
 
     Args:
         code: A code of shape `(batch, units)`.
         kernel: Tensor of shape `(units, output_dim)`.
+        widths: Increasing numbers of units in the prefixes.
     """
+    shape, samples = ops.shape(code.values), ops.shape(code.values)[0]
+    if widths:
+        rows = code.rows
+        if rows is None:
+            rows = ops.broadcast_to(ops.arange(samples, dtype="int32")[:, None], shape)
+        for width in widths:
+            rows = ops.where(code.indices >= width, rows + samples, rows)
+        order = ops.argsort(ops.reshape(rows, (-1,)))
+        entries = code.values, code.indices, rows
+        code = SparseCode(*(ops.reshape(ops.take(v, order), shape) for v in entries))
+        samples = samples * (len(widths) + 1)
 
     @ops.custom_gradient
     def product(
@@ -163,9 +179,13 @@ def decode(code: SparseCode, kernel: Tensor) -> Tensor:
             d_values = _inner_products(code, d_output, kernel)
             return d_values, d_kernel, *(None for _ in positions)
 
-        return _combine_rows(code, kernel), gradient
+        return _combine_rows(code, kernel, samples), gradient
 
-    return product(code.values, ops.convert_to_tensor(kernel), *code.positions)
+    x = product(code.values, ops.convert_to_tensor(kernel), *code.positions)
+    if widths:
+        parts = ops.reshape(x, (len(widths) + 1, -1, x.shape[1]))
+        x = ops.reshape(ops.cumsum(parts, axis=0), (-1, x.shape[1]))
+    return x
 
 
 def kernel_gradient(code: SparseCode, x: Tensor, units: int) -> Tensor:
@@ -203,7 +223,7 @@ def _column(code: SparseCode, j: Tensor) -> tuple[Tensor, Tensor, Tensor | None]
     return ops.take(code.values, j, axis=1), ops.take(code.indices, j, axis=1), rows
 
 
-def _combine_rows(code: SparseCode, kernel: Tensor) -> Tensor:
+def _combine_rows(code: SparseCode, kernel: Tensor, samples: int | Tensor) -> Tensor:
     """Return `sum_j values_ij kernel[indices_ij]` by adding one column at a time.
 
     Using all entries at once would create a tensor of shape `(batch, k, output_dim)`,
@@ -211,7 +231,7 @@ def _combine_rows(code: SparseCode, kernel: Tensor) -> Tensor:
     """
     if tensorflow_kernels.are_usable():
         entries = code.values, code.indices, code.rows
-        total = tensorflow_kernels.combine_rows(*entries, kernel)
+        total = tensorflow_kernels.combine_rows(*entries, kernel, samples)
         return ops.cast(total, code.values.dtype)
 
     def add(j: Tensor, total: Tensor) -> Tensor:
@@ -223,7 +243,7 @@ def _combine_rows(code: SparseCode, kernel: Tensor) -> Tensor:
         return ops.scatter_update(total, rows[:, None], part, reduction="add")
 
     # In half precision, a large sum would stop growing.
-    total = ops.zeros((ops.shape(code.values)[0], kernel.shape[1]), dtype="float32")
+    total = ops.zeros((samples, kernel.shape[1]), dtype="float32")
     total = ops.fori_loop(0, code.values.shape[1], add, total)
     return ops.cast(total, code.values.dtype)
 
@@ -235,9 +255,9 @@ def _inner_products(code: SparseCode, x: Tensor, kernel: Tensor) -> Tensor:
         return ops.cast(products, x.dtype)
 
     def per_row(row: tuple[Tensor, ...]) -> Tensor:
-        sample, indices, *rows = row
-        if rows:
-            sample = ops.take(x, rows[0], axis=0)
+        indices, sample = row
+        if code.rows is not None:
+            sample = ops.take(x, sample, axis=0)
         products = sample * ops.take(kernel, indices, axis=0)
         return ops.sum(ops.cast(products, "float32"), axis=-1)
 
@@ -247,7 +267,8 @@ def _inner_products(code: SparseCode, x: Tensor, kernel: Tensor) -> Tensor:
         # A loop over the samples is three times as fast on a CPU. On other devices, the
         # iterations would be too small to be efficient.
         if jax.default_backend() == "cpu":
-            return ops.cast(ops.map(per_row, (x, *code.positions)), x.dtype)
+            samples = x if code.rows is None else code.rows
+            return ops.cast(ops.map(per_row, (code.indices, samples)), x.dtype)
 
     def put(j: Tensor, total: Tensor) -> Tensor:
         _, indices, rows = _column(code, j)

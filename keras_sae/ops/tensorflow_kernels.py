@@ -62,10 +62,13 @@ def compiled(function: T) -> T:
 
 
 def combine_rows(
-    values: Tensor, indices: Tensor, rows: Tensor | None, kernel: Tensor
+    values: Tensor,
+    indices: Tensor,
+    rows: Tensor | None,
+    kernel: Tensor,
+    samples: Tensor,
 ) -> Tensor:
     """Return `code @ kernel` in float32; `rows` must be in ascending order."""
-    samples = tf.shape(values)[0]
     # TensorFlow divides by the number of rows. A replica may have no samples.
     padded = tf.maximum(samples, 1)
     code = _csr_matrix(values, indices, rows, (padded, kernel.shape[0]))
@@ -77,7 +80,7 @@ def kernel_gradient(
     values: Tensor, indices: Tensor, rows: Tensor | None, x: Tensor, units: int
 ) -> Tensor:
     """Return `code^T x` in float32; `rows` must be in ascending order."""
-    code = _csr_matrix(values, indices, rows, (tf.shape(values)[0], units))
+    code = _csr_matrix(values, indices, rows, (tf.shape(x)[0], units))
     # `transpose_a=True` of the product takes five times as long.
     transposed = tf.raw_ops.SparseMatrixTranspose(input=code, type=tf.float32)
     result = tf.raw_ops.SparseMatrixMatMul(a=transposed, b=tf.cast(x, tf.float32))
