@@ -18,7 +18,6 @@ from typing import BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
-from keras import ops
 
 from keras_sae.utils.io import UNREADABLE, atomic_write, read_json, write_json
 
@@ -189,12 +188,7 @@ class PartWriter:
         counts = np.bincount(targets, minlength=len(progress.rows))
         bounds = np.concatenate([[0], np.cumsum(counts)])
         stored = STORED_DTYPES[self.dtype]
-        if self.dtype == "float16":  # NumPy converts to float16 value by value
-            layers = [ops.convert_to_numpy(ops.cast(x, "float16")) for x in layers]
-        arrays = [
-            *(array.astype(self.dtype, copy=False).view(stored) for array in layers),
-            origins,
-        ]
+        arrays = [*(array.astype(self.dtype).view(stored) for array in layers), origins]
         for files, array in zip(self._files.values(), arrays, strict=True):
             scattered = np.take(array, order, axis=0)
             for number in np.flatnonzero(counts):
