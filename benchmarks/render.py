@@ -141,6 +141,47 @@ def copying_gap() -> str:
     )
 
 
+def probe_differences() -> str:
+    """Return probe accuracies minus that of the pixels, as means over the splits."""
+    rows, lines = read("compare_spread")["splits"]["rows"], []
+    baseline = [r["probe_accuracy"] for r in rows if r["model"] == "raw pixels"]
+    for name in dict.fromkeys(row["model"] for row in rows):
+        runs = [row for row in rows if row["model"] == name]
+        accuracies = [run["probe_accuracy"] for run in runs]
+        gains = [100 * (a - b) for a, b in zip(accuracies, baseline, strict=True)]
+        error = statistics.stdev(gains) / len(gains) ** 0.5
+        gain = (
+            ""
+            if name == "raw pixels"
+            else f"{statistics.mean(gains):+.1f} ± {error:.1f}"
+        )
+        dead = max(run["dead_fraction"] for run in runs)
+        lines.append([name, f"{statistics.mean(accuracies):.1%}", gain, f"{dead:.1%}"])
+    return table(["model", "probe", "minus pixels", "most dead units"], lines)
+
+
+def processor_differences() -> str:
+    """Return the largest differences between runs of one comparison, with the model."""
+    results = read("compare_spread")
+    first, *others = sorted(results.keys() - {"splits"})
+    names = {
+        "explained_variance": "EV",
+        "l0": "L0",
+        "effective_l0": "effective L0",
+        "probe_accuracy": "probe",
+    }
+    lines = []
+    for other in others:
+        cells = []
+        for metric in names:
+            pairs = zip(results[first]["rows"], results[other]["rows"], strict=True)
+            gaps = [(abs(a[metric] - b[metric]), a["model"]) for a, b in pairs]
+            size, model = max(gaps)
+            cells.append(f"{size:.3f} ({model})" if size else "0")
+        lines.append([other, *cells])
+    return table([f"compared with {first}", *names.values()], lines)
+
+
 def sparse_codes() -> str:
     """Return the time and the memory of wide sparse codes."""
     rows = []
@@ -251,6 +292,8 @@ TABLES = {
         recording_memory,
         machine,
         copying_gap,
+        probe_differences,
+        processor_differences,
         sparse_codes,
         tuning_workers,
         step_speed,
