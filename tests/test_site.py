@@ -97,8 +97,6 @@ def check_editing_guide(names, folder):
 def check_own_data_guide(names, folder):
     assert names["curve"] == pytest.approx([0.44, 0.68, 0.76], abs=0.05)
     assert names["result"]["dead_fraction"] == 0
-    assert names["windows"].shape == (47, 64, 3)
-    np.testing.assert_array_equal(names["windows"][1], names["sensors"][16:80])
     assert (folder / "wine.keras").exists()
 
 
