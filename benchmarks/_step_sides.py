@@ -8,6 +8,7 @@ seconds. At the end it prints the peak of resident memory in MiB.
 
 import os
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ def _ours(
     optimizer: str = "Adam",
     dead: float = 0.0,
     onednn: bool = True,
+    sparse: bool = False,
 ) -> Callable[..., Step]:
     def make(units: int, dim: int, k: int) -> Step:
         os.environ["KERAS_BACKEND"] = backend
@@ -48,6 +50,9 @@ def _ours(
             code = model.sparse_layers[0]
             code.bias.assign(np.where(is_dead, -1e3, 0.0))
             code.steps_since_active.assign(np.where(is_dead, 1e3, 0.0))
+        if sparse:  # about `k` units per sample exceed this
+            quantile = statistics.NormalDist().inv_cdf(1 - k / units)
+            model.sparse_layers[0].bias.assign(np.full(units, -quantile))
         return lambda x: model.train_on_batch(x)
 
     return make
@@ -183,6 +188,10 @@ SIDES: dict[str, Callable[..., Step]] = {
     "BatchTopK, JAX": _ours("jax", "batch_top_k"),
     "BatchTopK, TensorFlow": _ours("tensorflow", "batch_top_k"),
     "Matryoshka, TensorFlow": _ours("tensorflow", "matryoshka"),
+    "JumpReLU, few active units, TensorFlow": _ours(
+        "tensorflow", "jump_relu", sparse=True
+    ),
+    "Gated, few active units, TensorFlow": _ours("tensorflow", "gated", sparse=True),
     "BatchTopK, SAELens": saelens("batchtopk"),
     "JumpReLU, JAX": _ours("jax", "jump_relu"),
     "JumpReLU, SAELens": saelens("jumprelu"),

@@ -183,6 +183,22 @@ def test_batch_top_k_selects_the_largest_of_the_batch(rng, units, shift):
     assert (code > threshold).sum() == 60
 
 
+@tensorflow_only
+@pytest.mark.parametrize(("count", "dense"), [(0, False), (7, False), (100, True)])
+def test_positive_entries_equal_numpy(rng, count, dense):
+    values = rng.normal(size=(6, 324)).astype("float32")
+    margin = np.full(6 * 324, -1.0, "float32")
+    margin[rng.permutation(6 * 324)[:count]] = 1
+    margin = margin.reshape(6, 324)
+    code = SparseCode(*top_k.positive_entries(values, margin, 0.0))
+    assert bool(code.dense) == dense
+    expected = values if dense else np.where(margin > 0, values, 0)
+    np.testing.assert_array_equal(to_numpy(code.to_dense(324)), expected)
+    if not dense:  # the number of entries per sample is rounded up
+        assert code.values.shape == (6, max(1, -(-count // 6)))
+        assert (np.diff(to_numpy(code.rows).ravel()) >= 0).all()
+
+
 # Training.
 
 
@@ -260,6 +276,43 @@ def sparse_and_dense(train):
     with pytest.MonkeyPatch.context() as patch:
         compute_densely(patch)
         return sparse, train()
+
+
+@tensorflow_only
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("bias", [0.0, -2.0], ids=["many", "few"])
+@pytest.mark.parametrize("name", ["jump_relu", "target", "gated", "gated-tied"])
+def test_penalized_codes_train_as_with_dense_products(name, bias, policy, rng):
+    """At most 10 of 320 units may be active per sample, or products are dense."""
+    steps = 3 if policy == "float32" else 1
+    keras.config.set_dtype_policy(policy)
+    x = rng.normal(size=(32, 3, 4)).astype("float32")
+    jump = {"threshold": 0.2, "bandwidth": 0.3}
+    kinds = {
+        "jump_relu": lambda: layers.JumpReLU(0.5, **jump),
+        "target": lambda: layers.JumpReLU(0.5, target_l0=4, **jump),
+        "gated": lambda: layers.Gated(0.1),
+        "gated-tied": lambda: layers.Gated(0.1),
+    }
+    found = []
+
+    def train():
+        keras.utils.set_random_seed(0)
+        model = models.shallow((3, 4), 320, kinds[name](), tied="tied" in name)
+        code = model.sparse_layers[0]
+        code.bias.assign(np.full(320, bias))
+        model.compile(keras.optimizers.SGD(0.01))
+        logs = [model.train_on_batch(x, return_dict=True) for _ in range(steps)]
+        found.append(logs[0]["l0"])
+        return [to_numpy(v) for v in model.trainable_variables], logs[-1]
+
+    (weights, logs), (expected, expected_logs) = sparse_and_dense(train)
+    assert 0 < found[0] < 10 if bias else found[0] > 10
+    # In bfloat16, a rounding error can activate a unit.
+    relative, absolute = (1e-4, 2e-5) if policy == "float32" else (0.1, 0.05)
+    assert logs == pytest.approx(expected_logs, rel=relative, abs=absolute)
+    for one, other in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=absolute)
 
 
 def test_dead_units_with_zero_pre_activations_are_trained():

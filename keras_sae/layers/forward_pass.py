@@ -29,7 +29,7 @@ class Activations:
         layer: The `keras_sae.layers.SparseDense`.
         code: Its output, of shape `(batch, ..., units)`.
         pre_activations: Function that returns the pre-activations, with the same shape
-            as `code`.
+            as `code`, or as a sparse code if the sparsity has a penalty.
         sparse_code: The active entries of `code`, or None if the code was computed
             densely.
         top_pre_activations: None, or a function that takes a boolean mask of shape
@@ -39,7 +39,7 @@ class Activations:
 
     layer: keras.layers.Layer
     code: Tensor
-    pre_activations: Callable[[], Tensor]
+    pre_activations: Callable[[], Tensor | SparseCode]
     sparse_code: SparseCode | None = None
     top_pre_activations: Callable[[Tensor, int], SparseCode] | None = None
 

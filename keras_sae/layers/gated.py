@@ -6,6 +6,8 @@ import keras
 from keras import ops
 
 from keras_sae.layers.sparsity import Sparsity, Step
+from keras_sae.ops import top_k
+from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.types import Config, Shape, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
@@ -52,6 +54,7 @@ class Gated(Sparsity):
     auxiliary_loss_names = ("auxiliary_loss",)
     requires_decoder = True
     has_penalty = True
+    selects = True
 
     def __init__(self, factor: float = 1e-3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -66,13 +69,31 @@ class Gated(Sparsity):
         )
         self.bias = self.add_weight(shape=shape, initializer="zeros", name="bias")
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+    def select(
+        self, pre_activations: Tensor, training: bool | None
+    ) -> SparseCode | None:
+        """Return all positive pre-activations."""
+        del training
+        margin = ops.cast(pre_activations, "float32")
+        return SparseCode(*top_k.positive_entries(pre_activations, margin, 0.0))
+
+    def call(
+        self, inputs: Tensor | SparseCode, training: bool | None = None
+    ) -> Tensor | SparseCode:
         """Return the code and add the penalty to the loss."""
         del training
-        gate = ops.relu(ops.cast(inputs, "float32"))
-        self.add_penalty(self.factor * ops.sum(gate, axis=-1), inputs)
-        magnitude = ops.relu(inputs * ops.exp(self.log_gain) + self.bias)
-        return ops.where(inputs > 0, magnitude, ops.zeros_like(magnitude))
+        log_gain, bias = (ops.convert_to_tensor(v) for v in (self.log_gain, self.bias))
+        z: Tensor = inputs
+        if isinstance(inputs, SparseCode):
+            z = inputs.values
+            log_gain, bias = (inputs.per_entry(v) for v in (log_gain, bias))
+        gate = ops.relu(ops.cast(z, "float32"))
+        self.add_penalty(self.factor * ops.sum(gate, axis=-1), z)
+        magnitude = ops.relu(z * ops.exp(log_gain) + bias)
+        code = ops.where(z > 0, magnitude, ops.zeros_like(magnitude))
+        if isinstance(inputs, SparseCode):
+            return SparseCode(code, *inputs.positions)
+        return code
 
     def per_unit_state(self) -> list[tuple[keras.Variable, float]]:
         """Return the gain and the bias, which start at 0."""
@@ -80,7 +101,11 @@ class Gated(Sparsity):
 
     def auxiliary_losses(self, step: Step) -> dict[str, Tensor]:
         """Return the loss of the gate's reconstruction."""
-        gate = ops.relu(step.pre_activations())
+        gate = step.pre_activations()
+        if isinstance(gate, SparseCode):
+            gate = SparseCode(ops.relu(gate.values), *gate.positions)
+        else:
+            gate = ops.relu(gate)
         reconstruction = ops.cast(step.decode_with_frozen_decoder(gate), "float32")
         # The target of a transcoder with a skip connection has a gradient.
         target = ops.stop_gradient(ops.cast(step.target, "float32"))

@@ -7,6 +7,8 @@ from keras import ops
 
 from keras_sae.layers import forward_pass
 from keras_sae.layers.sparsity import Sparsity
+from keras_sae.ops import top_k
+from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.ops.statistics import weighted_mean
 from keras_sae.types import Config, Shape, Tensor
 from keras_sae.utils import validation
@@ -65,6 +67,7 @@ class JumpReLU(Sparsity):
 
     activation = "linear"
     has_penalty = True
+    selects = True
 
     def __init__(
         self,
@@ -95,11 +98,26 @@ class JumpReLU(Sparsity):
             autocast=False,
         )
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+    def select(
+        self, pre_activations: Tensor, training: bool | None
+    ) -> SparseCode | None:
+        """Return all pre-activations that are active or change a threshold."""
+        del training
+        lowest = ops.convert_to_tensor(self.threshold) - self.bandwidth / 2
+        margin = ops.cast(pre_activations, "float32") - lowest
+        # No threshold is negative, so the padding is not inside of any window.
+        entries = top_k.positive_entries(pre_activations, margin, -self.bandwidth)
+        return SparseCode(*entries)
+
+    def call(
+        self, inputs: Tensor | SparseCode, training: bool | None = None
+    ) -> Tensor | SparseCode:
         """Return the code and add the penalty to the loss."""
         del training
-        z = ops.cast(inputs, "float32")
-        threshold = ops.convert_to_tensor(self.threshold)
+        z, threshold = inputs, ops.convert_to_tensor(self.threshold)
+        if isinstance(inputs, SparseCode):
+            z, threshold = inputs.values, inputs.per_entry(threshold)
+        z = ops.cast(z, "float32")
         active = z > threshold
         inside = ops.cast(ops.abs(z - threshold) < self.bandwidth / 2, "float32")
         window = ops.stop_gradient(inside / self.bandwidth)
@@ -112,8 +130,11 @@ class JumpReLU(Sparsity):
         if self.target_l0 is not None:
             mean = ops.mean(weighted_mean(l0, forward_pass.sample_weight()))
             l0 = ops.square(mean / self.target_l0 - 1)
-        self.add_penalty(self.factor * l0, inputs)
-        return ops.cast(code, self.compute_dtype)
+        self.add_penalty(self.factor * l0, z)
+        code = ops.cast(code, self.compute_dtype)
+        if isinstance(inputs, SparseCode):
+            return SparseCode(code, *inputs.positions)
+        return code
 
     def per_unit_state(self) -> list[tuple[keras.Variable, float]]:
         """Return the thresholds and their initial value."""

@@ -75,7 +75,7 @@ class Matryoshka(Sparsity):
         self.activation = self.sparsity.activation
         self.min_batch_size = self.sparsity.min_batch_size
         self.scale_dependent = self.sparsity.scale_dependent
-        self.selects = self.sparsity.selects
+        self.selects = self.sparsity.selects and not self.sparsity.has_penalty
         self.widths = None
         if widths is not None:
             self.widths = tuple(

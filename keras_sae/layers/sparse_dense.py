@@ -215,6 +215,15 @@ class SparseDense(keras.layers.Layer):
             or len(inputs.shape) != 2
         ):
             return None
+        has_penalty = self.sparsity.has_penalty
+        if has_penalty and not (
+            training
+            and tensorflow_kernels.are_usable()  # with any number of active units
+            and forward_pass.sample_weight() is None
+            and self.activation is keras.activations.linear
+            and self.units >= 64  # in a narrow code, few active units are a large part
+        ):
+            return None
         # Selection and gradient share one read of the weights. TensorFlow's graph
         # optimizer could move a second read after the weight update.
         kernel = ops.cast(self.kernel, self.compute_dtype)
@@ -242,6 +251,10 @@ class SparseDense(keras.layers.Layer):
             return code.mask(units)
 
         sparse = sparse_code.encode(inputs, rows, bias, selected, self.activation)
+        if has_penalty:
+            code = self.sparsity.call(sparse, training)
+            dense = code.to_dense(self.units)
+            return forward_pass.Activations(self, dense, lambda: sparse, code)
         return forward_pass.Activations(
             self,
             sparse.to_dense(self.units),

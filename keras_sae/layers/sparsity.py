@@ -40,11 +40,11 @@ class Step(Protocol):
     reconstruction: Tensor
     code: Tensor
     steps_since_active: Tensor
-    pre_activations: Callable[[], Tensor]
+    pre_activations: Callable[[], Tensor | SparseCode]
     top_pre_activations: Callable[[Tensor, int], SparseCode] | None
     decode: Callable[[Tensor | SparseCode], Tensor]
     prefix_reconstructions: Callable[[], list[Tensor]]
-    decode_with_frozen_decoder: Callable[[Tensor], Tensor]
+    decode_with_frozen_decoder: Callable[[Tensor | SparseCode], Tensor]
     data_loss: Callable[[Tensor], Tensor]
 
 
@@ -136,7 +136,8 @@ class Sparsity(ShapePreservingLayer):
             training: As in `call`.
 
         Returns:
-            The selected pre-activations, or None to compute the code with `call`.
+            The selected pre-activations, or None to compute the code with `call`. If
+            `has_penalty`, `call` then receives these entries.
         """
         del pre_activations, training
         return None

@@ -282,10 +282,17 @@ class AutoencoderStep:
         widths = self.activations.layer.sparsity.prefixes
         return [self.decode(ops.where(unit < w, self.code, zeros)) for w in widths]
 
-    def decode_with_frozen_decoder(self, code: Tensor) -> Tensor:
+    def decode_with_frozen_decoder(self, code: Tensor | SparseCode) -> Tensor:
         """Decode without propagating gradients to the decoder's weights."""
         decoder = self.model.decoder
         trainable = [ops.stop_gradient(v) for v in decoder.trainable_variables]
+        if isinstance(code, SparseCode):
+            pairs = zip(decoder.trainable_variables, trainable, strict=True)
+            with keras.StatelessScope(pairs):
+                reconstructions = decode_sparsely(decoder, code)
+            if reconstructions is not None:
+                return reconstructions[0]
+            code = code.to_dense(self.code.shape[-1])
         others = [ops.convert_to_tensor(v) for v in decoder.non_trainable_variables]
         return decoder.stateless_call(trainable, others, code, training=False)[0]
 

@@ -102,7 +102,7 @@ def shallow(
     if unit_norm:
         decoder_options |= building_blocks.unit_norm_options(is_hard)
     # In a transposed kernel, the gradient of a few active units is contiguous.
-    selects = sparsity is not None and sparsity.selects
+    selects = sparsity is not None and sparsity.selects and not sparsity.has_penalty
     kwargs.setdefault("transposed_kernel", selects and not tied)
     encoder, decoder = building_blocks.dense_models(
         building_blocks.known_shape(input_shape),

@@ -223,7 +223,8 @@ def transcoder(
     if sparsity is not None and sparsity.scale_dependent:
         is_hard = not isinstance(sparsity, ActivityPenalty)
         options = building_blocks.unit_norm_options(is_hard)
-    kwargs.setdefault("transposed_kernel", sparsity is not None and sparsity.selects)
+    selects = sparsity is not None and sparsity.selects and not sparsity.has_penalty
+    kwargs.setdefault("transposed_kernel", selects)
     units = positive_integer("units", units)
     code = SparseDense(units, sparsity=sparsity, name="code", **kwargs)
     layers = [*building_blocks.preprocessing(None, centering, False), code]

@@ -29,6 +29,8 @@ class SparseCode:
         rows: The sample of each value, int32 of shape `(batch, k)`. None if row `i` of
             `values` belongs to sample `i`, as for `TopK`. A `BatchTopK` code has
             `k * batch` entries that are spread over the samples, in ascending order.
+        dense: None, or a boolean scalar, which only TensorFlow can use. If it is True,
+            `values` holds the whole code, and the positions have no meaning.
 
     Example:
 
@@ -42,6 +44,7 @@ class SparseCode:
     values: Tensor
     indices: Tensor
     rows: Tensor | None = None
+    dense: Tensor | None = None
 
     @property
     def positions(self) -> tuple[Tensor, ...]:
@@ -50,7 +53,16 @@ class SparseCode:
         Functions with a custom gradient take these as arguments, because they cannot
         capture outer arrays inside a JAX conditional.
         """
-        return (self.indices,) if self.rows is None else (self.indices, self.rows)
+        positions = self.indices, self.rows, self.dense
+        return tuple(position for position in positions if position is not None)
+
+    def per_entry(self, vector: Tensor) -> Tensor:
+        """Return the value in `vector`, `(units,)`, of the unit of each entry."""
+        return _choose(
+            self.dense,
+            lambda: ops.broadcast_to(vector, ops.shape(self.values)),
+            lambda: ops.take(vector, self.indices),
+        )
 
     def mask(self, keep: Tensor) -> SparseCode:
         """Return the code without the units for which `keep`, `(units,)`, is False."""
@@ -60,21 +72,29 @@ class SparseCode:
     def to_dense(self, units: int) -> Tensor:
         """Return the code as a tensor of shape `(batch, units)`."""
         samples, k = ops.shape(self.values)
-        rows = self.rows
-        if rows is None:
-            rows = ops.repeat(ops.arange(samples, dtype="int32"), k)
-        positions = [ops.reshape(v, (-1,)) for v in (rows, self.indices)]
-        # On PyTorch, `ops.scatter` would run a Python loop over the entries.
-        return ops.scatter_update(
-            ops.zeros((samples, units), dtype=self.values.dtype),
-            ops.stack(positions, axis=-1),
-            ops.reshape(self.values, (-1,)),
+
+        def scatter() -> Tensor:
+            rows = self.rows
+            if rows is None:
+                rows = ops.repeat(ops.arange(samples, dtype="int32"), k)
+            positions = [ops.reshape(v, (-1,)) for v in (rows, self.indices)]
+            # On PyTorch, `ops.scatter` would run a Python loop over the entries.
+            return ops.scatter_update(
+                ops.zeros((samples, units), dtype=self.values.dtype),
+                ops.stack(positions, axis=-1),
+                ops.reshape(self.values, (-1,)),
+                # Padding may repeat an entry with a value of 0.
+                reduction=None if self.dense is None else "add",
+            )
+
+        return _choose(
+            self.dense, lambda: ops.reshape(self.values, (-1, units)), scatter
         )
 
     def is_active(self, units: int) -> Tensor:
         """Return which units are active in any sample, as booleans `(units,)`."""
         active = ops.cast(self.values != 0, "float32")
-        return _sum_per_unit(active, self.indices, units) > 0
+        return _sum_per_unit(active, self.indices, units, self.dense) > 0
 
 
 def pre_activations(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
@@ -126,7 +146,7 @@ def encode(
             d_code = SparseCode(d_values, *positions)
             units = kernel.shape[0]
             d_kernel = kernel_gradient(d_code, x, units)
-            d_bias = _sum_per_unit(d_code.values, d_code.indices, units)
+            d_bias = _sum_per_unit(d_values, d_code.indices, units, d_code.dense)
             # Compiled steps leave this out if nothing before `x` is trained.
             if tensorflow_kernels.are_usable():
                 d_x = _combine_rows(d_code, kernel, ops.shape(x)[0])
@@ -198,7 +218,16 @@ def kernel_gradient(code: SparseCode, x: Tensor, units: int) -> Tensor:
     """
     if tensorflow_kernels.are_usable():
         entries = code.values, code.indices, code.rows
-        total = tensorflow_kernels.kernel_gradient(*entries, x, units)
+
+        def product() -> Tensor:
+            dense = ops.reshape(code.values, (-1, units))
+            return ops.cast(ops.matmul(ops.transpose(dense), x), "float32")
+
+        total = _choose(
+            code.dense,
+            product,
+            lambda: tensorflow_kernels.kernel_gradient(*entries, x, units),
+        )
         return ops.cast(total, x.dtype)
     if keras.backend.backend() != "jax":
         samples = x[:, None] if code.rows is None else ops.take(x, code.rows, axis=0)
@@ -231,7 +260,16 @@ def _combine_rows(code: SparseCode, kernel: Tensor, samples: int | Tensor) -> Te
     """
     if tensorflow_kernels.are_usable():
         entries = code.values, code.indices, code.rows
-        total = tensorflow_kernels.combine_rows(*entries, kernel, samples)
+
+        def product() -> Tensor:
+            dense = ops.reshape(code.values, (-1, kernel.shape[0]))
+            return ops.cast(ops.matmul(dense, kernel), "float32")
+
+        total = _choose(
+            code.dense,
+            product,
+            lambda: tensorflow_kernels.combine_rows(*entries, kernel, samples),
+        )
         return ops.cast(total, code.values.dtype)
 
     def add(j: Tensor, total: Tensor) -> Tensor:
@@ -251,7 +289,13 @@ def _combine_rows(code: SparseCode, kernel: Tensor, samples: int | Tensor) -> Te
 def _inner_products(code: SparseCode, x: Tensor, kernel: Tensor) -> Tensor:
     """Return `x_i . kernel[indices_ij]`, the gradient of the values."""
     if tensorflow_kernels.are_usable():
-        products = tensorflow_kernels.inner_products(code.indices, code.rows, x, kernel)
+        products = _choose(
+            code.dense,
+            lambda: ops.cast(ops.matmul(x, ops.transpose(kernel)), "float32"),
+            lambda: tensorflow_kernels.inner_products(
+                code.indices, code.rows, x, kernel
+            ),
+        )
         return ops.cast(products, x.dtype)
 
     def per_row(row: tuple[Tensor, ...]) -> Tensor:
@@ -282,12 +326,30 @@ def _inner_products(code: SparseCode, x: Tensor, kernel: Tensor) -> Tensor:
     return ops.cast(ops.transpose(ops.fori_loop(0, k, put, total)), x.dtype)
 
 
-def _sum_per_unit(values: Tensor, indices: Tensor, units: int) -> Tensor:
+def _sum_per_unit(
+    values: Tensor, indices: Tensor, units: int, dense: Tensor | None = None
+) -> Tensor:
     """Return the sum of `values` for each unit in `indices`.
 
-    The shapes are `(n, ...)` and `(n,)`, or both are `(batch, k)`.
+    The shapes are `(n, ...)` and `(n,)`, or both are `(batch, k)`. `dense` is as in
+    `SparseCode`.
     """
-    if len(indices.shape) > 1:
-        values, indices = (ops.reshape(v, (-1,)) for v in (values, indices))
-    sums = ops.segment_sum(ops.cast(values, "float32"), indices, num_segments=units)
+    x = ops.cast(values, "float32")
+
+    def segments() -> Tensor:
+        if len(indices.shape) == 1:
+            return ops.segment_sum(x, indices, num_segments=units)
+        flat = (ops.reshape(v, (-1,)) for v in (x, indices))
+        return ops.segment_sum(*flat, num_segments=units)
+
+    sums = _choose(dense, lambda: ops.sum(ops.reshape(x, (-1, units)), 0), segments)
     return ops.cast(sums, values.dtype)
+
+
+def _choose(
+    dense: Tensor | None,
+    from_all: Callable[[], Tensor],
+    from_entries: Callable[[], Tensor],
+) -> Tensor:
+    """Return the result of one of two functions of a code."""
+    return from_entries() if dense is None else ops.cond(dense, from_all, from_entries)

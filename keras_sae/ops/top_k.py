@@ -10,6 +10,10 @@ from keras_sae.types import Tensor
 # selection starts with that many candidates per sample, except for narrow codes.
 _CANDIDATES, _NARROW = 4, 16
 
+# Above this number of active units per sample, dense products are faster. In a narrow
+# code, it is this share of the units.
+_MAX_ACTIVE, _MAX_SHARE = 128, 1 / 32
+
 # Bisect to 2^-48 of the range, finer than float32 for all but the smallest values.
 _HALVINGS = 48
 
@@ -95,6 +99,46 @@ def batch_top_k(
     indices, rows = ops.reshape(indices, (-1, k)), ops.reshape(rows, (-1, k))
     values = ops.take(ops.reshape(code, (-1,)), rows * units + indices)
     return values, indices, rows
+
+
+def positive_entries(
+    values: Tensor, margin: Tensor, padding: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return all entries of `values` with a positive margin, on TensorFlow.
+
+    Args:
+        values: Tensor of shape `(samples, units)`.
+        margin: float32 tensor of the same shape.
+        padding: Value of additional entries, which fill up the last sample.
+
+    Returns:
+        The arguments of `keras_sae.ops.sparse_code.SparseCode`. It is dense if more
+        than 128 entries per sample, or one in 32, have a positive margin.
+    """
+    samples, units = ops.shape(values)[0], values.shape[-1]
+    limit = int(min(_MAX_ACTIVE, _MAX_SHARE * units)) * samples
+    blocks = _blocks(margin, 16)
+    maxima = ops.max(blocks, axis=1)
+    flat = ops.cond(
+        ops.sum(ops.cast(maxima > 0, "int32")) > limit,
+        lambda: ops.zeros((limit + 1,), "int32"),
+        lambda: _entries_above(blocks, maxima, ops.zeros(())),
+    )
+    n = ops.shape(flat)[0]
+    dense = n > limit
+
+    def sparse() -> tuple[Tensor, Tensor, Tensor]:
+        k = ops.maximum((n + samples - 1) // ops.maximum(samples, 1), 1)
+        last = samples * units - 1
+        padded = ops.pad(flat, [[0, k * samples - n]], constant_values=last)
+        padded = ops.reshape(padded, (samples, k))
+        is_entry = ops.reshape(ops.arange(k * samples) < n, (samples, k))
+        found = ops.take(ops.reshape(values, (-1,)), padded)
+        found = ops.where(is_entry, found, ops.cast(padding, values.dtype))
+        return found, padded % units, padded // units
+
+    nothing = ops.zeros((1, 1), "int32")
+    return *ops.cond(dense, lambda: (values, nothing, nothing), sparse), dense
 
 
 def batch_threshold(code: Tensor, n: int | Tensor, k: int) -> Tensor:
