@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1] / "keras_sae"
-FUNCTIONS, PROBES, ANY_SHARE = 39, 2.5, 0.10  # the largest allowed values
+FUNCTIONS, PROBES, ANY_SHARE = 38, 2.5, 0.10  # the largest allowed values
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
