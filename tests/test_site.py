@@ -26,8 +26,18 @@ PARTS = {"ops": "keras_sae.ops.sparse_code.SparseCode"}
 
 
 @tensorflow_only
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ELSEWHERE])
+def test_code_of_the_start_page_runs(tmp_path):
+    check_page("index.md", tmp_path)
+
+
+@tensorflow_only
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(NAMES) - ELSEWHERE - {"index.md"}))
 def test_code_of_a_page_runs(name, tmp_path):
+    check_page(name, tmp_path)
+
+
+def check_page(name, tmp_path):
     names = run(NAMES[name], tmp_path)
     assert all((tmp_path / picture).exists() for picture in pictures(NAMES[name]))
     if name in CHECKS:
