@@ -270,6 +270,13 @@ class Autoencoder(keras.Model):
         step.code = code
         return reconstruction
 
+    def stateless_call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model as `keras.Model.stateless_call` does."""
+        # Keras clears the losses of the previous call in `__call__` only. It finds the
+        # losses of a layer by `id`, so a new loss with an old `id` would count twice.
+        self._clear_losses()
+        return super().stateless_call(*args, **kwargs)
+
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
         """Run Keras's training step, and keep the parts of the loss for the metrics."""
         with forward_pass.activate(losses.begin_step(self, args[-1], training=True)):
