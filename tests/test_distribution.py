@@ -28,7 +28,7 @@ def check(process: subprocess.Popen) -> None:
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 0
     for name, result in json.loads(output.splitlines()[-1]).items():
-        for devices, found in result.items():
+        for devices, found in result["devices"].items():
             # The sums over units are added in another order.
             assert found["weights"] < 1e-5, name
             assert found["logs"] < 1e-4, name
