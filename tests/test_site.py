@@ -30,8 +30,10 @@ def test_code_of_the_start_page_runs(tmp_path):
     check_page("index.md", tmp_path)
 
 
+# Keras reads a removed name of NumPy when it exports to ONNX.
 @tensorflow_only
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")
 @pytest.mark.parametrize("name", sorted(set(NAMES) - ELSEWHERE - {"index.md"}))
 def test_code_of_a_page_runs(name, tmp_path):
     check_page(name, tmp_path)

@@ -94,8 +94,8 @@ def test_a_killed_worker_is_restarted_a_limited_number_of_times(tmp_path):
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv of Linux")
 def test_processes_end_when_their_launcher_is_killed():
-    child = "import sys, time; print('on', file=sys.stderr, flush=True)\n"
-    child += "time.sleep(3600)"
+    # One write per line, because both processes write to the same pipe.
+    child = "import sys, time; sys.stderr.write('on\\n'); time.sleep(3600)"
     program = "import sys; from keras_sae import tuning\n"
     program += f"tuning.launch_workers([sys.executable, '-c', {child!r}], workers=1)"
     with subprocess.Popen(
