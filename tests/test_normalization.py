@@ -69,9 +69,10 @@ def test_centering_in_front_of_the_code_keeps_units_alive(factory, units):
         model.compile(keras.optimizers.Adam(5e-3))
         model.fit(x, epochs=10, batch_size=64, verbose=0)
         dead.append(metrics.dead_fraction(to_numpy(model.encoder(x[:500]))))
-    # On JAX, which draws other weights, three of the 32 units die.
-    limit = 0.1 if keras.config.backend() == "jax" else 0.05
-    assert dead[0] < limit <= 0.1 < dead[1]
+    # With three seeds on three backends, no unit of the deep model dies, and in the
+    # convolutional model at most a quarter as many as without centering.
+    assert dead[0] <= (0.0 if factory is models.deep else dead[1] / 3)
+    assert dead[1] > 0.1
 
 
 def test_adapt_gives_the_code_inputs_of_unit_size(rng):
