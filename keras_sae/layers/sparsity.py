@@ -1,6 +1,6 @@
 """Base class for sparsities, and their interface to a training step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import keras
@@ -43,7 +43,7 @@ class Step(Protocol):
     pre_activations: Callable[[], Tensor | SparseCode]
     top_pre_activations: Callable[[Tensor, int], SparseCode] | None
     decode: Callable[[Tensor | SparseCode], Tensor]
-    prefix_reconstructions: Callable[[], list[Tensor]]
+    prefix_reconstructions: Callable[[], Sequence[Tensor]]
     decode_with_frozen_decoder: Callable[[Tensor | SparseCode], Tensor]
     data_loss: Callable[[Tensor], Tensor]
 

@@ -255,10 +255,9 @@ class Autoencoder(keras.Model):
             if activations is not None and (training or step.in_step):
                 sparsity = activations.layer.sparsity
             widths = () if sparsity is None else sparsity.prefixes
-            prefixes = losses.decode_sparsely(self.decoder, sparse_code, widths)
-            reconstruction = (
-                prefixes.pop() if prefixes else self.decoder(code, training=training)
-            )
+            *prefixes, reconstruction = losses.decode_sparsely(
+                self.decoder, sparse_code, widths
+            ) or [self.decoder(code, training=training)]
             if activations is not None and sparsity is not None:
                 view = losses.AutoencoderStep(
                     step, activations, inputs, reconstruction, prefixes

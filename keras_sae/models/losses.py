@@ -239,7 +239,7 @@ class AutoencoderStep:
         activations: Activations of the layer that computes the code.
         inputs: Inputs of the model, which are the target if the step has no other.
         reconstruction: The reconstruction from the whole code.
-        prefixes: The reconstructions from its prefixes, or None to compute them.
+        prefixes: The reconstructions from its prefixes, or `()` to compute them.
     """
 
     def __init__(
@@ -248,7 +248,7 @@ class AutoencoderStep:
         activations: Activations,
         inputs: Tensor,
         reconstruction: Tensor,
-        prefixes: list[Tensor] | None = None,
+        prefixes: Sequence[Tensor] = (),
     ) -> None:
         self.prefixes = prefixes
         self.model = step.model
@@ -274,9 +274,9 @@ class AutoencoderStep:
             code = code.to_dense(self.code.shape[-1])
         return decoder(code, training=False)
 
-    def prefix_reconstructions(self) -> list[Tensor]:
+    def prefix_reconstructions(self) -> Sequence[Tensor]:
         """Return the reconstruction from each prefix of the code."""
-        if self.prefixes is not None:
+        if self.prefixes:
             return self.prefixes
         unit, zeros = ops.arange(self.code.shape[-1]), ops.zeros_like(self.code)
         widths = self.activations.layer.sparsity.prefixes
