@@ -585,7 +585,7 @@ def test_bad_layers_are_an_error(tmp_path):
     x = CASES["functional"].inputs()
     with pytest.raises(ValueError, match="a pair of layers"):
         activations.record(functional(), ("conv", "hidden", "head"), x, tmp_path)
-    with pytest.raises(ValueError, match="differ in the width only"):
+    with pytest.raises(ValueError, match="differ only in width"):
         activations.record(functional(), ("conv", "hidden"), x, tmp_path)
 
 

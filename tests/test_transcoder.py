@@ -183,7 +183,7 @@ def test_wrong_pairs_are_errors():
         activations.splice(model, ("hidden", "head"), models.shallow((6,), 4))
     with pytest.raises(ValueError, match="layer's width"):
         activations.splice(model, ("head", "hidden"), transcoder)
-    with pytest.raises(ValueError, match="differ in the width only"):
+    with pytest.raises(ValueError, match="differ only in width"):
         activations.splice(
             functional(), ("conv", "head"), models.transcoder((4,), (3,), 5)
         )

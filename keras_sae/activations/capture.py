@@ -41,7 +41,7 @@ class CapturingModel(Wrapper):
     It stops the other model as soon as all outputs are known.
 
     Args:
-        base: Any Keras model that was built.
+        base: Any built Keras model.
         places: The layers.
         call_index: Which call of a layer counts, if it is called several times.
         masks: Whether to return the Keras mask of each output, too.
@@ -137,7 +137,7 @@ def capture(
     outputs are held in memory; `keras_sae.activations.record` writes them to disk.
 
     Args:
-        model: Any Keras model that was built.
+        model: Any built Keras model.
         layer: A layer, its path such as `"blocks/3/attention"`, the end of its path, or
             its name. Or a list of these, for several layers in one pass.
         x: Inputs of the model as for `predict`: arrays, or batches of them.

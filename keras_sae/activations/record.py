@@ -47,7 +47,7 @@ def record(
     and the result is the same as without the kill.
 
     Args:
-        model: Any Keras model that was built.
+        model: Any built Keras model.
         layer: A layer, its path, the end of its path, or its name. A pair `(a, b)`
             records inputs and targets for `keras_sae.models.transcoder`.
         data: Inputs of the model: arrays, or batches of them, in the same order again

@@ -13,17 +13,17 @@ from keras_sae.types import ArrayLike
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Which rows are kept: those that the Keras mask of the layer's output keeps, those of
-# all tokens except the given ones, those that a function of the inputs keeps, or all.
+# Rows to keep: "mask" applies the Keras mask of the layer's output, integers are the
+# ids of tokens to leave out, a function of the inputs returns booleans, None keeps all.
 Keep: TypeAlias = Literal["mask"] | Sequence[int] | Callable[[Any], ArrayLike] | None
 
 
 class RowReader:
-    """Reader of the rows of one or two layers of a model, batch by batch.
+    """Read the rows of one or two layers of a model, batch by batch.
 
     Args:
-        model: Any Keras model that was built.
-        layer: A layer as for `keras_sae.activations.capture`, or a pair of layers.
+        model: Any built Keras model.
+        layer: A layer, as in `keras_sae.activations.capture`, or a pair of layers.
         keep: As for `keras_sae.activations.record`.
     """
 
@@ -59,8 +59,8 @@ class RowReader:
 
         Returns:
             A float32 array of shape `(rows, width)` per layer, and the origins of the
-            rows. These are integers of shape `(rows, 1 + axes)`: the sample, and the
-            position of the row in it.
+            rows. These are integers of shape `(rows, columns)`: the sample, and the
+            position of the row in the sample, with one column per axis.
         """
         outputs = self.capturing.arrays(inputs)
         layers = outputs[: len(self.places)]
@@ -68,7 +68,7 @@ class RowReader:
         if len(shapes) > 1 or min(output.ndim for output in layers) < 2:
             raise ValueError(
                 "The layers must have outputs of shape (samples, ..., width) that "
-                "differ in the width only. Received: outputs of shapes "
+                "differ only in width. Received: outputs of shapes "
                 f"{[output.shape for output in layers]}."
             )
         kept = self._kept(inputs, shapes.pop(), outputs[-1])
@@ -90,7 +90,7 @@ class RowReader:
             kept = np.isin(_tokens(inputs), list(self.keep), invert=True)
         if kept.shape not in (shape, shape[:1]):
             raise ValueError(
-                "`keep` must return one boolean per row or per sample. Received: an "
+                "`keep` must select by one boolean per row or per sample. Received: an "
                 f"array of shape {kept.shape}. Expected the shape {shape} or "
                 f"{shape[:1]}."
             )
@@ -105,9 +105,9 @@ def _tokens(inputs: Any) -> np.ndarray:
     leaves = keras.tree.flatten(inputs)
     if len(leaves) != 1 or leaves[0].dtype.kind not in "iu":
         raise ValueError(
-            "To leave out tokens by their ids, the model must have one input of "
-            "integers, or an input named 'token_ids'. Received: inputs of "
-            f"{[str(leaf.dtype) for leaf in leaves]}. Give a function as `keep`."
+            "To leave out tokens by id, use a model with a single integer input or an "
+            "input named 'token_ids'. Received: inputs of dtypes "
+            f"{[str(leaf.dtype) for leaf in leaves]}. Pass a function as `keep`."
         )
     return leaves[0]
 
@@ -115,7 +115,7 @@ def _tokens(inputs: Any) -> np.ndarray:
 def dataset_of(
     generate: Callable[[], Iterator[tuple[np.ndarray, ...]]], widths: Sequence[int]
 ) -> "tf.data.Dataset":
-    """Return a dataset of batches of float32 rows, or of pairs of them.
+    """Return a dataset of batches of float32 rows, or of pairs of such batches.
 
     Args:
         generate: Function that yields the batches of one epoch.

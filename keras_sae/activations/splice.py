@@ -190,7 +190,7 @@ def splice(
     the new model has the same loss and metrics. It cannot be trained.
 
     Args:
-        model: Any Keras model that was built.
+        model: Any built Keras model.
         layer: A layer, its path such as `"blocks/3/attention"`, the end of its path, or
             its name. A `keras_sae.models.Transcoder` needs a pair `(a, b)`, because it
             computes the output of `b` from the output of `a`.

@@ -27,21 +27,20 @@ def part_folder(folder: Path, index: int) -> Path:
 class ActivationStore:
     """Rows of activations that `keras_sae.activations.record` wrote to a folder.
 
-    Rows are in random order within each part. A file holds rows of one part. Row `r`
-    is always the same one: row `r` of `array(n)`, of `origin` and of
-    `dataset(shuffle=False)`.
+    Rows are in random order within each part. A file holds rows of one part.
+    `array`, `origin` and `dataset(shuffle=False)` number the rows in the same way.
 
     Args:
         folder: Folder of the store.
-        part: None, or the index of the only part that is read. A process of a
-            distributed training can read a part of its own.
+        part: Index of the only part to read, or None to read all parts. In distributed
+            training, each process can read its own part.
 
     Attributes:
         shape: `(rows, width)`.
         target_shape: `(rows, width)` of the second layer, or None.
         layers: Paths of the layers.
         mean: float32 array of shape `(width,)`, the mean over the rows.
-        rms: Root mean square of all values.
+        rms: Root mean square of the values of the first layer.
         fingerprint: Hash of the weights of the model.
 
     Raises:
@@ -72,9 +71,9 @@ class ActivationStore:
         unfinished = [i for i, progress in parts.items() if not progress.complete]
         if unfinished:
             raise ValueError(
-                f"All {settings['parts']} parts of a store must be complete. Received: "
-                f"{str(folder)!r}, where the parts {unfinished} are not. Call `record` "
-                "for these parts again."
+                "All parts that are read must be complete. Received: "
+                f"{str(folder)!r}, whose parts {unfinished} are incomplete. Call "
+                "`record` again for these parts."
             )
         self.layers: list[str] = settings["layers"]
         self.fingerprint: str = settings["model"]
@@ -135,14 +134,14 @@ class ActivationStore:
         return result
 
     def origin(self, rows: ArrayLike) -> np.ndarray:
-        """Return where rows come from.
+        """Return the origins of rows.
 
         Args:
             rows: Indices of rows.
 
         Returns:
-            Integers of shape `(len(rows), 1 + axes)`: the number of the sample in the
-            recorded data, and the place in it, such as the position of a token.
+            Integers of shape `(len(rows), columns)`: the index of the sample in the
+            recorded data, then the position in the sample, such as that of a token.
 
         Raises:
             ValueError: There is no such row.
@@ -165,20 +164,20 @@ class ActivationStore:
     def dataset(
         self, batch_size: int = 1024, shuffle: bool = True, seed: int | None = None
     ) -> "tf.data.Dataset":
-        """Return batches of rows, for `fit` of a model on any backend.
+        """Return a dataset of the rows for `fit`, which works with any backend.
 
-        One file at a time is held in memory. Each epoch has the files in another
-        order, and the rows of each file in another order. With several parts, most
+        One file at a time is held in memory. If `shuffle` is set, each epoch uses a new
+        order of the files and of the rows in each file. With several parts, most
         batches hold rows of a single part.
 
         Args:
             batch_size: Rows per batch. The last batch may be smaller.
             shuffle: Whether to shuffle. The rows on disk are in a random order already.
-            seed: Random seed of the order; None draws one from NumPy's global seed.
+            seed: Random seed of the order. If None, NumPy's global generator draws it.
 
         Returns:
-            A `tf.data.Dataset` of known length of float32 rows, or of pairs `(x, y)`
-            for a store of two layers.
+            A `tf.data.Dataset` with a known length. Its elements are batches of float32
+            rows, or pairs `(x, y)` of batches for a store of two layers.
         """
         import tensorflow as tf
 

@@ -34,7 +34,7 @@ def stream(
     `keras_sae.activations.record` takes less time.
 
     Args:
-        model: Any Keras model that was built.
+        model: Any built Keras model.
         layer: A layer as for `keras_sae.activations.capture`. A pair `(a, b)` gives
             pairs of rows.
         data: Inputs of the model, as for `keras_sae.activations.record`, but

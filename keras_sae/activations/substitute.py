@@ -19,7 +19,7 @@ class SubstitutedModel(Wrapper):
     times, the first call is replaced.
 
     Args:
-        base: Any Keras model that was built.
+        base: Any built Keras model.
         place: The layer.
         drop_masks: Whether to remove the Keras masks of the outputs. With sample
             weights, Keras would also apply the mask, and each batch would be divided by

@@ -37,7 +37,7 @@ class Wrapper(keras.Model):
     the other model. The weights are shared.
 
     Args:
-        base: Any Keras model that was built.
+        base: Any built Keras model.
         indices: The layers that are hooked, by index in `layer_paths`.
         **kwargs: Arguments of `keras.Model`.
     """

@@ -21,7 +21,7 @@ _TOLERANCE = 0.05
 # Initial and minimum coefficient. A much smaller one could not rise in time.
 _INITIAL, _MIN = 1e-3, 1e-4
 
-# Maximum coefficient. Adam squares gradients, which must not overflow float32.
+# Maximum coefficient. Adam squares the gradients, and float32 must hold the squares.
 _MAX = 1e8
 
 _PROPORTIONAL = 2.0  # gain of the controller's proportional term
@@ -37,13 +37,13 @@ _UNKNOWN_STEPS, _UNKNOWN_FACTOR = 1000, 2
 class SparsityTarget(keras.callbacks.Callback):
     """Adjust the coefficient of a soft penalty so that L0 reaches a target.
 
-    `log(coefficient) = I + 2 e`, `I <- I + gain / steps * e`, `e = log(l0 / target)`
+    `log(coefficient) = I + 2 e`, `I <- I + gain / steps * e`, `e = log(L0 / target)`
 
-    after every training step, with `e` clipped to [-1, 1] and averaged over several
-    steps. This is a proportional-integral controller for the logarithm of the
-    coefficient. The coefficient starts at 0.001, because a large one would kill units
-    before the controller could react. Use this callback if you know how sparse the
-    code should be, but not which penalty factor achieves it.
+    These updates follow each of the `steps` training steps. `e` is clipped to [-1, 1]
+    and averaged over several steps. This is a proportional-integral controller for the
+    logarithm of the coefficient. The coefficient starts at 0.001, because a large one
+    would kill units before the controller could react. Use this callback if you know
+    how sparse the code should be, but not which penalty factor achieves it.
 
     The thresholds of a `keras_sae.layers.JumpReLU` do not fall when the penalty falls,
     so its coefficient may become negative: `coefficient = S e`, where
@@ -139,7 +139,7 @@ class SparsityTarget(keras.callbacks.Callback):
         if name is None:  # Keras would take a `StopIteration` for the end of the data.
             raise ValueError(
                 "`SparsityTarget` needs `l0` or `effective_l0` in the logs. Received: "
-                f"logs of {', '.join(logs)}. Train a `keras_sae.models.Autoencoder`."
+                f"logs with {', '.join(logs)}. Train a `keras_sae.models.Autoencoder`."
             )
         # The logs hold the mean over the measured steps of the epoch so far.
         interval = EffectiveL0.interval if name == "effective_l0" else 1

@@ -47,8 +47,8 @@ def compare(
 ) -> None:
     """Train one model per family, and compare the models with baselines.
 
-    The number after "variational" is the size of its code. All other codes have
-    `--units` units.
+    In the table, the number after "variational" is the size of that model's code. All
+    other autoencoders have codes of `--units` units.
     """
     loading.check_options(context)
     positive_number("learning_rate", learning_rate)
@@ -146,7 +146,7 @@ class Run:
         return trained, histories
 
     def sweep(self) -> None:
-        """Train the preset's sweeps with all `FACTORS`, and plot the results."""
+        """Train the models of all sweeps with all `FACTORS`, and plot the results."""
         import pandas as pd
 
         from keras_sae import plots
@@ -194,7 +194,7 @@ class Run:
 
 
 def print_results(folder: app.RunFolder) -> None:
-    """Print the table of a finished run."""
+    """Print the table of metrics and the folder of a run."""
     import pandas as pd
 
     if folder.finished:

@@ -41,14 +41,14 @@ def compare(
     callbacks: Callable[[str], list[keras.callbacks.Callback]] | None = None,
     baselines: bool = True,
 ) -> "pd.DataFrame":
-    """Train models on the same data, and tabulate their metrics and the baselines'.
+    """Train models on the same data, and tabulate their metrics and those of baselines.
 
     The table has one row per model and random seed. It contains the metrics of
     `keras_sae.evaluation.evaluate` on the test data, with probes fitted to the training
     data. `fine_tuned_accuracy` is the encoder's accuracy after supervised training with
     a softmax layer. `seconds` is the training time. The baselines are the raw data,
     PCA, a random encoder and dictionary learning. The last three are as wide as the
-    widest code.
+    widest code, but PCA has at most one component per value and per sample.
 
     Args:
         builders: Dict from names to functions without arguments that return a new
@@ -223,8 +223,8 @@ def pareto_front(
 
     Args:
         table: A `pandas.DataFrame` with the columns `x` and `y`.
-        x: Name of the first metric. None means `l0`, or `effective_l0` if a code of the
-            table is never exactly zero.
+        x: Name of the first metric. None means `l0`, or `effective_l0` if the code of a
+            model in the table is never exactly zero.
         y: Name of the second metric.
 
     Returns:
@@ -247,9 +247,9 @@ def pareto_front(
 
 
 def sparsity_metric(table: "pd.DataFrame") -> str:
-    """Return the name of the column that measures the sparsity of a table's codes.
+    """Return the name of the column that measures how sparse the models' codes are.
 
-    It is `effective_l0` if a code is never exactly zero, and `l0` otherwise.
+    It is `effective_l0` if any model's code is never exactly zero, and `l0` otherwise.
     """
     if not {"l0", "effective_l0"} <= set(table.columns):
         return "effective_l0" if "effective_l0" in table.columns else "l0"

@@ -166,7 +166,7 @@ def _labeled_codes(
 def _check_labels(name: str, y: np.ndarray, samples: int) -> None:
     if y.ndim != 1 or len(y) != samples or not samples:
         raise ValueError(
-            f"`y_{name}` must have one label per sample. Received: "
+            f"`y_{name}` must have one label per sample, and at least one. Received: "
             f"y_{name}.shape={y.shape} for {samples} samples."
         )
     if y.dtype.kind not in "biuUSO":
@@ -178,8 +178,8 @@ def _check_labels(name: str, y: np.ndarray, samples: int) -> None:
         classes = np.unique(y)
     except TypeError as error:  # for example, None cannot be compared with 1
         raise ValueError(
-            f"`y_{name}` must contain labels of one type. Received: {error}. Remove "
-            "the samples without a label."
+            f"`y_{name}` must contain labels of one type. Received: labels that cannot "
+            f"be sorted ({error}). Convert them, or remove samples without a label."
         ) from error
     if name == "train" and len(classes) < 2:
         raise ValueError(

@@ -49,13 +49,13 @@ def export_saved_model(
 
     The `encode` of a variational model returns `mean` and `log_variance`, and its
     `sample` draws one `sample` per int32 `seed`. A classifier has `classify` (`x` to
-    `probabilities` and `label`, the default), `encode` and `top_features`. Any other
-    Keras model has `serving_default`, from `x` to `output_0`, and `serve`.
+    `probabilities` and `label`, the default), `encode`, `top_features` and `serve`. Any
+    other Keras model has `serving_default`, from `x` to `output_0`, and `serve`.
 
-    Every signature is run and compared with Keras before the artifact is moved into
-    place, so a version is either complete or absent. The version's `assets.extra` holds
-    metadata and warm-up requests. `path` also holds `models.config`. With the JAX and
-    PyTorch backends, a separate TensorFlow process writes the artifact.
+    The artifact's outputs are compared with Keras's before it is moved into place, so a
+    version is either complete or absent. The version's `assets.extra` holds metadata
+    and warm-up requests. `path` also holds `models.config`. With the JAX and PyTorch
+    backends, a separate TensorFlow process writes the artifact.
 
     Args:
         model: A functional or sequential Keras model with one input, or a model with a
@@ -72,7 +72,7 @@ def export_saved_model(
         ValueError: `model` cannot be exported or outputs NaN, `path` is not writable,
             the version exists, or an option is invalid.
         OSError: The disk is full. No partial version remains.
-        RuntimeError: The artifact's outputs differ from the model's.
+        RuntimeError: The artifact's outputs differ, or the TensorFlow process failed.
 
     Example:
 
@@ -126,8 +126,8 @@ def write_artifact(
         input_range: Input values that correspond to the bytes 0 and 255 of an image. If
             None, they are 0 and 1, and the metadata holds the range seen in training.
         metrics: Results of an evaluation, for the metadata.
-        warmup: Whether to write warm-up requests. If None, they are written if
-            `tensorflow-serving-api` is installed. Otherwise, a warning is issued.
+        warmup: Whether to write warm-up requests. None writes them if
+            `tensorflow-serving-api` is installed, and issues a warning if it is not.
         name: Name of the model on the server. The default is the name of `path`.
 
     Returns:
@@ -213,8 +213,8 @@ def write_model(
     """Export a model as `keras.Model.export` does, but atomically.
 
     A SavedModel is written by `write_artifact`. For other formats, Keras traces a
-    float32 copy, so that `model` itself keeps no trace. The model's config must be
-    complete, because the copy is created from it.
+    float32 copy, not `model` itself. The model's config must be complete, because the
+    copy is created from it.
     """
     path = Path(path)
     if format == "tf_saved_model":
@@ -265,7 +265,7 @@ def _build_in_process(source: Path, folder: Path) -> None:
         last = "\n".join(done.stderr.strip().splitlines()[-5:])
         raise RuntimeError(
             "With this backend, a separate TensorFlow process writes the artifact. "
-            f"This process failed, and nothing was exported. Its message:\n{last}"
+            f"That process failed, and nothing was exported. Its message:\n{last}"
         )
 
 
@@ -346,8 +346,8 @@ def _remove_gradient_names(path: Path) -> None:
 def _endpoint(signature: Signature, unwrap: bool) -> Callable[[Tensor], Tensor]:
     """Return the function that the server runs, with float32 or int32 outputs.
 
-    With `unwrap`, a single output is returned as a tensor instead of a dict, as Keras
-    does.
+    With `unwrap`, a single output is returned as a tensor and not as a dict. Keras's
+    own exports do the same.
     """
     import tensorflow as tf
 

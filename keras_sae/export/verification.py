@@ -82,7 +82,7 @@ def verify(
 
 
 def _error(got: np.ndarray, expected: np.ndarray, ranked: np.ndarray | None) -> float:
-    """Return the largest difference, relative to the largest expected value or to 1."""
+    """Return `max |got - expected| / max(1, max |expected|)`."""
     if got.shape != expected.shape:
         return float("inf")
     if ranked is not None and np.issubdtype(got.dtype, np.integer):

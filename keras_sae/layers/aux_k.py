@@ -11,10 +11,10 @@ from keras_sae.types import Config, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
 
-# Dead units are decoded sparsely if the `k` dictionary rows of a sample hold at most
-# this many values per unit of the code. Above this limit, dense products are no slower
-# and need less memory.
-_MAX_ROWS = 4
+# Dead units are decoded sparsely if `k_aux` times the number of values per sample is at
+# most this multiple of the number of units. Above this limit, dense products are no
+# slower and need less memory.
+_MAX_VALUES = 4
 
 # A residual counts as constant if its variance is at most this share of its mean
 # square.
@@ -25,9 +25,9 @@ _MIN_VARIANCE = 1e-3
 class AuxK:
     """Let dead units reconstruct the residual that the active units leave.
 
-    `factor * mean((e - d)^2) / var(e)`, where `e = x - r` is the residual, held fixed,
-    and `d` is the decoder's output, without its bias, for the `k_aux` largest
-    pre-activations among the dead units
+    The loss is `factor * mean((e - d)^2) / var(e)`. Here, `e = x - r` is the residual
+    of the reconstruction `r`, without a gradient. `d` is the decoder's output, without
+    its bias, for the `k_aux` largest pre-activations among the dead units.
 
     A hard sparsity never selects a dead unit, so the data loss gives such a unit no
     gradient. No ReLU is applied here, because it would keep units with negative
@@ -84,15 +84,15 @@ class AuxK:
         dimension = math.prod(step.reconstruction.shape[1:])
         units = step.code.shape[-1]
         k = min(units, self.k_aux or max(1, dimension // 2))
-        if step.top_pre_activations and k * dimension <= _MAX_ROWS * units:
+        if step.top_pre_activations and k * dimension <= _MAX_VALUES * units:
             code = step.top_pre_activations(dead, k)
             zero = ops.zeros((1, 1), code.values.dtype)
             empty = SparseCode(zero, ops.zeros((1, 1), "int32"))
         else:
             values = ops.cast(step.pre_activations(), "float32")
             candidates = ops.where(dead, ops.stop_gradient(values), -1e30)
-            # Select by a threshold, because XLA cannot compile the gradient of `top_k`
-            # inside a conditional on TensorFlow.
+            # Select by a threshold: with TensorFlow, XLA cannot compile the gradient of
+            # `top_k` inside a conditional.
             threshold = ops.min(ops.top_k(candidates, k)[0], axis=-1, keepdims=True)
             selected = ops.logical_and(dead, candidates >= threshold)
             code = ops.where(selected, values, 0.0)

@@ -211,7 +211,7 @@ def pareto(
         table: A `pandas.DataFrame` with the columns `x` and `y`, such as the output of
             `keras_sae.evaluation.compare`. A `model` column names the points.
         x: Column of the horizontal axis; smaller is better. None means `"l0"`, or
-            `"effective_l0"` if a code of the table is never exactly zero.
+            `"effective_l0"` if the code of a model in the table is never exactly zero.
         y: Column of the vertical axis; smaller is better.
 
     Returns:

@@ -19,11 +19,11 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
 
     The command must call `keras_sae.tuning.search` with a `directory`. All processes
     run the same command. keras-tuner's environment variables tell each process whether
-    it is the chief, which hands out trials, or a worker, which trains them. To divide
-    the cores among the workers, `OMP_NUM_THREADS` and similar variables are set unless
-    they already exist. A killed worker is restarted and repeats its trial. All
-    processes end when this one exits. On Linux, they also end if it is killed,
-    provided that util-linux's `setpriv` is installed.
+    it is the chief, which hands out trials, or a worker, which runs them. To divide the
+    cores among the workers, `OMP_NUM_THREADS` and similar variables are set unless they
+    already exist. A killed worker is restarted and repeats its trial. All processes end
+    when the calling process exits. On Linux, they also end if the calling process is
+    killed, provided that util-linux's `setpriv` is installed.
 
     Args:
         command: List of words, such as `[sys.executable, "tune.py"]`.
