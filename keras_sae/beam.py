@@ -24,12 +24,12 @@ class SparseAutoencoderHandler(ModelHandler):
     """Beam `ModelHandler` that computes codes, reconstructions or anomaly scores.
 
     Use it with `apache_beam.ml.inference.RunInference` for data that does not fit on
-    one computer. Beam distributes the work on any of its runners. Each worker process
-    loads the model once.
+    one computer. Any Beam runner can distribute the work. Each worker process loads the
+    model once.
 
     Elements are rows of shape `input_shape`, or pairs `(key, row)`. A row of another
     shape, or one that is not finite, raises an error. With
-    `RunInference(...).with_exception_handling()`, only this row goes to the second
+    `RunInference(...).with_exception_handling()`, only such rows go to the second
     output, and the pipeline continues.
 
     Each result is a `PredictionResult`, or a pair `(key, PredictionResult)`. Its
@@ -49,7 +49,7 @@ class SparseAutoencoderHandler(ModelHandler):
         batch_size: Largest number of rows per call of the model.
 
     Raises:
-        ValueError: `output` is unknown, or the file holds another kind of model.
+        ValueError: `output` is unknown, or the file holds no model that can compute it.
     """
 
     def __init__(

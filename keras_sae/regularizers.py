@@ -85,7 +85,7 @@ class KLDivergence(keras.regularizers.Regularizer):
 
     The penalty requires activations in (0, 1), such as those of a sigmoid. If a mean is
     outside [0, 1], the divergence is undefined and the value is NaN. `SparseDense`
-    rejects unbounded activations, and rescales values in (-1, 1), such as those of a
+    rejects unbounded activations, and rescales bounded ones that leave [0, 1], such as
     tanh.
 
     The divergence is convex, so a small batch overestimates it. Use batches with

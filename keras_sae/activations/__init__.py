@@ -1,4 +1,4 @@
-"""Outputs of the layers of any Keras model: intercept, capture, record and splice."""
+"""Intercept, capture, record and replace the outputs of any Keras model's layers."""
 
 from keras_sae.activations.capture import capture
 from keras_sae.activations.edits import Edit, ablate, clamp, scale

@@ -20,11 +20,11 @@ _OUT_OF_SCOPE = ("UnexpectedTracerError", "InaccessibleTensorError")
 
 
 class _Finished(BaseException):
-    """All wanted outputs are known. Keras would wrap an `Exception`."""
+    """Signal that all outputs are known. Keras would wrap an `Exception`."""
 
 
 class _MaskOf(keras.layers.Layer):
-    """Return the Keras mask of a tensor, which Keras passes to `call`."""
+    """Layer that returns its input's Keras mask, which Keras passes to `call`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class CapturingModel(Wrapper):
     Args:
         base: Any built Keras model.
         places: The layers.
-        call_index: Which call of a layer counts, if it is called several times.
+        call_index: Index of the call to capture if a layer is called several times.
         masks: Whether to return the Keras mask of each output, too.
     """
 
@@ -67,7 +67,7 @@ class CapturingModel(Wrapper):
         """Return the output of each layer, and then their masks if wanted."""
         del training  # Keras passes it on to the base model
         targets = self.targets.of(self.base)
-        # Per layer the output and the mask of each call.
+        # Per layer, the output and the mask of each call.
         calls: list[list[tuple[Tensor, Tensor]]] = [[] for _ in targets]
 
         def keep(n: int, run: Callable[[], Any], inputs: Any) -> Any:
@@ -140,15 +140,15 @@ def capture(
         model: Any built Keras model.
         layer: A layer, its path such as `"blocks/3/attention"`, the end of its path, or
             its name. Or a list of these, for several layers in one pass.
-        x: Inputs of the model as for `predict`: arrays, or batches of them.
+        x: Inputs of the model, as in `predict`: arrays, or batches of them.
         batch_size: Samples per batch.
-        call: Which call of the layer counts if the model calls it several times.
+        call: Index of the call to capture if the model calls a layer several times.
 
     Returns:
         Array of shape `(samples, *output_shape)`: the first output if the layer has
-        several. For a list of layers a dict of these; its keys are the given strings,
-        and the paths of layers that were given as objects. A bfloat16 output is
-        returned as float32, because NumPy has no bfloat16.
+        several. For a list of layers, a dict of such arrays. Its keys are the given
+        strings, and the paths of layers that were given as objects. A bfloat16 output
+        is returned as float32, because NumPy has no bfloat16.
 
     Raises:
         ValueError: A layer is not in the model or was not called, or `x` is empty,

@@ -43,7 +43,7 @@ def labeled_batches(
         sample_weight: Sample weights, for arrays.
 
     Raises:
-        ValueError: The data is empty, endless, ragged or not numeric.
+        ValueError: The data is empty, endless or ragged, or an array holds objects.
     """
     positive_integer("batch_size", batch_size)
     if _is_arrays(data):
@@ -97,7 +97,7 @@ def _is_arrays(data: Any) -> bool:
 
 
 def _checked(name: str, structure: Any) -> Any:
-    """Convert numeric arrays with a sample axis to NumPy. None is returned as it is."""
+    """Convert arrays with a sample axis to NumPy. None is returned unchanged."""
 
     def check(array: Tensor) -> np.ndarray:
         values = None if hasattr(array, "row_splits") else as_numpy(array)

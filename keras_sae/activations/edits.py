@@ -1,4 +1,4 @@
-"""Changes of single units of a code."""
+"""Edits that change individual units of a code."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -22,8 +22,8 @@ class Edit:
             replace them.
 
     Raises:
-        ValueError: A unit is negative or repeated, a value is not finite, or `units`
-            and `values` differ in length.
+        ValueError: A unit is repeated or is not an integer >= 0, a value is not finite,
+            or `units` and `values` differ in length.
 
     Example:
 

@@ -1,9 +1,9 @@
 """Functions that act on the output of a layer while a model is called.
 
-While a layer is intercepted, its `call` is a function in the instance's `__dict__`. It
-calls the hooks of the current thread, which in turn call the method of the class.
-`Layer.__call__` reads `self.call` on every call, so this works in every kind of model,
-in eager calls and while a step is traced.
+While a layer is intercepted, its `call` is a function in the instance's `__dict__`.
+This function calls the hooks of the current thread, which in turn call the original
+method. `Layer.__call__` reads `self.call` on every call, so this works in every kind of
+model, in eager calls and while a step is traced.
 """
 
 import functools
@@ -17,8 +17,8 @@ import keras
 from keras_sae.activations.paths import LayerKey, find_layer
 from keras_sae.types import Tensor
 
-# A hook takes a function that runs one call of the layer, and the layer's first
-# argument. It returns the outputs of the call, or others in their place.
+# A hook takes a function that runs one call of the layer, and the first positional
+# argument of that call. It returns the outputs of the call, or others in their place.
 Hook: TypeAlias = Callable[[Callable[[], Any], Any], Any]
 
 # Keras calls the second instead of the first once the layer is quantized.
@@ -43,7 +43,7 @@ class _Hooks(threading.local):
 _hooks = _Hooks()
 _lock = threading.Lock()
 # The open contexts of all threads, by the id of the layer. For each context, a dict
-# holds the attributes that it replaced.
+# holds the instance attributes that it found.
 _open: dict[int, list[dict[str, Any]]] = {}
 
 
@@ -56,8 +56,8 @@ def intercept(
     """Replace the output of a layer by `fn(output)` inside a `with` block.
 
     The output of every call in this thread is replaced. If a layer returns several
-    tensors, `fn` gets the first one, and the others pass through. Afterwards, the layer
-    is as before.
+    tensors, `fn` gets the first one, and the others pass through. After the block, the
+    layer is as before.
 
     A compiled function keeps the layer as it was when the function was traced. To call
     `predict`, `evaluate` or `generate` inside the block, pass `model`. These methods
@@ -69,8 +69,8 @@ def intercept(
         layer: A layer; or its path in `model`, the end of its path, or its name.
         fn: Function of the layer's output, made of `keras.ops`, Keras layers or
             operations of the backend.
-        model: Model that contains the layer. May be None if the layer is called
-            directly.
+        model: Model that contains the layer. May be None if `layer` is a layer object
+            and no method that Keras compiles is called.
 
     Raises:
         ValueError: The layer is not in the model, or is given by name without a model.
@@ -172,7 +172,7 @@ def replacing(fn: Callable[[Tensor], Tensor]) -> Hook:
 
 
 def first(outputs: Any) -> Tensor:
-    """Return the first tensor of the outputs of a layer."""
+    """Return the first tensor of a layer's outputs."""
     if isinstance(outputs, dict):
         raise ValueError(
             "A layer that returns a dict cannot be intercepted. Received: outputs "

@@ -9,7 +9,7 @@ import keras
 
 LayerKey: TypeAlias = str | keras.layers.Layer
 
-# Attributes of Keras itself that hold the sublayers once more.
+# Internal attributes of Keras that hold the sublayers a second time.
 _REPEATED = {
     "_layers",
     "_functional",
@@ -28,8 +28,8 @@ class Place:
     Attributes:
         layer: The layer.
         path: Its path, such as `"blocks/3/attention"`.
-        index: Its number in the order of `layer_paths`, which is the same in every
-            session and on every backend.
+        index: Its position in `layer_paths`. The order is the same in every session and
+            on every backend.
     """
 
     layer: keras.layers.Layer
@@ -38,12 +38,12 @@ class Place:
 
 
 def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
-    """Return all layers inside a model by path.
+    """Return the layers inside a model by path, without input layers.
 
-    A path has one part per level. In functional and sequential models, this part is the
-    name of the layer. In other models and layers, it is the name of the attribute
-    without leading underscores, followed by the index or key if the attribute is a list
-    or a dict. A layer that is used in several places has the first path only.
+    In functional and sequential models, a level of the path is the name of the layer.
+    In other models and layers, it is the name of the attribute without leading
+    underscores, followed by `/` and the index or key if the attribute is a list or a
+    dict. A layer that is used in several places has only the first path.
 
     Args:
         model: A Keras model or layer.
@@ -69,7 +69,7 @@ def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
                 continue
             seen.add(id(layer))
             path = prefix + name
-            while path in found:  # `dense` and `_dense` of one layer
+            while path in found:  # if a layer has attributes `dense` and `_dense`
                 path += "_"
             found[path] = layer
             waiting.append((path + "/", layer))
@@ -84,7 +84,7 @@ def find_layer(model: keras.layers.Layer, layer: LayerKey) -> Place:
         layer: The layer, its path, the end of its path, or its name.
 
     Raises:
-        ValueError: The layer is not in the model, or several layers fit.
+        ValueError: The layer is not in the model, or several layers match.
     """
     paths = layer_paths(model)
     if isinstance(layer, str):

@@ -18,7 +18,7 @@ from keras_sae.utils.fingerprint import fingerprint
 from keras_sae.utils.io import RunDirectory
 from keras_sae.utils.validation import known_name, positive_integer
 
-# Files of a part if the number of rows is not known, and at most. All are open at once.
+# Files per part: default for unknown sizes, and maximum. All files are open at once.
 _FILES, _MAX_FILES = 32, 256
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -39,41 +39,41 @@ def record(
 ) -> ActivationStore:
     """Record the outputs of a layer on disk.
 
-    A row is what the last axis holds: one per sample, place or token. While they are
-    recorded, rows are scattered to random files, and each file is shuffled at the end.
+    A row is a vector along the last axis: one per sample, position or token. During
+    recording, rows are scattered to random files, and each file is shuffled at the end.
     Reading the files one after another then gives the rows in a random order.
 
-    If the process is killed, call `record` again with the same arguments: it resumes,
-    and the result is the same as without the kill.
+    If the process is killed, call `record` again with the same arguments. The call
+    resumes, and the result is the same as that of an uninterrupted call.
 
     Args:
         model: Any built Keras model.
         layer: A layer, its path, the end of its path, or its name. A pair `(a, b)`
             records inputs and targets for `keras_sae.models.transcoder`.
-        data: Inputs of the model: arrays, or batches of them, in the same order again
-            when recording is resumed.
-        folder: A new or empty folder, or one of an earlier call.
+        data: Inputs of the model: arrays, or batches of them. To resume, pass the same
+            data in the same order.
+        folder: A new or empty folder, or the folder of an earlier call.
         dtype: Type of the numbers on disk: "float16", "bfloat16" or "float32".
-        keep: Which rows are kept. None keeps all. "mask" keeps the rows that the Keras
-            mask of the layer keeps, so that padding is left out. A list of integers
-            leaves out the rows of these tokens. A function takes a batch of inputs and
-            returns booleans, one per row or one per sample.
-        part: `(i, n)`: `data` is part `i` of `n`. Several processes can record into one
-            folder, each its own part. The store can be read when all are complete.
+        keep: Rows to keep. None keeps all. "mask" applies the layer's Keras mask (for a
+            pair, that of `b`), which leaves out padding. A list of integers leaves out
+            the rows of these tokens. A function takes a batch of inputs and returns
+            booleans, one per row or one per sample.
+        part: `(i, n)`: `data` is part `i` of `n`, counted from 0. Each of several
+            processes can record its own part into one folder.
         batch_size: Samples per batch of arrays.
-        first_sample: Number of the first sample of `data`, from which the origins of
-            the rows are counted. Useful for parts.
-        file_bytes: Approximate size of a file, if 256 files per part suffice. Shuffling
-            two files at once needs four times as much memory.
+        first_sample: Index of the first sample of `data`, which starts the count of
+            samples in the origins of the rows. Useful for parts.
+        file_bytes: Approximate file size for arrays, if 256 files suffice. Batches fill
+            32 files. Shuffling two files at once needs four times as much memory.
         seed: Random seed of the order.
 
     Returns:
-        The `ActivationStore`. Until all parts are complete it holds this part only.
+        The `ActivationStore`. Until all parts are complete, it holds only this part.
 
     Raises:
-        ValueError: The folder belongs to another model, layer or data, an activation is
-            not finite or too large for `dtype`, no row is kept, or an argument is out
-            of range.
+        ValueError: The folder belongs to a call with other data or settings, an
+            activation is not finite or too large for `dtype`, no row is kept, or an
+            argument is out of range.
         OSError: The disk is full. Recording can be resumed.
 
     Example:
@@ -138,7 +138,7 @@ def _record_part(
     own: dict[str, int],
     file_bytes: int,
 ) -> None:
-    """Record what the writer does not have yet of one part."""
+    """Record the data of one part that the writer does not have yet."""
     progress = writer.progress
     if progress.rows and not progress.finished:
         writer.open()

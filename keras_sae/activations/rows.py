@@ -13,8 +13,8 @@ from keras_sae.types import ArrayLike
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Rows to keep: "mask" applies the Keras mask of the layer's output, integers are the
-# ids of tokens to leave out, a function of the inputs returns booleans, None keeps all.
+# Rows to keep: "mask" applies the Keras mask of the layer's output; integers are the
+# ids of tokens to leave out; a function of the inputs returns booleans; None keeps all.
 Keep: TypeAlias = Literal["mask"] | Sequence[int] | Callable[[Any], ArrayLike] | None
 
 
@@ -24,7 +24,7 @@ class RowReader:
     Args:
         model: Any built Keras model.
         layer: A layer, as in `keras_sae.activations.capture`, or a pair of layers.
-        keep: As for `keras_sae.activations.record`.
+        keep: As in `keras_sae.activations.record`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class RowReader:
 
         Returns:
             A float32 array of shape `(rows, width)` per layer, and the origins of the
-            rows. These are integers of shape `(rows, columns)`: the sample, and the
+            rows. Origins are integers of shape `(rows, columns)`: the sample, and the
             position of the row in the sample, with one column per axis.
         """
         outputs = self.capturing.arrays(inputs)
@@ -90,7 +90,7 @@ class RowReader:
             kept = np.isin(_tokens(inputs), list(self.keep), invert=True)
         if kept.shape not in (shape, shape[:1]):
             raise ValueError(
-                "`keep` must select by one boolean per row or per sample. Received: an "
+                "`keep` must give one boolean per row or one per sample. Received: an "
                 f"array of shape {kept.shape}. Expected the shape {shape} or "
                 f"{shape[:1]}."
             )
@@ -107,7 +107,7 @@ def _tokens(inputs: Any) -> np.ndarray:
         raise ValueError(
             "To leave out tokens by id, use a model with a single integer input or an "
             "input named 'token_ids'. Received: inputs of dtypes "
-            f"{[str(leaf.dtype) for leaf in leaves]}. Pass a function as `keep`."
+            f"{[str(leaf.dtype) for leaf in leaves]}. Or pass a function as `keep`."
         )
     return leaves[0]
 

@@ -76,7 +76,7 @@ class SplicedModel(Wrapper):
             if len(self.targets.indices) > 1 and not sources:
                 raise ValueError(
                     f"The second layer of a pair, {path!r}, must be called after the "
-                    "first one. Received: a model that calls it before."
+                    "first layer. Received: a model that calls the second layer first."
                 )
             return self.substitute(sources[-1] if sources else x, x, path)
 
@@ -144,7 +144,7 @@ class SplicedModel(Wrapper):
                 "`keras.saving.register_keras_serializable()`."
             )
         base = serialize(self.base)
-        # The spliced model has its own, and a KerasHub model's cannot be loaded.
+        # The spliced model saves its own compile config, and KerasHub's fails to load.
         base.pop("compile_config", None)
         return {
             **super().get_config(),
@@ -181,13 +181,13 @@ def splice(
     `x -> decode(edit(encode(x)))`, or with `error=True`
     `x -> x + (decode(edit(encode(x))) - decode(encode(x)))`
 
-    The autoencoder acts on the last axis of the output: per sample, place or token. If
-    the layer is called several times, each call is replaced. If it returns several
-    tensors, the first one is replaced.
+    The autoencoder acts on the last axis of the output `x`: per sample, position or
+    token. If the layer is called several times, the output of each call is replaced. If
+    the layer returns several tensors, only the first one is replaced.
 
     The new model shares its weights with both models and changes neither. `predict`,
-    `evaluate`, `save` and `export` work as for any Keras model. If `model` is compiled,
-    the new model has the same loss and metrics. It cannot be trained.
+    `evaluate`, `save` and `export` work as in any Keras model, but `fit` raises an
+    error. If `model` is compiled, the new model has the same loss and metrics.
 
     Args:
         model: Any built Keras model.
@@ -272,7 +272,7 @@ def check_width(
             )
     if source and shape and (len(source) != len(shape) or source[:-1] != shape[:-1]):
         raise ValueError(
-            "A transcoder needs two layers whose outputs differ in the width only. "
+            "A transcoder needs two layers whose outputs differ only in width. "
             f"Received: outputs of shapes {source} and {shape}."
         )
 

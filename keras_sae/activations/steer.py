@@ -23,12 +23,12 @@ def steer(
 ) -> Iterator[None]:
     """Edit the code of a layer inside a `with` block, including during `generate`.
 
-    `x -> x + (decode(edit(encode(x))) - decode(encode(x)))`
+    `x -> x + (decode(edit(encode(x))) - decode(encode(x)))`, for the output `x`
 
-    Use it to call `generate` of a `keras_hub.models.CausalLM`, because the model that
-    `keras_sae.activations.splice` returns has no such method. Each token of the prompt
-    and of the answer is edited. `generate`, `predict` and `evaluate` are compiled
-    again inside the block. Afterwards, the model is as before.
+    Use `steer` with the `generate` method of a `keras_hub.models.CausalLM`, because the
+    model that `keras_sae.activations.splice` returns has no such method. The code of
+    each token is edited, in the prompt and in the answer. `generate`, `predict` and
+    `evaluate` are compiled again inside the block. After it, the model is as before.
 
     Args:
         causal_lm: A `keras_hub.models.CausalLM`, or any other Keras model.
@@ -37,12 +37,12 @@ def steer(
             not the backbone itself.
         autoencoder: A trained `keras_sae.models.Autoencoder` for rows of the layer's
             width.
-        edit: As for `keras_sae.activations.splice`.
+        edit: As in `keras_sae.activations.splice`.
         error: Whether to keep what the autoencoder does not reconstruct. If False, the
             layer's output is `decode(edit(encode(x)))`.
 
     Raises:
-        ValueError: As for `keras_sae.activations.splice`.
+        ValueError: As in `keras_sae.activations.splice`.
 
     Example:
 

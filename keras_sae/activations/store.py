@@ -36,15 +36,15 @@ class ActivationStore:
             training, each process can read its own part.
 
     Attributes:
-        shape: `(rows, width)`.
+        shape: `(rows, width)` of the only or first layer.
         target_shape: `(rows, width)` of the second layer, or None.
         layers: Paths of the layers.
-        mean: float32 array of shape `(width,)`, the mean over the rows.
+        mean: float32 array of shape `(width,)`, the mean over the first layer's rows.
         rms: Root mean square of the values of the first layer.
         fingerprint: Hash of the weights of the model.
 
     Raises:
-        ValueError: The folder holds no store, or a part of it is not complete.
+        ValueError: The folder holds no store, or a part to read is not complete.
 
     Example:
 
@@ -140,11 +140,11 @@ class ActivationStore:
             rows: Indices of rows.
 
         Returns:
-            Integers of shape `(len(rows), columns)`: the index of the sample in the
-            recorded data, then the position in the sample, such as that of a token.
+            Integers, shape `(len(rows), columns)`: the sample, counted from `record`'s
+            `first_sample`, then the position in the sample, such as that of a token.
 
         Raises:
-            ValueError: There is no such row.
+            ValueError: An index is negative or too large.
         """
         wanted = np.atleast_1d(np.asarray(rows, "int64"))
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):

@@ -27,28 +27,28 @@ def stream(
     samples_per_batch: int = 32,
     seed: int | None = None,
 ) -> "tf.data.Dataset":
-    """Return batches of a layer's outputs, without files.
+    """Return batches of a layer's outputs, without writing files.
 
     A buffer of rows is filled and shuffled. When half of it has been used, it is filled
-    and shuffled again. Each epoch computes all activations anew. For several epochs
+    and shuffled again. Each epoch computes all activations again, so for several epochs
     `keras_sae.activations.record` takes less time.
 
     Args:
         model: Any built Keras model.
-        layer: A layer as for `keras_sae.activations.capture`. A pair `(a, b)` gives
+        layer: A layer, as in `keras_sae.activations.capture`. A pair `(a, b)` gives
             pairs of rows.
-        data: Inputs of the model, as for `keras_sae.activations.record`, but
+        data: Inputs of the model, as in `keras_sae.activations.record`, but
             not a generator, because each epoch reads them again.
         batch_size: Rows per batch. The last batch may be smaller.
-        keep: Which rows are kept, as for `keras_sae.activations.record`.
-        buffer_size: Rows that are held in memory and shuffled, at least two batches.
-        samples_per_batch: Samples per batch of the model's inputs.
-        seed: Random seed of the order; None draws one from NumPy's global seed.
+        keep: Rows to keep, as in `keras_sae.activations.record`.
+        buffer_size: Minimum number of rows in the buffer; two batches if that is more.
+        samples_per_batch: Samples per batch of the model's inputs, if these are arrays.
+        seed: Random seed of the order. If None, NumPy's global generator draws it.
 
     Returns:
-        A `tf.data.Dataset` of float32 rows, or of pairs `(x, y)`. Its length is known
-        for arrays without `keep`. Otherwise Keras learns it in the first epoch, and
-        warns at its end that the input ran out of data.
+        A `tf.data.Dataset` of batches of float32 rows, or of pairs `(x, y)`. Its length
+        is known for arrays without `keep`. Otherwise, Keras learns the length in the
+        first epoch, and then warns that the input ran out of data.
 
     Raises:
         ValueError: The layer is not in the model, or the data is empty or an iterator.

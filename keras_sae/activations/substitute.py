@@ -12,18 +12,18 @@ from keras_sae.types import Tensor
 
 
 class SubstitutedModel(Wrapper):
-    """Model that takes its inputs, and an array that replaces the output of a layer.
+    """Model with an extra input: an array that replaces the output of a layer.
 
     One compiled model serves any number of replacements. A compiled step skips
     operations that only the replaced output needs. If the layer is called several
-    times, the first call is replaced.
+    times, the output of the first call is replaced.
 
     Args:
         base: Any built Keras model.
         place: The layer.
         drop_masks: Whether to remove the Keras masks of the outputs. With sample
-            weights, Keras would also apply the mask, and each batch would be divided by
-            a different number.
+            weights, Keras would also apply the masks, and would divide the loss of each
+            batch by a different number.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from keras_sae.utils.serialization import config_errors
 
 
 class Targets:
-    """Layers of a model by their index in `layer_paths`.
+    """Layers of a model, identified by their indices in `layer_paths`.
 
     A model that kept the layers themselves as attributes would save them twice.
     """
@@ -31,14 +31,14 @@ class Targets:
 
 
 class Wrapper(keras.Model):
-    """Base class of models with the inputs of another model.
+    """Base class of models that call another model while some layers are hooked.
 
     A wrapper owns its compiled functions, so that nothing traced with a hook is left in
     the other model. The weights are shared.
 
     Args:
         base: Any built Keras model.
-        indices: The layers that are hooked, by index in `layer_paths`.
+        indices: Indices of the hooked layers in `layer_paths`.
         **kwargs: Arguments of `keras.Model`.
     """
 
@@ -54,9 +54,9 @@ class Wrapper(keras.Model):
             self.output_names = base.output_names  # for losses and metrics by name
 
     def call_hooked(self, inputs: Tensor, hooks: Sequence[Hook]) -> Any:
-        """Return the outputs of the base model while the targets have these hooks.
+        """Call the base model with one hook on each target, and return its outputs.
 
-        Keras passes the `training` of the wrapper's call on to the base model.
+        Keras passes the wrapper's `training` argument on to the base model.
         """
         with ExitStack() as stack:
             targets = self.targets.of(self.base)
@@ -76,11 +76,11 @@ class Wrapper(keras.Model):
 
     @property
     def losses(self) -> list[Tensor]:
-        """The terms that the base model adds to its loss, without an autoencoder's."""
+        """The losses that the base model adds, without those of an autoencoder."""
         return self._losses_override or self.base.losses
 
     def compile_from_config(self, config: Config) -> None:
-        """Compile as saved, without an optimizer."""
+        """Compile with the saved arguments, without building an optimizer."""
         with config_errors(type(self).__name__):
             self.compile(**keras.saving.deserialize_keras_object(config))
 
@@ -97,7 +97,7 @@ class Wrapper(keras.Model):
 
 
 def compile_like(wrapper: keras.Model, base: keras.Model) -> None:
-    """Compile a model with the loss and metrics of another one, if that is compiled."""
+    """Compile `wrapper` with the loss and metrics of `base` if `base` is compiled."""
     if not base.compiled:
         return
     given = base._compile_config.config

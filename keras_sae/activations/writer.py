@@ -2,8 +2,8 @@
 
 Rows are collected in memory. A thread appends them to files of raw numbers while the
 model computes the next rows. A checkpoint holds the size of each file, so that rows
-appended after it can be cut off. At the end, each file is shuffled and replaced by a
-NumPy array file.
+appended after the checkpoint can be cut off. At the end, each file is shuffled and
+replaced by a NumPy array file.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import numpy as np
 from keras_sae.utils.io import UNREADABLE, atomic_write, read_json, write_json
 
 PROGRESS = "progress.json"
-# Dtypes on disk. NumPy's files store bfloat16 as integers of 16 bits.
+# Dtypes on disk. NumPy's files hold bfloat16 numbers as 16-bit integers.
 STORED_DTYPES: dict[str, np.dtype] = {
     "float16": np.dtype("float16"),
     "bfloat16": np.dtype("uint16"),
@@ -35,7 +35,7 @@ _BUFFER_BYTES, _CHECKPOINT_SECONDS = 2**23, 5.0
 
 @dataclass
 class Progress:
-    """Progress of recording a part, which is stored as JSON.
+    """Progress of recording one part, stored as JSON.
 
     Attributes:
         batches: Number of batches that were recorded.
@@ -67,7 +67,7 @@ class Batch(NamedTuple):
 
     Attributes:
         rows: float32 array of shape `(rows, width)` per layer.
-        origins: The sample of each row, and the position of the row in it.
+        origins: The sample of each row, and the position of the row in that sample.
         samples: Number of samples in the batch.
         digest: Hash of this batch and all before it.
     """
@@ -112,7 +112,7 @@ class PartWriter:
         return Progress(**{name: values[name] for name in kinds})
 
     def close(self) -> None:
-        """Wait for the thread, and close all files."""
+        """Wait for the threads, and close all files."""
         self._threads.shutdown()
         for files in self._files.values():
             for file in files:
@@ -130,7 +130,7 @@ class PartWriter:
         """Open the raw files, and cut them to the length in the checkpoint.
 
         Raises:
-            ValueError: A file is shorter.
+            ValueError: A file is shorter than the checkpoint says.
         """
         for kind, (dtype, width) in array_kinds(self.progress, self.dtype).items():
             self._files[kind] = []
@@ -146,7 +146,7 @@ class PartWriter:
                 file.truncate(size)
 
     def append(self, batch: Batch) -> None:
-        """Add a batch to those that are written soon."""
+        """Queue a batch, and start writing the queue if it is large or old enough."""
         widths = [array.shape[1] for array in batch.rows]
         if widths != self.progress.widths:
             raise ValueError(
@@ -166,7 +166,7 @@ class PartWriter:
     def _write_batches(self, batches: Sequence[Batch]) -> None:
         """Append rows to random files.
 
-        The number of batches has no influence on the choice of the files.
+        The file of a row does not depend on how many batches are written at once.
         """
         progress = self.progress
         columns = zip(*([*b.rows, b.origins] for b in batches), strict=True)
@@ -180,7 +180,7 @@ class PartWriter:
                     f"activation of size {largest:g}. Use dtype='bfloat16' or "
                     "'float32' if it is finite."
                 )
-        # One random number per row, counted from the first row of the part.
+        # Row `n` of the part gets the `n`-th random number.
         bits = np.random.PCG64(self.seed).advance(sum(progress.rows))
         numbers = np.random.Generator(bits).random(len(origins)) * len(progress.rows)
         targets = numbers.astype("uint8")
@@ -254,7 +254,7 @@ class PartWriter:
 
 
 def _write(file: BinaryIO, view: memoryview) -> None:
-    """Write all bytes to a file without a buffer."""
+    """Write all bytes to an unbuffered file."""
     while view:
         view = view[file.write(view) :]
 
@@ -265,7 +265,7 @@ def array_file(folder: Path, kind: str, number: int) -> Path:
 
 
 def array_kinds(progress: Progress, dtype: str) -> dict[str, tuple[np.dtype, int]]:
-    """Return the arrays of a part with their dtypes on disk and numbers of columns."""
+    """Return the dtype on disk and number of columns of each array of a part."""
     names = ("rows", "targets")[: len(progress.widths)]
     kinds = {
         name: (STORED_DTYPES[dtype], width)

@@ -30,13 +30,13 @@ class DeadUnits(keras.callbacks.Callback):
         window: Number of training steps without activity after which a unit is dead.
             If None, it is the number of steps per epoch.
         resample: None, or data of shape `(samples, *input_shape)` from which dead units
-            restart before the next epoch, even if it is the first of a later `fit`.
+            restart before the next epoch, even if that epoch starts a later `fit`.
             The model must have one `SparseDense`, followed by one dense output layer.
         seed: Random seed for choosing the samples.
 
     Raises:
-        ValueError: `window` is not positive, the model has no `SparseDense`, or its
-            units cannot be resampled.
+        ValueError: `window` is not positive, the model has no `SparseDense`, a model
+            that is not an autoencoder has several, or units cannot be resampled.
 
     References:
         [Bricken et al., "Towards Monosemanticity", 2023](
@@ -69,7 +69,7 @@ class DeadUnits(keras.callbacks.Callback):
         self._steps = math.inf  # per epoch; infinite while unknown
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Check that the model has a code whose units can be resampled if needed."""
+        """Check that the model has a code, and that `resample` fits the model."""
         self._layers()
         self._steps = self.params["steps"] or self._steps
 

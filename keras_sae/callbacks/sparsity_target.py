@@ -39,11 +39,11 @@ class SparsityTarget(keras.callbacks.Callback):
 
     `log(coefficient) = I + 2 e`, `I <- I + gain / steps * e`, `e = log(L0 / target)`
 
-    These updates follow each of the `steps` training steps. `e` is clipped to [-1, 1]
-    and averaged over several steps. This is a proportional-integral controller for the
-    logarithm of the coefficient. The coefficient starts at 0.001, because a large one
-    would kill units before the controller could react. Use this callback if you know
-    how sparse the code should be, but not which penalty factor achieves it.
+    These updates follow each measurement of L0 during a fit of `steps` training steps.
+    `e` is clipped to [-1, 1] and averaged over several steps. The result is a PI
+    (proportional-integral) controller. The coefficient starts at 0.001, and `I` at its
+    logarithm, because a large one would kill units before the controller could react.
+    Use this callback if you know the right sparsity, but not the factor to achieve it.
 
     The thresholds of a `keras_sae.layers.JumpReLU` do not fall when the penalty falls,
     so its coefficient may become negative: `coefficient = S e`, where

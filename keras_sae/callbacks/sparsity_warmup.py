@@ -12,7 +12,7 @@ from keras_sae.utils import validation
 class SparsityWarmup(keras.callbacks.Callback):
     """Raise the coefficient of the sparsity penalty linearly over the first epochs.
 
-    `coefficient(epoch) = min(1, (epoch + 1) / (epochs + 1))`, where epochs start at 0
+    `coefficient(epoch) = min(1, (epoch + 1) / (epochs + 1))`, where `epoch` starts at 0
 
     Units can then learn features before the code becomes sparse, so fewer units die. A
     `TopK` or `BatchTopK` with an `initial_k` anneals its `k` on the same schedule. The
@@ -59,7 +59,7 @@ class SparsityWarmup(keras.callbacks.Callback):
         super().set_model(model)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Set the coefficient of every penalty and KL divergence, and annealed `k`s."""
+        """Set the coefficient of every penalty and KL divergence, and anneal `k`."""
         self._finished_epochs = max(self._finished_epochs, epoch)  # a resumed fit
         self._fraction = min(1.0, (self._finished_epochs + 1) / (self.epochs + 1))
         self._set_progress(self._fraction)

@@ -49,6 +49,6 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line without TensorFlow's warnings, such as on retracing."""
+    """Run the command line without TensorFlow's warnings, for example on retracing."""
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     typer_app(prog_name="keras-sae")

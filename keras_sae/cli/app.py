@@ -33,7 +33,7 @@ Report = Annotated[
     bool, typer.Option("--report", help="Also write report.html, an interactive page.")
 ]
 Export = Annotated[
-    str | None, typer.Option("--export", help="Also export for serving to this folder.")
+    str | None, typer.Option("--export", help="Also export to this folder for serving.")
 ]
 # Options that may differ when a run is resumed.
 _OTHER_OPTIONS = ("output", "overwrite", "report", "export_to", "trials", "workers")

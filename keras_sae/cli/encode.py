@@ -57,7 +57,7 @@ def encode(
             reader = f'numpy.load("{output}")'
     typer.echo(
         f"Codes of shape {codes.shape}, with {count / len(x):.1f} non-zero values per "
-        f"row: {output}\nRead them by {reader}."
+        f"row: {output}\nRead them with {reader}."
     )
 
 
@@ -74,7 +74,7 @@ def score(
         ),
     ] = None,
 ) -> None:
-    """Print the metrics of a model on your own data, and score each row."""
+    """Print a model's metrics on your own data, and optionally score each row."""
     import pandas as pd
 
     if output is not None:
@@ -110,7 +110,7 @@ def score(
 def read_for_model(
     model: str, data: str, columns: str | None
 ) -> tuple[models.Autoencoder, np.ndarray]:
-    """Load a model, and the columns of the data that it was trained on."""
+    """Load a model and data: the given columns, or those the model was trained on."""
     autoencoder = load_model(model)
     if not isinstance(autoencoder, models.Autoencoder):
         raise ValueError(
@@ -121,7 +121,7 @@ def read_for_model(
         names, label = loading.names_in(autoencoder, data)
     else:
         names, label = app.split_list(columns), None
-    # The label is only needed to tell it from the data, never read with columns.
+    # If columns are named, the label is not read. Otherwise, `x` must not contain it.
     x, _, _ = loading.read(data, None if names else label, names, autoencoder)
     loading.check_shape(autoencoder, x, data)
     return autoencoder, x

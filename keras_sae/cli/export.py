@@ -72,7 +72,7 @@ def export_model(
     seed: int = 0,
     **options: Any,
 ) -> None:
-    """Export a model with its test metrics, and print the path of the new version.
+    """Export a model with its metrics on `splits`, and print the version's path.
 
     `options` are passed to `keras_sae.export.export_saved_model`.
     """

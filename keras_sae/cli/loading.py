@@ -121,9 +121,9 @@ def load_splits(
 def names_in(
     model: models.Autoencoder, data: str
 ) -> tuple[list[str] | None, str | None]:
-    """Return the columns that a model takes from a table, and the label if it exists.
+    """Return the columns that a model takes from a table, and its label if present.
 
-    An array has no columns. A file of arrays has a label only if it is a `.npz` file.
+    Only tables have columns. Only tables and `.npz` files can have a label.
     """
     path = Path(data).expanduser()
     found = column_names(path) if path.exists() else []
@@ -142,7 +142,7 @@ def names_in(
 
 
 def check_shape(model: models.Autoencoder, x: np.ndarray, data: str) -> None:
-    """Raise an error if a model does not take samples of this shape."""
+    """Raise an error if a model does not take samples of the shape in `x`."""
     shape = model.sample_shape
     if x.shape[-len(shape) :] != shape:
         raise ValueError(
@@ -162,8 +162,8 @@ def read(
 
     Args:
         data: Path of a file or a folder.
-        label: As for `keras_sae.datasets.load_data`.
-        columns: As for `keras_sae.datasets.load_data`.
+        label: As in `keras_sae.datasets.load_data`.
+        columns: As in `keras_sae.datasets.load_data`.
         model: None, or the model that will receive the data. With a model, images are
             divided only if the model was trained on values in [0, 1].
 
@@ -199,8 +199,8 @@ def read(
         found = ", ".join(f"{count} in {name!r}" for name, count in counts if count)
         raise ValueError(
             f"Every value must be a finite number. Received: {missing} values that are "
-            f"not{f', {found}' if found else ''}. Fill them, or remove their rows"
-            f"{' or leave out their columns with --columns' if names else ''}."
+            f"not{f', {found}' if found else ''}. Fill them or remove their rows"
+            f"{', or leave out their columns with --columns' if names else ''}."
         )
     is_image = stored.dtype == "uint8" or (x.ndim == 4 and x.shape[-1] in (1, 3, 4))
     if is_image and not names and low >= 0 and 1 < high <= 255:

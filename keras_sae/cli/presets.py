@@ -35,12 +35,12 @@ def families(
     learning_rate: float,
     batch_size: int = 64,
 ) -> Preset:
-    """Return one model of each family, with codes of `units` units.
+    """Return functions that build a model per family, with codes of `units` units.
 
     `l1` and `kl` are penalty factors, and `target` is the KL penalty's target. The
     variational code has at most 10 units, so that random codes resemble those of data.
     With the defaults of `keras-sae compare`, at most two of 64 units are dead on the
-    test sets of `fashion_mini` and `digits` (nine runs with other seeds or splits).
+    test sets of `fashion_mini` and `digits` (nine runs with different seeds or splits).
     """
     make = partial(builder, learning_rate)
     shallow = partial(make, models.shallow, shape, units)

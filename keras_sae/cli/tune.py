@@ -51,7 +51,7 @@ def tune(
         ),
     ] = "reconstruction_under_l0",
     max_l0: Annotated[
-        float | None, typer.Option(help="Limit on L0. Default: sqrt(sample size).")
+        float | None, typer.Option(help="Limit on L0. Default: sqrt(values per row).")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Parallel processes.")] = 1,
     report: app.Report = False,

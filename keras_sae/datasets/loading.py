@@ -61,8 +61,8 @@ def load_data(
     - `.npz`: an array `x`, and labels `y` or the array that `label` names.
     - `.csv`, `.parquet`: a table, as float32 of shape `(rows, columns)` without the
       column `label`. Values are not scaled, and a missing value is NaN.
-    - a folder of images of one size, with a subfolder per class or without any: float32
-      in [0, 1], with one channel if all of them are gray and otherwise with three.
+    - a folder of images of one size, with or without a subfolder per class: float32 in
+      [0, 1], with one channel if all images are gray and otherwise with three.
 
     Labels are int64. Text labels, such as the names of subfolders, are numbered in
     sorted order.
@@ -73,8 +73,8 @@ def load_data(
     Args:
         name: `"digits"`, `"fashion_mini"`, `"natural_patches"`, a name in TFDS, or a
             path.
-        data_dir: Folder of prepared TFDS datasets. The default is the environment
-            variable `TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
+        data_dir: Folder of prepared TFDS datasets. The default is the value of the
+            environment variable `TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
         label: Column of a table, or array of a `.npz` file, that holds the labels.
         columns: Columns of a table to use as data, in this order. None uses all except
             `label`.
@@ -155,8 +155,8 @@ def load(
     """Load a split as a batched `tf.data.Dataset`, ready for `fit`.
 
     The split is read once and cached in memory in its stored dtype. Shuffling
-    covers the whole split in every epoch. Batches are converted to float32 one at a
-    time, and the last batch may be smaller. See `load_data` for the datasets and the
+    covers the whole split in every epoch. Each batch is converted to float32 when it is
+    needed, and the last batch may be smaller. See `load_data` for the datasets and the
     values of `x`.
 
     Args:
@@ -175,7 +175,7 @@ def load(
 
     Returns:
         A `tf.data.Dataset` of known length. `x` is float32 of shape
-        `(batch, height, width, channels)`, `label` int64 of shape `(batch,)`.
+        `(batch, height, width, channels)`, and `label` is int64 of shape `(batch,)`.
 
     Raises:
         ValueError: As in `load_data`; or `split` is unknown or empty, `batch_size`
@@ -292,7 +292,7 @@ def _tfds_builder(
         root = os.fspath(builder.data_dir_root)
         options = f", builder_kwargs={builder_kwargs!r}" if builder_kwargs else ""
         raise ValueError(
-            f"The dataset {name!r} is not prepared: {builder.data_dir} does not exist. "
+            f"The dataset {name!r} is not prepared in {builder.data_dir}. "
             "Pass `download=True`, or run this command on a machine with a network:\n"
             '    python -c "import tensorflow_datasets as tfds; '
             f'tfds.load({name!r}, data_dir={root!r}{options})"\n'
@@ -346,7 +346,7 @@ def _read(
 ) -> "tf.data.Dataset":
     """Return the examples of a split in a fixed order.
 
-    Each example is an image, or an image and a label. If `with_labels` is None, labels
+    Each example is an image, or an image and a label. With `with_labels=None`, labels
     are included if the dataset has class labels.
     """
     import tensorflow_datasets as tfds

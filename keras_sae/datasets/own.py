@@ -80,7 +80,7 @@ def load_path(
 
 
 def column_names(path: Path) -> list[str]:
-    """Return the names of the columns of a table, and none for other files."""
+    """Return the column names of a table, or an empty list for other files."""
     if path.is_dir() or path.suffix.lower() not in TABLES:
         return []
     if path.suffix.lower() == ".csv":
@@ -91,10 +91,10 @@ def column_names(path: Path) -> list[str]:
 
 
 def class_numbers(labels: np.ndarray) -> np.ndarray:
-    """Return labels as int64. Labels of text are numbered in sorted order.
+    """Return labels as int64. Text labels are numbered in sorted order.
 
     Raises:
-        ValueError: A label is missing, or the labels are real numbers.
+        ValueError: A label is missing or is a fraction.
     """
     import pandas as pd
 
@@ -207,7 +207,7 @@ def _folder(path: Path) -> Arrays:
     if not files:
         raise ValueError(
             f"The folder holds no images. Received: {str(path)!r}. Expected files that "
-            f"end in {', '.join(_IMAGES)}, in a subfolder per class or without any."
+            f"end in {', '.join(_IMAGES)}, with or without a subfolder per class."
         )
     has_classes = any(file.parent != path for file in files)
     if has_classes and any(file.parent == path for file in files):

@@ -23,8 +23,8 @@ class Superposition:
     Args:
         features: Unit vectors `f_j`, shape `(num_features, dimension)`.
         probabilities: Firing probability per feature, shape `(num_features,)`.
-        magnitude: Mean of `a_j` for a firing feature.
-        magnitude_std: Standard deviation of `a_j` for a firing feature.
+        magnitude: Mean of `a_j` for a firing feature, before the maximum with 0.
+        magnitude_std: Standard deviation of this value.
         group_size: Number of neighboring features per group. Features in the same
             group have correlated firing.
         correlation: Correlation within a group, as in `superposition`.
@@ -55,7 +55,7 @@ class Superposition:
 
         Args:
             samples: Number of samples.
-            seed: Random seed. The data always differs from that of `dataset`.
+            seed: Random seed. With the same seed, `dataset` gives other data.
         """
         import tensorflow as tf
 
@@ -136,9 +136,9 @@ def superposition(
         dimension: Number of values per sample.
         firing_probability: Probability that a feature fires in a sample: one number, or
             one per feature, for example from `zipf`.
-        magnitude: Mean activation of a firing feature.
-        magnitude_std: Standard deviation of that activation. A negative activation
-            becomes 0.
+        magnitude: Mean activation of a firing feature, before clipping.
+        magnitude_std: Standard deviation of that activation, before negative values are
+            clipped to 0.
         group_size: Size of the groups in which firing is correlated.
         correlation: Correlation of the normal variables that decide which features of
             a group fire. It must be at least 0 and below 1. The firing probabilities
@@ -152,8 +152,8 @@ def superposition(
         A `Superposition` with `features`, `sample(...)` and `dataset(...)`.
 
     Raises:
-        ValueError: A number is out of range, `features` has the wrong shape, or a row
-            of `features` is zero or not finite.
+        ValueError: A number is out of range, an array has the wrong shape, or a row of
+            `features` is zero or not finite.
 
     References:
         - [Elhage et al., 2022](https://arxiv.org/abs/2209.10652)

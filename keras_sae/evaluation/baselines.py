@@ -1,4 +1,4 @@
-"""Baselines for sparse autoencoders that need no gradient descent."""
+"""Baselines that need no gradient descent, to compare with autoencoders."""
 
 import abc
 from collections.abc import Callable
@@ -69,7 +69,7 @@ class Baseline(abc.ABC):
 
 
 class Identity(Baseline):
-    """Baseline whose code is the input itself.
+    """Baseline whose code is the flattened input.
 
     A probe on this code shows what a classifier achieves without an autoencoder.
 
@@ -112,13 +112,12 @@ class PCA(Baseline):
 
 @dataclass
 class RandomEncoder(Baseline):
-    """Random ReLU units with the best linear decoder.
+    """Random ReLU units with a linear decoder that is fitted by ridge regression.
 
-    `h = relu((x - mean) W)`, where `W` has standard normal entries, divided by the
-    square root of the number of values per sample
-
-    The decoder is a ridge regression on the training codes. This baseline shows what a
-    code of this width achieves without learned features.
+    The code is `h = relu((x - mean) W)`, where `mean` is that of the training data. `W`
+    has standard normal entries, divided by the square root of the number of values per
+    sample. The decoder is fitted to the training codes. This baseline shows what a code
+    of this width achieves without learned features.
 
     Args:
         units: Width of the code.
@@ -153,13 +152,13 @@ class RandomEncoder(Baseline):
 
 @dataclass
 class DictionaryLearning(Baseline):
-    """Sparse coding without an encoder, where a search finds each code.
+    """Sparse coding, which finds each code by a search instead of an encoder.
 
     This is scikit-learn's `MiniBatchDictionaryLearning` on centered data. Orthogonal
     matching pursuit selects the active units of each code. Their number is a tenth of
-    the number of values per sample, but at most a quarter of `units`. This baseline
-    often reconstructs better than an equally sparse autoencoder, but encoding is much
-    slower.
+    the number of values per sample, but at most a quarter of `units`, and at least 1.
+    This baseline often reconstructs better than an equally sparse autoencoder, but
+    encoding is much slower.
 
     Args:
         units: Size of the dictionary.

@@ -39,26 +39,26 @@ def evaluate(
     - `reconstruction_sum`: squared error per sample, averaged over the samples.
     - `explained_variance`: `keras_sae.metrics.explained_variance`.
     - `copying`: `keras_sae.evaluation.copying`, the explained variance on noise. The
-      identity scores 1. A model that has only learned structure scores about 0.
+      identity scores 1. A model that has learned only structure scores about 0.
     - `copying_gap`: `explained_variance - copying`.
-    - `units`: number of units of the code; `l0`: mean number of non-zero units per
-      sample.
+    - `units`: number of units, counted at each position; `l0`: mean number of non-zero
+      units per sample.
     - `effective_l0`: `keras_sae.metrics.effective_l0`, which is also meaningful for
       codes that are never exactly zero.
     - `expected_l0`, for such codes if they are bounded: sum per sample of the
       activations scaled to [0, 1], averaged over the samples.
     - `dead_fraction`: fraction of units that are zero in every sample.
-    - `mean_activation`: mean of the codes.
-    - `hoyer`: `keras_sae.metrics.hoyer`.
-    - `parameters`: number of trainable values. Shared values are counted once.
-    - `target_distance`, for a KL divergence penalty: distance between the mean
-      activation and the target, averaged over the units.
+    - `mean_activation`: mean of the codes; `hoyer`: `keras_sae.metrics.hoyer`.
+    - `parameters`, for Keras models and baselines: number of trained values. Shared
+      values are counted once.
+    - `target_distance`, for a KL divergence penalty: mean distance of the units' mean
+      activations from the target.
     - `elbo`, for variational models: evidence lower bound in nats per sample.
     - `probe_accuracy`, with labels: accuracy of a linear classifier on the codes. The
       classifier is fitted to `train`. If `train` is None, it is fitted to each half of
       `x` and tested on the other half.
     - `probe_accuracy_100`, `probe_accuracy_1000`, with `train`: accuracy of a
-      classifier that is fitted to only 100 or 1,000 labels, if there are more.
+      classifier fitted to a stratified subset of 100 or 1,000 labels, if there is one.
 
     Args:
         model: A trained `keras_sae.models.Autoencoder`, a fitted baseline, or another
@@ -73,8 +73,8 @@ def evaluate(
             None, they are computed.
 
     Returns:
-        A dict of floats. The accuracy of a probe is NaN if all codes are zero or if
-        there is only one class.
+        A dict of floats. The accuracy of a probe is NaN if all of its training or test
+        codes are zero, or if its training labels have only one class.
 
     Raises:
         ValueError: `model` is a transcoder or has no `encode` or `decode`, `x` does
@@ -147,7 +147,7 @@ def evaluate(
 
 
 def compact_codes(model: Codec, x: np.ndarray) -> Codes:
-    """Return the codes of `x`, as a sparse matrix if units can be exactly zero."""
+    """Return the codes of `x`, sparse for an autoencoder whose units can be zero."""
     if isinstance(model, Autoencoder) and model.effective_l0 is None:
         return model.encode(x, sparse=True)
     return model.encode(x)
@@ -171,7 +171,7 @@ def labeled_data(
 def copying(model: Codec, x: Data, seed: int = 0) -> float:
     """Return the explained variance on noise with the data's means and variances.
 
-    `z_ij ~ Normal(mean_j(x), variance_j(x))`, drawn independently for each value
+    Each value `j` is drawn independently from `Normal(mean_j(x), variance_j(x))`.
 
     Such noise has no structure. A model that reconstructs the noise well copies its
     input like the identity. Its reconstruction error then says little about the
@@ -217,7 +217,7 @@ def copying(model: Codec, x: Data, seed: int = 0) -> float:
 
 
 def target_activation(model: Codec) -> float | None:
-    """Return the target mean activation of a KL divergence penalty, or None.
+    """Return the target mean activation of a code with a KL penalty, or None.
 
     The penalty's `target` is a fraction of the activation's range. For tanh, a `target`
     of 0.2 corresponds to a mean of -0.6.

@@ -35,7 +35,7 @@ def top_examples(
 
     These samples show what a unit responds to. They may look much clearer than
     the other samples that activate the unit. Set `quantiles` to see examples from the
-    whole range of its activations.
+    whole range of a unit's activations.
 
     One batch of the data and its codes is in memory at a time.
 
@@ -44,19 +44,19 @@ def top_examples(
         data: Array of shape `(samples, *input_shape)`, a dataset of batches, or a
             `keras_sae.activations.ActivationStore`.
         units: Indices of the units; None for all.
-        count: Largest number of samples per unit and group.
-        quantiles: Number of groups besides `"top"`. With 4, these groups are the
-            quarters of the unit's non-zero activations, ordered by magnitude. The
-            examples in these groups are chosen at random.
+        count: Maximum number of samples per unit and group.
+        quantiles: Number of groups besides `"top"`. At most `count * quantiles` of the
+            unit's non-zero activations are chosen at random. With `quantiles=4`, the
+            groups are the quarters of these activations, by magnitude.
         batch_size: Samples per batch of an array.
-        seed: Random seed for choosing the examples in the groups.
+        seed: Random seed for choosing the examples in the groups of `quantiles`.
 
     Returns:
-        A data frame, ordered by unit and group with the largest activation first. Its
+        A data frame, ordered by unit, group and magnitude, with the largest first. Its
         columns are `unit`, `group` (`"top"`, or percentages such as `"75-100%"`),
         `sample` (index in the data) and `activation`. If a unit has several positions,
-        the activation is the one of largest magnitude. For a store, `sample` is a row
-        of the store, and an additional column `origin` holds the tuple that
+        the activation is the one of largest magnitude. For a store, `sample` indexes
+        its rows, and an additional column `origin` holds the tuple that
         `store.origin` returns for this row. Samples with an activation of zero are left
         out, so a dead unit has no rows.
 
@@ -125,7 +125,7 @@ class _Largest:
     def __init__(self, units: int, count: int) -> None:
         self.count = count
         self.kept, self.new = np.empty(0, _ENTRY), [np.empty(0, _ENTRY)]
-        self.smallest = np.full(units, -np.inf)  # of the units with `count` entries
+        self.smallest = np.full(units, -np.inf)  # until a unit has `count` entries
 
     def add(self, entries: np.ndarray) -> None:
         """Add the entries of a batch."""
@@ -144,7 +144,7 @@ class _Largest:
 
 
 def _ranked(entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort entries by unit and priority, and return them with their rank per unit."""
+    """Return entries by unit and falling priority, and their ranks within the unit."""
     keys = (entries["sample"], -entries["priority"], entries["unit"])
     entries = entries[np.lexsort(keys)]
     first = np.searchsorted(entries["unit"], entries["unit"])

@@ -18,7 +18,7 @@ from keras_sae.types import ArrayLike, Data
 if TYPE_CHECKING:
     import pandas as pd
 
-# Rows that the random dictionary is adapted to.
+# Maximum number of rows that the random autoencoder is adapted to.
 _ADAPT_ROWS = 10_000
 
 
@@ -62,7 +62,7 @@ class _Substitution:
                 "`sample_weight` must have a positive sum. Received: a sum of "
                 f"{total.sum():g}."
             )
-        # Keras divides by the number of all samples, including those of weight 0.
+        # Keras divides by the number of all weights, including zeros.
         self.weight_scale = total.size / total.sum()
 
     def batch(self, n: int, activations: np.ndarray) -> tuple[Any, ...]:
@@ -138,21 +138,21 @@ def fidelity(
 
     `recovered_of_mean = (L_mean - L) / (L_mean - L_original)`
 
-    `recovered_of_zero` is the same for an output of zeros. A low reconstruction error
-    does not imply a low loss. Compare with `random` and `mean`: even a random
-    dictionary has a high `recovered_of_zero`.
+    `L` is the loss of a row of the table, and `L_mean` that of the row `mean`.
+    `recovered_of_zero` uses the row `zero` instead. A low reconstruction error does not
+    imply a low loss. Compare with `random` and `mean`: even a random dictionary often
+    has a high `recovered_of_zero`.
 
     Args:
         model: A compiled Keras model.
         layer: A layer, its path, the end of its path, or its name. If the model calls
-            it several times, its first call is replaced.
+            the layer several times, the first call is replaced.
         autoencoder: A trained `keras_sae.models.Autoencoder` for rows of the layer's
             width.
         x: Inputs of the model, or batches of `(x, y)` or `(x, y, sample_weight)`.
-        y: Targets of the model, if `x` is an array.
-        sample_weight: None, or weights as for `evaluate`. A weight of 0 leaves padding
-            out. The loss is the weighted mean. Metrics are weighted if the model was
-            compiled with `weighted_metrics`.
+        y: Targets of the model, if `x` consists of arrays.
+        sample_weight: None, or weights as in `keras.Model.evaluate`, 0 for padding.
+            They apply to the loss and to the `weighted_metrics` of `compile`.
         batch_size: Samples per batch of arrays. The activations of all samples are
             held in memory.
 
@@ -160,12 +160,12 @@ def fidelity(
         A data frame. Its rows are `original`, `splice`, `random` (an autoencoder of the
         same configuration with new weights, adapted to the data), `mean` (the layer's
         mean in every row) and `zero`. Its columns are `loss`, the metrics of the model,
-        `recovered_of_mean` and `recovered_of_zero`, which are NaN if the original loss
-        is not the lower one.
+        `recovered_of_mean` and `recovered_of_zero`, which are NaN unless the loss of
+        `mean` or `zero`, respectively, exceeds that of `original`.
 
     Raises:
         ValueError: The layer is not in the model, the model is not compiled, `y` is
-            missing, or the autoencoder has another width.
+            missing, no weight is positive, or the autoencoder has another width.
 
     Reference:
         [Gao et al., Scaling and evaluating sparse autoencoders,
@@ -193,8 +193,7 @@ def fidelity(
     random = keras.models.clone_model(autoencoder)
     sample = rows[weights > 0][:_ADAPT_ROWS]
     random.adapt(sample)
-    # This call sets values that a sparsity learns from batches, such as the threshold
-    # of `BatchTopK`.
+    # Let a sparsity learn values from a batch, such as the threshold of `BatchTopK`.
     random(sample, training=True)
     variants: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "original": lambda h: h,
@@ -223,30 +222,31 @@ def feature_effects(
     *,
     batch_size: int = 32,
 ) -> "pd.DataFrame":
-    """Return the change of a model's loss when single units of a code are ablated.
+    """Return the change in a model's loss when single units of a code are ablated.
 
-    `L(x + decode(code without the unit) - decode(code)) - L(x)`
+    `L(h + decode(code without the unit) - decode(code)) - L(h)`
 
-    The reconstruction error is kept, so only the unit's contribution is removed.
+    `L` is the loss, and `h` the layer's output. The reconstruction error is kept, so
+    only the unit's contribution is removed.
 
     Args:
         model: A compiled Keras model.
-        layer: As for `fidelity`.
-        autoencoder: As for `fidelity`.
-        x: As for `fidelity`.
-        y: As for `fidelity`.
+        layer: As in `fidelity`.
+        autoencoder: As in `fidelity`.
+        x: As in `fidelity`.
+        y: As in `fidelity`.
         units: Indices of the units. None means the 32 units with the largest mean
             activation.
-        sample_weight: As for `fidelity`.
-        batch_size: As for `fidelity`.
+        sample_weight: As in `fidelity`.
+        batch_size: As in `fidelity`.
 
     Returns:
-        A data frame with one row per unit, the largest effect first. Its index is the
-        unit. Its columns are `loss_change`, `frequency` (the fraction of rows in which
-        the unit is active) and `mean_activation`.
+        A data frame with one row per unit, the largest `loss_change` first. Its index
+        is the unit. Its columns are `loss_change`, `frequency` (the fraction of rows in
+        which the unit is active) and `mean_activation`.
 
     Raises:
-        ValueError: As for `fidelity`, or a unit does not exist.
+        ValueError: As in `fidelity`, or a unit does not exist.
 
     Example:
 

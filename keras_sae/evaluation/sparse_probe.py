@@ -22,9 +22,9 @@ def sparse_probe(
 ) -> dict[str, Any]:
     """Return the accuracy of a linear classifier on the `k` best features.
 
-    The features are those with the largest F-statistic on the training data. This is
-    the ratio of the variance between classes to the variance within classes. The
-    classifier is that of `keras_sae.evaluation.probe`.
+    The features are those with the largest F-statistic on the training data: the
+    ratio of the variance between classes to the variance within classes. The classifier
+    is that of `keras_sae.evaluation.probe`.
 
     A high accuracy shows that a few features separate these classes. It does not show
     that each feature has a single meaning, that the model uses the features, or that
@@ -49,8 +49,8 @@ def sparse_probe(
         `dense_accuracy`, the accuracy on all values of the layer.
 
     Raises:
-        ValueError: `k` exceeds the number of units, only one of the activations is
-            given, or codes and labels do not match.
+        ValueError: `k` is not positive or exceeds the number of units, only one of the
+            activations is given, or codes and labels do not match.
 
     Reference:
         [Gurnee et al., Finding neurons in a haystack,
@@ -88,7 +88,7 @@ def sparse_probe(
     else:
         varies = train.std(axis=0) > 0
     scores = np.full(units, -np.inf)
-    with np.errstate(divide="ignore"):  # a unit that is constant within each class
+    with np.errstate(divide="ignore"):  # for units that are constant per class
         scores[varies] = f_classif(train[:, varies], np.asarray(y_train))[0]
     best = np.argsort(-scores, kind="stable")[:k]
     accuracy = probe(train[:, best], y_train, test[:, best], y_test)

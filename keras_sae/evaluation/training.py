@@ -47,7 +47,7 @@ class TrainingRun:
     directory: Path | None
 
     def saved_metrics(self) -> dict[str, float] | None:
-        """Return the metrics saved by an earlier call with the same settings."""
+        """Return the metrics that a call with the same settings saved, or None."""
         if self.directory is None:
             return None
         stem = file_stem(self.name, self.seed)
@@ -152,9 +152,9 @@ def plan_runs(
         for name, other in itertools.combinations(builders, 2):
             if file_stem(name, 0) == file_stem(other, 0):
                 raise ValueError(
-                    "Model names must differ in letters or digits, because they are "
-                    f"used as file names. Received: {name!r} and {other!r}, which both "
-                    f"become {file_stem(name, 0)!r}."
+                    "Model names must differ in more than case or punctuation, because "
+                    f"they become file names. Received: {name!r} and {other!r}, which "
+                    f"both become {file_stem(name, 0)!r}."
                 )
         settings = settings | {"train": fingerprint(train), "test": fingerprint(test)}
     runs = []

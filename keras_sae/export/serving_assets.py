@@ -20,9 +20,9 @@ def write_assets(
     signatures: Mapping[str, Signature],
     inputs: Mapping[str, np.ndarray] | None,
 ) -> None:
-    """Write `assets.extra`: the metadata and, from `inputs`, one request per signature.
+    """Write `assets.extra`: the metadata and, with `inputs`, warm-up requests.
 
-    A server runs these warm-up requests before it accepts clients' requests.
+    A server runs these requests, one per signature, before any others.
     """
     assets = folder / "assets.extra"
     assets.mkdir()
@@ -46,7 +46,7 @@ def write_assets(
 def check_warmup(warmup: bool | None) -> bool:
     """Return whether to write warm-up requests.
 
-    If `warmup` is None, they are written if possible.
+    With `warmup=None`, they are written if `tensorflow-serving-api` is installed.
     """
     if warmup is False or find_spec("tensorflow_serving") is not None:
         return warmup is not False

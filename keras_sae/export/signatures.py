@@ -46,8 +46,8 @@ class Servable(Protocol):
 def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
     """Return the signatures of a model by name, with the default one first.
 
-    A plain Keras model has only `serving_default`. Its outputs are named `output_0`,
-    `output_1` and so on, or by the keys of the dict that the model returns.
+    Apart from classifiers, a plain Keras model has only `serving_default`. Its outputs
+    are named `output_0`, `output_1` and so on, or like the keys of the model's dict.
     """
     if isinstance(model, Servable):
         return model.serving_signatures(top_k)

@@ -20,16 +20,16 @@ class ActivityPenalty(Sparsity):
 
     `loss += coefficient * regularizer(h) / batch`
 
-    `SparseDense` creates this layer if its `sparsity` is a regularizer. It can also
-    penalize the output of any other layer. Callbacks can adjust the penalty.
+    `SparseDense` creates this layer if its `sparsity` is a regularizer. This layer can
+    also penalize the output of any other layer. Callbacks can adjust the penalty.
 
-    With sample weights, L1 is `sum_i(w_i |h_i|) / batch`, and a KL divergence uses the
+    With weights `w`, L1 is `factor * sum_ij(w_i |h_ij|) / batch`, and KL uses the
     weighted mean of the activations. Other regularizers do not support weights: samples
     of weight 0 are replaced by zeros, and all others count equally.
 
     Args:
         regularizer: A `keras.regularizers.Regularizer` whose value is a sum over the
-            batch, as for Keras's activity regularizers.
+            batch, like that of Keras's activity regularizers.
         bounds: Lowest and highest activation. A KL divergence requires values in
             (0, 1), so it receives `(h - low) / (high - low)`. Other penalties receive
             `h` itself.

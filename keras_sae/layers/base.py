@@ -16,7 +16,7 @@ class ShapePreservingLayer(keras.layers.Layer):
 def layer_state(name: str, shape: Shape = (), initial: float = 0.0) -> keras.Variable:
     """Return a non-trainable float32 variable.
 
-    A layer may assign it during a forward pass. Under `tf.distribute`, each replica
+    A layer may assign to it in a forward pass. Under `tf.distribute`, each replica
     has its own copy, and a read outside a step returns the mean of the copies. An
     assignment that synchronizes replicas in a forward pass would mix up their losses.
     """

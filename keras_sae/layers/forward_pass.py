@@ -29,7 +29,7 @@ class Activations:
         layer: The `keras_sae.layers.SparseDense`.
         code: Its output, of shape `(batch, ..., units)`.
         pre_activations: Function that returns the pre-activations, with the same shape
-            as `code`, or as a sparse code if the sparsity has a penalty.
+            as `code`, or as a `SparseCode` if a sparsity with a penalty selected them.
         sparse_code: The active entries of `code`, or None if the code was computed
             densely.
         top_pre_activations: None, or a function that takes a boolean mask of shape
@@ -57,10 +57,10 @@ class ForwardPass:
         activations: One entry per sparse layer, in the order of the calls.
         code: The model's code, as passed to the activity metrics. A sparse code is
             represented by the values of its active entries.
-        losses: Terms of the loss besides the data term, by name.
+        losses: Terms of the loss, by name. The data term is added at the end.
         updates: Functions that update the state of layers, and their arguments.
         centered: `Centering` layers that were already updated with this batch.
-        adds_losses: Whether `add_loss` adds terms. If False, it does nothing.
+        adds_losses: Whether `add_loss` adds terms. If False, `add_loss` does nothing.
     """
 
     model: keras.Model
@@ -101,8 +101,8 @@ def add_loss(
         layer: The layer or model that adds the term.
         name: Name of the term in the logs.
         value: A scalar, which is added as float32. It may be a Python number.
-        batch_size: Number of samples. If it is 0, as on a replica with an empty batch,
-            or if all sample weights are 0, then 0 is added, because `value` may be NaN.
+        batch_size: Number of samples. If there are none, as on a replica with an empty
+            batch, or only samples of weight 0, 0 is added: `value` may be NaN.
     """
     forward_pass = current()
     if forward_pass is not None and not forward_pass.adds_losses:

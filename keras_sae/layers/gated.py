@@ -15,23 +15,23 @@ from keras_sae.utils.serialization import register
 
 @register
 class Gated(Sparsity):
-    """Select the active units by a gate, and compute their magnitude separately.
+    """Select the active units with a gate, and compute their magnitudes separately.
 
     `h_j = 1[z_j > 0] * ReLU(z_j exp(r_j) + b_j)` with learned `r` and `b`,
     `loss += coefficient * factor * mean_i(sum_j ReLU(z_ij))`, and
     `loss += mean((x - decode(ReLU(z)))^2)` with the decoder held fixed
 
-    An L1 penalty shrinks the activations that it keeps. Here the penalty acts on the
-    gate alone, so active units are not shrunk. The gate gets no gradient from the first
-    equation. It is trained by the penalty, and by the second reconstruction loss, which
-    is logged as `auxiliary_loss`.
+    An L1 penalty shrinks the activations that it keeps. Here the penalty acts only on
+    the pre-activations `z`, and `r` and `b` can undo the shrinkage. The step
+    `1[z_j > 0]` has no gradient. The gate is therefore trained by the penalty and by
+    the second reconstruction loss, which is logged as `auxiliary_loss`.
 
     Args:
         factor: Weight of the penalty.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
-        `(batch, ..., units)`, pre-activations and code.
+        `(batch, ..., units)`, for the pre-activations and for the code.
 
     Raises:
         ValueError: `factor` is negative or not finite.
@@ -61,7 +61,7 @@ class Gated(Sparsity):
         self.factor = validation.non_negative("factor", factor)
 
     def build(self, input_shape: Shape) -> None:
-        """Create the magnitude's gain and bias, and the coefficient."""
+        """Create the magnitude's log gain and bias, and the coefficient."""
         super().build(input_shape)
         shape = (input_shape[-1],)
         self.log_gain = self.add_weight(
@@ -96,7 +96,7 @@ class Gated(Sparsity):
         return code
 
     def per_unit_state(self) -> list[tuple[keras.Variable, float]]:
-        """Return the gain and the bias, which start at 0."""
+        """Return the log gain and the bias, which start at 0."""
         return [(self.log_gain, 0.0), (self.bias, 0.0)]
 
     def auxiliary_losses(self, step: Step) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ class JumpReLU(Sparsity):
     `h_j = z_j * 1[z_j > threshold_j]`,
     `loss += coefficient * factor * L0`, or with a target
     `loss += coefficient * factor * (L0 / target_l0 - 1)^2`, where
-    `L0 = mean_i(sum_j 1[z_ij > threshold_j])`
+    `L0 = mean_i(sum_j 1[z_ij > threshold_j])` for pre-activations `z`
 
     Neither the code `h` nor the step `1[z > t]` has a useful derivative with respect to
     the threshold `t`. Both derivatives are therefore replaced by a rectangle of width
@@ -48,8 +48,8 @@ class JumpReLU(Sparsity):
         threshold: float32 variable of shape `(units,)`, never negative.
 
     Raises:
-        ValueError: `factor` is negative, `target_l0` or `bandwidth` is not positive,
-            or `threshold` is negative or not finite.
+        ValueError: `factor` or `threshold` is negative, `target_l0` or `bandwidth` is
+            not positive, or one of them is not finite.
 
     References:
         [Rajamanoharan et al., "Jumping Ahead: Improving Reconstruction Fidelity with
@@ -105,7 +105,7 @@ class JumpReLU(Sparsity):
         del training
         lowest = ops.convert_to_tensor(self.threshold) - self.bandwidth / 2
         margin = ops.cast(pre_activations, "float32") - lowest
-        # No threshold is negative, so the padding is not inside of any window.
+        # No threshold is negative, so the padding is outside every window.
         entries = top_k.positive_entries(pre_activations, margin, -self.bandwidth)
         return SparseCode(*entries)
 

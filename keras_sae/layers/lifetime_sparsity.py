@@ -22,15 +22,15 @@ class LifetimeSparsity(Sparsity):
     Samples of weight 0 are not among the winners. Under `tf.distribute`, each replica
     ranks its own samples.
 
-    Every unit is active in every batch, so no unit dies. At inference no value is set
-    to zero. Such codes are good for classification, but their L0 has no meaning.
+    A unit with positive activations wins in every batch, so units rarely die. Inference
+    sets no value to zero. Its codes suit classification, but their L0 has no meaning.
 
     Args:
         fraction: Fraction of the samples for which a unit is active, between 0 and 1.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
-        `(batch, ..., units)`. Every position before the last axis is a sample.
+        `(batch, ..., units)`. Each position before the last axis counts as a sample.
 
     Raises:
         ValueError: `fraction` is not between 0 and 1.
@@ -55,7 +55,7 @@ class LifetimeSparsity(Sparsity):
         self.fraction = validation.fraction("fraction", fraction)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Return `inputs`, in training with only the strongest samples of each unit."""
+        """Return `inputs`; in training, keep only each unit's strongest samples."""
         if not training:
             return inputs
         lowest = float("-inf")
@@ -65,7 +65,7 @@ class LifetimeSparsity(Sparsity):
         code = ops.reshape(inputs, (-1, inputs.shape[-1]))
         ranked = ops.sort(ops.stop_gradient(code), axis=0)
         samples = ops.sum(ops.cast(ranked[:, 0] > lowest, "float32"))
-        # Without the margin, float32 rounding would make 0.3 of 50 samples 16.
+        # Without the margin, float32 rounding would turn 0.3 * 50 samples into 16.
         winners = ops.cast(ops.ceil(samples * self.fraction - 1e-4), "int32")
         last = ops.shape(code)[0] - ops.maximum(winners, 1)
         wins = ops.logical_and(code >= ops.take(ranked, last, axis=0), code > lowest)

@@ -1,4 +1,4 @@
-"""Nested codes: every prefix of the code reconstructs the data by itself."""
+"""Nested codes: prefixes of the code reconstruct the data by themselves."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,9 +20,9 @@ class Matryoshka(Sparsity):
 
     `loss += sum_w loss(target, decode(h_1, ..., h_w, 0, ..., 0))`
 
-    The sum runs over the `widths` smaller than the code. It is logged as
-    `auxiliary_loss`. The first units are part of every prefix, so they learn the most
-    general features. A wide code is then less likely to split these into special cases.
+    The sum runs over the `widths` below `units`. It is logged as `auxiliary_loss`, with
+    the inner sparsity's auxiliary loss. The first units are part of every prefix, so
+    they learn general features. Wide codes then split fewer of them into special cases.
 
     Args:
         sparsity: The sparsity of the whole code, such as `TopK(32)`, or its config.
@@ -35,7 +35,7 @@ class Matryoshka(Sparsity):
         `(batch, ..., units)`.
 
     Raises:
-        ValueError: `widths` is empty, does not increase, or exceeds the code, or
+        ValueError: `widths` is empty, does not increase, or exceeds `units`, or
             `sparsity` is not a `keras_sae.layers.Sparsity`.
 
     References:

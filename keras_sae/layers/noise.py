@@ -38,7 +38,7 @@ class MaskingNoise(_Corruption):
     `y = x * m`, where `m_ij` is 0 with probability `rate`, else 1
 
     Unlike `keras.layers.Dropout`, the layer does not scale up the other values. On
-    average, inputs are therefore larger at inference by a factor of `1 / (1 - rate)`.
+    average, outputs are therefore larger at inference by a factor of `1 / (1 - rate)`.
     Use `keras.layers.Dropout` if clean inputs must be reconstructed well.
 
     Args:

@@ -23,14 +23,14 @@ class Centering(ShapePreservingLayer):
     `mean <- mean + (mean(batch) - mean) * b / (n + b)`.
 
     A ReLU unit whose weights point away from the mean of the data is inactive for
-    nearly every sample and gets no gradient. On images, which are non-negative, this
+    nearly all samples and gets little gradient. On images, which are non-negative, this
     affects up to half of a new encoder's units. After centering, each unit is
     active for about half of the samples.
 
     The outputs of a hidden layer change during training. With `window`, `n` is at most
-    `window`, so the mean forgets the outputs of earlier weights. Under
-    `tf.distribute`, the mean that a replica subtracts does not yet include the current
-    samples of the other replicas.
+    `window`, so the mean forgets outputs that earlier weights produced. Under
+    `tf.distribute`, a replica then subtracts a mean that does not yet include the
+    current samples of the other replicas.
 
     `keras_sae.models.Autoencoder.adapt` sets the mean in advance, unless there is a
     `window`. The mean is fixed at inference, and also in training if `count` is

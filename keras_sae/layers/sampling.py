@@ -21,8 +21,8 @@ class Sampling(keras.layers.Layer):
     """Sample a code from a Gaussian posterior, and add its divergence from the prior.
 
     `z = mean + exp(log_variance / 2) * epsilon`, `epsilon ~ Normal(0, 1)`;
-    `loss += coefficient * factor * mean_i(KL_i)`, with
-    `KL_i = 1/2 sum_j(mean_ij^2 + variance_ij - 1 - log(variance_ij))`
+    `loss += coefficient * factor * sum_j mean_i(KL_ij)`, with
+    `KL_ij = 1/2 (mean_ij^2 + variance_ij - 1 - log(variance_ij))`
 
     The prior is standard normal, and the divergence is in nats. The divergence term
     allows the decoder to decode codes drawn from the prior. At inference, the code is

@@ -38,13 +38,13 @@ class SparseDense(keras.layers.Layer):
     sparsity layer decides which units are active.
 
     Args:
-        units: Number of units `m`.
-        activation: As for `keras.layers.Dense`, or `"auto"`: the activation that the
+        units: Number of units.
+        activation: As in `keras.layers.Dense`, or `"auto"`: the activation that the
             sparsity recommends (sigmoid for a KL divergence, linear for `JumpReLU` and
             `Gated`, otherwise ReLU).
-        sparsity: A `keras_sae.layers.Sparsity`, a regularizer (`keras_sae.regularizers`
-            or any of Keras), a registered name (`"l1"`, `"kl"`, `"top_k"`), a config,
-            or None. An object is copied.
+        sparsity: A `keras_sae.layers.Sparsity`, a regularizer of `keras_sae` or Keras,
+            a registered name such as `"l1"` or `"top_k"`, a config, or None. An object
+            is copied.
         use_bias: Whether to add `b`.
         kernel_initializer: Initializer of `W`.
         bias_initializer: Initializer of `b`, or `"auto"`: zeros, or `logit(target)` for
@@ -218,10 +218,10 @@ class SparseDense(keras.layers.Layer):
         has_penalty = self.sparsity.has_penalty
         if has_penalty and not (
             training
-            and tensorflow_kernels.are_usable()  # with any number of active units
+            and tensorflow_kernels.are_usable()  # they take any number of active units
             and forward_pass.sample_weight() is None
             and self.activation is keras.activations.linear
-            and self.units >= 64  # in a narrow code, few active units are a large part
+            and self.units >= 64  # in a narrow code, a few units are a large share
         ):
             return None
         # Selection and gradient share one read of the weights. TensorFlow's graph

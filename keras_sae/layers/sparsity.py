@@ -17,22 +17,22 @@ class Step(Protocol):
     """Interface of a training or test step for `Sparsity.auxiliary_losses`.
 
     Attributes:
-        target: Target of the reconstruction, of shape `(batch, *input_shape)`.
+        target: Target of the reconstruction, of shape `(batch, *output_shape)`.
         sample_weight: Weights that broadcast against `target`, or None.
         reconstruction: Reconstruction from the whole code, with the shape of `target`.
-        code: The code, of shape `(batch, units)`.
+        code: The code, of shape `(batch, ..., units)`.
         steps_since_active: Number of training steps since each unit was last non-zero,
             of shape `(units,)`.
         pre_activations: Function that returns the pre-activations of the code.
-        top_pre_activations: None if the code was computed densely, or else a function
-            that takes a boolean mask `(units,)` and `k`, and returns the `k` largest
-            pre-activations per sample among the selected units.
+        top_pre_activations: None, or a function that takes a boolean mask of shape
+            `(units,)` and `k`, and returns the `k` largest pre-activations per sample
+            among the selected units.
         decode: Function of a code that returns its reconstruction.
-        prefix_reconstructions: Function that returns the reconstruction from each
-            prefix of the code in the sparsity's `prefixes`.
+        prefix_reconstructions: Function that returns one reconstruction per width in
+            the sparsity's `prefixes`.
         decode_with_frozen_decoder: Like `decode`, without gradients for the decoder.
-        data_loss: Function of a reconstruction that returns the compiled loss, with the
-            sample weights.
+        data_loss: Function of a reconstruction that returns the compiled loss, weighted
+            by `sample_weight`.
     """
 
     target: Tensor
@@ -52,19 +52,19 @@ class Step(Protocol):
 class Sparsity(ShapePreservingLayer):
     """Base class for all sparsities, which turn activations into a sparse code.
 
-    Override `call`, and pass an instance as `sparsity=` of any factory or of
+    Override `call`, and pass an instance as `sparsity=` to a model factory or to
     `keras_sae.layers.SparseDense`. Everything else is optional. A class decorated with
     `keras.saving.register_keras_serializable()` can be saved and loaded.
 
     Attributes:
         activation: Activation of a preceding layer with `activation="auto"`.
         min_batch_size: Smallest training batch that the sparsity can work with.
-        requires_decoder: Whether `auxiliary_losses` decodes a code. Such a sparsity is
-            only allowed on the innermost layer.
+        requires_decoder: Whether the sparsity cannot be trained without the decoder. It
+            is then allowed only on the innermost layer.
         auxiliary_loss_names: Names of the losses that `auxiliary_losses` returns. Their
             metrics are created before the first step.
-        scale_dependent: Whether the decoder's rows have unit norm by default. False
-            suits a penalty that does not depend on the code's scale.
+        scale_dependent: Whether `models.shallow` and `models.transcoder` use unit-norm
+            decoder rows by default. False suits penalties independent of the scale.
         has_penalty: Whether `call` adds a penalty with `add_penalty`.
         coefficient: float32 variable that multiplies the penalty, initially 1. It is
             set by callbacks, and is None if `has_penalty` is False.
@@ -72,7 +72,7 @@ class Sparsity(ShapePreservingLayer):
             that only a negative coefficient can undo the sparsity.
         selects: Whether `select` is implemented.
         anneals: Whether `set_progress` changes anything besides the coefficient.
-        prefixes: Increasing widths of the prefixes of the code that `auxiliary_losses`
+        prefixes: Increasing widths of the code's prefixes that `auxiliary_losses`
             decodes.
 
     Input and output shape:
@@ -115,8 +115,8 @@ class Sparsity(ShapePreservingLayer):
         """Add `coefficient * mean(value)` to the loss, logged as `sparsity_loss`.
 
         Args:
-            value: Penalties of the samples, float32 of shape `(batch, ...)`, which are
-                multiplied by the sample weights, or a scalar, the batch's penalty.
+            value: float32 penalties of shape `(batch, ...)`, which are multiplied by
+                the sample weights, or a scalar: the penalty of the whole batch.
             inputs: The inputs of `call`.
         """
         value = ops.convert_to_tensor(value)  # It may be a Python number.
@@ -129,7 +129,7 @@ class Sparsity(ShapePreservingLayer):
     def select(
         self, pre_activations: Tensor, training: bool | None
     ) -> SparseCode | None:
-        """Return the active entries of a k-sparse code, for faster training.
+        """Return the active entries of the code, for faster computation.
 
         Args:
             pre_activations: Tensor of shape `(batch, units)`, without a gradient.

@@ -20,7 +20,7 @@ _sources: ContextVar[dict[str, keras.layers.Layer] | None] = ContextVar(
 
 @register
 class TiedDense(keras.layers.Layer):
-    """Dense layer whose kernel is the transpose of another layer's kernel.
+    """Dense layer that applies the transpose of another layer's kernel.
 
     `r = activation(h W^T + c)`
 
@@ -28,7 +28,7 @@ class TiedDense(keras.layers.Layer):
     nearly halve the number of parameters of an autoencoder.
 
     Loading, cloning or unpickling a `keras_sae.models.Autoencoder` ties the layers
-    again. In other models, a tied layer gets its own kernel, and loading it warns.
+    again. In other models, a tied layer gets its own kernel and issues a warning.
 
     Args:
         tied_to: Built layer whose `kernel`, of shape `(output_dim, input_dim)`, is
@@ -46,8 +46,8 @@ class TiedDense(keras.layers.Layer):
         `(batch, ..., output_dim)`.
 
     Raises:
-        ValueError: `tied_to` is not a built layer with a two-dimensional kernel, or is
-            a name and `output_dim` is missing.
+        ValueError: `tied_to` is not a built layer with a two-dimensional kernel, stores
+            its kernel transposed, or is a name and `output_dim` is missing.
 
     Example:
 
@@ -132,7 +132,7 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
 
     where `W` is the linear map of a convolution with the kernel of `tied_to` and this
     layer's strides and padding. The kernel has shape `(height, width, channels,
-    filters)`. `c` is this layer's bias. Loading works as for
+    filters)`. `c` is this layer's bias. Loading works as in
     `keras_sae.layers.TiedDense`.
 
     Args:

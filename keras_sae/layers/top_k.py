@@ -58,7 +58,7 @@ class KSparsity(Sparsity):
 
     @property
     def max_k(self) -> int:
-        """The largest `k`, from which annealing starts."""
+        """The largest `k` in training: `initial_k`, or `k` without annealing."""
         return self.initial_k or self.k
 
     def build(self, input_shape: Shape) -> None:
@@ -67,8 +67,8 @@ class KSparsity(Sparsity):
         units = input_shape[-1]
         if units is not None and self.max_k > units:
             raise ValueError(
-                f"`k` must not exceed `units`. Received: k={self.max_k}, "
-                f"units={units}. Lower k, or raise units."
+                "`k` and `initial_k` must not exceed `units`. Received: initial_k="
+                f"{self.initial_k}, k={self.k}, units={units}. Lower k or raise units."
             )
         self.current_k: keras.Variable | None = None
         if self.initial_k is not None:
@@ -78,7 +78,7 @@ class KSparsity(Sparsity):
         """Return the number of entries to select, or None to compute densely."""
         if self.current_k is None:
             return self.k
-        # Only these kernels take a code whose `k` is known at run time.
+        # Only these kernels take a code whose `k` is known only at run time.
         if not tensorflow_kernels.are_usable():
             return None
         return ops.cast(ops.convert_to_tensor(self.current_k), "int32")
@@ -114,24 +114,24 @@ class TopK(KSparsity):
 
     `h_j = a_j` if `a_j` is among the `k` largest of the sample's `a`, else 0
 
-    L0 is `k` by construction, in training and at inference. A sample with fewer than
-    `k` positive activations has a lower L0. Choose `TopK` if you know how many units
-    should be active per sample. As `sparsity=` of a layer, `TopK` follows a ReLU.
+    L0 is at most `k` by construction, in training and at inference. Choose `TopK` if
+    you know how many units should be active per sample. `SparseDense` applies a ReLU
+    first by default, so L0 is lower if fewer than `k` activations are positive.
 
     Args:
         k: Number of active units per sample.
         initial_k: None, or a larger `k` that `keras_sae.callbacks.SparsityWarmup`
             anneals down to `k`.
         auxiliary: `AuxK(...)`, a loss that revives dead units. `"auto"` trains one dead
-            unit per sample, and None disables the loss. It is used only on the
-            innermost layer.
+            unit per sample, and None disables the loss. Layers other than the innermost
+            one ignore this argument.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
         `(batch, ..., units)`.
 
     Raises:
-        ValueError: `k` is not a positive integer, or exceeds the number of units.
+        ValueError: An argument is invalid, or `k` or `initial_k` exceeds `units`.
 
     References:
         [Makhzani & Frey, "k-Sparse Autoencoders", 2013](
@@ -172,25 +172,25 @@ class TopK(KSparsity):
 class BatchTopK(KSparsity):
     """Keep the `k * batch` largest activations of a batch: `k` per sample on average.
 
-    Training: `h_ij = a_ij` if `a_ij` is among the `k B` largest of the batch, else 0.
-    Inference: `h_ij = a_ij` if `a_ij > threshold`, else 0, where each training step
-    updates `threshold <- mu * threshold + (1 - mu) * min(h_ij > 0)`. In step `t`,
-    `mu = min(momentum, t / (t + 9))` with `t` from 0. The first step therefore sets the
-    threshold, and early steps soon lose their influence.
+    Training: `h_ij = a_ij` if `a_ij` is among the `k B` largest of `B` samples, else 0.
+    Inference: `h_ij = a_ij` if `a_ij > threshold`, else 0. Each training step updates
+    `threshold <- mu * threshold + (1 - mu) * min{h_ij : h_ij > 0}`. In step
+    `t = 0, 1, ...`, `mu = min(momentum, t / (t + 9))`. The first step therefore sets
+    the threshold, and early steps soon lose their influence.
 
     Samples of weight 0 activate no units, and do not count towards `B`. Under
     `tf.distribute`, each replica selects from its own samples, and `threshold` follows
-    their mean.
+    the mean of the replicas' minima.
 
-    A complex sample gets more units than a simple one. At inference the code of a
-    sample does not depend on the other samples. With `trainable = False` the layer
+    A complex sample gets more units than a simple one. At inference, the code of a
+    sample does not depend on the other samples. With `trainable = False`, the layer
     behaves in training as at inference, like `keras.layers.BatchNormalization`.
 
     Args:
         k: Mean number of active units per sample.
         momentum: Momentum of the threshold's running mean.
-        initial_k: As for `TopK`.
-        auxiliary: As for `TopK`.
+        initial_k: As in `TopK`.
+        auxiliary: As in `TopK`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
@@ -200,8 +200,8 @@ class BatchTopK(KSparsity):
         threshold: float32 variable, 0 before the first training step.
 
     Raises:
-        ValueError: `k` is not a positive integer or exceeds the number of units, or
-            `momentum` is not between 0 and 1.
+        ValueError: `momentum` is not between 0 and 1, or another argument is invalid,
+            as in `TopK`.
 
     References:
         [Bussmann et al., "BatchTopK Sparse Autoencoders", 2024](

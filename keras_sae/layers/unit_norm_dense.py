@@ -23,13 +23,13 @@ class UnitNormDense(keras.layers.Dense):
     `A_j` anyway, but optimizers with moment estimates, such as Adam, would accumulate
     it.
 
-    By default, `keras_sae.models.shallow` uses this layer as its decoder for any
-    sparsity other than a penalty. Deeper models use it with `unit_norm=True`. For a
-    k-sparse code, the layer uses only the kernel rows of the active units.
+    By default, an untied `keras_sae.models.shallow` decodes with this layer for any
+    sparsity other than a regularizer. Deeper models use it with `unit_norm=True`. Given
+    a `SparseCode`, the layer uses only the kernel rows of the active units.
 
     Args:
         units: Width of the output.
-        activation: As for `keras.layers.Dense`.
+        activation: As in `keras.layers.Dense`.
         **kwargs: Arguments of `keras.layers.Dense`. `kernel_constraint` is always
             `keras.constraints.UnitNorm(axis=1)`.
 
@@ -72,7 +72,7 @@ class UnitNormDense(keras.layers.Dense):
         training: bool | None = None,
         widths: Sequence[int] = (),
     ) -> Tensor:
-        """Return the outputs for a code; `widths` as for `sparse_code.decode`."""
+        """Return the outputs for a code; `widths` is as in `sparse_code.decode`."""
         del training
         kernel = project_gradient(ops.cast(self.kernel, self.compute_dtype))
         if isinstance(inputs, SparseCode):

@@ -40,10 +40,11 @@ def effective_l0(
     `c_ij` is the contribution of unit `j` to sample `i`: the distance of the activation
     from the unit's resting value, times the length of the unit's dictionary row. The
     result is 1 if a single unit contributes, and `n` if `n` units contribute equally.
-    This makes codes that are never exactly zero comparable to sparse codes. For a
-    sparse code, the result is at most `l0`. Scaling a unit and dividing its dictionary
-    row by the same number does not change the result. Adding a constant to a unit does
-    not change it either.
+    This makes codes that are never exactly zero comparable to sparse codes. If all
+    units rest at 0, the result is at most `l0`. It can exceed `l0` if a unit rests at
+    another value, because this unit also contributes when it is 0. Scaling a unit and
+    dividing its dictionary row by the same number does not change the result. Adding a
+    constant to a unit does not change it either.
 
     Args:
         codes: Codes of shape `(samples, ..., units)`, or a SciPy sparse matrix.

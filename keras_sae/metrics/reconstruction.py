@@ -154,7 +154,7 @@ class ExplainedVariance(keras.metrics.Metric):
         mean, batch = weighted_mean(means, counts), ops.sum(counts, axis=0)
         share = ops.divide_no_nan(batch, batch + self.count)
         shift = mean - self.mean
-        # Every replica adds its own share of the squares.
+        # Every replica adds an equal share of the squares between the batches.
         replicas = ops.cast(ops.shape(counts)[0], self.dtype)
         between = ops.square(shift) * self.count * share / replicas
         within, error = ops.square(x - mean), ops.square(x - r)

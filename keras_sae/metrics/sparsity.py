@@ -77,7 +77,7 @@ def hoyer(codes: CodesLike) -> float:
     zero.
 
     Args:
-        codes: Codes of shape `(samples, units)` as for `l0`, with at least two units.
+        codes: Codes of shape `(samples, units)` as in `l0`, with at least two units.
             Samples whose code is all zeros are ignored.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Autoencoders by family: each factory returns an `Autoencoder`."""
+"""Autoencoders by family, and classifiers on top of their codes."""
 
 from keras_sae.models.autoencoder import Autoencoder as Autoencoder
 from keras_sae.models.classifier import classifier as classifier

@@ -36,23 +36,23 @@ class Autoencoder(keras.Model):
 
     `loss = reconstruction_loss + sparsity_loss + auxiliary_loss + weight decay`
 
-    The factories in `keras_sae.models` create this model. You can also pass any two
-    Keras models with matching shapes. `model(x)` is the reconstruction, and `fit(x)`
-    uses the input as the target. The logs contain the loss and its parts,
-    `explained_variance`, and `l0`. For a code that is never exactly zero, they contain
-    `effective_l0`, and `expected_l0` instead of `l0` if the code is bounded. Tell Keras
-    the direction of a metric: `EarlyStopping("val_reconstruction_loss", mode="min")`. A
-    training loop of your own calls `model(x, training=True)` and finds every term
-    except the reconstruction loss in `model.losses`. A model that contains this one
-    has these terms in its own loss, also in `evaluate`.
+    Most model factories create this model. You can also pass any two Keras models with
+    matching shapes. `model(x)` is the reconstruction, and `fit(x)` uses the input as
+    the target. The logs contain the loss and its parts, `explained_variance`, and `l0`.
+    For a code that is never exactly zero, they also contain `effective_l0`, and
+    `expected_l0` instead of `l0` if the code is bounded. Tell Keras the direction of a
+    metric: `EarlyStopping("val_reconstruction_loss", mode="min")`. A training loop of
+    your own calls `model(x, training=True)` and finds every term but the reconstruction
+    loss in `model.losses`. A model that contains this one adds these terms to its loss;
+    its `evaluate` leaves out the losses of `Sparsity.auxiliary_losses`.
 
     Args:
         encoder: Functional or sequential model from `(batch, *input_shape)` to codes.
-        decoder: Model from its codes, `(batch, ..., units)`, back to its inputs.
+        decoder: Such a model from codes, `(batch, ..., units)`, back to inputs.
         contractive: Weight of `mean_i(|dh_i / dx_i|_F^2)`, the squared norm of the
             code's Jacobian, logged as `auxiliary_loss`.
         columns: Names of the values of a sample, or None. The command line selects
-            these columns of a table. Also an attribute, which can be set.
+            these columns of a table. The attribute of this name can be set later.
         label: Name of the label that belongs to the columns, or None.
         **kwargs: Arguments of `keras.Model`.
 
@@ -71,7 +71,7 @@ class Autoencoder(keras.Model):
     ((4, 8, 8, 1), (4, 16), (16, 8, 8, 1))
     """
 
-    reconstructs_input = True  # a transcoder has targets of another shape
+    reconstructs_input = True  # False for a transcoder, which has other targets
     levels = property(levels_of)
 
     def __init__(
@@ -129,9 +129,9 @@ class Autoencoder(keras.Model):
     def adapt(self, x: Data, location: str = "mean") -> None:
         """Set the center and the scale from data, before `fit`.
 
-        The centering layer and the bias of a linear output (the published pre-bias) are
-        set to the center. Scaling layers are set to the root mean square of the
-        centered data. `fit` continues to update a mean, but not a median.
+        The centering layer and the bias of a linear output (the published pre-bias, in
+        scaled units) are set to the center. Scaling layers are set to the root mean
+        square of the centered data. `fit` continues to update a mean, but not a median.
 
         Args:
             x: Array of shape `(samples, *input_shape)`, or batches of a finite stream.
@@ -162,14 +162,14 @@ class Autoencoder(keras.Model):
                 `(x, target)` in any form that Keras accepts.
             y: None, or a target with the shape of `x`, for example clean images.
             batch_size: Samples per step, 32 if None.
-            *args: As for Keras, as all further arguments.
-            **kwargs: As for Keras. `sample_weight` needs no `y`.
+            *args: Further arguments of `keras.Model.fit`.
+            **kwargs: Likewise. `sample_weight` needs no `y`.
 
         Raises:
-            ValueError: `x` or `y` is not finite, of integers, of a wrong shape, or
-                outside the range of the output activation; a batch is too small for
-                a sparsity; or `adapt` was not called although `scaling=True`. Only the
-                first batch of a stream is checked.
+            ValueError: `x` or `y` has a wrong shape, is not finite, or has integers
+                other than 0 and 1; the target is outside the output activation's range;
+                a batch is too small for a sparsity; or `adapt` was not called although
+                `scaling=True`. Only the first batch of a stream is checked.
         """
         bound = inspect.signature(super().fit).bind(x, y, batch_size, *args, **kwargs)
         arguments = data_adapter.fit_arguments(self, bound.arguments)
@@ -181,7 +181,7 @@ class Autoencoder(keras.Model):
     def train_on_batch(
         self, x: Tensor, y: Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Train one step as `keras.Model.train_on_batch`, with the checks of `fit`."""
+        """Train as `keras.Model.train_on_batch` does, with the checks of `fit`."""
         x, y = self.check_data(x, y, sys.maxsize)
         validation.check_adapted(self)
         with loops.protected(self):
@@ -197,7 +197,7 @@ class Autoencoder(keras.Model):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Return the logs as `keras.Model.evaluate` does, with the checks of `fit`."""
+        """Return the logs as `keras.Model.evaluate` does, with `fit`'s data checks."""
         # Keras passes this argument inside `fit`, which has checked the data.
         if "_use_cached_eval_dataset" not in kwargs:
             validation.check_adapted(self)
@@ -271,7 +271,7 @@ class Autoencoder(keras.Model):
 
     def stateless_call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model as `keras.Model.stateless_call` does."""
-        # Keras clears the losses of the previous call in `__call__` only. It finds the
+        # Keras clears the losses of the previous call only in `__call__`. It finds the
         # losses of a layer by `id`, so a new loss with an old `id` would count twice.
         self._clear_losses()
         return super().stateless_call(*args, **kwargs)
@@ -314,9 +314,9 @@ class Autoencoder(keras.Model):
     def compile(
         self, optimizer: OptimizerLike = "adam", loss: LossLike = "mse", **kwargs: Any
     ) -> None:
-        """Configure training as `keras.Model.compile` does, with `loss="mse"`.
+        """Configure training as `keras.Model.compile` does; `loss` defaults to `"mse"`.
 
-        The loss is the data term. `"mse"` is a mean over batch and values, and the
+        `loss` is the data term. `"mse"` is a mean over batch and values, and the
         factors of penalties are in its units.
         """
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
@@ -361,7 +361,7 @@ class Autoencoder(keras.Model):
         return autoencoder_signatures(self.encoder, self.decoder, top_k, preprocessing)
 
     def reconstruction_target(self, x: np.ndarray) -> np.ndarray:
-        """Return what the reconstruction of `x` is compared with.
+        """Return the target of the reconstruction of `x`.
 
         This is `x`, or the output of the `Normalization` and `Rescaling` layers that
         were put in front of the encoder of a trained model.
@@ -371,11 +371,11 @@ class Autoencoder(keras.Model):
         return x
 
     def dictionary(self) -> np.ndarray:
-        """Return what each unit adds to a reconstruction, `(units, *input_shape)`.
+        """Return each unit's contribution to a reconstruction, `(units, *input_shape)`.
 
-        `row_j = (decode(s e_j) - decode(0)) / s` with `s = 0.05`, which saturates no
-        output activation. The rows of a linear decoder are read from its kernel. If a
-        unit has several positions, `e_j` is 1 at all of them.
+        `row_j = (decode(s e_j) - decode(0)) / s`, where `e_j` is 1 for unit `j` at all
+        of its positions. `s = 0.05` is too small to saturate a sigmoid or tanh output.
+        The rows of a linear decoder are read from its kernel.
         """
         return sparse_codes.dictionary(self)
 

@@ -37,7 +37,7 @@ def classifier(
 ) -> keras.Model:
     """Create a classifier from the encoder of a trained autoencoder.
 
-    `p = softmax(encoder(x) V + d)`
+    `p = softmax(encoder(x) V + d)`, with a new kernel `V` and a new bias `d`
 
     An autoencoder learns from unlabeled data, so a classifier that uses the code
     needs fewer labels than one that starts from random weights.
@@ -56,7 +56,7 @@ def classifier(
 
     Returns:
         A functional `keras.Model` from `(batch, *input_shape)` to probabilities of
-        shape `(batch, num_classes)`. Its layers are `"encoder"` and
+        shape `(batch, num_classes)`. Its main layers are `"encoder"` and
         `"probabilities"`. Compile it with `"sparse_categorical_crossentropy"` for
         integer labels starting at 0, or with `"categorical_crossentropy"` for one-hot
         labels.

@@ -38,26 +38,26 @@ def convolutional(
 
     `h_l = pool(sparsity_l(f(h_{l-1} * W_l + b_l)))`, `h = sparsity(f(h_L W + b))`
 
-    Convolutions need far fewer weights than dense layers on large images, and
-    detect the same pattern at any position. Max pooling after each convolution halves
-    the height and width, rounding up. The decoder mirrors the encoder with transposed
-    convolutions of stride 2, and crops the row or column that rounding added.
+    `h_0` is `x - mean`, and `*` a convolution. Convolutions need far fewer weights than
+    dense layers on large images, and detect the same pattern at any position. Each max
+    pooling halves the height and width, rounding up. The decoder mirrors the encoder
+    with transposed convolutions of stride 2, and crops what the rounding added.
 
     Args:
         input_shape: Shape of one image, `(height, width, channels)`.
         units: Number of filters of each convolution, outermost first, followed by the
             number of code units. `(16, 32, 64, 30)` creates three convolutions.
-        sparsity: As for `keras_sae.models.deep`.
+        sparsity: As in `keras_sae.models.deep`.
         activation: Activation of all layers except the code and the output.
-        code_activation: As for `keras_sae.models.deep`.
-        output_activation: As for `keras_sae.models.shallow`.
+        code_activation: As in `keras_sae.models.deep`.
+        output_activation: As in `keras_sae.models.shallow`.
         tied: Whether the decoder shares the encoder's kernels. It must be False if
             `pooling` reduces the feature maps. If True, `unit_norm` constrains the code
             layer's kernel.
         kernel_size: Height and width of the kernels.
         pooling: Layer that turns the last feature maps into a vector, such as
             `keras.layers.GlobalAveragePooling2D()`. None flattens them.
-        corruption: As for `keras_sae.models.shallow`.
+        corruption: As in `keras_sae.models.shallow`.
         batch_normalization: Whether to normalize the outputs of all layers except the
             code and the output.
         unit_norm: Whether the rows of the decoder's dense kernel have unit norm.
@@ -68,7 +68,7 @@ def convolutional(
             the moving mean of the code layer's inputs. Without it, up to half of the
             code's ReLU units die: feature maps are never negative, so their mean moves
             all pre-activations at once. Published settings assume False.
-        scaling: As for `keras_sae.models.shallow`.
+        scaling: As in `keras_sae.models.shallow`.
         name: Name of the model.
         **kwargs: Arguments of every layer that has its own kernel, such as
             `kernel_initializer` and `kernel_regularizer`.

@@ -93,7 +93,7 @@ def open_data(
 def open_samples(
     x: Data | None, sample_shape: Shape, batch_size: int | None = None
 ) -> Data:
-    """Check samples without a target, and return them as `open_data` does."""
+    """Check samples without a target, and return them as `from_disk` does."""
     x, _, (first, _) = open_data(x)
     check_data(first, sample_shape)
     return from_disk(x, None, None, batch_size)[0]
@@ -153,7 +153,7 @@ def as_arrays(
         limit: None, or a number of samples after which no more batches are read.
 
     Raises:
-        ValueError: As for `open_data`; or `x` is infinite, sparse, masked or text.
+        ValueError: As in `open_data`; or `x` is endless, sparse, masked or not numeric.
     """
     if limit is None:
         check_finite(x)
@@ -225,9 +225,9 @@ def from_disk(
     batch_size: int | None,
     shuffle: bool = False,
 ) -> tuple[Data, Tensor | None, Tensor | None]:
-    """Return a memory-mapped array as batches, and other data unchanged.
+    """Return a memory-mapped array as batches if the backend is TensorFlow.
 
-    On TensorFlow, Keras would copy the whole array.
+    Other data is unchanged. On TensorFlow, Keras would copy the whole array.
     """
     if keras.config.backend() != "tensorflow" or not isinstance(x, np.memmap):
         return x, y, sample_weight
@@ -249,8 +249,8 @@ def test_data(
 def fit_arguments(model: keras.Model, arguments: dict[str, Any]) -> dict[str, Any]:
     """Check the data of `fit`, and return the arguments for `keras.Model.fit`.
 
-    On TensorFlow, arrays are converted by `array_dataset`, with the same batches in the
-    same order as in Keras.
+    On TensorFlow, `array_dataset` converts arrays if the arguments allow it, with the
+    same batches in the same order as in Keras.
     """
     batch_size = arguments["batch_size"] or 32
     if arguments.get("validation_data") is not None:

@@ -44,10 +44,10 @@ def deep(
     without `batch_normalization`.
 
     Args:
-        input_shape: As for `keras_sae.models.shallow`.
+        input_shape: As in `keras_sae.models.shallow`.
         units: Width of each encoder layer, outermost first. The last one is the width
             of the code. `(1000, 500, 250, 30)` creates eight layers in total.
-        sparsity: Sparsity of the code, as for `keras_sae.models.shallow`, or a list or
+        sparsity: Sparsity of the code, as in `keras_sae.models.shallow`, or a list or
             tuple with one entry per encoder layer, outermost first (None for no
             sparsity).
         activation: Activation of all layers except the code and the output. `"auto"`
@@ -58,18 +58,18 @@ def deep(
             norm (`keras_sae.layers.UnitNormDense` unless `tied`).
         kernel_initializer: Initializer of every kernel.
         kernel_regularizer: Regularizer of every kernel (weight decay).
-        contractive: As for `keras_sae.models.shallow`, with the Jacobian of the whole
+        contractive: As in `keras_sae.models.shallow`, with the Jacobian of the whole
             encoder. The cost per sample is `units[0]^2` times the code's width.
-        centering: Whether the encoder subtracts the mean of the data, and in front of
-            every deeper layer the moving mean of its inputs. Without the latter, up to
-            three quarters of the code's ReLU units die: outputs of ReLU layers are
+        centering: Whether the encoder subtracts the mean of the data and, before every
+            deeper layer, the moving mean of that layer's inputs. Without the latter, up
+            to three quarters of the code's ReLU units die: outputs of ReLU layers are
             never negative, so their mean moves all pre-activations at once. Published
             settings assume False.
         name: Name of the model.
         **kwargs: `batch_normalization=True` normalizes the outputs of all layers
             except the code and the output. `output_activation`, `corruption`,
             `scaling`, `tied_initialization` (False by default) and further arguments
-            are as for `keras_sae.models.shallow`.
+            are as in `keras_sae.models.shallow`.
 
     Returns:
         A `keras_sae.models.Autoencoder`.
@@ -133,12 +133,12 @@ def stacked(
     `keras_sae.pretraining` train `model.levels` before `fit` trains the whole model.
 
     Args:
-        input_shape: As for `keras_sae.models.shallow`.
+        input_shape: As in `keras_sae.models.shallow`.
         units: Width of each level, outermost first.
-        sparsity: Sparsity of every level, as for `keras_sae.models.shallow`, or a list
+        sparsity: Sparsity of every level, as in `keras_sae.models.shallow`, or a list
             or tuple with one entry per level (None for no sparsity).
-        activation: As for `keras_sae.models.deep`.
-        tied: As for `keras_sae.models.deep`.
+        activation: As in `keras_sae.models.deep`.
+        tied: As in `keras_sae.models.deep`.
         name: Name of the model.
         **kwargs: Further arguments of `keras_sae.models.deep`.
 
@@ -146,7 +146,7 @@ def stacked(
         A `keras_sae.models.Autoencoder`.
 
     Raises:
-        ValueError: As for `keras_sae.models.deep`.
+        ValueError: As in `keras_sae.models.deep`.
 
     Reference:
         - [Bengio et al., 2007](https://proceedings.neurips.cc/paper/2006/hash/5da713a690c067105aeb2fae32403405-Abstract.html)

@@ -54,7 +54,7 @@ def build(
         family: Name of the family.
         input_shape: Shape of one sample.
         units: Width of the code, or the widths of all layers, with the code last.
-        sparsity: Sparsity of the code.
+        sparsity: Sparsity of the code, and of all levels of a stacked model.
         depth: Number of dense layers, or of convolutions, if `units` is the width of
             the code. Each dense layer is half as wide as the previous one.
         **options: Further arguments of the family's factory.

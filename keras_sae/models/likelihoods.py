@@ -57,8 +57,8 @@ class GaussianLikelihood(Likelihood):
     `log p(x | r) = -sum_d (x_d - r_d)^2 / (2 variance) - D/2 log(2 pi variance)`
 
     Args:
-        variance: Variance of each value. The mean squared error of a good
-            reconstruction is a usual choice.
+        variance: Variance of each of a sample's `D` values. The mean squared error of a
+            good reconstruction is a usual choice.
 
     Raises:
         ValueError: `variance` is not positive and finite.
@@ -98,7 +98,7 @@ class BernoulliLikelihood(Likelihood):
 
     `log p(x | r) = sum_d x_d log(r_d) + (1 - x_d) log(1 - r_d)`
 
-    For values strictly between 0 and 1, this is not the logarithm of a density.
+    For values strictly between 0 and 1, the formula is not the logarithm of a density.
 
     Example:
 

@@ -73,8 +73,8 @@ def predict(
 
     Args:
         model: The `keras_sae.models.Autoencoder`.
-        part: A model that has layers of `model`, for example its encoder.
-        x: Array or batches of samples of `part`.
+        part: A model made of layers of `model`, for example its encoder.
+        x: Array of inputs of `part`, or batches of them.
         batch_size: Samples per batch of an array.
     """
     check_finite(x)

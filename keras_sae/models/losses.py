@@ -49,13 +49,13 @@ def code_activations(encoder: keras.Model, step: ForwardPass) -> Activations | N
 def decode_sparsely(
     decoder: keras.Model, code: SparseCode | None, widths: Sequence[int] = ()
 ) -> list[Tensor] | None:
-    """Return reconstructions from the active entries of a code, if possible.
+    """Return reconstructions from a code's active entries, or None if impossible.
 
-    The list has one reconstruction per prefix of the code, as wide as `widths`, and
+    The list has one reconstruction per prefix of the code with a width in `widths`, and
     ends with the reconstruction from the whole code.
 
-    Sparse decoding requires a sparse code, and a `decoder` that is a chain of layers
-    and starts with a `UnitNormDense`. The code must have that layer's compute dtype.
+    Sparse decoding requires a sparse code in the decoder's compute dtype, and a decoder
+    that is a `UnitNormDense` followed by `Scaling`, `Dense` or `Reshape` layers.
     """
     layers = chain_layers(decoder)
     if code is None or layers is None:
@@ -96,8 +96,8 @@ def begin_step(model: keras.Model, data: Tensor, training: bool = False) -> Forw
     step = ForwardPass(model, True, target, weight)
     if training and replicas(model) > 1:
         # Update the centers of the data now, because in the forward pass replicas must
-        # not wait for each other. The moving centers of hidden layers are updated at
-        # the end of the step.
+        # not wait for each other. The moving centers of hidden layers are
+        # synchronized at the end of the step.
         layers = [x for x in model.encoder.layers if isinstance(x, Centering)]
         layers = [layer for layer in layers if layer.window is None]
         x = ops.reshape(x, (-1, *model.sample_shape))
@@ -157,7 +157,7 @@ def update_metrics(
 
 
 def widen_input_range(model: keras.Model, inputs: Tensor) -> None:
-    """Include a training batch in the range of the inputs of an autoencoder."""
+    """Widen an autoencoder's input range to include a training batch."""
 
     def assign(lows: Tensor, highs: Tensor) -> None:
         model.minimum.assign(ops.minimum(model.minimum, ops.min(lows)))
@@ -239,7 +239,7 @@ class AutoencoderStep:
         activations: Activations of the layer that computes the code.
         inputs: Inputs of the model, which are the target if the step has no other.
         reconstruction: The reconstruction from the whole code.
-        prefixes: The reconstructions from its prefixes, or `()` to compute them.
+        prefixes: Reconstructions from the code's prefixes, or `()` to compute them.
     """
 
     def __init__(

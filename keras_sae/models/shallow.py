@@ -51,12 +51,12 @@ def shallow(
         unit_norm: Whether the rows of `W'`, the dictionary, have norm 1. Otherwise,
             smaller encoder weights and larger decoder weights lower an L1 penalty at no
             cost. None means False without a sparsity or with a KL divergence, and True
-            otherwise. Published settings assume False. For a sparsity other than a
-            penalty, the decoder is a `keras_sae.layers.UnitNormDense`, which also
-            projects the gradients.
+            otherwise. Published settings assume False. For any sparsity other than a
+            regularizer, an untied decoder is a `keras_sae.layers.UnitNormDense`, which
+            also projects the gradients.
         tied_initialization: Whether the encoder starts as the transpose of the decoder,
             so that a unit responds to its own dictionary row from the first step. None
-            means True for any sparsity other than a penalty.
+            means True for any sparsity other than a regularizer.
         centering: Whether the encoder subtracts the mean of the data
             (`keras_sae.layers.Centering`), which keeps ReLU units alive. Published
             settings assume False.

@@ -1,4 +1,4 @@
-"""Transcoder: a sparse model from one layer's output to that of another."""
+"""Transcoder: a sparse model that predicts one layer's output from another's."""
 
 import math
 from typing import Any
@@ -98,7 +98,7 @@ class Transcoder(Autoencoder):
             return super().call(inputs, training=training)
         linear = self.skipped(inputs)
         if step is not None and target is not None:
-            # Auxiliary losses decode only codes, so their target excludes the map.
+            # Auxiliary losses decode only codes, so their target excludes `linear`.
             step.target = target - ops.cast(linear, target.dtype)
         return super().call(inputs, training=training) + linear
 
@@ -110,7 +110,7 @@ class Transcoder(Autoencoder):
         Args:
             x: Array of shape `(samples, *input_shape)`, or batches of `(x, y)`.
             location: `"mean"` or `"geometric_median"`.
-            y: None, or targets, whose center becomes the bias of the output.
+            y: None, or targets, whose mean becomes the bias of the output.
 
         Raises:
             ValueError: `x` or `y` has the wrong shape.
@@ -172,7 +172,7 @@ def transcoder(
     name: str = "transcoder",
     **kwargs: Any,
 ) -> Transcoder:
-    """Create a sparse model from the output of one layer to that of another.
+    """Create a sparse model that predicts one layer's output from another's.
 
     `h = sparsity(activation((x - mean) W + b))`, `y = h W' + c`, plus `x W_skip` with
     `skip=True`
@@ -184,10 +184,10 @@ def transcoder(
         input_shape: Shape of one sample of `x`.
         output_shape: Shape of one sample of `y`.
         units: Width of the code.
-        sparsity: As for `keras_sae.models.shallow`.
+        sparsity: As in `keras_sae.models.shallow`.
         skip: Whether to add a linear map of the input, so that the code explains only
             the nonlinear part of the output.
-        centering: As for `keras_sae.models.shallow`.
+        centering: As in `keras_sae.models.shallow`.
         name: Name of the model.
         **kwargs: Further arguments of `keras_sae.layers.SparseDense`.
 

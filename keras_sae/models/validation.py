@@ -57,8 +57,8 @@ def check_data(
 
     Raises:
         ValueError: The shape of `x` is wrong; `y` has a different shape; an array is
-            empty, sparse, masked or not finite, or contains integers; or the target
-            lies outside `bounds`.
+            empty, sparse, masked or not finite, or has integers other than 0 and 1; or
+            the target lies outside `bounds`.
     """
     values = dense_numbers(name, x)
     shape = tuple(values.shape)
@@ -215,7 +215,7 @@ def check_parts(
 
     Args:
         encoder: A model from samples to codes.
-        decoder: A model of codes.
+        decoder: A model from codes to outputs.
         same_shape: Whether the decoder's output must have the shape of the samples.
 
     Raises:

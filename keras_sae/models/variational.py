@@ -35,8 +35,8 @@ class VariationalAutoencoder(Autoencoder):
 
     `loss = reconstruction_loss + kl_loss`
 
-    The model can generate new samples and compute a lower bound on the likelihood of
-    data. `encode` returns the posterior mean. Create the model with
+    The model can generate new samples and compute a lower bound on the log-likelihood
+    of data. `encode` returns the posterior mean. Create the model with
     `keras_sae.models.variational`.
 
     Args:
@@ -48,7 +48,7 @@ class VariationalAutoencoder(Autoencoder):
         **kwargs: Arguments of `keras_sae.models.Autoencoder`.
 
     Raises:
-        ValueError: The encoder has no `Sampling` layer, or the likelihood is unknown.
+        ValueError: `encoder` does not have one `Sampling`, or `likelihood` is unknown.
 
     Example:
 
@@ -85,7 +85,7 @@ class VariationalAutoencoder(Autoencoder):
         layers = [x for x in self.encoder.layers if isinstance(x, Sampling)]
         if len(layers) != 1:
             raise ValueError(
-                "`encoder` must have one `keras_sae.layers.Sampling` layer. Received: "
+                "`encoder` must have a single `keras_sae.layers.Sampling`. Received: "
                 f"layers {[layer.name for layer in self.encoder.layers]}. Create the "
                 "model with `keras_sae.models.variational`."
             )
@@ -140,12 +140,12 @@ class VariationalAutoencoder(Autoencoder):
         return float(total / len(rows) - divergence.mean())
 
     def sample(self, n: int, seed: int | None = None) -> np.ndarray:
-        """Decode `n` random codes from the prior to an array `(n, *input_shape)`."""
+        """Decode `n` random codes from the prior into an array `(n, *input_shape)`."""
         shape = (positive_integer("n", n), self.decoder.input_shape[-1])
         return self.decode(np.random.default_rng(seed).normal(size=shape))
 
     def serving_signatures(self, top_k: int) -> dict[str, Signature]:
-        """Return an `Autoencoder`'s signatures, but with a new `encode` and `sample`.
+        """Return an `Autoencoder`'s signatures with its own `encode`, plus `sample`.
 
         `encode` returns the posterior's `mean` and `log_variance`. `sample` decodes one
         code from the prior per int32 `seed`.
@@ -209,11 +209,11 @@ def variational(
     `mse` with the cross-entropy.
 
     Args:
-        input_shape: As for `keras_sae.models.shallow`.
+        input_shape: As in `keras_sae.models.shallow`.
         units: Width of each hidden encoder layer, outermost first.
         latent_dim: Number of code units.
         beta: Weight of the divergence from the prior.
-        sparsity: Sparsity of the mean, as for `keras_sae.models.shallow`. In the logs,
+        sparsity: Sparsity of the mean, as in `keras_sae.models.shallow`. In the logs,
             `sparsity_loss` and `l0` refer to the mean.
         likelihood: `GaussianLikelihood(variance)`, `BernoulliLikelihood()`,
             `"gaussian"` with a variance of 1/2, or `"bernoulli"`.
@@ -223,12 +223,12 @@ def variational(
             the sparsity recommends, or linear without a sparsity.
         output_activation: Activation of the reconstruction. `"auto"` selects the
             activation that the likelihood recommends.
-        corruption: As for `keras_sae.models.shallow`.
-        contractive: As for `keras_sae.models.shallow`, with the Jacobian of the mean.
+        corruption: As in `keras_sae.models.shallow`.
+        contractive: As in `keras_sae.models.shallow`, with the Jacobian of the mean.
         unit_norm: Whether the rows of the decoder's kernels have unit norm.
-        tied_initialization: As for `keras_sae.models.shallow`, but for every layer.
-        centering: As for `keras_sae.models.shallow`.
-        scaling: As for `keras_sae.models.shallow`.
+        tied_initialization: As in `keras_sae.models.shallow`, but for every layer.
+        centering: As in `keras_sae.models.shallow`.
+        scaling: As in `keras_sae.models.shallow`.
         batch_normalization: Whether to normalize the outputs of the hidden layers.
         name: Name of the model.
         **kwargs: Arguments of every dense layer, such as `kernel_initializer` and
@@ -240,8 +240,8 @@ def variational(
     Raises:
         ValueError: An argument is out of range, the output activation has values
             outside the likelihood's bounds, `scaling` is combined with a bounded output
-            activation, or `contractive` is combined with `batch_normalization` or a
-            hard sparsity.
+            activation, or `contractive` is combined with `batch_normalization` or with
+            a sparsity other than a regularizer.
 
     Reference:
         - [Kingma & Welling, 2014](https://arxiv.org/abs/1312.6114)

@@ -27,8 +27,8 @@ class SparseCode:
         values: Tensor of shape `(batch, k)`.
         indices: The unit of each value, int32 of shape `(batch, k)`.
         rows: The sample of each value, int32 of shape `(batch, k)`. None if row `i` of
-            `values` belongs to sample `i`, as for `TopK`. A `BatchTopK` code has
-            `k * batch` entries that are spread over the samples, in ascending order.
+            `values` belongs to sample `i`, as in `TopK`. A `BatchTopK` code has
+            `k * batch` entries spread over the samples, with `rows` in ascending order.
         dense: None, or a boolean scalar, which only TensorFlow can use. If it is True,
             `values` holds the whole code, and the positions have no meaning.
 
@@ -48,7 +48,7 @@ class SparseCode:
 
     @property
     def positions(self) -> tuple[Tensor, ...]:
-        """The constructor's arguments after `values`.
+        """The constructor's arguments after `values`, without those that are None.
 
         Functions with a custom gradient take these as arguments, because they cannot
         capture outer arrays inside a JAX conditional.
@@ -57,7 +57,7 @@ class SparseCode:
         return tuple(position for position in positions if position is not None)
 
     def per_entry(self, vector: Tensor) -> Tensor:
-        """Return the value in `vector`, `(units,)`, of the unit of each entry."""
+        """Return `vector[unit]` per entry, for a `vector` of shape `(units,)`."""
         return _choose(
             self.dense,
             lambda: ops.broadcast_to(vector, ops.shape(self.values)),
@@ -92,7 +92,7 @@ class SparseCode:
         )
 
     def is_active(self, units: int) -> Tensor:
-        """Return which units are active in any sample, as booleans `(units,)`."""
+        """Return booleans `(units,)`: whether each unit is active in any sample."""
         active = ops.cast(self.values != 0, "float32")
         return _sum_per_unit(active, self.indices, units, self.dense) > 0
 
@@ -116,7 +116,7 @@ def encode(
 ) -> SparseCode:
     """Return `activation(x kernel^T + bias)` at given positions, with gradients.
 
-    The pre-activations are computed already. This function adds their gradients and
+    The pre-activations are already computed. This function adds their gradients and
     applies the activation.
 
     Args:
@@ -147,7 +147,7 @@ def encode(
             units = kernel.shape[0]
             d_kernel = kernel_gradient(d_code, x, units)
             d_bias = _sum_per_unit(d_values, d_code.indices, units, d_code.dense)
-            # Compiled steps leave this out if nothing before `x` is trained.
+            # Compiled steps leave `d_x` out if nothing before `x` is trained.
             if tensorflow_kernels.are_usable():
                 d_x = _combine_rows(d_code, kernel, ops.shape(x)[0])
             else:
@@ -253,10 +253,10 @@ def _column(code: SparseCode, j: Tensor) -> tuple[Tensor, Tensor, Tensor | None]
 
 
 def _combine_rows(code: SparseCode, kernel: Tensor, samples: int | Tensor) -> Tensor:
-    """Return `sum_j values_ij kernel[indices_ij]` by adding one column at a time.
+    """Return `code @ kernel`, of shape `(samples, output_dim)`.
 
-    Using all entries at once would create a tensor of shape `(batch, k, output_dim)`,
-    which takes ten times as long to write and read as the sum itself.
+    The loop adds one column at a time. A `(batch, k, output_dim)` tensor of all entries
+    would take ten times as long to write and read as the sum itself.
     """
     if tensorflow_kernels.are_usable():
         entries = code.values, code.indices, code.rows
@@ -287,7 +287,7 @@ def _combine_rows(code: SparseCode, kernel: Tensor, samples: int | Tensor) -> Te
 
 
 def _inner_products(code: SparseCode, x: Tensor, kernel: Tensor) -> Tensor:
-    """Return `x_i . kernel[indices_ij]`, the gradient of the values."""
+    """Return `x[rows_ij] . kernel[indices_ij]`, the gradient of the values."""
     if tensorflow_kernels.are_usable():
         products = _choose(
             code.dense,
@@ -351,5 +351,5 @@ def _choose(
     from_all: Callable[[], Tensor],
     from_entries: Callable[[], Tensor],
 ) -> Tensor:
-    """Return the result of one of two functions of a code."""
+    """Return `from_all()` if `dense` is True, and `from_entries()` otherwise."""
     return from_entries() if dense is None else ops.cond(dense, from_all, from_entries)

@@ -1,8 +1,7 @@
 """Products of sparse codes with TensorFlow's sparse matrices, for CPUs.
 
-They replace loops in `keras_sae.ops.sparse_code`, which explains all arguments. XLA
-cannot compile sparse matrices, so functions with `jit_compile=True` keep the loops.
-GPUs keep them as well.
+They replace code of `keras_sae.ops.sparse_code`, which explains all arguments. GPUs
+keep that code, and so does `jit_compile=True`: XLA cannot compile sparse matrices.
 """
 
 import functools
@@ -54,7 +53,8 @@ def recommend_onednn() -> None:
 def compiled(function: T) -> T:
     """Compile a function of tensors with XLA, which multiplies matrices faster.
 
-    In eager mode, each call would compile the function again, so it is left unchanged.
+    The function is left unchanged if these kernels are not usable, and in eager mode,
+    where each call would compile it again.
     """
     if not are_usable() or tf.executing_eagerly():
         return function
@@ -90,7 +90,7 @@ def kernel_gradient(
 def _csr_matrix(
     values: Tensor, indices: Tensor, rows: Tensor | None, shape: tuple[Tensor, int]
 ) -> Tensor:
-    """Return the entries of a code as a sparse matrix of TensorFlow."""
+    """Return the entries of a code as a TensorFlow sparse matrix."""
     samples, k = tf.unstack(tf.shape(values))
     if rows is None:
         rows = tf.repeat(tf.range(samples), k)

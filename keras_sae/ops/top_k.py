@@ -1,4 +1,4 @@
-"""Top-k selection over a batch."""
+"""Top-k selection per sample and over a batch."""
 
 import keras
 from keras import ops
@@ -10,8 +10,8 @@ from keras_sae.types import Tensor
 # selection starts with that many candidates per sample, except for narrow codes.
 _CANDIDATES, _NARROW = 4, 16
 
-# Above this number of active units per sample, dense products are faster. In a narrow
-# code, it is this share of the units.
+# Dense products are faster above `_MAX_ACTIVE` active units per sample. In a narrow
+# code, the limit is `_MAX_SHARE` of the units.
 _MAX_ACTIVE, _MAX_SHARE = 128, 1 / 32
 
 # Bisect to 2^-48 of the range, finer than float32 for all but the smallest values.
@@ -73,7 +73,7 @@ def batch_top_k(
         return flat % units, flat // units
 
     if tensorflow_kernels.are_usable() and units >= 4 * max_k:
-        # At least `n` blocks have an entry above a threshold that `n` maxima exceed.
+        # If `n` block maxima exceed a threshold, at least `n` entries exceed it.
         blocks = _blocks(code, units // (2 * max_k))
         maxima = ops.max(blocks, axis=1)
         bisect = tensorflow_kernels.compiled(_bisect)
@@ -92,8 +92,8 @@ def batch_top_k(
             indices = ops.take(ops.reshape(columns, (-1,)), flat)
             return indices, flat // candidates.shape[-1]
 
-        # If the smallest candidate of a sample is selected, its next value may also be
-        # among the largest. Use `min`: for the last column, XLA would sort whole rows.
+        # A sample whose smallest candidate is selected may have more values among the
+        # largest. Use `min`: for the last column, XLA would sort whole rows.
         overflow = ops.any(ops.min(candidates, axis=-1) > threshold)
         indices, rows = ops.cond(overflow, select_from_all, select_from_candidates)
     indices, rows = ops.reshape(indices, (-1, k)), ops.reshape(rows, (-1, k))
@@ -109,11 +109,11 @@ def positive_entries(
     Args:
         values: Tensor of shape `(samples, units)`.
         margin: float32 tensor of the same shape.
-        padding: Value of additional entries, which fill up the last sample.
+        padding: Value of the additional entries that fill up the last rows.
 
     Returns:
-        The arguments of `keras_sae.ops.sparse_code.SparseCode`. It is dense if more
-        than 128 entries per sample, or one in 32, have a positive margin.
+        The arguments of `keras_sae.ops.sparse_code.SparseCode`. The code is dense if
+        over 128 entries per sample on average, or one in 32, have a positive margin.
     """
     samples, units = ops.shape(values)[0], values.shape[-1]
     limit = int(min(_MAX_ACTIVE, _MAX_SHARE * units)) * samples
@@ -171,7 +171,7 @@ def _blocks(code: Tensor, max_width: int) -> Tensor:
 def _entries_above(blocks: Tensor, maxima: Tensor, threshold: Tensor) -> Tensor:
     """Return the flat positions of all values above a threshold, in order.
 
-    The number of positions is known at run time only. NaN counts as above.
+    The number of positions is known only at run time. NaN counts as above.
     """
     width = blocks.shape[1]
     kept = ops.nonzero(ops.logical_not(maxima <= threshold))[0]
@@ -181,7 +181,7 @@ def _entries_above(blocks: Tensor, maxima: Tensor, threshold: Tensor) -> Tensor:
 
 
 def _bisect(values: Tensor, n: int | Tensor) -> Tensor:
-    """Find the threshold by bisection, which is far cheaper than sorting."""
+    """Bisect for a threshold that `n` values exceed; sorting would cost far more."""
     low = ops.min(values)
     low = low - 1e-3 * ops.abs(low) - 1e-3
 
@@ -216,8 +216,8 @@ def unit_shards() -> int:
     if layout.axes[0] == current.batch_dim_name:
         raise ValueError(
             "Units and batches must be divided along different axes of the mesh. "
-            f"Received: batch_dim_name={current.batch_dim_name!r} for both. Add one "
-            "for batches, for example `DeviceMesh((1, 4), ('batch', 'model'))`, and "
+            f"Received: batch_dim_name={current.batch_dim_name!r} for both. Add an "
+            "axis for batches, as in `DeviceMesh((1, 4), ('batch', 'model'))`, and "
             "pass `batch_dim_name='batch'` to `ModelParallel`."
         )
     mesh = layout.device_mesh

@@ -44,7 +44,7 @@ def activations(
 ) -> Figure:
     """Plot the distribution of activations, and the mean activation of each unit.
 
-    The histogram shows the non-zero activations on a logarithmic axis. The other panel
+    The histogram counts the non-zero activations on a logarithmic axis. The other panel
     shows whether all units are used or only a few.
 
     Args:
@@ -108,7 +108,7 @@ def history(history: History | Mapping[str, History]) -> Figure:
 
     Validation is a solid line, and training is a dashed line. A validation loss that
     rises while the training loss falls is a sign of overfitting. Up to four models
-    share the panel of a metric. More models have one panel each per metric, with all
+    share the panel of a metric. With more models, each has a panel per metric, with all
     other models in gray.
 
     The first values of a loss are often many times larger than all others. The vertical
@@ -204,8 +204,8 @@ def pareto(
 ) -> Figure:
     """Plot the error of models against their sparsity, with the Pareto front.
 
-    Sparser codes reconstruct worse, so one number cannot rank models. The Pareto front
-    connects the rows that `keras_sae.evaluation.pareto_front` returns.
+    Sparser codes tend to reconstruct worse, so one number cannot rank models. The
+    Pareto front connects the rows that `keras_sae.evaluation.pareto_front` returns.
 
     Args:
         table: A `pandas.DataFrame` with the columns `x` and `y`, such as the output of

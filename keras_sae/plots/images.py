@@ -24,14 +24,14 @@ def filters(
 ) -> Figure:
     """Plot each unit's contribution to the reconstruction.
 
-    Filters show the features that a model has learned: strokes, edges or whole digits.
-    The filter of unit `j` is row `j` of `model.dictionary()`. All filters of a model
-    share one scale, so a unit with little effect looks faint. For images, orange raises
-    a pixel and blue lowers it. For vectors and series, each filter is a curve.
+    Filters show the features that a model has learned, such as strokes or edges. The
+    filter of unit `j` is row `j` of `model.dictionary()`. All filters of a model share
+    one scale, so a unit with little effect looks faint. In gray images, orange raises a
+    pixel and blue lowers it. In color images, zero is gray. For vectors and series,
+    each filter is a curve.
 
-    With data, the units that are most active come first. The activity of unit `j` is
-    `mean_i |h_ij - rest_j| |d_j|`, its mean contribution in
-    `keras_sae.metrics.effective_l0`.
+    With data, the most active units come first. The activity of unit `j` is its mean
+    contribution in `keras_sae.metrics.effective_l0`, `mean_i |h_ij - rest_j| |d_j|`.
 
     Args:
         model: A `keras_sae.models.Autoencoder`, or a dict that maps names to models.
@@ -132,8 +132,8 @@ def samples(
 ) -> Figure:
     """Plot samples from a variational model, decoded from codes drawn from the prior.
 
-    Each sample has its own scale, from its 2nd to its 98th percentile. Otherwise a
-    single outlier would turn all other images gray.
+    Each image is scaled from its 2nd to its 98th percentile, and each curve from its
+    minimum to its maximum. Otherwise, an outlier would turn all other images gray.
 
     Args:
         model: A model built with `keras_sae.models.variational`.
@@ -223,6 +223,6 @@ def _samples(model: Autoencoder, x: Data, count: int | None = None) -> np.ndarra
 
 
 def _limits(x: np.ndarray) -> np.ndarray:
-    """Return the values of each sample that are drawn as 0 and as 1."""
+    """Return the limits of each sample, which are drawn as 0 and 1."""
     percentiles = (_BLACK, _WHITE) if is_image(x.shape[1:]) else (0, 100)
     return np.percentile(x.reshape(len(x), -1), percentiles, axis=1)

@@ -57,7 +57,7 @@ def draw_sheets(
         row_names: Text to the left of each row.
         row_notes: Text to the right of each row.
         column_names: Text below each column.
-        reference: None, or curves that are drawn in gray behind all others.
+        reference: Curves to draw in gray behind all others, a constant, or None.
     """
     sheets, sizes = [], []
     for tiles in blocks.values():

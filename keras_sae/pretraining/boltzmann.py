@@ -52,12 +52,13 @@ def boltzmann(
     Deep autoencoders were first trained this way, and the method still helps stacks of
     sigmoid layers. Each level learns by contrastive divergence with momentum:
 
-    `dW = rate (<v h>_0 - <v h>_k - weight_decay W)`,
-    `da = rate (<v>_0 - <v>_k)`, `db = rate (<h>_0 - <h>_k)`
+    `dW = learning_rate (<v h>_0 - <v h>_k - weight_decay W)`,
+    `da = learning_rate (<v>_0 - <v>_k)`, `db = learning_rate (<h>_0 - <h>_k)`
 
-    The means of a level's hidden units are the training data of the next level. The
-    encoder receives `W` and `b`. The decoder receives `a` and the transpose of `W`.
-    Call `fit` afterwards to fine-tune the autoencoder.
+    `<>_0` is a mean over a batch of data, and `<>_k` a mean after `k` Gibbs steps. The
+    means of the hidden units `h` become the data `v` of the next level. The encoder
+    receives `W` and `b`. The decoder receives `a` and the transpose of `W`. Call
+    `fit` afterwards to fine-tune the autoencoder.
 
     Sigmoid layers become binary units, and linear layers become Gaussian units of
     variance 1. The output activation must fit the data: `"sigmoid"` for values in
@@ -67,8 +68,8 @@ def boltzmann(
     data, and the bias of the next layer is adjusted to match.
 
     Args:
-        model: A `keras_sae.models.Autoencoder` with levels. All activations are
-            sigmoid, except that the output and the code may be linear.
+        model: A `keras_sae.models.Autoencoder` with levels. Its activations are sigmoid
+            or linear, but the code and the output of a level are not both linear.
         x: As in `greedy`. Targets in a stream are ignored.
         epochs: As in `greedy`.
         batch_size: As in `greedy`.
@@ -98,8 +99,7 @@ def boltzmann(
 
     Raises:
         ValueError: As in `greedy`; or the model has a layer, activation or constraint
-            that an RBM cannot have; or the data for binary units has values outside
-            [0, 1].
+            that an RBM cannot have; or data for binary units are outside [0, 1].
 
     Reference:
         Hinton & Salakhutdinov, [Reducing the dimensionality of data with neural

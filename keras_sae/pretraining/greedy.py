@@ -24,13 +24,13 @@ def greedy(
 ) -> list[keras.callbacks.History]:
     """Pretrain a deep autoencoder layer by layer, in place.
 
-    Level `l` learns to reconstruct the code of the level below, with `h_0 = x`:
+    Level `l` learns to reconstruct the code `h_{l-1}` of the level below (`h_0 = x`):
 
     `min loss(h_{l-1}, decode_l(encode_l(h_{l-1}))) + penalty_l`
 
     Deep stacks of sigmoid layers train poorly from random weights. Training the levels
     one by one gives `fit` a better start. Each level is an `Autoencoder` of the model's
-    own layers, with their sparsity and weight decay but without a contractive penalty.
+    own layers. `penalty_l` is their sparsity and weight decay, without `contractive`.
 
     Codes passed to the next level are computed without corruption. If `x` is a stream
     or a `numpy.memmap`, they are kept in a temporary file, so the data may be larger

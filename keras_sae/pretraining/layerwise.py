@@ -79,7 +79,7 @@ class LevelTrainer:
             self.validation_data = (first, *target)
 
     def resume_from(self, directory: PathLike | None, settings: Config) -> None:
-        """Store finished levels in `directory`, and load those of an earlier call."""
+        """Let `fit` store finished levels in `directory`, and load existing ones."""
         if directory is None:
             return
         layers = [
@@ -232,9 +232,9 @@ def batches(x: LevelData, batch_size: int = 256) -> Iterator[np.ndarray]:
 def encode(
     encoder: keras.Model, x: LevelData, batch_size: int, folder: Path | None = None
 ) -> LevelData:
-    """Return the codes of `x`, in memory for an array and in `folder` for a stream.
+    """Return the codes of `x`, in memory for an array and on disk for a stream.
 
-    The file in `folder` has no name, so the operating system deletes it even if the
+    The temporary file has no name, so the operating system deletes it even if the
     process is killed.
     """
     shape = tuple(encoder.output_shape[1:])

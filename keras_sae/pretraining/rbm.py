@@ -16,12 +16,12 @@ from keras_sae.utils.serialization import register
 
 @dataclass(frozen=True)
 class Units:
-    """Units with input `z` and `p(s | z) = exp(s z - log_partition(z) - base(s))`."""
+    """Units with `p(s | z)` proportional to `exp(s z - log_partition(z) - base(s))`."""
 
     mean: Callable[[Tensor], Tensor]  # the derivative of `log_partition`
     sample: Callable[[Tensor, keras.random.SeedGenerator], Tensor]
     log_partition: Callable[[Tensor], Tensor]
-    base: Callable[[Tensor], Tensor]
+    base: Callable[[Tensor], Tensor]  # of the state `s`; all others take the input `z`
 
 
 # Kinds of units, by the name of the activation that computes their means.
@@ -51,12 +51,12 @@ UNITS = {
 class RBM(keras.Model):
     """Restricted Boltzmann machine, trained by contrastive divergence (CD-k).
 
-    `E(v, h) = -v W h - a v - b h + base(v) + base(h)`, `p(v, h) ~ exp(-E)`
-
-    The free energy is `F(v) = base(v) - a v - sum_j log_partition(b_j + (v W)_j)`.
-    Its derivatives with respect to `W_ij`, `a` and `b` are `-v_i <h_j>`, `-v` and
-    `-<h>`. CD-k follows `<v h>_0 - <v h>_k`, which is therefore the negative gradient
-    of
+    Visible units `v` and hidden units `h` have a probability proportional to `exp(-E)`,
+    where `E = -v W h - a v - b h + base(v) + base(h)`. The free energy is
+    `F(v) = base(v) - a v - sum_j log_partition(b_j + (v W)_j)`. Its derivatives with
+    respect to `W_ij`, `a` and `b` are `-v_i <h_j>`, `-v` and `-<h>`, where `<h>` is the
+    mean of `h` given `v`. The update `<v h>_0 - <v h>_k` of CD-k is therefore the
+    negative gradient of the first term of
 
     `loss = mean(F(v_0) - F(v_k)) + weight_decay / 2 * sum(W^2) + sparsity`
 
@@ -118,7 +118,7 @@ class RBM(keras.Model):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> dict[str, Tensor]:
         """Add the loss, and return the free energy and the error per sample."""
-        del training  # validation uses the same Gibbs chain
+        del training  # the Gibbs chain also runs in validation
         v0 = ops.reshape(ops.cast(inputs, self.compute_dtype), (-1, self.inputs))
         z0 = self.hidden_inputs(v0)
         visible, hidden = UNITS[self.visible], UNITS[self.hidden]
@@ -150,7 +150,7 @@ class RBM(keras.Model):
         )
 
     def compute_loss(self, x: Tensor, y: Tensor, y_pred: Tensor, *args: Any) -> Tensor:
-        """Update the metrics, and return the sum of the losses added in `call`."""
+        """Update the metrics, and return the sum of all losses of the model."""
         for mean in self.sample_means:
             mean.update_state(y_pred[mean.name])
         return super().compute_loss(x, y, y_pred, *args)
@@ -171,11 +171,11 @@ class RBM(keras.Model):
 
 @register
 class ScheduledMomentum(keras.optimizers.Optimizer):
-    """Gradient descent with a larger momentum after `steps` steps.
+    """Gradient descent with a momentum that changes after `steps` steps.
 
-    `m <- mu m - learning_rate g`, `w <- w + m`, where `mu` is `initial_momentum` in
-    the first `steps` steps and `momentum` afterwards. RBMs start with large gradients,
-    which a high momentum would amplify.
+    A weight `w` with gradient `g` moves by `m <- mu m - learning_rate g`. `mu` is
+    `initial_momentum` in the first `steps` steps and `momentum` afterwards. RBMs start
+    with large gradients, which a high momentum would amplify.
 
     Reference:
         Hinton, [A practical guide to training restricted Boltzmann machines](

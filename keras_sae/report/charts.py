@@ -1,7 +1,7 @@
 """Interactive charts for the report page, as JSON for Bokeh.
 
-The page's scripts fill the data sources. Until then, each source holds one point,
-because Bokeh warns about plots without a range.
+The page's scripts fill the data sources, except those of the Pareto chart. Until then,
+such a source holds one point, because Bokeh warns about plots without a range.
 """
 
 from collections.abc import Iterable
@@ -41,8 +41,8 @@ _MARKERS += [("inverted_triangle", "▼"), ("star", "★"), ("hex", "⬢")]
 def activations() -> dict[str, Chart]:
     """Return the charts for the selected unit and the selected sample.
 
-    `histogram` counts the unit's activations. `activations` has one bar per unit of the
-    sample's code. Tapping a bar selects that unit.
+    `histogram` counts the unit's non-zero activations. `activations` has one bar per
+    unit of the sample's code. Tapping a bar selects that unit.
     """
     bars = {"left": [0], "right": [1], "count": [0]}
     source = ColumnDataSource(bars, name="histogram")

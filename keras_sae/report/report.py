@@ -75,7 +75,7 @@ def write_report(
         table: The result of `keras_sae.evaluation.compare` or `summarize`. If None, the
             page has no comparison.
         title: Heading of the page.
-        samples: Number of samples whose code can be inspected.
+        samples: Number of samples whose code is shown, besides the best and the worst.
 
     Returns:
         The path of the file.
@@ -190,7 +190,7 @@ def _read_histories(
 
 
 def _input_sheet(x: np.ndarray, low: float, high: float) -> dict[str, Any]:
-    """Return samples as a sheet of images, or of strips in two colors for vectors."""
+    """Return samples as a sheet of images, or of two-color strips for other shapes."""
     images = as_images(x, _SIDE)
     if not is_image(x.shape[1:]):
         return _sheet(images / (max(abs(low), abs(high)) or 1.0), signed=True)

@@ -15,7 +15,7 @@ from keras_sae.types import ArrayLike, Codes
 
 # Number of top samples, top classes and histogram bars per unit.
 _TOP_SAMPLES, _TOP_CLASSES, _BINS = 8, 10, 24
-# Number of units on the page, and of values of their codes that are in memory at once.
+# Maximum numbers of units on the page, and of dense code values in memory at once.
 _MAX_UNITS, _VALUES = 1000, 2**24
 # Number of best and of worst reconstructions.
 _EXTREMES = 8
@@ -57,7 +57,7 @@ class ModelSection:
     Attributes:
         samples: Indices of the samples whose code and reconstruction are shown.
         samples_with_image: Indices of all samples that the page shows.
-        shown: Indices of the units that the page shows: all, or those of the largest
+        shown: Indices of the units that the page shows: all, or those with the largest
             mean magnitude.
     """
 
@@ -144,10 +144,10 @@ def unit_statistics(codes: np.ndarray, y: np.ndarray | None) -> dict[str, np.nda
     """Return statistics over all samples, as arrays with one row per unit.
 
     `rate` is the fraction of samples for which the unit is not zero. `mean` and `peak`
-    are the mean and the maximum of the unit's magnitude. `low`, `high` and `counts`
-    describe a histogram of the non-zero activations. `top` holds the samples that
-    activate the unit most. With labels, `shares` holds the mean magnitude per class,
-    divided by the sum over classes.
+    are the mean and the maximum of its magnitude. `low`, `high` and `counts` describe a
+    histogram of the non-zero activations. `top` holds the samples that activate the
+    unit most. With labels, `shares` holds the mean magnitudes for the top `classes`,
+    divided by the sum over all classes.
     """
     magnitude = np.abs(codes)
     low, high = np.minimum(codes.min(axis=0), 0.0), np.maximum(codes.max(axis=0), 0.0)
@@ -205,7 +205,7 @@ def comparison_table(table: pd.DataFrame) -> dict[str, list]:
 
 
 def to_json(values: ArrayLike) -> Any:
-    """Return an array as nested lists of six-digit numbers; NaN becomes None."""
+    """Return an array as nested lists of six-digit numbers; NaN and inf become None."""
     values = np.asarray(values)
     if values.ndim:
         return [to_json(value) for value in values]

@@ -46,7 +46,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
     - `units`: width of the code. A function may also return a tuple, the widths of all
       layers with the code last.
     - `depth`: number of the encoder's layers, or of its convolutions before the code. A
-      tuple `units` replaces it. Each dense layer is half as wide as the previous one.
+      tuple `units` overrides it. Each dense layer is half as wide as the previous one.
     - `tied`: whether the decoder shares the encoder's weights.
     - `learning_rate`: learning rate of Adam.
     - `batch_size`: number of samples per step.
@@ -57,7 +57,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
     Args:
         model: `"shallow"`, `"deep"`, `"stacked"`, `"convolutional"` or
             `"variational"`, or a list of these families.
-        input_shape: Shape of one sample without the batch, such as `(28, 28, 1)`.
+        input_shape: Shape of one sample, such as `(28, 28, 1)`.
         options: Further arguments of the family's factory, such as
             `{"output_activation": "sigmoid"}`. They are the same in all trials.
         **ranges: Ranges by name, as described above.

@@ -29,9 +29,9 @@ class ReconstructionUnderL0(keras_tuner.Objective):
     `l0 <= max_l0` and `EV < 0`; `1 + l0 / max_l0` if `l0 > max_l0`
 
     `EV` is the explained variance and `l0` the mean number of active units per sample
-    of the validation data. If a code of the search space is never exactly zero, `l0` is
-    `effective_l0` for all trials. Smaller scores are better. Models within the limit
-    score below 2, and all others score above 2.
+    of the validation data. If the search space has a model whose code is never exactly
+    zero, `effective_l0` takes the place of `l0` in all trials. Smaller scores are
+    better. Models within the limit score below 2, and all others score above 2.
 
     Args:
         max_l0: The limit, in units per sample.
@@ -58,7 +58,7 @@ class ReconstructionUnderL0(keras_tuner.Objective):
         self.metric = metric
 
     def __str__(self) -> str:
-        """Return the name and the limit, because both identify the search."""
+        """Return the name, the limit and the metric, which identify the search."""
         metric = "" if self.metric is None else f", metric={self.metric!r}"
         return f"{self.name}(max_l0={self.max_l0:g}{metric})"
 
@@ -84,7 +84,7 @@ class ReconstructionUnderL0(keras_tuner.Objective):
 
 
 def l0_metric(hypermodel: keras_tuner.HyperModel) -> str:
-    """Return `"effective_l0"` if a code of the search space is never zero, or `"l0"`.
+    """Return `"effective_l0"` if the code of some model is never zero, or else `"l0"`.
 
     A model is built for every value of every `Choice` in the search space.
     """

@@ -40,7 +40,7 @@ class SearchError(Exception):
 
 
 class FailedTrialsError(SearchError, RuntimeError):
-    """Too many trials of a search failed. The first error is the `__cause__`.
+    """Too many trials failed or none completed. `__cause__` is the first error, if any.
 
     Example:
 
@@ -51,7 +51,7 @@ class FailedTrialsError(SearchError, RuntimeError):
 
 
 class ConstraintError(SearchError, ValueError):
-    """No trial of a search meets the limit on active units.
+    """No completed trial of a search meets the limit on active units.
 
     Example:
 
@@ -114,9 +114,9 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
         A `pandas.DataFrame` with one row per trial. The columns are `trial`, the
         hyperparameters (missing where they do not apply), `reconstruction` (mean
         squared error per value), `explained_variance`, `l0`, `effective_l0`,
-        `expected_l0` (for bounded codes that are never zero: mean sum per sample of
-        the scaled activations), `probe_accuracy` if there are labels, `score` (value
-        of the objective), and `status`. All metrics are those of the validation data.
+        `expected_l0` (see `keras_sae.evaluation.evaluate`), `probe_accuracy` if there
+        are labels, `score` (value of the objective), and `status`. All metrics are
+        those of the validation data.
 
     Example:
 
@@ -151,7 +151,7 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
 
 
 def pareto_front(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
-    """Return the trials on the Pareto front of reconstruction error and L0.
+    """Return the completed trials on the Pareto front of reconstruction error and L0.
 
     Args:
         tuner: The output of `keras_sae.tuning.search`.
@@ -187,27 +187,27 @@ def best_model(
 ) -> Autoencoder:
     """Train a new model with the best hyperparameters of a search, and save it.
 
-    With the same data, epochs and random seed as the search, this reproduces the best
+    With the same data, epochs and random seed as the search, the result is the best
     trial's model. With `tuner="hyperband"`, the model may differ slightly, because a
     trial that resumed an earlier one is now trained in one go.
 
     Args:
         tuner: The output of `keras_sae.tuning.search`.
-        x: Data as for `search`. They may include the validation data, because the
+        x: As in `search`. The validation data may be included, because the
             hyperparameters have already been chosen.
         path: Path of the `.keras` file, which is written atomically.
         epochs: Number of passes through the data. The default is that of the best
             trial.
-        validation_data: Validation data, as for `keras.Model.fit`.
+        validation_data: As in `keras.Model.fit`.
         callbacks: List of Keras callbacks.
-        verbose: Verbosity, as for `keras.Model.fit`.
+        verbose: As in `keras.Model.fit`.
 
     Returns:
         The trained model.
 
     Raises:
-        ValueError: `path` does not end in `.keras`, or `epochs` is None for a tuner
-            that `search` did not create.
+        ValueError: `path` does not end in `.keras` or is not writable, or `epochs` is
+            None for a tuner that `search` did not create.
 
     Example:
 

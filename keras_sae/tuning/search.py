@@ -74,7 +74,7 @@ def search(
         seed: Random seed for the hyperparameters and for each training run, or None.
         max_failures: Number of failed trials that the search tolerates.
         callbacks: Keras callbacks. Each trial gets its own copies.
-        workers: Number of worker processes on this machine. If it is above 1,
+        workers: Number of worker processes on this machine. With more than one,
             `launch_workers` starts them.
         command: Command line that the workers run. Its script must make this call.
             None means the command line of this process.
@@ -82,7 +82,7 @@ def search(
 
     Returns:
         The finished `keras_tuner.Tuner`, for `trials`, `pareto_front` and
-        `best_model`. A worker process does not return. It exits after its last trial.
+        `best_model`. A worker, or a chief that `launch_workers` started, exits instead.
 
     Raises:
         ValueError: An argument is invalid, or `directory` belongs to another search.
@@ -191,8 +191,8 @@ def _as_arrays(
     for name, array in {"x": x, "validation_data": x_val}.items():
         if array.ndim < 2:
             raise ValueError(
-                f"`{name}` must be an array of shape (samples, ...), because the "
-                f"search varies the batch size. Received: shape {array.shape}."
+                f"`{name}` must have shape (samples, ...), with at least two axes. "
+                f"Received: shape {array.shape}."
             )
     if labels is None and y is not None and y_val is not None:
         labels = y, y_val

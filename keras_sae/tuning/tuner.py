@@ -37,8 +37,8 @@ class SearchOracle(keras_tuner.Oracle):
     """Base class of oracles that can be resumed and stop after too many failures.
 
     keras-tuner writes several files one after another, so a killed process can leave
-    a state that cannot be loaded. It also counts failed trials as done. This class
-    keeps the whole state in one file in `folder`.
+    a state that cannot be loaded. keras-tuner also counts failed trials as done. This
+    class keeps the whole state in one file in `folder`.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SearchOracle(keras_tuner.Oracle):
             path.write_text(json.dumps({"oracle": self.get_state(), "trials": trials}))
 
     def reload(self, retry: bool = False) -> None:
-        """Read the state that `save` wrote, and queue incomplete trials if `retry`."""
+        """Read the state that `save` wrote. With `retry`, queue incomplete trials."""
         file = self.folder / _STATE_FILE
         if not file.exists():
             return

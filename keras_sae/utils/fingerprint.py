@@ -24,9 +24,9 @@ def without_names(config: Any) -> Any:
 def fingerprint(value: Any) -> str:
     """Return a short hash of an array, a JSON-like value, or a tuple of these.
 
-    Equal values have equal fingerprints in every process. The hash of an array covers
-    its shape, dtype and bytes. The bytes are read in chunks, so a memory-mapped array
-    may be larger than memory. Layer names in a config are ignored.
+    Equal values have equal fingerprints in every process. The hash of a numeric
+    array covers its shape, dtype and bytes. The bytes are read in chunks, so a
+    memory-mapped array may be larger than memory. Names in a config are ignored.
     """
     digest = hashlib.sha256()
     if isinstance(value, (tuple, list)):

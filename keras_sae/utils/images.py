@@ -8,7 +8,7 @@ from keras_sae.types import ArrayLike
 
 # Vectors of at least this length are drawn as squares if possible, such as 8x8 digits.
 _FLATTENED_IMAGE = 64
-_SERIES_ASPECT = 4  # smallest length divided by channels of a series
+_SERIES_ASPECT = 4  # minimum ratio of the length of a series to its channels
 _STRIP_LENGTH = 4  # maximum length of a strip, as a multiple of `max_side`
 _STRIP_ASPECT = 2  # length of an enlarged strip divided by its height
 ORANGE, BLUE = (217, 119, 6), (59, 130, 246)  # positive and negative values
@@ -33,9 +33,9 @@ def is_image(shape: tuple[int, ...]) -> bool:
 def as_images(x: ArrayLike, max_side: int | None = None) -> np.ndarray:
     """Return samples of any shape as images that can be drawn.
 
-    Matrices become gray images, and square vectors become square images. Other vectors
-    become strips one pixel high. Series become strips with one row per channel. If an
-    image does not have one or three channels, its channels are averaged.
+    Matrices become gray images. Vectors whose shape `is_image` accepts become square.
+    Other vectors become strips one pixel high. Series become strips with one row per
+    channel. If an image has neither one nor three channels, they are averaged.
 
     Args:
         x: Array of shape `(samples, *sample_shape)`.
@@ -96,7 +96,7 @@ def filter_images(filters: np.ndarray) -> np.ndarray:
 
 
 def rescale(images: np.ndarray, low: ArrayLike, high: ArrayLike) -> np.ndarray:
-    """Map the range from `low` to `high` to [0, 1], and clip values outside it."""
+    """Map the range from `low` to `high` to [0, 1], and clip all other values."""
     spread = np.subtract(high, low)
     return np.clip((images - low) / np.where(spread > 0, spread, 1.0), 0.0, 1.0)
 
@@ -104,8 +104,8 @@ def rescale(images: np.ndarray, low: ArrayLike, high: ArrayLike) -> np.ndarray:
 def enlarge(images: np.ndarray, side: int) -> np.ndarray:
     """Repeat pixels until the longer side of each image is about `side` pixels.
 
-    Strips are stretched until they are half as high as they are wide. Images that are
-    already large enough do not change.
+    Strips are stretched until their shorter side is half of the longer one. Other
+    images that are already large enough do not change.
     """
     height, width = images.shape[1:3]
     zoom = max(1, round(side / max(height, width)))

@@ -97,7 +97,7 @@ def read_json(path: PathLike, **types: type) -> dict[str, Any]:
 
 
 def set_aside(path: PathLike, reason: str) -> None:
-    """Rename a file that cannot be used, with a warning. Nothing is deleted."""
+    """Rename a file that cannot be used, and issue a warning. Nothing is deleted."""
     path = Path(path)
     names = (path.with_name(f"{path.name}.unused-{n}") for n in itertools.count(1))
     aside = next(name for name in names if not name.exists())
@@ -136,8 +136,8 @@ def load_state(
 ) -> dict[str, Any] | None:
     """Set the variables from a file that `save_state` wrote, and return its record.
 
-    The result is None if there is no such file. If the file is damaged or holds other
-    variables, it is set aside, and the result is also None.
+    The result is None if there is no such file. If the file is damaged or holds
+    variables of other shapes, it is set aside, and the result is also None.
     """
     path = Path(path)
     if not path.exists():

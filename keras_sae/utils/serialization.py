@@ -13,7 +13,7 @@ register = keras.saving.register_keras_serializable(package="keras_sae")
 
 @contextmanager
 def config_errors(name: str) -> Iterator[None]:
-    """Replace the errors of a damaged config by one that names the root cause.
+    """Replace all but short `ValueError`s about a damaged config with the root cause.
 
     Keras's message contains the whole config of every object around the damaged one.
 

@@ -31,12 +31,12 @@ class SparseAutoencoder(
 ):
     """Transformer whose output is the code of a sparse autoencoder.
 
-    `transform(X) = encode(X)`, of shape `(samples, units)`
+    `transform(X)` returns `encode(X)`, of shape `(samples, units)`.
 
     Use this transformer to compute sparse features in a `sklearn.pipeline.Pipeline` or
     a grid search. Keras's own scikit-learn wrapper would output the reconstruction
     instead of the code. `score` returns the explained variance of the reconstruction,
-    so a grid search over this transformer alone maximizes it.
+    so a grid search over this transformer alone maximizes the explained variance.
 
     Args:
         units: Width of the code, or a sequence of widths if `factory` builds deep

@@ -66,9 +66,9 @@ class PatchesConfig(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of photograph patches; see `keras_sae.datasets.load_data`.
 
-    The photographs are converted to gray, halved in size and cut into tiles. Of the
-    patches within the tiles, the half with the highest contrast is kept. From these,
-    `num_patches` are drawn without replacement. The feature `image` is float32 of shape
+    The photographs are converted to gray, halved in size and cut into tiles. The half
+    of the tiles' patches that has the highest contrast is kept. From this half, patches
+    are drawn without replacement. The feature `image` is float32 of shape
     `(patch_size, patch_size, 1)`. `config` is a `PatchesConfig` or its name.
 
     Reference:
