@@ -2,11 +2,11 @@
 
     python benchmarks/recording.py [--rounds 3] [--rows 1000000]
 
-Three layers are recorded: a hidden layer of a classifier, the places of a convolution,
-and a block of a language model. The other side is `predict` of a model that ends at the
-layer. Both sides build and compile their model in every round. Then a store of `--rows`
-rows of 576 values is recorded and read once. Its memory is the largest increase of
-`RssAnon`, which leaves out the pages of the files. Results go to
+Three layers are recorded: a hidden layer of a classifier, the positions of a
+convolution, and a block of a language model. The other side is `predict` of a model
+that ends at the layer. Both sides build and compile their model in every round. Then a
+store of `--rows` rows of 576 values is recorded and read once. Its memory is the
+largest increase of `RssAnon`, which leaves out the pages of the files. Results go to
 `results/recording.json` and are rendered into `docs/speed.md`.
 """
 
@@ -57,7 +57,7 @@ def language_model() -> tuple[keras.Model, np.ndarray]:
 # A model, a layer, and the share of its data that is recorded.
 CASES = {
     "hidden layer of a classifier": (classifier, "hidden", 1.0),
-    "places of a convolution": (classifier, "conv_1", 0.25),
+    "positions of a convolution": (classifier, "conv_1", 0.25),
     "block of a language model": (language_model, "block_3", 1.0),
 }
 

@@ -57,36 +57,41 @@ def published(*names: str) -> str:
 
 
 def fit_speed() -> str:
-    """Return median seconds per epoch, and their ratio to plain Keras."""
+    """Return median seconds per epoch, also relative to plain Keras."""
     rows = []
     for backend, seconds in read("fit_speed")["seconds"].items():
         values = medians(seconds)
         for name, value in values.items():
             share = f"{value / values['plain Keras']:.2f}"
             rows.append([backend, name, f"{value:.2f}", share])
-    return table(["backend", "side", "seconds", "ratio to plain Keras"], rows)
+    head = ["backend", "implementation", "seconds", "relative to plain Keras"]
+    return table(head, rows)
 
 
 def pretraining_speed() -> str:
-    """Return median seconds of pretraining, and the ratio of ours to each."""
+    """Return median seconds of pretraining, also relative to the reference."""
     result, rows = read("pretraining_speed"), []
+    references = {"greedy": "greedy, plain Keras", "RBM": "RBM, scikit-learn"}
     for backend, seconds in result["seconds"].items():
         values = medians(seconds)
         for name, value in values.items():
-            kind = name.split(",")[0]
-            share = f"{values[f'{kind}, keras_sae'] / value:.2f}"
+            share = f"{value / values[references[name.split(',')[0]]]:.2f}"
             rows.append([backend, name, f"{value:.1f}", share])
-    return table(["backend", "side", "seconds", "ratio of keras_sae to it"], rows)
+    head = ["backend", "implementation", "seconds", "relative to the reference"]
+    return table(head, rows)
 
 
 def recording() -> str:
-    """Return the speed of recording each layer, relative to `predict`."""
+    """Return the time of recording each layer, also relative to `predict`."""
     rows = []
     for name, side in read("recording")["speed"].items():
-        seconds = [f"{value:.2f}" for value in medians(side["seconds"]).values()]
+        values = medians(side["seconds"])
+        seconds = [f"{value:.2f}" for value in values.values()]
+        share = f"{values['record'] / values['predict']:.2f}"
         size = f"{side['rows']:,} x {side['width']}"
-        rows.append([name, size, *seconds, f"{side['ratio']:.2f}"])
-    return table(["layer", "rows x width", "predict, s", "record, s", "ratio"], rows)
+        rows.append([name, size, *seconds, share])
+    head = ["layer", "rows x width", "predict, s", "record, s", "relative to predict"]
+    return table(head, rows)
 
 
 def recording_memory() -> str:
@@ -114,7 +119,7 @@ def machine(name: str, part: str | None = None) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in shape["versions"].items())
     return (
         f"Measured on {cores} core{plural} ({computer}), with {versions}. The load "
-        f"average was {load} before the measurement."
+        f"average (0 on an idle computer) was {load} before the measurement."
     )
 
 
@@ -189,8 +194,8 @@ def sparse_codes() -> str:
         sizes = [f"{side[key]:,}" for key in ("samples", "units")]
         memory = [f"{side[k]:.2f}" for k in ("peak_gib_above_import", "dense_gib")]
         rows.append([name, *sizes, f"{side['seconds']:.0f}", *memory])
-    headings = ["side", "samples", "units", "seconds", "peak GiB", "GiB as an array"]
-    return table(headings, rows)
+    head = ["operation", "samples", "units", "seconds", "peak GiB", "GiB as an array"]
+    return table(head, rows)
 
 
 def tuning_workers() -> str:
@@ -205,7 +210,7 @@ def tuning_workers() -> str:
 
 
 def step_speed(units: str) -> str:
-    """Return times of a training step, and their ratios to SAELens's."""
+    """Return times of a training step, also relative to SAELens's."""
     sides, rows = read("step_speed")["units"][units], []
     for name, side in sides.items():
         kind = name.split(",")[0]
@@ -214,8 +219,8 @@ def step_speed(units: str) -> str:
         speed = f"{side['samples_a_second']:,.0f}"
         memory = f"{side['peak_mib']:,.0f}"
         rows.append([name, f"{side['median']:.0f}", ratio, speed, memory])
-    head = ["side", "ms per step", "ratio to SAELens", "samples per second"]
-    return table([*head, "peak MiB"], rows)
+    head = ["implementation", "ms per step", "relative to SAELens"]
+    return table([*head, "samples per second", "peak MiB"], rows)
 
 
 def serving_speed() -> str:
