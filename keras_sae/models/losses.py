@@ -24,6 +24,7 @@ from keras_sae.layers.forward_pass import Activations, ForwardPass
 from keras_sae.layers.serialization import activation_bounds
 from keras_sae.models.levels import chain_layers, code_layer, code_sparsity, flatten
 from keras_sae.models.loops import replicas
+from keras_sae.ops import tensorflow_kernels
 from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.ops.statistics import expand_weight
 from keras_sae.types import Tensor
@@ -58,7 +59,7 @@ def decode_sparsely(
     that is a `UnitNormDense` followed by `Scaling`, `Dense` or `Reshape` layers.
     """
     layers = chain_layers(decoder)
-    if code is None or layers is None:
+    if code is None or layers is None or (widths and code.dense is not None):
         return None
     dictionary, *rest = layers
     # A subclass may override `call`.
@@ -286,6 +287,10 @@ class AutoencoderStep:
         """Decode without propagating gradients to the decoder's weights."""
         decoder = self.model.decoder
         trainable = [ops.stop_gradient(v) for v in decoder.trainable_variables]
+        # TensorFlow's graph optimizer could move this second read after the update.
+        self.reconstruction = tensorflow_kernels.read_first(
+            trainable, self.reconstruction
+        )
         if isinstance(code, SparseCode):
             pairs = zip(decoder.trainable_variables, trainable, strict=True)
             with keras.StatelessScope(pairs):

@@ -6,6 +6,7 @@ keep that code, and so does `jit_compile=True`: XLA cannot compile sparse matric
 
 import functools
 import logging
+from collections.abc import Sequence
 from typing import TypeVar
 
 import keras
@@ -36,9 +37,17 @@ def are_usable() -> bool:
     return not (in_xla or tf.config.list_physical_devices("GPU"))
 
 
+def read_first(tensors: Sequence[Tensor], x: Tensor) -> Tensor:
+    """Return `x`, and have TensorFlow compute all `tensors` before it is used."""
+    if keras.config.backend() != "tensorflow":
+        return x
+    with tf.control_dependencies(tensors):
+        return tf.identity(x)
+
+
 @functools.cache  # log only once
 def recommend_onednn() -> None:
-    """Recommend oneDNN for k-sparse codes, if TensorFlow does not use it."""
+    """Recommend oneDNN for sparse codes, if TensorFlow does not use it."""
     if keras.config.backend() != "tensorflow" or build is None:
         return
     if not build.IsMklEnabled():
