@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse
 from sklearn import decomposition
 
-from keras_sae import evaluation, metrics, models, regularizers
+from keras_sae import evaluation, layers, metrics, models, regularizers
 from keras_sae.evaluation.comparison import sparsity_metric
 from keras_sae.evaluation.evaluate import target_activation
 from keras_sae.evaluation.probing import fine_tuned_accuracy, two_fold_probe
@@ -107,6 +107,7 @@ def test_transcoders_are_refused():
 
 def test_preprocessing_in_front_of_a_trained_model_changes_no_measure(rng):
     """Its reconstruction is compared with the output of the preprocessing."""
+    tf = pytest.importorskip("tensorflow")
     keras.utils.set_random_seed(0)
     model = models.shallow((6,), 4, "l1", output_activation=None)
     model.compile("adam", metrics=["mae"])
@@ -123,16 +124,49 @@ def test_preprocessing_in_front_of_a_trained_model_changes_no_measure(rng):
     expected, got = evaluation.evaluate(model, rows), evaluation.evaluate(whole, raw)
     assert got == pytest.approx(expected, rel=1e-4, abs=1e-5)
     assert got["reconstruction"] < 5  # and not about 2,500
-    expected, got = (
-        each.evaluate(x, verbose=0, return_dict=True)
-        for each, x in ((model, rows), (whole, raw))
-    )
-    assert got == pytest.approx(expected, rel=1e-4)
+    weights = rng.random(80, "float32")
+    for form in (
+        lambda x: {"x": x},
+        lambda x: {"x": tf.data.Dataset.from_tensor_slices(x).batch(32)},
+        lambda x: {"x": x, "sample_weight": weights},
+    ):
+        expected, got = (
+            each.evaluate(**form(x), verbose=0, return_dict=True)
+            for each, x in ((model, rows), (whole, raw))
+        )
+        assert got == pytest.approx(expected, rel=1e-4)
     expected, got = (
         metrics.explained_variance_at(each, x, 2)
         for each, x in ((model, rows), (whole, raw))
     )
     assert got == pytest.approx(expected, rel=1e-4)
+
+
+def test_validation_in_the_first_fit_has_the_target_of_the_training(rng):
+    keras.utils.set_random_seed(0)
+    scale = keras.layers.Rescaling(1 / 255)
+    encoder = keras.Sequential([keras.Input((6,)), scale, layers.SparseDense(4)])
+    decoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(6)])
+    model = models.Autoencoder(encoder, decoder)
+    model.compile(keras.optimizers.SGD(0.0))
+    x = rng.uniform(0, 255, (32, 6)).astype("float32")
+    logs = model.fit(x, validation_data=x, batch_size=32, verbose=0).history
+    assert logs["val_loss"] == pytest.approx(logs["loss"], rel=1e-4)
+
+
+def test_elbo_of_preprocessed_input_is_that_of_the_scaled_rows(rng):
+    keras.utils.set_random_seed(0)
+    model = models.variational((6,), 8, 2)
+    rows = rng.random((20, 6), "float32")
+    inputs = keras.Input((6,))
+    outputs = keras.layers.Rescaling(1 / 255)(inputs)
+    for layer in model.encoder.layers[1:]:
+        outputs = type(layer).from_config(layer.get_config())(outputs)
+    encoder = keras.Model(inputs, outputs)
+    encoder.set_weights(model.encoder.get_weights())
+    whole = models.VariationalAutoencoder(encoder, model.decoder)
+    expected, got = model.elbo(rows, seed=0), whole.elbo(255 * rows, seed=0)
+    assert got == pytest.approx(expected, rel=1e-3)
 
 
 def test_identity_copies_and_mean_does_not():

@@ -201,6 +201,11 @@ class Autoencoder(keras.Model):
         # Keras passes this argument inside `fit`, which has checked the data.
         if "_use_cached_eval_dataset" not in kwargs:
             validation.check_adapted(self)
+            if y is None and validation.preprocessing_layers(self):
+                x, _, (_, target) = data_adapter.open_data(x)
+                if target is None:
+                    x, _ = data_adapter.as_arrays(x)
+                    y = self.reconstruction_target(x)
             data = (x, y, sample_weight)
             x, y, sample_weight = data_adapter.test_data(self, data, batch_size)
         args = (batch_size, verbose, sample_weight, *args)
@@ -264,6 +269,7 @@ class Autoencoder(keras.Model):
                 )
                 for name, loss in sparsity.auxiliary_losses(view).items():
                     forward_pass.add_loss(self, name, loss, samples)
+                reconstruction = view.reconstruction
         if activations is not None:  # the mean of a variational code, without its noise
             code = activations.code if sparse_code is None else sparse_code.values
         step.code = code

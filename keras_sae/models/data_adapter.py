@@ -13,7 +13,6 @@ from keras_sae.models.validation import (
     dense_numbers,
     is_array,
     is_dataset,
-    preprocessing_layers,
 )
 from keras_sae.types import Data, Shape, Tensor
 from keras_sae.utils.validation import positive_integer
@@ -241,8 +240,6 @@ def test_data(
     """Check data for `evaluate`, and return `x`, `y` and the sample weights."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     x, y = model.check_data(x, y, sample_weight=sample_weight)
-    if y is None and is_array(x) and preprocessing_layers(model):
-        y = model.reconstruction_target(x)
     return from_disk(x, y, sample_weight, batch_size)
 
 

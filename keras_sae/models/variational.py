@@ -126,7 +126,8 @@ class VariationalAutoencoder(Autoencoder):
         """
         positive_integer("samples", samples)
         x, _ = data_adapter.as_arrays(x)
-        self.check_data(x)
+        target = self.reconstruction_target(x)
+        self.check_data(x, target)
         mean, log_variance = np.asarray(self.posterior(x, batch_size), "float64")
         divergence = (mean**2 + np.expm1(log_variance) - log_variance).sum(axis=1) / 2
         rows = np.repeat(np.arange(len(mean)), samples)
@@ -136,7 +137,7 @@ class VariationalAutoencoder(Autoencoder):
         for begin in range(0, len(rows), batch_size):
             part = slice(begin, begin + batch_size)
             outputs = ops.convert_to_numpy(self.decoder(codes[part], training=False))
-            total += self.likelihood.log_likelihood(x[rows[part]], outputs).sum()
+            total += self.likelihood.log_likelihood(target[rows[part]], outputs).sum()
         return float(total / len(rows) - divergence.mean())
 
     def sample(self, n: int, seed: int | None = None) -> np.ndarray:
