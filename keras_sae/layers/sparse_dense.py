@@ -215,12 +215,21 @@ class SparseDense(keras.layers.Layer):
             or len(inputs.shape) != 2
         ):
             return None
+        # A subclass that overrides one of the others alone expects dense activations.
+        select, *others = (
+            next(kind for kind in type(self.sparsity).__mro__ if name in vars(kind))
+            for name in ("select", "call", "auxiliary_losses")
+        )
         has_penalty = self.sparsity.has_penalty
+        if not all(issubclass(select, other) for other in others):
+            return None
         if has_penalty and not (
             training
             and tensorflow_kernels.are_usable()  # they take any number of active units
             and forward_pass.sample_weight() is None
             and self.activation is keras.activations.linear
+            and self.sparsity.activity_regularizer is None  # added by `__call__` only
+            and self.compute_dtype != "float64"  # the kernels use float32
             and self.units >= 64  # in a narrow code, a few units are a large share
         ):
             return None

@@ -23,7 +23,9 @@ class Step(Protocol):
         code: The code, of shape `(batch, ..., units)`.
         steps_since_active: Number of training steps since each unit was last non-zero,
             of shape `(units,)`.
-        pre_activations: Function that returns the pre-activations of the code.
+        pre_activations: Function that returns the pre-activations of the code. For a
+            class that has `select` and a penalty, they may be those of the active units
+            alone, as a `SparseCode`.
         top_pre_activations: None, or a function that takes a boolean mask of shape
             `(units,)` and `k`, and returns the `k` largest pre-activations per sample
             among the selected units.
