@@ -238,7 +238,11 @@ class PartWriter:
             if not raw.exists():
                 return
             dtype, width = kinds[kind]
-            array = np.fromfile(raw, dtype).reshape(-1, width)
+            array = np.fromfile(raw, dtype)
+            if array.size != progress.rows[number] * width:
+                error = f"it has {array.size} values"
+                raise ValueError(UNREADABLE.format(path=str(raw), error=error))
+            array = array.reshape(-1, width)
             # Rows and origins get the same order, even if an earlier call wrote one of
             # them.
             rng = np.random.default_rng([self.seed, number, 1])

@@ -203,8 +203,11 @@ def decode(code: SparseCode, kernel: Tensor, widths: Sequence[int] = ()) -> Tens
 
     x = product(code.values, ops.convert_to_tensor(kernel), *code.positions)
     if widths:
-        parts = ops.reshape(x, (len(widths) + 1, -1, x.shape[1]))
-        x = ops.reshape(ops.cumsum(parts, axis=0), (-1, x.shape[1]))
+        # In half precision, each sum would be rounded.
+        dtype = keras.backend.result_type(x.dtype, "float32")
+        parts = ops.reshape(ops.cast(x, dtype), (len(widths) + 1, -1, x.shape[1]))
+        sums = ops.reshape(ops.cumsum(parts, axis=0), (-1, x.shape[1]))
+        x = ops.cast(sums, x.dtype)
     return x
 
 
