@@ -87,10 +87,13 @@ def _product(units: int, dim: int, k: int) -> Step:
 
 
 def torch_device() -> str:
-    """Return "cuda" if PyTorch has a GPU, else "cpu"."""
+    """Return "cuda" if PyTorch has a GPU, else "cpu". Allow TF32, as JAX does."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    torch.set_float32_matmul_precision("high")
+    return "cuda"
 
 
 def saelens(architecture: str) -> Callable[..., Step]:

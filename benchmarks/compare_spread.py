@@ -13,6 +13,7 @@ the same file. With `--directory`, an interrupted command resumes.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,9 @@ def main() -> None:
         x, y = (np.concatenate(parts) for parts in zip(train, test, strict=True))
         folds = StratifiedKFold(7, shuffle=True, random_state=0).split(x, y)
         pairs = [((x[a], y[a]), (x[b], y[b])) for a, b in folds][: options.splits]
-    tables, before = [], machine()
+        variables = ("TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS")
+    environment = {name: os.environ.get(name) for name in variables}
+    tables, before = [], {**machine(), "environment": environment}
     for seed, (train, test) in enumerate(pairs):
         folder = options.directory and options.directory / f"{options.name}-{seed}"
         table = evaluation.compare(

@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     (x, _), (test, _) = datasets.load_data("fashion_mnist")
-    rows = []
+    rows, before = [], machine()
     for units in (784, 1024):
         for name, sparsity, settings in (
             ("no penalty", None, {}),
@@ -52,7 +52,7 @@ def main() -> None:
         "copying_gap",
         {
             "settings": settings,
-            "machine": machine(),
+            "machine": before,
             "rows": table.to_dict("records"),
         },
     )

@@ -85,11 +85,12 @@ def main() -> None:
     path = RESULTS / "fidelity.json"
     result = json.loads(path.read_text()) if path.exists() else {}
     for name in parser.parse_args().names:
+        before = machine(PACKAGES)
         printed = execute(name)
         if "loss" in printed:
             given = [printed.pop(key) for key in ("file", "x", "y")]
             printed["llama_cpp_loss"] = llama_cpp_loss(*given)
-        result[name] = {**printed, "machine": machine(PACKAGES)}
+        result[name] = {**printed, "machine": before}
         record("fidelity", result)
 
 

@@ -6,8 +6,9 @@ Parts, on JAX and on PyTorch: selection of the `k` largest units, and the gradie
 the dictionary from the selected units, each computed in several ways, in float32 and in
 bfloat16. Steps: samples per second of `model.fit` with `TopK` on JAX and on PyTorch,
 and of the training loops of SAELens and sparsify, whose data is already on the GPU.
-Every side has a process of its own, and its best batch size counts. Results go to
-`results/gpu_step.json`. Without a GPU, the script measures the CPU.
+Compare each side at its best batch size. Both libraries may use TF32, which JAX does by
+default. Every side has a process of its own. Results go to `results/gpu_step.json`.
+Without a GPU, the script measures the CPU.
 """
 
 import argparse
@@ -87,7 +88,7 @@ def parts_jax(units: int, dim: int, batch: int) -> dict[str, float]:
             ways = {
                 "lax.top_k": jax.lax.top_k,
                 "two stages": top_k,
-                "bisection": bisect,
+                "threshold alone, by bisection": bisect,
             }
             for name, select in ways.items():
                 run = jax.jit(select, static_argnums=1)
@@ -143,9 +144,11 @@ def ours(backend: str, policy: str) -> Callable[..., dict[str, float]]:
     def measure(units: int, dim: int, batch: int) -> dict[str, float]:
         os.environ["KERAS_BACKEND"] = backend
         import keras
+        from _step_sides import torch_device
 
         from keras_sae import layers, models
 
+        torch_device()  # allows TF32
         keras.config.set_dtype_policy(policy)
         model = models.shallow((dim,), units, layers.TopK(32))
         model.compile(keras.optimizers.Adam(1e-4))
@@ -228,6 +231,7 @@ def main() -> None:
         print(json.dumps(found))
         return
     results: dict[str, Any] = {"gpu": gpu(), "sizes": sizes, "steps": {}}
+    results["machine"] = machine(PACKAGES)
     for name in PARTS:
         results[name] = run_side(name, {**sizes, "batch": options.batches[0]})
         print(name, json.dumps(results[name], indent=1), flush=True)
@@ -236,7 +240,6 @@ def main() -> None:
             found = run_side(name, {**sizes, "batch": batch})
             results["steps"].setdefault(name, {})[str(batch)] = found
             print(name, batch, found, flush=True)
-    results["machine"] = machine(PACKAGES)
     record("gpu_step", results)
 
 

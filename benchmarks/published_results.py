@@ -25,7 +25,7 @@ PAGE = RESULTS / "published_results.md"
 
 
 def run(name: str, seeds: int | None) -> dict:
-    row = ROWS[name]
+    row, before = ROWS[name], machine()
     results, seconds = [], []
     for seed in range(seeds or row.seeds):
         begin = time.perf_counter()
@@ -48,7 +48,7 @@ def run(name: str, seeds: int | None) -> dict:
         "seconds": seconds,
         "settings": row.settings,
         "long": row.long,
-        "machine": machine(),
+        "machine": before,
     }
 
 

@@ -162,7 +162,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     kept = RESULTS / "recovery.json"
-    part = "saelens" if options.saelens else "tasks"
+    part, before = "saelens" if options.saelens else "tasks", machine()
     for name in options.tasks or TASKS:
         task = TASKS[name]
         arrays = saelens(task) if options.saelens else None
@@ -175,7 +175,7 @@ def main() -> None:
                 print(name, method, seed, runs[-1], flush=True)
             results = json.loads(kept.read_text()) if kept.exists() else {"tasks": {}}
             results.setdefault(part, {}).setdefault(name, {})[method] = runs
-            results.setdefault("machine", {})[part] = machine()
+            results.setdefault("machine", {})[part] = before
             results.setdefault("settings", {}).setdefault(part, {})[name] = {
                 "rate": task.rate,
                 "beta_2": BETA_2,

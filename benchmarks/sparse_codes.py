@@ -86,6 +86,7 @@ def main() -> None:
         return
     file = RESULTS / "sparse_codes.json"
     sides = json.loads(file.read_text())["sides"] if file.exists() else {}
+    before = machine()
     for side in [options.only] if options.only else SIDES:
         samples, dimension, _ = SIDES[side]
         with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +100,7 @@ def main() -> None:
         sides[side] = json.loads(done.stdout.splitlines()[-1])
         print(side, sides[side], flush=True)
     if options.samples is None:
-        record("sparse_codes", {"k": K, "machine": machine(), "sides": sides})
+        record("sparse_codes", {"k": K, "machine": before, "sides": sides})
         render.main()
 
 

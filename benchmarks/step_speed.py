@@ -54,7 +54,7 @@ class Side:
 
 
 def measure(names: list[str], units: int, rounds: int, **shape: int) -> dict:
-    sides = {}
+    sides, before = {}, machine(PACKAGES)
     for name in names:  # one after another, because the start takes a minute
         sides[name] = Side(name, units, **shape)
         sides[name].seconds(2)  # compile, and allocate memory
@@ -69,6 +69,7 @@ def measure(names: list[str], units: int, rounds: int, **shape: int) -> dict:
             "median": 1000 * statistics.median(times[name]),
             "samples_a_second": shape["batch"] / statistics.median(times[name]),
             "peak_mib": side.finish(),
+            "machine": before,
         }
         for name, side in sides.items()
     }
@@ -77,7 +78,7 @@ def measure(names: list[str], units: int, rounds: int, **shape: int) -> dict:
 def doublings(name: str, rounds: int) -> dict:
     """Return median milliseconds of our TopK as each size doubles."""
     start = {"units": 3072, "dim": 384, "batch": 512}
-    found = {}
+    found, before = {}, machine()
     for size in start:
         cases = [{**start, size: start[size] * 2**n} for n in range(4)]
         sides = [Side(name, k=32, **case) for case in cases]
@@ -88,7 +89,7 @@ def doublings(name: str, rounds: int) -> dict:
             side.finish()
         medians = [1000 * statistics.median(t) for t in zip(*times, strict=True)]
         found[size] = {"sizes": [c[size] for c in cases], "milliseconds": medians}
-    return {"side": name, "start": start, **found}
+    return {"side": name, "start": start, "machine": before, **found}
 
 
 def main() -> None:
@@ -109,7 +110,6 @@ def main() -> None:
         for name, side in found.items():
             print(f"{units} {name}: {side['median']:.0f} ms", flush=True)
         results.setdefault("units", {}).setdefault(str(units), {}).update(found)
-    results["machine"] = machine(PACKAGES)
     record("step_speed", results)
     render.main()
 
