@@ -489,11 +489,13 @@ def test_names_of_columns_and_label_survive_saving(tmp_path):
         assert (list(again.columns), again.label) == (["height", "age"], "kind")
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX runs steps without side effects")
 def test_steps_without_side_effects_forget_the_losses_of_the_step_before(rng):
-    """JAX runs such steps. An old loss may have the `id` of a new one."""
+    """An old loss may have the `id` of a new one."""
     model = models.shallow((6,), 8, layers.Gated(0.1))
     model.compile("sgd", run_eagerly=True)
     x = rng.normal(size=(10, 6)).astype("float32")
     for _ in range(3):
+        model._loss_ids.add(-1)
         model.train_on_batch(x, x)
-        assert len(model._loss_ids) <= 1
+        assert len(model._loss_ids - {-1}) == len(model._loss_ids) == 1

@@ -27,7 +27,10 @@ def run(*arguments: object) -> subprocess.Popen:
 def check(process: subprocess.Popen) -> None:
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 0
-    for name, result in json.loads(output.splitlines()[-1]).items():
+    results = json.loads(output.splitlines()[-1])
+    assert {"top_k", "batch_top_k"} <= set(results)
+    for name, result in results.items():
+        assert result["devices"]
         for devices, found in result["devices"].items():
             # The sums over units are added in another order.
             assert found["weights"] < 1e-5, name
@@ -51,8 +54,12 @@ def test_every_sparsity_trains_on_four_devices_as_on_one():
 def test_two_processes_train_as_one():
     port = 20_000 + os.getpid() % 10_000
     processes = [run(i, port) for i in (0, 1)]
-    for process in processes:
-        check(process)
+    try:
+        for process in processes:
+            check(process)
+    finally:  # a process waits for the other one
+        for process in processes:
+            process.kill()
 
 
 def test_bad_meshes_are_refused():

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import shallow_weights, tensorflow_only, to_numpy
+from helpers import BACKEND, shallow_weights, tensorflow_only, to_numpy
 
 from keras_sae import models, pretraining
 from keras_sae.ops import fused_adam
@@ -106,7 +106,7 @@ def test_levels_update_each_weight_by_one_operation(rng):
     assert fused == len(levels[0].trainable_variables)
 
 
-@tensorflow_only  # PyTorch has an Adam of its own.
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch has an Adam of its own")
 def test_learning_rate_can_be_changed_and_the_file_has_the_adam_of_keras(rng, tmp_path):
     x, optimizer = rng.random((32, 6), dtype="float32"), keras.optimizers.Adam(0.1)
     model = models.shallow((6,), 5)

@@ -108,7 +108,7 @@ def check_editing_guide(names, folder):
 
 def check_own_data_guide(names, folder):
     assert names["curve"] == pytest.approx([0.44, 0.68, 0.76], abs=0.05)
-    assert names["result"]["dead_fraction"] == 0
+    assert names["result"]["dead_fraction"] <= 1 / 16  # one unit
     assert (folder / "wine.keras").exists()
 
 

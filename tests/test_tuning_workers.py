@@ -1,12 +1,14 @@
 """Chief and workers: killed, restarted, resumed, and ended with their launcher."""
 
 import fcntl
+import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -101,11 +103,15 @@ def test_processes_end_when_their_launcher_is_killed():
     with subprocess.Popen(
         [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True
     ) as launcher:
-        while launcher.stderr.readline() != "on\n":
-            assert launcher.poll() is None
+        limit = threading.Timer(100, launcher.kill)
+        limit.start()
+        lines = iter(launcher.stderr.readline, "")
+        started = itertools.islice((x for x in lines if x == "on\n"), 2)
+        assert len(list(started)) == 2
+        limit.cancel()
         launcher.kill()
         # The pipe is closed when its heirs, the chief and the worker, are gone as well.
-        launcher.stderr.read()
+        launcher.communicate(timeout=100)
 
 
 def test_workers_must_be_a_positive_integer():
