@@ -276,6 +276,11 @@ def test_layer_that_is_not_called_is_an_error():
         activations.capture(model, "unused", x)
 
 
+def test_a_negative_call_is_an_error():
+    with pytest.raises(ValueError, match=r"at least 0.*Received: call=-1"):
+        activations.capture(sequential(), "hidden", np.ones((2, 5)), call=-1)
+
+
 @pytest.mark.skipif(BACKEND != "jax", reason="the first step can be captured")
 def test_cell_of_an_rnn_is_an_error():
     inputs = keras.Input((4, 5))

@@ -421,6 +421,18 @@ def test_corruption_and_penalties_of_the_model_are_accepted(rng):
         pretraining.boltzmann(model, _data(rng), 1, 16, verbose=0)
 
 
+def test_dropout_after_a_level_is_accepted(rng):
+    inputs, codes = keras.Input((6,)), keras.Input((3,))
+    hidden = keras.layers.Dense(5, "sigmoid", name="encode_1")(inputs)
+    code = layers.SparseDense(3, name="code")(keras.layers.Dropout(0.1)(hidden))
+    outputs = keras.layers.Dense(5, "sigmoid", name="decode_1")(codes)
+    outputs = keras.layers.Dense(6, "sigmoid", name="output")(outputs)
+    decoder = keras.Model(codes, outputs)
+    model = models.Autoencoder(keras.Model(inputs, code), decoder)
+    model.sparse_layers[0].activation = keras.activations.linear
+    pretraining.boltzmann(model, _data(rng), 1, 16, verbose=0)
+
+
 @pytest.mark.parametrize(
     ("sparsity", "message"),
     [

@@ -134,6 +134,14 @@ def test_a_resampled_unit_gets_its_initial_bias():
     np.testing.assert_array_equal(to_numpy(code.bias), expected)
 
 
+def test_units_stay_as_they_are_without_a_residual():
+    model = make()
+    kill(model, [4])
+    before = to_numpy(model.sparse_layers[0].kernel)
+    resample(model, [4], model.predict(np.zeros_like(X[:4]), verbose=0))
+    np.testing.assert_array_equal(to_numpy(model.sparse_layers[0].kernel), before)
+
+
 def test_resampled_units_differ_from_each_other():
     model = make()
     dead = np.arange(1, 8)

@@ -310,7 +310,10 @@ def test_bad_data_is_rejected_before_a_file_is_written(model, data, message, tmp
     [
         ({"model": {}}, "at least one model"),
         ({"samples": 0}, "`samples` must be a positive integer"),
-        ({"table": pd.DataFrame({"l0": [1]})}, "must have the column 'model'"),
+        (
+            {"table": pd.DataFrame({"l0": [1], "reconstruction": [2]})},
+            "must have the column 'model'",
+        ),
     ],
 )
 def test_bad_settings_are_rejected(model, settings, message, tmp_path):

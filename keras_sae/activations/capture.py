@@ -83,11 +83,11 @@ class CapturingModel(Wrapper):
         with contextlib.suppress(_Finished):
             self.call_hooked(inputs, [partial(keep, n) for n in range(len(targets))])
         for (path, _), found in zip(targets, calls, strict=True):
-            if len(found) <= self.call_index:
+            if not 0 <= self.call_index < len(found):
                 raise ValueError(
-                    "`call` must be less than the number of calls of the layer. "
-                    f"Received: call={self.call_index} for {path!r}, which is called "
-                    f"{len(found)} times."
+                    "`call` must be at least 0, and less than the number of calls of "
+                    f"the layer. Received: call={self.call_index} for {path!r}, which "
+                    f"is called {len(found)} times."
                 )
             if self.mask_of is not None and found[self.call_index][1] is None:
                 raise ValueError(

@@ -131,6 +131,8 @@ class DeadUnits(keras.callbacks.Callback):
         residual = x - self.model.predict(x, verbose=0)
         residual = residual.reshape(-1, output.kernel.shape[-1])  # one row per code
         error = (residual**2).sum(axis=1).astype("float64")
+        if not error.any():
+            return  # The other units reconstruct every sample exactly.
         # Two units that restart from the same sample would remain identical.
         replace = bool(np.count_nonzero(error) < len(dead))
         probability = error / error.sum()

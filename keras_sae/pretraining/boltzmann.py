@@ -244,7 +244,8 @@ def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
         found.append(layer)
     code, output = found
     hidden, visible = _kind_of_units(code), _kind_of_units(output)
-    if index and visible != _kind_of_units(levels[index - 1].encode[-1]):
+    below = [x for x in levels[index - 1].encode if not is_identity(x)][-1]
+    if index and visible != _kind_of_units(below):
         raise ValueError(
             f"The output of level {index} must have the same activation as the code of "
             f"level {index - 1}, because both are the same units. Received: "

@@ -116,6 +116,7 @@ def write_report(
         sheets[f"filters-{i}"] = _sheet(filters, signed)
         rows = section.reconstructions
         sheets[f"reconstructions-{i}"] = _input_sheet(rows, low, high)
+    comparison = None if table is None else comparison_table(table)
     pareto, legend = (None, []) if table is None else charts.pareto(table)
     shape = "\N{MULTIPLICATION SIGN}".join(map(str, x.shape[1:]))
     environment = jinja2.Environment(
@@ -142,7 +143,7 @@ def write_report(
         },
         sheets=sheets,
         strips=not is_image(x.shape[1:]),
-        comparison=None if table is None else comparison_table(table),
+        comparison=comparison,
         charts=charts.activations() | ({} if pareto is None else {"pareto": pareto}),
         curves={
             metric: charts.learning_curve(metric, histories.values())
