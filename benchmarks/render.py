@@ -114,18 +114,21 @@ def machine(name: str, part: str | None = None) -> str:
     computer = ", ".join([*details, f"{shape['memory_gib']} GiB"])
     cores = " or ".join(str(n) for n in sorted({run["cores"] for run in runs}))
     plural = "" if cores == "1" else "s"
-    loads = sorted(run["load_before"] for run in runs)
-    load = " to ".join(dict.fromkeys(f"{n:.1f}" for n in (loads[0], loads[-1])))
     versions = ", ".join(f"{k} {v}" for k, v in shape["versions"].items())
+    text = f"Measured on {cores} core{plural} ({computer}), with {versions}."
+    loads = sorted(run["load_before"] for run in runs if "load_before" in run)
+    if not loads:  # read too late by an earlier version of the script
+        return text
+    load = " to ".join(dict.fromkeys(f"{n:.1f}" for n in (loads[0], loads[-1])))
     return (
-        f"Measured on {cores} core{plural} ({computer}), with {versions}. The load "
-        f"average (0 on an idle computer) was {load} before the measurement."
+        f"{text} The load average (0 on an idle computer) was {load} before the "
+        "measurement."
     )
 
 
 def machines(result: Any) -> Iterator[dict[str, Any]]:
     """Yield the computers of all runs in a result."""
-    if isinstance(result, dict) and "load_before" in result:
+    if isinstance(result, dict) and "versions" in result:
         yield result
     elif isinstance(result, dict):
         for part in result.values():
@@ -168,7 +171,8 @@ def probe_differences() -> str:
 def processor_differences() -> str:
     """Return the largest differences between runs of one comparison, with the model."""
     results = read("compare_spread")
-    first, *others = sorted(results.keys() - {"splits"})
+    first = "oneDNN, 1 thread"
+    others = sorted(results.keys() - {"splits", first})
     names = {
         "explained_variance": "EV",
         "l0": "L0",
@@ -179,8 +183,11 @@ def processor_differences() -> str:
     for other in others:
         cells = []
         for metric in names:
-            pairs = zip(results[first]["rows"], results[other]["rows"], strict=True)
-            gaps = [(abs(a[metric] - b[metric]), a["model"]) for a, b in pairs]
+            one, two = (
+                {row["model"]: row[metric] for row in results[name]["rows"]}
+                for name in (first, other)
+            )
+            gaps = [(abs(one[model] - two[model]), model) for model in one]
             size, model = max(gaps)
             cells.append(f"{size:.3f} ({model})" if size else "0")
         lines.append([other, *cells])
@@ -210,17 +217,18 @@ def tuning_workers() -> str:
 
 
 def step_speed(units: str) -> str:
-    """Return times of a training step, also relative to SAELens's."""
+    """Return times of a training step, also relative to others."""
     sides, rows = read("step_speed")["units"][units], []
     for name, side in sides.items():
         kind = name.split(",")[0]
         other = sides.get(f"{kind}, SAELens", sides["TopK, SAELens"])
-        ratio = f"{side['median'] / other['median']:.2f}"
-        speed = f"{side['samples_a_second']:,.0f}"
+        # SAELens starts with other numbers of active units.
+        ratio = f"{side['median'] / other['median']:.2f}" if "few" not in name else ""
+        product = f"{side['median'] / sides['encoder product']['median']:.2f}"
         memory = f"{side['peak_mib']:,.0f}"
-        rows.append([name, f"{side['median']:.0f}", ratio, speed, memory])
-    head = ["implementation", "ms per step", "relative to SAELens"]
-    return table([*head, "samples per second", "peak MiB"], rows)
+        rows.append([name, f"{side['median']:.0f}", product, ratio, memory])
+    head = ["implementation", "ms per step", "relative to the product"]
+    return table([*head, "relative to SAELens", "peak MiB"], rows)
 
 
 def serving_speed() -> str:
