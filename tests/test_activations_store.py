@@ -438,7 +438,7 @@ def test_processes_record_parts_into_one_folder_at_once(tmp_path):
 def test_incomplete_parts_are_an_error(tmp_path):
     model, x = sequential(), CASES["sequential"].inputs(20)
     activations.record(model, "hidden", x, tmp_path, part=(1, 3))
-    with pytest.raises(ValueError, match=r"the parts \[0, 2\] are not"):
+    with pytest.raises(ValueError, match=r"parts \[0, 2\] are incomplete"):
         activations.ActivationStore(tmp_path)
     with pytest.raises(ValueError, match="parts was 3 and is now 2"):
         activations.record(model, "hidden", x, tmp_path, part=(0, 2))
@@ -571,7 +571,7 @@ def test_error_in_the_writing_thread_is_raised(tmp_path, monkeypatch):
         ({"part": (2, 2)}, "0 <= i < n"),
         ({"keep": "all"}, "`keep` must be None"),
         ({"keep": "mask"}, "no Keras mask"),
-        ({"keep": [0]}, "one input of integers"),
+        ({"keep": [0]}, "a single integer input"),
         ({"keep": lambda x: np.ones(3)}, "one boolean per row"),
         ({"keep": lambda x: np.zeros(len(x))}, "keep some rows"),
     ],

@@ -602,7 +602,7 @@ def test_data_must_be_arrays():
         tuning.search(Formula(), X, None, 2, 1)
     with pytest.raises(ValueError, match="`x` must be an array"):
         tuning.search(Formula(), [1, 2], X, 2, 1)
-    with pytest.raises(ValueError, match="`validation_data` must be an array"):
+    with pytest.raises(ValueError, match="`validation_data` must have shape"):
         tuning.search(Formula(), X, X[:, 0], 2, 1)
 
 
