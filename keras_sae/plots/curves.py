@@ -262,7 +262,7 @@ def pareto(
         fontsize=9,
         loc="left",
     )
-    if groups:
+    if len(groups) > 1 or len(rows) == len(groups):  # one name for all says nothing
         figure.draw_without_rendering()  # computes the layout
         _name_groups(ax, groups)
     return figure
