@@ -221,10 +221,10 @@ def test_fit_reduces_the_loss(x):
 def test_codes_of_a_frozen_encoder_are_unchanged(x, sparsity):
     """Centre and threshold are frozen as in `keras.layers.BatchNormalization`."""
     model = models.shallow(SHAPE, 32, sparsity)
-    model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    model.compile(keras.optimizers.Adam(1e-2))
     model.fit(x, epochs=3, batch_size=BATCH, verbose=0)
     model.encoder.trainable = False
-    model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    model.compile(keras.optimizers.Adam(1e-2))
     codes, reconstruction = model.encode(x), model.predict(x, verbose=0)
     model.fit(x / 2, epochs=2, batch_size=BATCH, verbose=0)
     np.testing.assert_array_equal(model.encode(x), codes)

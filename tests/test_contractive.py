@@ -295,7 +295,7 @@ def test_training_with_the_penalty_shrinks_the_jacobian(rng):
     for factor in (0.0, 1.0):
         keras.utils.set_random_seed(0)
         model = models.shallow((8,), 6, activation="sigmoid", contractive=factor)
-        model.compile(keras.optimizers.Adam(0.05), jit_compile=False)
+        model.compile(keras.optimizers.Adam(0.05))
         for _ in range(15):
             model.train_on_batch(x)
         norms[factor] = penalty(model.encoder, x)

@@ -162,7 +162,7 @@ def test_denoising_learns_to_denoise(rng):
     for name, noise in {"plain": None, "denoising": layers.MaskingNoise(RATE)}.items():
         keras.utils.set_random_seed(0)
         model = models.shallow((12,), 12, activation="linear", corruption=noise)
-        model.compile(keras.optimizers.Adam(0.05), jit_compile=False)
+        model.compile(keras.optimizers.Adam(0.05))
         for _ in range(60):
             model.train_on_batch(x)
         rebuilt = model.decode(model.encode(damaged.astype("float32")))
