@@ -221,9 +221,10 @@ def step_speed(units: str) -> str:
     sides, rows = read("step_speed")["units"][units], []
     for name, side in sides.items():
         kind = name.split(",")[0]
-        other = sides.get(f"{kind}, SAELens", sides["TopK, SAELens"])
+        other = sides.get(f"{kind}, SAELens", sides.get("TopK, SAELens"))
         # SAELens starts with other numbers of active units.
-        ratio = f"{side['median'] / other['median']:.2f}" if "few" not in name else ""
+        compared = other is not None and "few" not in name
+        ratio = f"{side['median'] / other['median']:.2f}" if compared else ""
         product = f"{side['median'] / sides['encoder product']['median']:.2f}"
         memory = f"{side['peak_mib']:,.0f}"
         rows.append([name, f"{side['median']:.0f}", product, ratio, memory])
