@@ -30,13 +30,14 @@ class DeadUnits(keras.callbacks.Callback):
         window: Number of training steps without activity after which a unit is dead.
             If None, it is the number of steps per epoch.
         resample: None, or data of shape `(samples, *input_shape)` from which dead units
-            restart before the next epoch, even if that epoch starts a later `fit`.
+            restart before each epoch, including the first epoch of a later `fit`.
             The model must have one `SparseDense`, followed by one dense output layer.
         seed: Random seed for choosing the samples.
 
     Raises:
-        ValueError: `window` is not positive, the model has no `SparseDense`, a model
-            that is not an autoencoder has several, or units cannot be resampled.
+        ValueError: `window` is not a positive integer, units cannot be resampled, or
+            the model has no `SparseDense`. A model that is not an autoencoder must have
+            exactly one.
 
     References:
         [Bricken et al., "Towards Monosemanticity", 2023](
@@ -69,7 +70,7 @@ class DeadUnits(keras.callbacks.Callback):
         self._steps = math.inf  # per epoch; infinite while unknown
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Check that the model has a code, and that `resample` fits the model."""
+        """Check that the model has a code layer and supports `resample`."""
         self._layers()
         self._steps = self.params["steps"] or self._steps
 

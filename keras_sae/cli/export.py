@@ -26,12 +26,12 @@ def export(
     ] = False,
     top_k: Annotated[int, typer.Option(help="Number of units in top_features.")] = 10,
     dataset: Annotated[
-        str | None, typer.Option(help="Dataset for the test metrics in the metadata.")
+        str | None, typer.Option(help="Dataset for --epochs and for the test metrics.")
     ] = None,
     data: loading.OwnData = None,
     validation: loading.Validation = 0.2,
     epochs: Annotated[
-        int, typer.Option(min=0, help="Further epochs on the data before export.")
+        int, typer.Option(min=0, help="Epochs on --dataset or --data before export.")
     ] = 0,
     seed: app.Seed = 0,
 ) -> None:
@@ -72,7 +72,7 @@ def export_model(
     seed: int = 0,
     **options: Any,
 ) -> None:
-    """Export a model with its metrics on `splits`, and print the version's path.
+    """Export a model with its metrics on the test split, and print the new path.
 
     `options` are passed to `keras_sae.export.export_saved_model`.
     """

@@ -13,7 +13,7 @@ def progress_bars(
 ) -> Iterator[Callable[[str], list[keras.callbacks.Callback]]]:
     """Show progress bars, and yield a function that maps a run's name to callbacks.
 
-    The first bar counts finished training runs. The spinner also turns during
+    The first bar counts finished training runs. Its spinner also turns during
     pretraining and evaluation. Each training run adds a bar that counts epochs.
     """
     from rich import progress

@@ -41,16 +41,16 @@ def evaluate(
     - `copying`: `keras_sae.evaluation.copying`, the explained variance on noise. The
       identity scores 1. A model that has learned only structure scores about 0.
     - `copying_gap`: `explained_variance - copying`.
-    - `units`: number of units, counted at each position; `l0`: mean number of non-zero
-      units per sample.
+    - `units`: number of values in a code, which is the number of units times the number
+      of positions; `l0`: mean number of non-zero values per sample.
     - `effective_l0`: `keras_sae.metrics.effective_l0`, which is also meaningful for
       codes that are never exactly zero.
     - `expected_l0`, for such codes if they are bounded: sum per sample of the
       activations scaled to [0, 1], averaged over the samples.
     - `dead_fraction`: fraction of units that are zero in every sample.
     - `mean_activation`: mean of the codes; `hoyer`: `keras_sae.metrics.hoyer`.
-    - `parameters`, for Keras models and baselines: number of trained values. Shared
-      values are counted once.
+    - `parameters`, for Keras models and baselines: number of trainable weights.
+      Shared weights are counted once.
     - `target_distance`, for a KL divergence penalty: mean distance of the units' mean
       activations from the target.
     - `elbo`, for variational models: evidence lower bound in nats per sample.
@@ -58,7 +58,8 @@ def evaluate(
       classifier is fitted to `train`. If `train` is None, it is fitted to each half of
       `x` and tested on the other half.
     - `probe_accuracy_100`, `probe_accuracy_1000`, with `train`: accuracy of a
-      classifier fitted to a stratified subset of 100 or 1,000 labels, if there is one.
+      classifier fitted to a stratified subset of 100 or 1,000 training samples. The
+      metric is missing if `train` is too small for such a subset.
 
     Args:
         model: A trained `keras_sae.models.Autoencoder`, a fitted baseline, or another
@@ -107,7 +108,7 @@ def evaluate(
         if len(model.decoder.input_shape) == 2:  # not for units with positions
             dictionary = model.dictionary()
     elif isinstance(model, Baseline):
-        # The identity's rows are equally long, and there may be very many of them.
+        # All rows of the identity have norm 1, and there may be very many of them.
         if not isinstance(model, Identity):
             dictionary = model.dictionary()
     elif codes.ndim == 2:

@@ -179,7 +179,7 @@ def plan_runs(
 
 
 def build(builder: Builder, optimizer: str) -> models.Autoencoder:
-    """Return a new compiled model, or raise an error if `builder` returns no model."""
+    """Return a compiled autoencoder, or raise an error if `builder` returns none."""
     # A Keras model is also callable but expects an input, so do not call it.
     model = builder if isinstance(builder, keras.Model) else builder()
     if model is builder or not isinstance(model, models.Autoencoder):

@@ -47,10 +47,11 @@ def export_saved_model(
     - `serve`: `x` to `model(x)`, as in Keras's own exports, for
       `keras.layers.TFSMLayer`
 
-    The `encode` of a variational model returns `mean` and `log_variance`, and its
-    `sample` draws one `sample` per int32 `seed`. A classifier has `classify` (`x` to
-    `probabilities` and `label`, the default), `encode`, `top_features` and `serve`. Any
-    other Keras model has `serving_default`, from `x` to `output_0`, and `serve`.
+    The `encode` of a variational model returns `mean` and `log_variance`. The model's
+    signature `sample` maps each int32 `seed` to one random `sample`. The default of a
+    classifier is `classify`, from `x` to `probabilities` and `label`. A classifier also
+    has `encode`, `top_features` and `serve`. Any other Keras model has
+    `serving_default`, from `x` to `output_0`, and `serve`.
 
     The artifact's outputs are compared with Keras's before it is moved into place, so a
     version is either complete or absent. The version's `assets.extra` holds metadata
@@ -120,14 +121,14 @@ def write_artifact(
         model: As for `export_saved_model`.
         path: Path of a new or empty folder.
         top_k: Number of units that `top_features` returns, limited to the code's width.
-        images: Whether to add two signatures for each signature `NAME` that takes `x`:
-            `NAME_uint8` (input `image`, bytes 0..255) and `NAME_png` (input
-            `image_bytes`, PNG files).
+        images: Whether to add two signatures for each signature `NAME` that takes `x`,
+            except `serve`: `NAME_uint8` (input `image`, bytes 0..255) and `NAME_png`
+            (input `image_bytes`, PNG files).
         input_range: Input values that correspond to the bytes 0 and 255 of an image. If
             None, they are 0 and 1, and the metadata holds the range seen in training.
         metrics: Results of an evaluation, for the metadata.
-        warmup: Whether to write warm-up requests. None writes them if
-            `tensorflow-serving-api` is installed, and issues a warning if it is not.
+        warmup: Whether to write warm-up requests. If None, they are written if
+            `tensorflow-serving-api` is installed, and otherwise a warning is issued.
         name: Name of the model on the server. The default is the name of `path`.
 
     Returns:
@@ -328,10 +329,10 @@ def build_artifact(source: Path, folder: Path) -> None:
 
 
 def _remove_gradient_names(path: Path) -> None:
-    """Remove the names of custom gradients, which are not saved.
+    """Remove the names of custom gradients from a saved model.
 
-    Otherwise, when loading the artifact, TensorFlow would warn about each function that
-    has one.
+    The gradients are not saved. If their names remained, TensorFlow would warn about
+    each function that has a custom gradient when it loads the artifact.
     """
     from tensorflow.core.protobuf import saved_model_pb2
 

@@ -18,14 +18,15 @@ class Signature:
 
     Args:
         function: Function that maps a tensor of shape `(batch, *shape)` to a dict of
-            tensors with the same batch axis. It must use `keras.ops` and Keras layers.
+            tensors with the same batch axis. It must run on the model's Keras backend
+            and on TensorFlow, so use `keras.ops` and Keras layers.
         shape: Shape of the input without the batch axis.
         input: Name of the input.
         dtype: Data type of the input.
-        samples: Whether the input holds samples, which may also be passed as images.
-        ranked: Name of the output that the integer outputs index, in the form
-            `SIGNATURE/OUTPUT`. The verification compares the indexed values instead of
-            the indices, because the order of equal values may differ.
+        samples: Whether `images=True` also adds image versions of this signature.
+        ranked: Output that contains the values at the indices, in the form
+            `SIGNATURE/OUTPUT`. The verification compares these values instead of the
+            indices, because the order of equal values may differ.
     """
 
     function: Callable[[Tensor], Outputs]
@@ -46,8 +47,8 @@ class Servable(Protocol):
 def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
     """Return the signatures of a model by name, with the default one first.
 
-    Apart from classifiers, a plain Keras model has only `serving_default`. Its outputs
-    are named `output_0`, `output_1` and so on, or like the keys of the model's dict.
+    A plain Keras model that is not a classifier has only `serving_default`. Its outputs
+    are named `output_0`, `output_1` and so on, or after the keys if it returns a dict.
     """
     if isinstance(model, Servable):
         return model.serving_signatures(top_k)

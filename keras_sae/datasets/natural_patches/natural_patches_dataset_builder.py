@@ -25,7 +25,7 @@ class PatchesConfig(tfds.core.BuilderConfig):
     """Settings of `natural_patches`, all of which are encoded in the config name.
 
     Args:
-        patch_size: Side length of a patch in pixels, from 1 to 53, after halving the
+        patch_size: Side length of a patch, from 1 to 53 pixels of the halved
             photograph.
         num_patches: Number of training patches. The test split has one fifth as many.
         whitening: `"classic"`, `"zca"`, or None for raw intensities.
@@ -66,9 +66,9 @@ class PatchesConfig(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of photograph patches; see `keras_sae.datasets.load_data`.
 
-    The photographs are converted to gray, halved in size and cut into tiles. The half
-    of the tiles' patches that has the highest contrast is kept. From this half, patches
-    are drawn without replacement. The feature `image` is float32 of shape
+    The photographs are converted to gray, halved in size and cut into tiles. Only the
+    higher-contrast half of all patches is kept. Patches are drawn from this half
+    without replacement. The feature `image` is float32 of shape
     `(patch_size, patch_size, 1)`. `config` is a `PatchesConfig` or its name.
 
     Reference:
@@ -100,7 +100,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def get_builder_config(
         cls, name: str, version: str | None = None
     ) -> PatchesConfig | None:
-        """Return the config with this name, or None if there is no such config."""
+        """Return the config with this name, or None if the name has another form."""
         del version  # there is only one version
         match = _CONFIG_NAME.fullmatch(name)
         if match is None:
