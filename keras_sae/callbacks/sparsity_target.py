@@ -41,8 +41,8 @@ class SparsityTarget(keras.callbacks.Callback):
 
     These updates follow each measurement of L0 during a fit of `steps` training steps.
     `e` is clipped to [-1, 1] and averaged over several steps. The result is a PI
-    (proportional-integral) controller. The coefficient starts at 0.001, and `I` at its
-    logarithm, because a large one would kill units before the controller could react.
+    (proportional-integral) controller. `I` starts at `log(0.001)`, because a larger
+    coefficient would kill units before the controller could react.
     Use this callback if you know the right sparsity, but not the factor to achieve it.
 
     The thresholds of a `keras_sae.layers.JumpReLU` do not fall when the penalty falls,

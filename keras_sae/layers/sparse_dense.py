@@ -220,9 +220,9 @@ class SparseDense(keras.layers.Layer):
             next(kind for kind in type(self.sparsity).__mro__ if name in vars(kind))
             for name in ("select", "call", "auxiliary_losses")
         )
-        has_penalty = self.sparsity.has_penalty
         if not all(issubclass(select, other) for other in others):
             return None
+        has_penalty = self.sparsity.has_penalty
         if has_penalty and not (
             training
             and tensorflow_kernels.are_usable()  # they take any number of active units

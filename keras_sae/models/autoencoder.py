@@ -201,6 +201,7 @@ class Autoencoder(keras.Model):
         # Keras passes this argument inside `fit`, which has checked the data.
         if "_use_cached_eval_dataset" not in kwargs:
             validation.check_adapted(self)
+            # Without a target, Keras would compare with the raw `x`.
             if y is None and validation.preprocessing_layers(self):
                 x, _, (_, target) = data_adapter.open_data(x)
                 if target is None:
