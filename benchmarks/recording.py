@@ -1,6 +1,6 @@
 """Measure the speed of recording activations, and the memory of a pass over a store.
 
-    python benchmarks/recording.py [--rounds 3] [--rows 1000000]
+    python benchmarks/recording.py [--rounds 9] [--rows 1000000]
 
 Three layers are recorded: a hidden layer of a classifier, the positions of a
 convolution, and a block of a language model. The other side is `predict` of a model
@@ -135,7 +135,7 @@ def memory(rows: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--rows", type=int, default=1_000_000)
     options = parser.parse_args()
     shape = machine()
