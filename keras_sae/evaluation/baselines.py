@@ -1,4 +1,4 @@
-"""Baselines that need no gradient descent, to compare with autoencoders."""
+"""Baselines for comparison with autoencoders, fitted without gradient descent."""
 
 import abc
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_sae.types import ArrayLike
 
-_UNITS = 1024  # units that are decoded at once
+_UNITS = 1024  # number of units decoded at once
 RowFunction: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
@@ -37,7 +37,7 @@ def linear_dictionary(model: Codec, codes: np.ndarray) -> np.ndarray:
 class Baseline(abc.ABC):
     """Base class of the baselines."""
 
-    parameters = 0  # number of learned values
+    parameters = 0  # number of learned parameters
 
     def fit(self, x: ArrayLike) -> Self:
         """Fit the baseline to `x` of shape `(samples, ...)`, and return `self`."""
@@ -87,7 +87,7 @@ class Identity(Baseline):
 
 @dataclass
 class PCA(Baseline):
-    """Principal component analysis, the best linear code of a given width.
+    """Principal component analysis, the linear code with the least squared error.
 
     Args:
         units: Number of components, limited to the number of samples and the number of
@@ -114,10 +114,10 @@ class PCA(Baseline):
 class RandomEncoder(Baseline):
     """Random ReLU units with a linear decoder that is fitted by ridge regression.
 
-    The code is `h = relu((x - mean) W)`, where `mean` is that of the training data. `W`
-    has standard normal entries, divided by the square root of the number of values per
-    sample. The decoder is fitted to the training codes. This baseline shows what a code
-    of this width achieves without learned features.
+    The code is `h = relu((x - mean) W)`, where `mean` is the mean of the training data.
+    The entries of `W` are standard normal, divided by the square root of the number of
+    values per sample. This baseline shows what a code of this width achieves without
+    learned features.
 
     Args:
         units: Width of the code.
@@ -152,7 +152,7 @@ class RandomEncoder(Baseline):
 
 @dataclass
 class DictionaryLearning(Baseline):
-    """Sparse coding, which finds each code by a search instead of an encoder.
+    """Dictionary learning, which finds codes by sparse coding instead of an encoder.
 
     This is scikit-learn's `MiniBatchDictionaryLearning` on centered data. Orthogonal
     matching pursuit selects the active units of each code. Their number is a tenth of

@@ -1,4 +1,4 @@
-"""Fair comparisons of models with each other and with baselines."""
+"""Comparisons of models with each other and with baselines."""
 
 import functools
 import time
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _BATCH_SIZE = 64
-_ALL_UNITS = 0.999  # a code counts as never zero if this share of its units is active
+# Activations count as never exactly zero if at least this fraction is non-zero.
+_ALL_UNITS = 0.999
 
 
 def compare(
@@ -41,34 +42,37 @@ def compare(
     callbacks: Callable[[str], list[keras.callbacks.Callback]] | None = None,
     baselines: bool = True,
 ) -> "pd.DataFrame":
-    """Train models on the same data, and tabulate their metrics and those of baselines.
+    """Train models on the same data, and compare their metrics with baselines.
 
     The table has one row per model and random seed. It contains the metrics of
     `keras_sae.evaluation.evaluate` on the test data, with probes fitted to the training
-    data. `fine_tuned_accuracy` is the encoder's accuracy after supervised training with
-    a softmax layer. `seconds` is the training time. The baselines are the raw data,
-    PCA, a random encoder and dictionary learning. The last three are as wide as the
-    widest code, but PCA has at most one component per value and per sample.
+    data. `fine_tuned_accuracy` is the encoder's test accuracy after supervised training
+    with a softmax layer. `seconds` is the training time. The baselines are the raw
+    data, PCA, a random encoder and dictionary learning. The last three have as many
+    units as the widest code, but PCA is limited to the number of training samples and
+    the number of values per sample.
 
     Args:
-        builders: Dict from names to functions without arguments that return a new
-            model. A model that is not compiled is compiled with `optimizer`.
-        train: `(x, y)`, the training data and their labels. `y` may be None. A finite
-            dataset of batches of `(x, y)` is read into memory.
+        builders: Dict that maps names to functions. Each function takes no arguments
+            and returns a new model. A model that is not compiled is compiled with
+            `optimizer`.
+        train: The training data and their labels, as a pair `(x, y)` or a finite
+            dataset of such batches. `y` may be None. A dataset is read into memory.
         test: The test data, in the same form.
         epochs: Number of epochs, the same for all models.
         seeds: Random seeds. Each model is trained once per seed.
-        batch_size: Number of samples per step. None means 64, or all samples if there
-            are fewer.
+        batch_size: Number of samples per training step. None means 64, or all samples
+            if there are fewer.
         optimizer: Name of a Keras optimizer.
-        prepare: Dict from names in `builders` to functions that take the model and the
-            training data. They are called before `fit`, for example for greedy
-            pretraining.
-        fine_tuning: Number of epochs for `fine_tuned_accuracy`. 0 leaves it out.
+        prepare: Dict that maps names in `builders` to functions `f(model, x)`. Each
+            function is called with the training samples before `fit`, for example for
+            greedy pretraining.
+        fine_tuning: Number of epochs for `fine_tuned_accuracy`. With 0, this metric is
+            left out.
         directory: None, or a folder in which each finished training run saves
             `NAME-seed0.keras` and `NAME-seed0.json` (settings, metrics and history). A
             later call with the same settings reads these files, so an interrupted
-            comparison resumes.
+            comparison can be resumed.
         callbacks: None, or a function that takes the name of a training run and returns
             the Keras callbacks for `fit`, for example a progress bar.
         baselines: Whether to add the baselines.
@@ -79,8 +83,8 @@ def compare(
 
     Raises:
         ValueError: An argument is invalid, the data, labels and models do not match, or
-            `directory` holds a training run with other settings. All checks happen
-            before the first training run.
+            `directory` contains a training run with other settings. All arguments are
+            checked before the first training run.
 
     Example:
 
@@ -145,7 +149,7 @@ def sweep(
     epochs: int,
     **kwargs: Any,
 ) -> "pd.DataFrame":
-    """Train one model per penalty factor, and tabulate the metrics.
+    """Train one model per penalty factor, and return a table of their metrics.
 
     The table shows how the reconstruction error grows as the codes become sparser.
 
@@ -159,11 +163,10 @@ def sweep(
 
     Returns:
         A `pandas.DataFrame` with the columns `factor`, `seed` and the metrics, without
-        baselines. `keras_sae.plots.pareto` draws this table.
+        baselines. `keras_sae.plots.pareto` plots this table.
 
     Raises:
-        ValueError: There are fewer than two different factors, or `compare` raises an
-            error.
+        ValueError: As in `compare`, or there are fewer than two different factors.
 
     Example:
 
@@ -189,7 +192,7 @@ def sweep(
 
 
 def summarize(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Return means and standard deviations over the random seeds.
+    """Return the mean and standard deviation of each metric over the random seeds.
 
     Args:
         table: A table that `compare` returned.
@@ -223,8 +226,8 @@ def pareto_front(
 
     Args:
         table: A `pandas.DataFrame` with the columns `x` and `y`.
-        x: Name of the first metric. None means `l0`, or `effective_l0` if the code of a
-            model in the table is never exactly zero.
+        x: Name of the first metric. None means `l0`, or `effective_l0` if the
+            activations of a model in the table are never exactly zero.
         y: Name of the second metric.
 
     Returns:
@@ -249,7 +252,8 @@ def pareto_front(
 def sparsity_metric(table: "pd.DataFrame") -> str:
     """Return the name of the column that measures how sparse the models' codes are.
 
-    It is `effective_l0` if any model's code is never exactly zero, and `l0` otherwise.
+    It is `effective_l0` if the activations of a model are never exactly zero, and `l0`
+    otherwise.
     """
     if not {"l0", "effective_l0"} <= set(table.columns):
         return "effective_l0" if "effective_l0" in table.columns else "l0"

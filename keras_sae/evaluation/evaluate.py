@@ -20,7 +20,8 @@ from keras_sae.models.validation import is_array
 from keras_sae.regularizers import KLDivergence
 from keras_sae.types import ArrayLike, Codes, Data, LabeledData
 
-# The standard error of a mean over this many samples is 1% of a standard deviation.
+# Maximum number of noise samples. The standard error of their mean is 1% of a standard
+# deviation.
 _NOISE_SAMPLES = 10_000
 
 
@@ -39,27 +40,30 @@ def evaluate(
     - `reconstruction_sum`: squared error per sample, averaged over the samples.
     - `explained_variance`: `keras_sae.metrics.explained_variance`.
     - `copying`: `keras_sae.evaluation.copying`, the explained variance on noise. The
-      identity scores 1. A model that has learned only structure scores about 0.
+      identity scores 1. A model that can only reconstruct structured data scores about
+      0.
     - `copying_gap`: `explained_variance - copying`.
-    - `units`: number of values in a code, which is the number of units times the number
-      of positions; `l0`: mean number of non-zero values per sample.
+    - `units`: number of values in a code. If units have several positions, each
+      position counts.
+    - `l0`: mean number of non-zero values per sample.
     - `effective_l0`: `keras_sae.metrics.effective_l0`, which is also meaningful for
-      codes that are never exactly zero.
-    - `expected_l0`, for such codes if they are bounded: sum per sample of the
-      activations scaled to [0, 1], averaged over the samples.
+      activations that are never exactly zero.
+    - `expected_l0`, for bounded activations that are never exactly zero: the
+      activations are scaled to [0, 1], summed per sample, and averaged over samples.
     - `dead_fraction`: fraction of units that are zero in every sample.
-    - `mean_activation`: mean of the codes; `hoyer`: `keras_sae.metrics.hoyer`.
-    - `parameters`, for Keras models and baselines: number of trainable weights.
+    - `mean_activation`: mean of the codes.
+    - `hoyer`: `keras_sae.metrics.hoyer`.
+    - `parameters`, for Keras models and baselines: number of trainable parameters.
       Shared weights are counted once.
-    - `target_distance`, for a KL divergence penalty: mean distance of the units' mean
-      activations from the target.
+    - `target_distance`, for a KL divergence penalty: mean absolute difference between
+      the units' mean activations and the target.
     - `elbo`, for variational models: evidence lower bound in nats per sample.
     - `probe_accuracy`, with labels: accuracy of a linear classifier on the codes. The
       classifier is fitted to `train`. If `train` is None, it is fitted to each half of
       `x` and tested on the other half.
     - `probe_accuracy_100`, `probe_accuracy_1000`, with `train`: accuracy of a
       classifier fitted to a stratified subset of 100 or 1,000 training samples. The
-      metric is missing if `train` is too small for such a subset.
+      metric is missing if `train` has too few samples, in total or of a class.
 
     Args:
         model: A trained `keras_sae.models.Autoencoder`, a fitted baseline, or another
@@ -69,7 +73,7 @@ def evaluate(
         y: None, or labels of shape `(samples,)`.
         seed: Random seed for the noise and for selecting the probes' training samples.
         train: Training data of the probes: None, a pair `(x_train, y_train)`, or a
-            dataset of such batches. With `(x_train, None)`, there are no probes.
+            dataset of such batches. With `(x_train, None)`, no probes are fitted.
         codes: Codes of `x` from `model.encode(x)` or `model.encode(x, sparse=True)`. If
             None, they are computed.
 
@@ -105,10 +109,10 @@ def evaluate(
         activity["expected_l0"] = float(units * (mean - low) / (high - low))
     dictionary = None
     if isinstance(model, Autoencoder):
-        if len(model.decoder.input_shape) == 2:  # not for units with positions
+        if len(model.decoder.input_shape) == 2:  # one position per unit
             dictionary = model.dictionary()
     elif isinstance(model, Baseline):
-        # All rows of the identity have norm 1, and there may be very many of them.
+        # The dictionary of `Identity` may be very large, and all its rows have norm 1.
         if not isinstance(model, Identity):
             dictionary = model.dictionary()
     elif codes.ndim == 2:
@@ -148,7 +152,10 @@ def evaluate(
 
 
 def compact_codes(model: Codec, x: np.ndarray) -> Codes:
-    """Return the codes of `x`, sparse for an autoencoder whose units can be zero."""
+    """Return the codes of `x`.
+
+    The result is a sparse matrix for autoencoders whose activations can be zero.
+    """
     if isinstance(model, Autoencoder) and model.effective_l0 is None:
         return model.encode(x, sparse=True)
     return model.encode(x)
@@ -157,7 +164,7 @@ def compact_codes(model: Codec, x: np.ndarray) -> Codes:
 def labeled_data(
     name: str, data: LabeledData | Data | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the samples and labels of `data`, which is called `name` in errors."""
+    """Return the samples and labels of `data`. Error messages call it `name`."""
     parts = data if isinstance(data, (tuple, list)) else (data,)
     if data is None or is_array(data) or len(parts) > 2:
         raise ValueError(
@@ -174,9 +181,8 @@ def copying(model: Codec, x: Data, seed: int = 0) -> float:
 
     Each value `j` is drawn independently from `Normal(mean_j(x), variance_j(x))`.
 
-    Such noise has no structure. A model that reconstructs the noise well copies its
-    input like the identity. Its reconstruction error then says little about the
-    quality of its features.
+    This noise has no structure. A model that reconstructs it well copies any input, so
+    a low reconstruction error is no evidence that the model's features are good.
 
     Args:
         model: As in `evaluate`.

@@ -1,4 +1,4 @@
-"""Samples that activate the units of a model."""
+"""Samples that activate the units of a model most."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _ENTRY = np.dtype(
     [("unit", "i8"), ("sample", "i8"), ("activation", "f8"), ("priority", "f8")]
 )
-# New entries are merged when they outnumber both this and the entries that are kept.
+# New entries are merged when they exceed both this number and that of kept entries.
 _MERGED_AT_ONCE = 2**20
 
 
@@ -33,32 +33,33 @@ def top_examples(
 ) -> "pd.DataFrame":
     """Return the samples that activate each unit most.
 
-    These samples show what a unit responds to. They may look much clearer than
-    the other samples that activate the unit. Set `quantiles` to see examples from the
+    These samples show what a unit responds to, but they may follow a clearer pattern
+    than the other samples that activate it. Set `quantiles` to see examples from the
     whole range of a unit's activations.
 
-    One batch of the data and its codes is in memory at a time.
+    Only one batch of the data and its codes is kept in memory at a time.
 
     Args:
         model: A `keras_sae.models.Autoencoder`.
         data: Array of shape `(samples, *input_shape)`, a dataset of batches, or a
             `keras_sae.activations.ActivationStore`.
-        units: Indices of the units; None for all.
+        units: Indices of the units. None means all units.
         count: Maximum number of samples per unit and group.
-        quantiles: Number of groups besides `"top"`. At most `count * quantiles` of the
-            unit's non-zero activations are chosen at random. With `quantiles=4`, the
-            groups are the quarters of these activations, by magnitude.
-        batch_size: Samples per batch of an array.
-        seed: Random seed for choosing the examples in the groups of `quantiles`.
+        quantiles: Number of groups in addition to `"top"`. At most `count * quantiles`
+            of a unit's non-zero activations are drawn at random, and divided by
+            magnitude into groups of equal size. With `quantiles=4`, the groups are
+            quartiles.
+        batch_size: Samples per batch, if `data` is an array.
+        seed: Random seed for drawing the activations of the `quantiles` groups.
 
     Returns:
         A data frame, ordered by unit, group and magnitude, with the largest first. Its
         columns are `unit`, `group` (`"top"`, or percentages such as `"75-100%"`),
         `sample` (index in the data) and `activation`. If a unit has several positions,
-        the activation is the one of largest magnitude. For a store, `sample` indexes
-        its rows, and an additional column `origin` holds the tuple that
-        `store.origin` returns for this row. Samples with an activation of zero are left
-        out, so a dead unit has no rows.
+        the activation is the one with the largest magnitude. For an `ActivationStore`,
+        `sample` is the index of a row, and an additional column `origin` contains the
+        tuple that `ActivationStore.origin` returns for the row. Samples with an
+        activation of zero are left out, so a dead unit has no rows.
 
     Raises:
         ValueError: A unit does not exist, `count` is not positive, or `data` does not
@@ -98,7 +99,7 @@ def top_examples(
             spread.add(batch)
     found = [(top.merged(), "top")]
     if quantiles:
-        # Rank the sampled activations of each unit, and cut the ranks into groups.
+        # Rank the sampled activations of each unit, and divide the ranks into groups.
         sample = spread.merged()
         sample["priority"] = abs(sample["activation"])
         sample, rank = _ranked(sample)
@@ -120,12 +121,15 @@ def top_examples(
 
 
 class _Largest:
-    """Entries with the largest priorities per unit. Ties go to the earlier sample."""
+    """The `count` entries per unit with the largest priorities.
+
+    If two priorities are equal, the entry of the earlier sample is kept.
+    """
 
     def __init__(self, units: int, count: int) -> None:
         self.count = count
         self.kept, self.new = np.empty(0, _ENTRY), [np.empty(0, _ENTRY)]
-        self.smallest = np.full(units, -np.inf)  # until a unit has `count` entries
+        self.smallest = np.full(units, -np.inf)  # -inf for fewer than `count` entries
 
     def add(self, entries: np.ndarray) -> None:
         """Add the entries of a batch."""
@@ -135,7 +139,7 @@ class _Largest:
             self.merged()
 
     def merged(self) -> np.ndarray:
-        """Return the largest entries so far, ordered by unit and priority."""
+        """Merge the new entries, and return the largest ones by unit and priority."""
         entries, rank = _ranked(np.concatenate([self.kept, *self.new]))
         last = entries[rank == self.count - 1]
         self.smallest[last["unit"]] = last["priority"]
@@ -144,7 +148,7 @@ class _Largest:
 
 
 def _ranked(entries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return entries by unit and falling priority, and their ranks within the unit."""
+    """Sort entries by unit and descending priority, and rank them within each unit."""
     keys = (entries["sample"], -entries["priority"], entries["unit"])
     entries = entries[np.lexsort(keys)]
     first = np.searchsorted(entries["unit"], entries["unit"])

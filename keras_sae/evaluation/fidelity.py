@@ -18,12 +18,12 @@ from keras_sae.types import ArrayLike, Data
 if TYPE_CHECKING:
     import pandas as pd
 
-# Maximum number of rows that the random autoencoder is adapted to.
+# Maximum number of rows to which the random autoencoder is adapted.
 _ADAPT_ROWS = 10_000
 
 
 class _Substitution:
-    """Evaluation of a model with other activations in place of a layer's output."""
+    """Evaluate a model with other activations in place of a layer's output."""
 
     def __init__(
         self,
@@ -62,11 +62,11 @@ class _Substitution:
                 "`sample_weight` must have a positive sum. Received: a sum of "
                 f"{total.sum():g}."
             )
-        # Keras divides by the number of all weights, including zeros.
+        # Keras divides the weighted loss by the number of weights, including zeros.
         self.weight_scale = total.size / total.sum()
 
     def batch(self, n: int, activations: np.ndarray) -> tuple[Any, ...]:
-        """Return batch `n` with these activations, in the form for `evaluate`."""
+        """Return batch `n` with the given activations, as the model expects it."""
         x, y, weight = self.batches[n]
         inputs = {"inputs": x, "activations": activations}
         if weight is None:
@@ -76,12 +76,12 @@ class _Substitution:
     def evaluate(
         self, replacement: Callable[[np.ndarray], np.ndarray]
     ) -> dict[str, float]:
-        """Return the loss and metrics with `replacement(output)` as layer output."""
+        """Evaluate the model with `replacement(output)` as the layer's output."""
         data = _Batches(self, replacement)
         return self.model.evaluate(data, verbose=0, return_dict=True)
 
     def loss(self, n: int, activations: np.ndarray) -> float:
-        """Return the loss of batch `n` with these activations."""
+        """Return the loss of batch `n` with the given activations."""
         batch = self.batch(n, activations)
         return float(self.model.test_on_batch(*batch, return_dict=True)["loss"])
 
@@ -134,38 +134,43 @@ def fidelity(
     *,
     batch_size: int = 32,
 ) -> "pd.DataFrame":
-    """Return a model's loss and metrics when an autoencoder replaces a layer's output.
+    """Return a model's loss and metrics when a layer's output is reconstructed.
 
     `recovered_of_mean = (L_mean - L) / (L_mean - L_original)`
 
-    `L` is the loss of a row of the table, and `L_mean` that of the row `mean`.
-    `recovered_of_zero` uses the row `zero` instead. A low reconstruction error does not
-    imply a low loss. Compare with `random` and `mean`: even a random dictionary often
-    has a high `recovered_of_zero`.
+    `L` is the loss in one row of the returned table. `L_mean` and `L_original` are the
+    losses in the rows `mean` and `original`. `recovered_of_zero` uses the row `zero`
+    instead of `mean`. A low reconstruction error does not imply a low loss. Compare
+    with the rows `random` and `mean`: even a random dictionary often has a high
+    `recovered_of_zero`.
 
     Args:
         model: A compiled Keras model.
         layer: A layer, its path, the end of its path, or its name. If the model calls
-            the layer several times, the first call is replaced.
-        autoencoder: A trained `keras_sae.models.Autoencoder` for rows of the layer's
-            width.
+            the layer several times, the output of the first call is replaced.
+        autoencoder: A trained `keras_sae.models.Autoencoder` whose samples have the
+            width of the layer.
         x: Inputs of the model, or batches of `(x, y)` or `(x, y, sample_weight)`.
         y: Targets of the model, if `x` consists of arrays.
-        sample_weight: None, or weights as in `keras.Model.evaluate`, 0 for padding.
-            They apply to the loss and to the `weighted_metrics` of `compile`.
-        batch_size: Samples per batch of arrays. The activations of all samples are
-            held in memory.
+        sample_weight: None, or weights as in `keras.Model.evaluate`. Give padding a
+            weight of 0. Weights apply to the loss and to the `weighted_metrics` of
+            `compile`.
+        batch_size: Samples per batch, if `x` consists of arrays. The activations of all
+            samples are kept in memory.
 
     Returns:
-        A data frame. Its rows are `original`, `splice`, `random` (an autoencoder of the
-        same configuration with new weights, adapted to the data), `mean` (the layer's
-        mean in every row) and `zero`. Its columns are `loss`, the metrics of the model,
-        `recovered_of_mean` and `recovered_of_zero`, which are NaN unless the loss of
-        `mean` or `zero`, respectively, exceeds that of `original`.
+        A data frame with one row per variant of the layer's output: `original`,
+        `splice` (the reconstruction), `random` (the reconstruction by an autoencoder
+        with the same configuration and new weights, adapted to the data), `mean` (the
+        mean over all rows of activations) and `zero`. The columns are `loss`, the
+        metrics of the model, `recovered_of_mean` and `recovered_of_zero`.
+        `recovered_of_mean` is NaN unless the loss of `mean` exceeds that of `original`.
+        The same applies to `recovered_of_zero` and `zero`.
 
     Raises:
         ValueError: The layer is not in the model, the model is not compiled, `y` is
-            missing, no weight is positive, or the autoencoder has another width.
+            missing, the sum of the weights is not positive, or the autoencoder has
+            another width.
 
     Reference:
         [Gao et al., Scaling and evaluating sparse autoencoders,
@@ -193,7 +198,7 @@ def fidelity(
     random = keras.models.clone_model(autoencoder)
     sample = rows[weights > 0][:_ADAPT_ROWS]
     random.adapt(sample)
-    # Let a sparsity learn values from a batch, such as the threshold of `BatchTopK`.
+    # In training, `BatchTopK` estimates its threshold from the batch.
     random(sample, training=True)
     variants: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "original": lambda h: h,
@@ -226,8 +231,8 @@ def feature_effects(
 
     `L(h + decode(code without the unit) - decode(code)) - L(h)`
 
-    `L` is the loss, and `h` the layer's output. The reconstruction error is kept, so
-    only the unit's contribution is removed.
+    `L` is the loss, and `h` is the layer's output. The reconstruction error stays in
+    the output, so only the unit's contribution is removed.
 
     Args:
         model: A compiled Keras model.
@@ -241,9 +246,9 @@ def feature_effects(
         batch_size: As in `fidelity`.
 
     Returns:
-        A data frame with one row per unit, the largest `loss_change` first. Its index
-        is the unit. Its columns are `loss_change`, `frequency` (the fraction of rows in
-        which the unit is active) and `mean_activation`.
+        A data frame with one row per unit, in descending order of `loss_change`. The
+        index contains the units. The columns are `loss_change`, `frequency` (the
+        fraction of activation rows in which the unit is active) and `mean_activation`.
 
     Raises:
         ValueError: As in `fidelity`, or a unit does not exist.

@@ -15,9 +15,10 @@ def probe(
 ) -> float:
     """Return the accuracy of a linear classifier on codes.
 
-    The classifier is scikit-learn's multinomial logistic regression (L2, `C = 1`).
-    Each unit is scaled to unit variance first, so the scale of the units does not
-    matter. A high accuracy means that the features separate the classes linearly.
+    The classifier is scikit-learn's multinomial logistic regression with an L2 penalty
+    and `C = 1`. Each unit is first scaled to unit variance, so the scale of the units
+    does not matter. A high accuracy means that the features separate the classes
+    linearly.
 
     Args:
         codes_train: Codes of the training data, shape `(samples, units)`, as an array
@@ -31,7 +32,7 @@ def probe(
 
     Raises:
         ValueError: The numbers of codes and labels differ, `y_train` has only one
-            class, or all codes are zero.
+            class, or all training or test codes are zero.
 
     Reference:
         [Alain & Bengio, "Understanding intermediate layers using linear classifier
@@ -90,10 +91,11 @@ def subset_probes(
     y_test: ArrayLike,
     seed: int,
 ) -> dict[str, float]:
-    """Return the accuracies of probes that are fitted to all, 100 and 1,000 labels.
+    """Return the accuracies of probes fitted to all, 100 and 1,000 training samples.
 
     The subsets are stratified. A subset that cannot be stratified is left out. An
-    accuracy is NaN if all codes are zero or if the subset has only one class.
+    accuracy is NaN if all training or test codes are zero, or if the training labels
+    have only one class.
     """
     from sklearn.model_selection import train_test_split
 
@@ -122,7 +124,7 @@ def fine_tuned_accuracy(
     epochs: int,
     batch_size: int,
 ) -> float:
-    """Return the test accuracy of the encoder, fine-tuned with a softmax layer."""
+    """Return the encoder's test accuracy after fine-tuning with a softmax layer."""
     check_classes(train, test)
     classes, labels = np.unique(np.asarray(train[1]), return_inverse=True)
     labels_test = np.searchsorted(classes, np.asarray(test[1]))

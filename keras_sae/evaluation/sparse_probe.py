@@ -22,15 +22,15 @@ def sparse_probe(
 ) -> dict[str, Any]:
     """Return the accuracy of a linear classifier on the `k` best features.
 
-    The features are those with the largest F-statistic on the training data: the
-    ratio of the variance between classes to the variance within classes. The classifier
-    is that of `keras_sae.evaluation.probe`.
+    The `k` features with the largest F-statistic on the training data are selected. The
+    F-statistic is the ratio of the variance between classes to the variance within
+    classes. The classifier is the one that `keras_sae.evaluation.probe` uses.
 
     A high accuracy shows that a few features separate these classes. It does not show
     that each feature has a single meaning, that the model uses the features, or that
-    the dictionary contains other concepts. A dense probe on the layer itself is usually
-    more accurate, so compare with it. If a single input value separates the classes,
-    the accuracy is high without any learning.
+    the dictionary contains other concepts. Compare the result with a dense probe on the
+    layer itself, which is usually more accurate. If a single input value separates the
+    classes, even an untrained dictionary can reach a high accuracy.
 
     Args:
         codes_train: Codes of the training data, shape `(samples, units)`, as an array
@@ -40,17 +40,18 @@ def sparse_probe(
         y_test: Class labels of the test data.
         k: Number of features.
         activations_train: None, or the encoded layer's outputs of shape
-            `(samples, width)`, for the dense probe.
-        activations_test: The same for the test data.
+            `(samples, width)`, for a dense probe.
+        activations_test: The layer's outputs for the test data, in the same form.
 
     Returns:
-        A dict with `accuracy` and `units`, the list of the selected features, with the
-        best one first. If the activations are given, the dict also contains
-        `dense_accuracy`, the accuracy on all values of the layer.
+        A dict with the keys `accuracy` and `units`. `units` lists the selected
+        features, with the best one first. If activations are given, the dict also
+        contains `dense_accuracy`, the accuracy of a probe on all values of the layer.
 
     Raises:
-        ValueError: `k` is not positive or exceeds the number of units, only one of the
-            activations is given, or codes and labels do not match.
+        ValueError: `k` is not positive or exceeds the number of units, only one of
+            `activations_train` and `activations_test` is given, or codes and labels do
+            not match.
 
     Reference:
         [Gurnee et al., Finding neurons in a haystack,
@@ -88,7 +89,7 @@ def sparse_probe(
     else:
         varies = train.std(axis=0) > 0
     scores = np.full(units, -np.inf)
-    with np.errstate(divide="ignore"):  # for units that are constant per class
+    with np.errstate(divide="ignore"):  # for units that are constant in each class
         scores[varies] = f_classif(train[:, varies], np.asarray(y_train))[0]
     best = np.argsort(-scores, kind="stable")[:k]
     accuracy = probe(train[:, best], y_train, test[:, best], y_test)

@@ -1,4 +1,4 @@
-"""Resumable training runs of a comparison, all checked before the first one starts."""
+"""Training runs of a comparison, which are all checked before the first one starts."""
 
 import itertools
 import math
@@ -47,7 +47,7 @@ class TrainingRun:
     directory: Path | None
 
     def saved_metrics(self) -> dict[str, float] | None:
-        """Return the metrics that a call with the same settings saved, or None."""
+        """Return the metrics saved by an earlier call with these settings, or None."""
         if self.directory is None:
             return None
         stem = file_stem(self.name, self.seed)
@@ -61,7 +61,7 @@ class TrainingRun:
             return None
         if changes := io.describe_changes(record["settings"], self.settings):
             raise ValueError(
-                "`directory` already holds results for this model with different "
+                "`directory` already contains results for this model with different "
                 f"settings. Received: {str(path)!r}, where {changes}. {_ADVICE}"
             )
         try:
@@ -72,7 +72,7 @@ class TrainingRun:
         if not model.exists():
             io.set_aside(path, f"{model.name!r} is missing")
             return None
-        # JSON has no NaN.
+        # `write_json` stores NaN as null.
         return {k: math.nan if v is None else v for k, v in record["metrics"].items()}
 
     def train(
@@ -126,7 +126,7 @@ def plan_runs(
     prepare: Mapping[str, Prepare],
     directory: PathLike | None,
 ) -> list[TrainingRun]:
-    """Check the arguments of `keras_sae.evaluation.compare`, and plan the runs.
+    """Check the arguments of `keras_sae.evaluation.compare`, and return its runs.
 
     `settings` contains `epochs`, `batch_size` and `fine_tuning`. `directory` is
     created only after all checks have passed.
@@ -171,7 +171,7 @@ def plan_runs(
         shared = builder, optimizer, prepare.get(name), width, own, folder
         for seed in integers:
             runs.append(TrainingRun(name, seed, *shared))
-            runs[-1].saved_metrics()  # raises if saved with other settings
+            runs[-1].saved_metrics()  # raises an error if the settings differ
     if folder is not None:
         io.output_folder(folder, "directory", _ADVICE)
         io.clear_unfinished(folder)
@@ -179,7 +179,7 @@ def plan_runs(
 
 
 def build(builder: Builder, optimizer: str) -> models.Autoencoder:
-    """Return a compiled autoencoder, or raise an error if `builder` returns none."""
+    """Return a compiled autoencoder, or raise an error if `builder` is invalid."""
     # A Keras model is also callable but expects an input, so do not call it.
     model = builder if isinstance(builder, keras.Model) else builder()
     if model is builder or not isinstance(model, models.Autoencoder):
