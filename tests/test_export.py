@@ -579,7 +579,7 @@ def test_a_disk_that_fills_up_while_tensorflow_writes_leaves_nothing_behind(
             build_artifact(source, folder)
 
     monkeypatch.setattr(saved_model, "build_artifact", build)
-    with pytest.raises(OSError, match="Nothing was left"):
+    with pytest.raises(OSError, match="No partial artifact remains"):
         export.export_saved_model(models.shallow((600,), 400), tmp_path / "sae")
     assert list((tmp_path / "sae").iterdir()) == []
 
@@ -600,7 +600,7 @@ def test_an_artifact_that_differs_from_keras_is_not_published(
         return expected
 
     monkeypatch.setattr(verification, "example_answers", wrong)
-    with pytest.raises(RuntimeError, match="differs from Keras"):
+    with pytest.raises(RuntimeError, match="differs from the Keras model"):
         export.export_saved_model(models.shallow((6,), 4), tmp_path / "sae")
     assert list((tmp_path / "sae").iterdir()) == []
 

@@ -33,7 +33,7 @@ _HALF = ("float16", "bfloat16")
 def export_saved_model(
     model: keras.Model, path: PathLike, version: int | None = None, **options: Any
 ) -> Path:
-    """Write `path/<version>/`, a SavedModel for TensorFlow Serving.
+    """Write a SavedModel for TensorFlow Serving to `path/<version>/`.
 
     Each signature takes one named input with any batch size. Indices and labels are
     int32, and all other outputs are float32. A half-precision model is exported in
@@ -47,23 +47,25 @@ def export_saved_model(
     - `serve`: `x` to `model(x)`, as in Keras's own exports, for
       `keras.layers.TFSMLayer`
 
-    The `encode` of a variational model returns `mean` and `log_variance`. The model's
-    signature `sample` maps each int32 `seed` to one random `sample`. The default of a
-    classifier is `classify`, from `x` to `probabilities` and `label`. A classifier also
-    has `encode`, `top_features` and `serve`. Any other Keras model has
+    For a variational model, `encode` returns `mean` and `log_variance`. The additional
+    signature `sample` maps each int32 `seed` to one random `sample`. The default
+    signature of a classifier is `classify`, from `x` to `probabilities` and `label`. A
+    classifier also has `encode`, `top_features` and `serve`. Any other Keras model has
     `serving_default`, from `x` to `output_0`, and `serve`.
 
-    The artifact's outputs are compared with Keras's before it is moved into place, so a
-    version is either complete or absent. The version's `assets.extra` holds metadata
-    and warm-up requests. `path` also holds `models.config`. With the JAX and PyTorch
+    The artifact's outputs are compared with the model's before the artifact is moved
+    into place, so a version is either complete or absent. The version's `assets.extra`
+    folder contains metadata and warm-up requests. The server's configuration file,
+    `models.config`, is written to `path` if it does not exist. With the JAX and PyTorch
     backends, a separate TensorFlow process writes the artifact.
 
     Args:
         model: A functional or sequential Keras model with one input, or a model with a
             `serving_signatures(top_k)` method that returns a dict of
             `keras_sae.export.signatures.Signature`s.
-        path: Folder that contains the versions. Its name is the model's default name.
-        version: A positive integer. If None, the next free number is used.
+        path: Folder that contains the versions. Its name is the default name of the
+            model on the server.
+        version: A positive integer. None means the highest existing version plus 1.
         **options: Options of `write_artifact`.
 
     Returns:
@@ -73,7 +75,8 @@ def export_saved_model(
         ValueError: `model` cannot be exported or outputs NaN, `path` is not writable,
             the version exists, or an option is invalid.
         OSError: The disk is full. No partial version remains.
-        RuntimeError: The artifact's outputs differ, or the TensorFlow process failed.
+        RuntimeError: The outputs of the artifact differ from those of the model, or the
+            TensorFlow process failed.
 
     Example:
 
@@ -86,7 +89,7 @@ def export_saved_model(
     """
     if version is not None:
         version = validation.positive_integer("version", version)
-    model_signatures(model, 1)  # raise before the folder is created
+    model_signatures(model, 1)  # raises an error before the folder is created
     path = output_folder(path, "path", _ADVICE)
     if version is None:
         names = [entry.name for entry in path.iterdir()]
@@ -125,14 +128,15 @@ def write_artifact(
             except `serve`: `NAME_uint8` (input `image`, bytes 0..255) and `NAME_png`
             (input `image_bytes`, PNG files).
         input_range: Input values that correspond to the bytes 0 and 255 of an image. If
-            None, they are 0 and 1, and the metadata holds the range seen in training.
-        metrics: Results of an evaluation, for the metadata.
+            None, they are 0 and 1, and the metadata contains the range of the training
+            data.
+        metrics: Evaluation results to store in the metadata.
         warmup: Whether to write warm-up requests. If None, they are written if
             `tensorflow-serving-api` is installed, and otherwise a warning is issued.
         name: Name of the model on the server. The default is the name of `path`.
 
     Returns:
-        The path.
+        The path of the artifact.
 
     Raises:
         ValueError, OSError, RuntimeError: As for `export_saved_model`.
@@ -167,7 +171,7 @@ def write_artifact(
         raise ValueError(
             "`images=True` scales bytes to values from 0 to 1. Received: a model that "
             f"was trained on values from {seen[0]:g} to {seen[1]:g}. Pass the values "
-            "of the bytes 0 and 255 as `input_range`, for example (-1.0, 1.0)."
+            "for the bytes 0 and 255 as `input_range`, for example (-1.0, 1.0)."
         )
     device = str(keras.ops.matmul(np.ones((1, 1)), np.ones((1, 1))).device)
     options = {
@@ -198,7 +202,7 @@ def write_artifact(
         _check_absent(path)  # another export may have finished first
         raise OSError(
             f"The artifact could not be written to {str(path)!r}: "
-            f"{error.strerror or error}. Nothing was left there."
+            f"{error.strerror or error}. No partial artifact remains."
         ) from error
     return path
 
@@ -226,7 +230,7 @@ def write_model(
             layer.selects = False  # other formats lack sparse matrix products
         x = keras.Input(input_shape, name="x")
         exported = keras.Model(x, copy(x), name=model.name)
-        exported(keras.ops.zeros((1, *input_shape)))  # ONNX requires a call.
+        exported(keras.ops.zeros((1, *input_shape)))  # required for ONNX
         with atomic_write(path) as temporary:
             exported.export(str(temporary), format, verbose=False, **options)
             for file in temporary.parent.iterdir():
@@ -273,7 +277,8 @@ def _build_in_process(source: Path, folder: Path) -> None:
 def build_artifact(source: Path, folder: Path) -> None:
     """Write an artifact to `folder` from the files that `write_artifact` saved.
 
-    The TensorFlow backend is required. The traced model is a copy of the caller's.
+    The TensorFlow backend is required. The model is loaded from a file, so the caller's
+    model is not traced.
     """
     import tensorflow as tf
 
@@ -347,8 +352,8 @@ def _remove_gradient_names(path: Path) -> None:
 def _endpoint(signature: Signature, unwrap: bool) -> Callable[[Tensor], Tensor]:
     """Return the function that the server runs, with float32 or int32 outputs.
 
-    With `unwrap`, a single output is returned as a tensor and not as a dict. Keras's
-    own exports do the same.
+    With `unwrap`, a single output is returned as a tensor instead of a dict, as in
+    Keras's own exports.
     """
     import tensorflow as tf
 

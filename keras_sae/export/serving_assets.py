@@ -22,7 +22,7 @@ def write_assets(
 ) -> None:
     """Write `assets.extra`: the metadata and, with `inputs`, warm-up requests.
 
-    A server runs these requests, one per signature, before any others.
+    The server runs these requests, one per signature, when it loads the model.
     """
     assets = folder / "assets.extra"
     assets.mkdir()

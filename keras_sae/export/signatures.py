@@ -24,9 +24,9 @@ class Signature:
         input: Name of the input.
         dtype: Data type of the input.
         samples: Whether `images=True` also adds image versions of this signature.
-        ranked: Output that contains the values at the indices, in the form
-            `SIGNATURE/OUTPUT`. The verification compares these values instead of the
-            indices, because the order of equal values may differ.
+        ranked: Output that the signature's indices refer to, in the form
+            `SIGNATURE/OUTPUT`, or None. Verification compares the values at the indices
+            instead of the indices, because the order of equal values may differ.
     """
 
     function: Callable[[Tensor], Outputs]
@@ -48,7 +48,8 @@ def model_signatures(model: keras.Model, top_k: int) -> dict[str, Signature]:
     """Return the signatures of a model by name, with the default one first.
 
     A plain Keras model that is not a classifier has only `serving_default`. Its outputs
-    are named `output_0`, `output_1` and so on, or after the keys if it returns a dict.
+    are named `output_0`, `output_1` and so on. If the model returns a dict, its keys
+    are the names.
     """
     if isinstance(model, Servable):
         return model.serving_signatures(top_k)
@@ -91,7 +92,7 @@ def autoencoder_signatures(
     top_k: int,
     preprocessing: Sequence[keras.layers.Layer] = (),
 ) -> dict[str, Signature]:
-    """Return `reconstruct`, the `encoder_signatures`, `decode` and `anomaly_score`.
+    """Return the signatures of an autoencoder by name, with the default one first.
 
     Args:
         encoder: Model from `(batch, *input_shape)` to `(batch, ..., units)`.
@@ -122,7 +123,7 @@ def autoencoder_signatures(
 
 
 def encoder_signatures(encoder: keras.Model, top_k: int) -> dict[str, Signature]:
-    """Return `encode`, and `top_features` with the largest units of each code.
+    """Return the signatures `encode` and `top_features`.
 
     Args:
         encoder: Model from `(batch, *input_shape)` to `(batch, ..., units)`.
@@ -143,7 +144,8 @@ def encoder_signatures(encoder: keras.Model, top_k: int) -> dict[str, Signature]
 def standard_normal(seeds: Tensor, width: int) -> Tensor:
     """Draw one standard normal vector per seed. Equal seeds give equal vectors.
 
-    TensorFlow draws the vectors on every backend, so artifacts and Keras agree.
+    TensorFlow draws the vectors on every backend, so that the artifact and the Keras
+    model agree.
 
     Args:
         seeds: int32 tensor of shape `(batch,)`.

@@ -1,4 +1,4 @@
-"""Check that a finished artifact gives the same outputs as Keras."""
+"""Check that an artifact returns the same outputs as the Keras model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,9 +20,9 @@ _UNKNOWN_LENGTH = 8  # example size of an axis whose size the model does not fix
 def example_answers(
     signatures: Mapping[str, Signature], input_range: Sequence[float]
 ) -> Arrays:
-    """Return random inputs by name, and Keras's outputs by `SIGNATURE/OUTPUT`.
+    """Return random inputs by name, and the model's outputs by `SIGNATURE/OUTPUT`.
 
-    The samples are also returned as bytes, under the name `image`.
+    Samples are also returned as bytes, under the name `image`.
 
     Raises:
         ValueError: An output is NaN or infinite.
@@ -58,7 +58,7 @@ def verify(
     arrays: Arrays,
     tolerance: float,
 ) -> None:
-    """Run every signature of an artifact, and compare its outputs with Keras.
+    """Run every signature of an artifact, and compare its outputs with the model's.
 
     `arrays` is the result of `example_answers`. Raise a `RuntimeError` if the relative
     error of an output exceeds `tolerance`.
@@ -75,9 +75,9 @@ def verify(
             error = _error(answer.numpy(), arrays[f"{extended}/{key}"], ranked)
             if not error <= tolerance:
                 raise RuntimeError(
-                    f"The artifact differs from Keras: the output `{key}` of `{name}` "
-                    f"has a relative error of {error:.2g}. Expected: at most "
-                    f"{tolerance:.2g}. Nothing was exported."
+                    "The artifact differs from the Keras model: the output "
+                    f"`{key}` of `{name}` has a relative error of {error:.2g}. "
+                    f"Expected: at most {tolerance:.2g}. Nothing was exported."
                 )
 
 
