@@ -23,15 +23,15 @@ from keras_sae.plots.logs import (
 )
 from keras_sae.types import ArrayLike
 
-_OVERLAY = 4  # largest number of models whose curves share a panel
+_OVERLAY = 4  # maximum number of models whose curves share a panel
 # Prefix in the logs, and line style.
 _KINDS = {"training": ("", "--"), "validation": ("val_", "-")}
-# Number of columns, and width and height of a panel in inches. A panel is shared by all
-# models, or highlights one of them.
+# Number of columns, and width and height of a panel in inches: for panels that show all
+# models, and for panels that highlight one of them.
 _SHARED, _SEPARATE = (3, 3.3, 2.3), (6, 2.0, 1.4)
-_LABEL_LETTERS = 22  # letters per line of a vertical label
-# Possible positions of a name: distances from its marker in typographic points, and
-# directions.
+_LABEL_LETTERS = 22  # characters per line of a vertical label
+# Possible positions of a name relative to a marker: distances in typographic points,
+# and directions.
 _DISTANCES = (6, 14, 24)
 _DIRECTIONS = np.array(
     [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]
@@ -44,8 +44,8 @@ def activations(
 ) -> Figure:
     """Plot the distribution of activations, and the mean activation of each unit.
 
-    The histogram counts the non-zero activations on a logarithmic axis. The other panel
-    shows whether all units are used or only a few.
+    The histogram counts the non-zero activations on a logarithmic axis. The second
+    panel shows whether all units are used or only a few.
 
     Args:
         codes: Array of shape `(samples, ..., units)`, or a dict that maps names to
@@ -104,19 +104,19 @@ def activations(
 
 
 def history(history: History | Mapping[str, History]) -> Figure:
-    """Plot learning curves: the training logs per epoch.
+    """Plot learning curves.
 
-    Validation is a solid line, and training is a dashed line. A validation loss that
+    Validation curves are solid, and training curves are dashed. A validation loss that
     rises while the training loss falls is a sign of overfitting. Up to four models
-    share the panel of a metric. With more models, each has a panel per metric, with all
-    other models in gray.
+    share one panel per metric. With more models, each model has its own panel per
+    metric, which shows the other models in gray.
 
-    The first values of a loss are often many times larger than all others. The vertical
-    axis therefore fits the epochs after the first tenth of the training.
+    The first values of a loss are often many times larger than all others. The limits
+    of the vertical axis therefore ignore the first tenth of the epochs.
 
     Args:
         history: The return value of `fit`, its `history` attribute, or a dict that maps
-            names to either.
+            model names to either of them.
 
     Returns:
         A `matplotlib.figure.Figure` with one panel per logged metric, or one per model
@@ -209,10 +209,12 @@ def pareto(
 
     Args:
         table: A `pandas.DataFrame` with the columns `x` and `y`, such as the output of
-            `keras_sae.evaluation.compare`. A `model` column names the points.
-        x: Column of the horizontal axis; smaller is better. None means `"l0"`, or
-            `"effective_l0"` if the code of a model in the table is never exactly zero.
-        y: Column of the vertical axis; smaller is better.
+            `keras_sae.evaluation.compare`. If it has a column `model`, the points are
+            labeled with the models' names.
+        x: Column of the horizontal axis, where smaller is better. None means `"l0"`, or
+            `"effective_l0"` if the activations of a model in the table are never
+            exactly zero.
+        y: Column of the vertical axis, where smaller is better.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -262,14 +264,14 @@ def pareto(
         fontsize=9,
         loc="left",
     )
-    if len(groups) > 1 or len(rows) == len(groups):  # one name for all says nothing
+    if len(groups) > 1 or len(rows) == len(groups):  # omit a name that all points share
         figure.draw_without_rendering()  # computes the layout
         _name_groups(ax, groups)
     return figure
 
 
 def _draw_logs(ax: Axes, metric: str, logs: Logs, color: str) -> None:
-    """Draw the curves of a metric. In gray, draw only the last one, as a thin line."""
+    """Draw the curves of a metric, or only a thin last one if `color` is gray."""
     keys = [(prefix + metric, style) for prefix, style in _KINDS.values()]
     keys = [(key, style) for key, style in keys if key in logs]
     is_gray = color == MUTED
@@ -285,8 +287,7 @@ def _draw_logs(ax: Axes, metric: str, logs: Logs, color: str) -> None:
 def _name_groups(ax: Axes, groups: Mapping[str, np.ndarray]) -> None:
     """Write the name of each group of points next to one of its points.
 
-    A name takes the position next to its points at which it covers the fewest points
-    and names.
+    Each name is placed where it covers the fewest points and other names.
     """
     frame, scale = ax.get_window_extent(), ax.figure.dpi / 72
     pixels = {name: ax.transData.transform(points) for name, points in groups.items()}

@@ -11,7 +11,7 @@ from keras_sae.plots.sheets import as_tiles, draw_sheets
 from keras_sae.types import Data
 from keras_sae.utils.images import as_series, filter_images, is_image, scale_filters
 
-# Percentiles of an image that are drawn as black and white.
+# Percentiles of an image that are drawn as black and as white.
 _BLACK, _WHITE = 2, 98
 
 
@@ -26,19 +26,21 @@ def filters(
 
     Filters show the features that a model has learned, such as strokes or edges. The
     filter of unit `j` is row `j` of `model.dictionary()`. All filters of a model share
-    one scale, so a unit with little effect looks faint. In gray images, orange raises a
-    pixel and blue lowers it. In color images, zero is gray. For vectors and series,
-    each filter is a curve.
+    one scale, so a unit with little effect looks faint. For grayscale images, a unit
+    makes orange pixels brighter and blue pixels darker. For color images, zero is gray.
+    For vectors and series, each filter is a curve.
 
-    With data, the most active units come first. The activity of unit `j` is its mean
-    contribution in `keras_sae.metrics.effective_l0`, `mean_i |h_ij - rest_j| |d_j|`.
+    If `x` is given, the most active units come first. The activity of unit `j` is
+    `mean_i |h_ij - rest_j| |d_j|`, the mean of its contributions as defined in
+    `keras_sae.metrics.effective_l0`.
 
     Args:
         model: A `keras_sae.models.Autoencoder`, or a dict that maps names to models.
         count: Maximum number of units to draw per model.
         columns: Filters per row.
-        x: Array of shape `(samples, *input_shape)`, or a dataset of batches, to find
-            the units that are most active. If None, the first units are drawn.
+        x: None, or data for finding the most active units: an array of shape
+            `(samples, *input_shape)` or a dataset of batches. If None, the first units
+            are drawn.
 
     Returns:
         A `matplotlib.figure.Figure` with one block of filters per model.
@@ -95,10 +97,10 @@ def reconstructions(
         count: Maximum number of samples to draw.
 
     Returns:
-        A `matplotlib.figure.Figure` with one row for the input and one per model. The
-        mean squared error of the samples in a row is beside the row. All rows are drawn
-        on the input's scale. Vectors and series are drawn as curves, with the input in
-        gray behind each reconstruction.
+        A `matplotlib.figure.Figure` with one row for the input and one row per model.
+        Each model's row shows the mean squared error of the samples on the right. All
+        rows have the input's scale. Vectors and series are drawn as curves, with the
+        input in gray behind each reconstruction.
 
     Example:
 
@@ -122,7 +124,7 @@ def reconstructions(
     if tiles.ndim == 4:
         return draw_sheets("", {title: tiles}, len(x), names, notes)
     inputs = np.tile(tiles[: len(x)], (len(rows), 1, 1))
-    tiles[: len(x)] = np.nan  # the first row has only the inputs
+    tiles[: len(x)] = np.nan  # the first row shows only the inputs
     heading = "Gray: the input. Blue: the reconstruction."
     return draw_sheets(heading, {title: tiles}, len(x), names, notes, reference=inputs)
 
@@ -132,8 +134,9 @@ def samples(
 ) -> Figure:
     """Plot samples from a variational model, decoded from codes drawn from the prior.
 
-    Each image is scaled from its 2nd to its 98th percentile, and each curve from its
-    minimum to its maximum. Otherwise, an outlier would turn all other images gray.
+    Each image has its own scale, from its 2nd to its 98th percentile. With one scale
+    for all images, an outlier would make the others look gray. Each curve is scaled
+    from its minimum to its maximum.
 
     Args:
         model: A model built with `keras_sae.models.variational`.
@@ -156,7 +159,7 @@ def samples(
     """
     if not isinstance(model, VariationalAutoencoder):
         raise ValueError(
-            "`model` must be a variational model, because others cannot draw samples. "
+            "`model` must be a variational model, because only these can be sampled. "
             f"Received: {model!r}. Build one with `keras_sae.models.variational`."
         )
     samples = model.sample(count, seed=seed)
@@ -215,7 +218,7 @@ def latent_plane(
 
 
 def _samples(model: Autoencoder, x: Data, count: int | None = None) -> np.ndarray:
-    """Return the first samples of data, which may have several leading axes."""
+    """Return the first samples of `x`. An array may have several sample axes."""
     samples, shape = as_arrays(x, limit=count)[0], model.sample_shape
     if samples.shape[-len(shape) :] == shape:
         samples = samples.reshape(-1, *shape)
@@ -223,6 +226,6 @@ def _samples(model: Autoencoder, x: Data, count: int | None = None) -> np.ndarra
 
 
 def _limits(x: np.ndarray) -> np.ndarray:
-    """Return the limits of each sample, which are drawn as 0 and 1."""
+    """Return two limits per sample: the values that are drawn as 0 and 1."""
     percentiles = (_BLACK, _WHITE) if is_image(x.shape[1:]) else (0, 100)
     return np.percentile(x.reshape(len(x), -1), percentiles, axis=1)

@@ -1,4 +1,4 @@
-"""Training logs, and labels for their metrics in plots and in the report."""
+"""Training logs, and labels for their metrics in plots and reports."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +10,8 @@ import numpy as np
 Logs: TypeAlias = Mapping[str, Sequence[float]]
 History: TypeAlias = keras.callbacks.History | Logs
 
-LOGARITHMIC = 20  # an axis is logarithmic if the ratio of its ends exceeds this
-# Labels of metrics, in the order of the panels. Other labels are made from the name.
+LOGARITHMIC = 20  # an axis is logarithmic if the ratio of its limits exceeds this
+# Labels of metrics, in the order of the panels. Other metrics are labeled by name.
 _LABELS = {
     "loss": "total loss",
     "reconstruction_loss": "reconstruction loss",
@@ -55,10 +55,10 @@ def logged_metrics(histories: Iterable[Logs]) -> list[str]:
 
 
 def axis_limits(metric: str, histories: Iterable[Logs]) -> tuple[list[float], bool]:
-    """Return the ends of an axis for a metric, and whether it is logarithmic.
+    """Return the limits of the axis of a metric, and whether it is logarithmic.
 
-    The ends fit the epochs after the first tenth of the training, because the first
-    values are often many times larger than all others.
+    The limits ignore the first tenth of the epochs, because the first values are often
+    many times larger than all others.
     """
     settled = [np.zeros(0)]
     for logs in histories:

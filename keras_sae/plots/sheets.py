@@ -22,9 +22,10 @@ from keras_sae.utils.images import (
 _IMAGE_WIDTH, _CURVE_WIDTH, _LETTER_WIDTH = 0.6, 1.0, 0.08
 _CURVE_HEIGHT, _TITLE_HEIGHT, _LINE_HEIGHT, _MARGIN = 0.55, 0.28, 0.19, 0.08
 _PAGE_WIDTH = 4.0  # minimum, in inches
-# Pixels per tile before matplotlib scales the sheet down, so that edges stay sharp.
+# Images are enlarged to about this number of pixels per side, so that edges stay sharp
+# when matplotlib scales the sheet down.
 _TILE_PIXELS = 128
-# Largest lengths of curves drawn as steps, and of curves drawn with a wide line.
+# Maximum length of curves drawn as steps, and of curves drawn with a thick line.
 _STEPS, _DENSE = 32, 128
 
 
@@ -57,7 +58,7 @@ def draw_sheets(
         row_names: Text to the left of each row.
         row_notes: Text to the right of each row.
         column_names: Text below each column.
-        reference: Curves to draw in gray behind all others, a constant, or None.
+        reference: Curves or a constant to draw in gray behind all curves, or None.
     """
     sheets, sizes = [], []
     for tiles in blocks.values():
@@ -81,7 +82,7 @@ def draw_sheets(
     bottom = _MARGIN + _LINE_HEIGHT * len(lines) + _LINE_HEIGHT * bool(column_names)
     bottom += sum(height + _TITLE_HEIGHT for _, height in sizes) + _MARGIN
     figure = Figure(page, bottom)
-    figure.set_layout_engine("none")  # all sizes are known
+    figure.set_layout_engine("none")  # all positions are set below
     scale = np.tile(figure.get_size_inches(), 2)
     top = 1 - _MARGIN / bottom
     figure.text(_MARGIN / page, top, "\n".join(lines), fontsize=9, va="top")
@@ -136,7 +137,7 @@ def _draw_curves(
     steps = np.linspace(0.05, 0.87, length + is_short)
     if is_short:
         steps = steps.repeat(2)[1:-1]
-    # NaN separates the curve of a tile from the next one.
+    # NaN separates the curves of neighboring tiles.
     x = (column[:, None] + np.append(steps, np.nan)).ravel()
     thin = 1.0 if length <= _DENSE else 0.6
     layers = [(tiles, BASE, thin)]

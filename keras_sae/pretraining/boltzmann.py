@@ -49,57 +49,59 @@ def boltzmann(
 ) -> list[keras.callbacks.History]:
     """Pretrain each level as a restricted Boltzmann machine, in place.
 
-    Deep autoencoders were first trained this way, and the method still helps stacks of
-    sigmoid layers. Each level learns by contrastive divergence with momentum:
+    The first deep autoencoders were pretrained in this way, and the method still helps
+    stacks of sigmoid layers. Each level is trained by contrastive divergence with
+    momentum:
 
     `dW = learning_rate (<v h>_0 - <v h>_k - weight_decay W)`,
     `da = learning_rate (<v>_0 - <v>_k)`, `db = learning_rate (<h>_0 - <h>_k)`
 
-    `<>_0` is a mean over a batch of data, and `<>_k` a mean after `k` Gibbs steps. The
-    means of the hidden units `h` become the data `v` of the next level. The encoder
-    receives `W` and `b`. The decoder receives `a` and the transpose of `W`. Call
-    `fit` afterwards to fine-tune the autoencoder.
+    `<>_0` is a mean over a batch of data, and `<>_k` is a mean after `k` Gibbs steps.
+    The means of the hidden units `h` become the data `v` of the next level. `W` and `b`
+    become the weights of the encoder. `a` and the transpose of `W` become the weights
+    of the decoder. Call `fit` afterwards to fine-tune the autoencoder.
 
     Sigmoid layers become binary units, and linear layers become Gaussian units of
     variance 1. The output activation must fit the data: `"sigmoid"` for values in
     [0, 1], or `"linear"` for values with zero mean and unit variance. Each RBM starts
-    from random weights, not from the model's. The model's corruption and sparsity apply
-    only in `greedy` and `fit`. The mean of a `Centering` layer is set to that of the
-    data, and the bias of the next layer is adjusted to match.
+    from random weights instead of the model's. The model's corruption and sparsity
+    apply only in `greedy` and `fit`. The mean of a `Centering` layer is set to the mean
+    of the data, and the bias of the next layer is adjusted to match.
 
     Args:
-        model: A `keras_sae.models.Autoencoder` with levels. Its activations are sigmoid
-            or linear, but the code and the output of a level are not both linear.
-        x: As in `greedy`. Targets in a stream are ignored.
+        model: As in `greedy`. All activations must be sigmoid or linear. The code and
+            the output of a level must not both be linear.
+        x: As in `greedy`. Targets in a dataset are ignored.
         epochs: As in `greedy`.
         batch_size: As in `greedy`.
         cd_steps: Gibbs steps `k`, usually 1.
-        learning_rate: A float or a schedule, or a list with one per level. None means
-            0.001 for levels with Gaussian units and 0.1 for all others.
+        learning_rate: A float, a learning rate schedule, or a list with one entry per
+            level. None means 0.001 for levels with Gaussian units and 0.1 for all
+            others.
         initial_momentum: Momentum during the first `momentum_epochs` epochs of each
             level.
-        momentum: Momentum afterwards.
+        momentum: Momentum in all later epochs.
         momentum_epochs: Number of epochs with `initial_momentum`, at least 1.
-        weight_decay: Weight decay coefficient of `W`.
+        weight_decay: Weight decay coefficient for `W`.
         sparsity: Penalty in nats on the means of binary hidden units: a regularizer
             such as `keras_sae.regularizers.KLDivergence(0.05, 0.1)`, its name, or None.
         kernel_initializer: Initializer of `W`. The default is a normal distribution
             with a standard deviation of 0.1.
-        validation_data: Array or stream. A growing gap between `val_free_energy` and
-            `free_energy` shows overfitting.
+        validation_data: Array or dataset. A growing gap between `val_free_energy` and
+            `free_energy` is a sign of overfitting.
         callbacks: As in `greedy`.
         directory: As in `greedy`.
         verbose: As in `greedy`.
 
     Returns:
         One `keras.callbacks.History` per level, outermost first. `loss` is the
-        contrastive divergence plus penalties. `free_energy` (nats) and
+        contrastive divergence plus penalties. `free_energy` (in nats) and
         `reconstruction_error` (squared error summed over inputs) are averaged over
         samples.
 
     Raises:
-        ValueError: As in `greedy`; or the model has a layer, activation or constraint
-            that an RBM cannot have; or data for binary units are outside [0, 1].
+        ValueError: As in `greedy`, or the model has a layer, activation or constraint
+            that an RBM cannot have, or data for binary units are outside [0, 1].
 
     Reference:
         Hinton & Salakhutdinov, [Reducing the dimensionality of data with neural
@@ -155,7 +157,7 @@ def boltzmann(
     ]
     rates = per_level("learning_rate", learning_rate, len(levels))
     for index, level in enumerate(levels):
-        if rates[index] is None:  # Gaussian units diverge at 0.1
+        if rates[index] is None:  # Gaussian units diverge with 0.1
             rates[index] = 0.001 if "linear" in (level.visible, level.hidden) else 0.1
     validation.positive_integer("momentum_epochs", momentum_epochs)
     optimizers = [ScheduledMomentum(r, initial_momentum, momentum) for r in rates]
@@ -172,7 +174,7 @@ def boltzmann(
         optimizers[index].steps = momentum_epochs * steps
         rbm.compile(optimizers[index], loss=None)
         rbm.build(trainer.chains[index][0].input_shape)
-        # Otherwise TensorFlow would trace the first step twice.
+        # Otherwise, TensorFlow would trace the training step twice.
         rbm.optimizer.build(rbm.trainable_variables)
         trainer.fit(rbm)
         level.assign(rbm, samples, mean)
@@ -210,7 +212,7 @@ class RBMLayers:
 
 
 def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
-    """Return a level's layers, or raise an error if an RBM cannot have them."""
+    """Return a level's layers, or raise an error if they cannot form an RBM."""
     encode = [layer for layer in levels[index].encode if not is_identity(layer)]
     decode = [layer for layer in levels[index].decode if not is_identity(layer)]
     center = next((x for x in encode if isinstance(x, layers.Centering)), None)
@@ -248,7 +250,7 @@ def rbm_layers(levels: Sequence[Level], index: int) -> RBMLayers:
     if index and visible != _kind_of_units(below):
         raise ValueError(
             f"The output of level {index} must have the same activation as the code of "
-            f"level {index - 1}, because both are the same units. Received: "
+            f"level {index - 1}, because they are the same units. Received: "
             f"{visible!r}."
         )
     if hidden == visible == "linear":

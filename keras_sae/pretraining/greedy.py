@@ -29,30 +29,33 @@ def greedy(
     `min loss(h_{l-1}, decode_l(encode_l(h_{l-1}))) + penalty_l`
 
     Deep stacks of sigmoid layers train poorly from random weights. Training the levels
-    one by one gives `fit` a better start. Each level is an `Autoencoder` of the model's
-    own layers. `penalty_l` is their sparsity and weight decay, without `contractive`.
+    one by one gives `fit` a better starting point. Each level is an `Autoencoder` made
+    of the model's own layers. `penalty_l` is the sum of their sparsity penalties and
+    weight decay. The model's contractive penalty is not used.
 
-    Codes passed to the next level are computed without corruption. If `x` is a stream
-    or a `numpy.memmap`, they are kept in a temporary file, so the data may be larger
-    than memory. The model's compile settings do not change. If the model has
+    The codes for the next level are computed without corruption. If `x` is a dataset or
+    a `numpy.memmap`, the codes are stored in a temporary file, so the data may be
+    larger than memory. The model's compile settings do not change. If the model has
     `steps_per_execution > 1`, the levels use the same value.
 
     Args:
         model: An autoencoder made by `keras_sae.models.deep`, `stacked` or `shallow`.
-        x: Array of shape `(samples, *input_shape)`, or batches that can be read
-            repeatedly: a `tf.data.Dataset`, `keras.utils.PyDataset` or PyTorch
-            `DataLoader`. In batches of `(x, target)`, `target` is the
-            first level's target.
+        x: Array of shape `(samples, *input_shape)`, or a dataset of batches that can be
+            read repeatedly: a `tf.data.Dataset`, `keras.utils.PyDataset` or PyTorch
+            `DataLoader`. In batches of `(x, target)`, `target` is the first level's
+            target.
         epochs: Number of epochs, or a list with one number per level.
-        batch_size: Samples per step. The first level uses a stream's own batches.
-        optimizer: An optimizer, or a list with one per level. Each level uses a fresh
+        batch_size: Samples per step. With a dataset, the first level uses its batches
+            instead.
+        optimizer: An optimizer, or a list with one per level. Each level uses a new
             copy.
         loss: Loss between a code and its reconstruction, or a list with one per level.
-        validation_data: Array, `(x, target)` or stream, for `val_` metrics per level.
+        validation_data: Array, pair `(x, target)` or dataset. If given, each level also
+            logs `val_` metrics.
         callbacks: Keras callbacks for every level, or a list of lists, one per level.
         directory: None, or a folder for the weights of each finished level, so that an
             interrupted call can be resumed. An interrupted level restarts from its
-            initial weights. A stream is assumed to be unchanged.
+            initial weights. A dataset is assumed to be unchanged.
         verbose: As in `keras.Model.fit`. Unless it is 0, the start of each level is
             printed.
 
@@ -60,9 +63,9 @@ def greedy(
         One `keras.callbacks.History` per level, outermost first.
 
     Raises:
-        ValueError: The model has no levels to train, a level's output cannot take all
-            values of the code below, a list has the wrong length, `x` is invalid, the
-            directory belongs to another run, or a level diverges.
+        ValueError: The model has no levels to train, a level's output cannot reach all
+            values of the code below, a list has the wrong length, `x` is invalid,
+            `directory` belongs to another run, or a level diverges.
 
     Reference:
         Bengio et al., [Greedy layer-wise training of deep networks](

@@ -25,8 +25,8 @@ class LevelTrainer:
 
     For each level, the caller builds a Keras model, passes it to `fit`, and then calls
     `encode_data`. The arguments are the same as for `keras_sae.pretraining.greedy`.
-    `chains` holds the encoder and decoder of each level. `x` and `validation_data` hold
-    the data for the next level.
+    `chains` contains the encoder and decoder of each level. `x` and `validation_data`
+    are the data for the next level.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class LevelTrainer:
             self.validation_data = (first, *target)
 
     def resume_from(self, directory: PathLike | None, settings: Config) -> None:
-        """Let `fit` store finished levels in `directory`, and load existing ones."""
+        """Let `fit` save finished levels to `directory`, and load existing ones."""
         if directory is None:
             return
         layers = [
@@ -103,7 +103,7 @@ class LevelTrainer:
         self.directory = io.RunDirectory(directory, settings).path
 
     def fit(self, level_model: keras.Model) -> None:
-        """Train the next level, or load it if an earlier call has finished it."""
+        """Train the next level, or load it if an earlier call finished it."""
         index = len(self.histories)
         if self.directory is None:
             self.histories.append(self._train(index, level_model))
@@ -148,7 +148,7 @@ class LevelTrainer:
             x,
             batch_size=self.batch_size if isinstance(x, np.ndarray) else None,
             epochs=self.epochs[index],
-            # Keras warns when it is asked to shuffle any other stream.
+            # Keras warns if `shuffle` is True for any other dataset.
             shuffle=isinstance(x, (np.ndarray, keras.utils.PyDataset))
             and not isinstance(x, DiskBatches),
             validation_data=self.validation_data or None,
@@ -207,7 +207,7 @@ def open_data(
     if is_dataset(x) and x.cardinality() == -1:  # infinite
         raise ValueError(
             f"`{argument}` must be finite. Received: {x!r}, which never ends. Remove "
-            "`.repeat()`: `epochs` repeats the data."
+            "`.repeat()`, because `epochs` already repeats the data."
         )
     try:
         x, _, (first, _) = data_adapter.open_data(x)

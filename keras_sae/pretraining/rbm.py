@@ -16,12 +16,15 @@ from keras_sae.utils.serialization import register
 
 @dataclass(frozen=True)
 class Units:
-    """Units with `p(s | z)` proportional to `exp(s z - log_partition(z) - base(s))`."""
+    """Units whose state `s` depends on their input `z`.
+
+    `p(s | z)` is proportional to `exp(s z - log_partition(z) - base(s))`.
+    """
 
     mean: Callable[[Tensor], Tensor]  # the derivative of `log_partition`
     sample: Callable[[Tensor, keras.random.SeedGenerator], Tensor]
     log_partition: Callable[[Tensor], Tensor]
-    base: Callable[[Tensor], Tensor]  # of the state `s`; all others take the input `z`
+    base: Callable[[Tensor], Tensor]  # takes the state `s`; the others take `z`
 
 
 # Kinds of units, by the name of the activation that computes their means.
@@ -60,8 +63,8 @@ class RBM(keras.Model):
 
     `loss = mean(F(v_0) - F(v_k)) + weight_decay / 2 * sum(W^2) + sparsity`
 
-    where the end `v_k` of the Gibbs chain is held fixed. Hidden units are sampled,
-    whereas visible units are set to their means.
+    where the end `v_k` of the Gibbs chain is treated as a constant. Hidden units are
+    sampled, whereas visible units are set to their means.
 
     Args:
         units: Number of hidden units.
@@ -117,7 +120,7 @@ class RBM(keras.Model):
         self.built = True
 
     def call(self, inputs: Tensor, training: bool | None = None) -> dict[str, Tensor]:
-        """Add the loss, and return the free energy and the error per sample."""
+        """Add the loss, and return free energies and reconstruction errors."""
         del training  # the Gibbs chain also runs in validation
         v0 = ops.reshape(ops.cast(inputs, self.compute_dtype), (-1, self.inputs))
         z0 = self.hidden_inputs(v0)
@@ -140,7 +143,7 @@ class RBM(keras.Model):
         return ops.matmul(v, self.kernel) + self.hidden_bias
 
     def free_energy(self, v: Tensor, z: Tensor | None = None) -> Tensor:
-        """Return `F(v)` per sample. Pass `z = hidden_inputs(v)` if available."""
+        """Return `F(v)` per sample. `z` is `hidden_inputs(v)`, if already computed."""
         z = self.hidden_inputs(v) if z is None else z
         visible, hidden = UNITS[self.visible], UNITS[self.hidden]
         return (
