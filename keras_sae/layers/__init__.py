@@ -1,4 +1,4 @@
-"""Keras layers that compute, use or penalize a sparse code."""
+"""Layers and sparsities from which sparse autoencoders are built."""
 
 from keras_sae.layers.activity_penalty import ActivityPenalty
 from keras_sae.layers.aux_k import AuxK

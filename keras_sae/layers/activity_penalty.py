@@ -16,20 +16,22 @@ from keras_sae.utils.serialization import register
 
 @register
 class ActivityPenalty(Sparsity):
-    """Return the code unchanged, and add a regularizer's penalty to the loss.
+    """Add a regularizer's penalty to the loss, and return the code unchanged.
 
     `loss += coefficient * regularizer(h) / batch`
 
-    `SparseDense` creates this layer if its `sparsity` is a regularizer. This layer can
-    also penalize the output of any other layer. Callbacks can adjust the penalty.
+    `SparseDense` creates this layer if its `sparsity` is a regularizer. The layer can
+    also penalize the output of any other layer. Callbacks such as
+    `keras_sae.callbacks.SparsityWarmup` change `coefficient`, which is initially 1.
 
-    With weights `w`, L1 is `factor * sum_ij(w_i |h_ij|) / batch`, and KL uses the
-    weighted mean of the activations. Other regularizers do not support weights: samples
-    of weight 0 are replaced by zeros, and all others count equally.
+    With sample weights `w`, an L1 penalty is `factor * sum_ij(w_i |h_ij|) / batch`, and
+    a KL divergence uses the weighted mean of the activations. Other regularizers do not
+    support weights: the codes of samples with weight 0 are replaced by zeros, and all
+    other samples count equally.
 
     Args:
         regularizer: A `keras.regularizers.Regularizer` whose value is a sum over the
-            batch, like that of Keras's activity regularizers.
+            batch, as Keras expects of an activity regularizer.
         bounds: Lowest and highest activation. A KL divergence requires values in
             (0, 1), so it receives `(h - low) / (high - low)`. Other penalties receive
             `h` itself.

@@ -11,33 +11,35 @@ from keras_sae.types import Config, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
 
-# Dead units are decoded sparsely if `k_aux` times the number of values per sample is at
-# most this multiple of the number of units. Above this limit, dense products are no
-# slower and need less memory.
+# Dead units are decoded from a `SparseCode` if `k_aux * dimension` is at most
+# `_MAX_VALUES * units`, where `dimension` is the number of values per sample. Above
+# this limit, dense products are no slower and need less memory.
 _MAX_VALUES = 4
 
-# A residual counts as constant if its variance is at most this share of its mean
+# A residual counts as constant if its variance is at most this fraction of its mean
 # square.
 _MIN_VARIANCE = 1e-3
 
 
 @register
 class AuxK:
-    """Let dead units reconstruct the residual that the active units leave.
+    """Auxiliary loss that trains dead units to reconstruct the residual.
 
     The loss is `factor * mean((e - d)^2) / var(e)`. Here, `e = x - r` is the residual
-    of the reconstruction `r`, without a gradient. `d` is the decoder's output, without
-    its bias, for the `k_aux` largest pre-activations among the dead units.
+    of the reconstruction `r`, and no gradient flows through `e`. The decoder computes
+    `d`, without adding its bias, from the `k_aux` largest pre-activations among the
+    dead units.
 
-    A hard sparsity never selects a dead unit, so the data loss gives such a unit no
-    gradient. No ReLU is applied here, because it would keep units with negative
-    pre-activations dead. The loss is 0 and costs nothing while no unit is dead. The
-    loss is also 0 if the residual does not vary, as in a batch of one sample.
+    A hard sparsity never selects a dead unit, so dead units get no gradient from the
+    reconstruction loss. `d` is computed without a ReLU, so that units with negative
+    pre-activations also get a gradient. While no unit is dead, the loss is 0 and `d` is
+    not computed. The loss is also 0 if the residual does not vary, as in a batch of one
+    sample.
 
     On data with known features, `k_aux=1` revived more units than the published default
     of half the input dimension. A single dead unit per sample learns a feature, while
-    many at once learn a dense code of the residual. A sparsity's `auxiliary="auto"` is
-    therefore `AuxK(k_aux=1, dead_after=50)`.
+    many dead units at once learn a dense code of the residual. In `TopK` and
+    `BatchTopK`, `auxiliary="auto"` is therefore `AuxK(k_aux=1, dead_after=50)`.
 
     Args:
         k_aux: Number of dead units per sample that reconstruct the residual. Half the
@@ -72,7 +74,7 @@ class AuxK:
         self.dead_after = validation.positive_integer("dead_after", dead_after)
 
     def loss(self, step: Step) -> Tensor:
-        """Return the weighted loss of a step, a float32 scalar."""
+        """Return the loss of a step as a float32 scalar."""
         dead = ops.convert_to_tensor(step.steps_since_active) >= self.dead_after
         return ops.cond(
             ops.any(dead),

@@ -1,4 +1,4 @@
-"""Base class and state variables of the layers."""
+"""Base class for layers, and a function that creates their state variables."""
 
 import keras
 
@@ -16,9 +16,10 @@ class ShapePreservingLayer(keras.layers.Layer):
 def layer_state(name: str, shape: Shape = (), initial: float = 0.0) -> keras.Variable:
     """Return a non-trainable float32 variable.
 
-    A layer may assign to it in a forward pass. Under `tf.distribute`, each replica
-    has its own copy, and a read outside a step returns the mean of the copies. An
-    assignment that synchronizes replicas in a forward pass would mix up their losses.
+    A layer can assign a new value in a forward pass. Under `tf.distribute`, each
+    replica has its own copy of the variable, and reading it outside a step returns the
+    mean of the copies. An assignment does not synchronize the copies, because
+    synchronization in a forward pass would mix up the losses of the replicas.
     """
     return keras.Variable(
         keras.initializers.Constant(initial),

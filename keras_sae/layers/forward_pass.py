@@ -1,10 +1,10 @@
-"""Data passed from sparse layers to their model during one forward pass.
+"""Data that a model and its sparse layers exchange during one forward pass.
 
 A Keras layer returns one tensor. An `Autoencoder` needs more from its sparse layers:
 the pre-activations for auxiliary losses, and the active entries of a code for sparse
-matrix products. A `ForwardPass` carries them. It is the training step's only side
-channel and exists for a single pass, in the thread that traces it, so no tensors are
-stored on layers.
+matrix products. The layers, in turn, need the sample weights. A `ForwardPass` contains
+these data, so that no tensors are stored on layers. It exists only during one pass, in
+the thread that runs or traces this pass.
 """
 
 import math
@@ -26,15 +26,16 @@ class Activations:
     """The output of one sparse layer, with the values that produced it.
 
     Attributes:
-        layer: The `keras_sae.layers.SparseDense`.
-        code: Its output, of shape `(batch, ..., units)`.
-        pre_activations: Function that returns the pre-activations, with the same shape
-            as `code`, or as a `SparseCode` if a sparsity with a penalty selected them.
+        layer: The `keras_sae.layers.SparseDense` layer.
+        code: The layer's output, of shape `(batch, ..., units)`.
+        pre_activations: Function that returns the pre-activations: a tensor with the
+            shape of `code`, or a `SparseCode` of the entries that a sparsity with a
+            penalty selected.
         sparse_code: The active entries of `code`, or None if the code was computed
             densely.
         top_pre_activations: None, or a function that takes a boolean mask of shape
             `(units,)` and `k`, and returns the `k` largest pre-activations per sample
-            among the selected units.
+            among the units in the mask.
     """
 
     layer: keras.layers.Layer
@@ -55,12 +56,12 @@ class ForwardPass:
         sample_weight: Sample weights of the step, or None. They have as many axes as
             the target and broadcast against it.
         activations: One entry per sparse layer, in the order of the calls.
-        code: The model's code, as passed to the activity metrics. A sparse code is
-            represented by the values of its active entries.
-        losses: Terms of the loss, by name. The data term is added at the end.
+        code: The code, for the activity metrics. If it was computed sparsely, only the
+            values of its active entries.
+        losses: Terms of the loss, by name. The reconstruction loss is added last.
         updates: Functions that update the state of layers, and their arguments.
         centered: `Centering` layers that were already updated with this batch.
-        adds_losses: Whether `add_loss` adds terms. If False, `add_loss` does nothing.
+        adds_losses: Whether `add_loss` has an effect.
     """
 
     model: keras.Model
@@ -100,14 +101,15 @@ def add_loss(
     Args:
         layer: The layer or model that adds the term.
         name: Name of the term in the logs.
-        value: A scalar, which is added as float32. It may be a Python number.
-        batch_size: Number of samples. If there are none, as on a replica with an empty
-            batch, or only samples of weight 0, 0 is added: `value` may be NaN.
+        value: Scalar tensor or Python number, which is cast to float32.
+        batch_size: Number of samples, which may be 0 on a replica. If there are no
+            samples, or all sample weights are 0, the added term is 0 even if `value` is
+            NaN.
     """
     forward_pass = current()
     if forward_pass is not None and not forward_pass.adds_losses:
         return
-    value = ops.cast(value, "float32")  # On JAX, Keras needs a tensor.
+    value = ops.cast(value, "float32")  # On JAX, Keras requires a tensor.
     weight = sample_weight()
     if weight is not None:
         batch_size = ops.sum(weight)
@@ -122,7 +124,7 @@ def add_loss(
 def sample_weight() -> Tensor | None:
     """Return the weight of each sample of the step, shape `(batch,)`, or None.
 
-    If the values of a sample have different weights, their mean is returned.
+    The weight of a sample is the mean of the weights of its values.
     """
     forward_pass = current()
     if forward_pass is None or forward_pass.sample_weight is None:
@@ -135,7 +137,8 @@ def value_weight(values: Tensor) -> Tensor | None:
     """Return the weights of `values`, with the same shape `(batch, ...)`, or None.
 
     The weights of a target also apply to other tensors with the same number of values
-    per sample, such as the input. Otherwise, every value has the weight of its sample.
+    per sample, such as the input. In all other tensors, every value has the weight of
+    its sample.
     """
     forward_pass = current()
     if forward_pass is None or forward_pass.sample_weight is None:
@@ -147,7 +150,7 @@ def value_weight(values: Tensor) -> Tensor | None:
 
 
 def mean_loss(losses: Tensor) -> Tensor:
-    """Return the mean of losses `(batch, ...)`, each multiplied by its weight."""
+    """Return the mean of losses of shape `(batch, ...)` times the sample weights."""
     weight = sample_weight()
     if weight is not None:
         losses = losses * expand_weight(weight, losses)
@@ -157,15 +160,16 @@ def mean_loss(losses: Tensor) -> Tensor:
 def update(function: Callable[..., None], *values: Tensor) -> None:
     """Update the state of a layer with statistics of the batch.
 
-    Under `tf.distribute`, the function is called twice: during the forward pass with
-    the values of one replica, and afterwards, by `synchronize`, with the values of all
+    Under `tf.distribute`, `function` is called twice: during the forward pass with the
+    values of one replica, and afterwards, by `synchronize`, with the values of all
     replicas.
 
     Args:
-        function: Assigns variables. Its arguments are `values`, with an additional
-            first axis for the replicas. Because the function may be called twice, it
-            must read the old state from a copy of the variables.
-        *values: float32 tensors.
+        function: Function that assigns new values to variables. Its arguments are
+            `values`, with an additional first axis for the replicas. Since it may be
+            called twice, it must compute the new values from copies of the variables
+            that were made before the first call.
+        *values: float32 tensors, the statistics of the batch.
     """
     function(*(ops.expand_dims(value, 0) for value in values))
     forward_pass = current()

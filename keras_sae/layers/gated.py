@@ -19,12 +19,12 @@ class Gated(Sparsity):
 
     `h_j = 1[z_j > 0] * ReLU(z_j exp(r_j) + b_j)` with learned `r` and `b`,
     `loss += coefficient * factor * mean_i(sum_j ReLU(z_ij))`, and
-    `loss += mean((x - decode(ReLU(z)))^2)` with the decoder held fixed
+    `loss += mean((x - decode(ReLU(z)))^2)` with a frozen decoder
 
-    An L1 penalty shrinks the activations that it keeps. Here the penalty acts only on
-    the pre-activations `z`, and `r` and `b` can undo the shrinkage. The step
-    `1[z_j > 0]` has no gradient. The gate is therefore trained by the penalty and by
-    the second reconstruction loss, which is logged as `auxiliary_loss`.
+    An L1 penalty also shrinks the activations of active units. Here, the penalty acts
+    only on the pre-activations `z`, and `r` and `b` can undo the shrinkage. The step
+    function `1[z_j > 0]` has no gradient. The gate is therefore trained by the penalty
+    and by the second reconstruction loss, which is logged as `auxiliary_loss`.
 
     Args:
         factor: Weight of the penalty.
@@ -61,7 +61,7 @@ class Gated(Sparsity):
         self.factor = validation.non_negative("factor", factor)
 
     def build(self, input_shape: Shape) -> None:
-        """Create the magnitude's log gain and bias, and the coefficient."""
+        """Create the log gain `r`, the bias `b` and the coefficient of the penalty."""
         super().build(input_shape)
         shape = (input_shape[-1],)
         self.log_gain = self.add_weight(
@@ -100,7 +100,7 @@ class Gated(Sparsity):
         return [(self.log_gain, 0.0), (self.bias, 0.0)]
 
     def auxiliary_losses(self, step: Step) -> dict[str, Tensor]:
-        """Return the loss of the gate's reconstruction."""
+        """Return the loss of the reconstruction from `ReLU(z)`."""
         gate = step.pre_activations()
         if isinstance(gate, SparseCode):
             gate = SparseCode(ops.relu(gate.values), *gate.positions)

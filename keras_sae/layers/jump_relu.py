@@ -1,4 +1,4 @@
-"""Learned sparsity: each unit has its own threshold."""
+"""JumpReLU sparsity: each unit learns its own threshold."""
 
 from typing import Any
 
@@ -20,25 +20,26 @@ class JumpReLU(Sparsity):
     """Activate units above a learned threshold, and penalize L0.
 
     `h_j = z_j * 1[z_j > threshold_j]`,
-    `loss += coefficient * factor * L0`, or with a target
+    `loss += coefficient * factor * L0`, or with `target_l0`
     `loss += coefficient * factor * (L0 / target_l0 - 1)^2`, where
     `L0 = mean_i(sum_j 1[z_ij > threshold_j])` for pre-activations `z`
 
-    Neither the code `h` nor the step `1[z > t]` has a useful derivative with respect to
-    the threshold `t`. Both derivatives are therefore replaced by a rectangle of width
-    `bandwidth`. With `K(u) = 1[|u| < 1/2]`:
+    Neither the code `h` nor the step function `1[z > t]` has a useful derivative with
+    respect to the threshold `t`. Both derivatives are therefore estimated with the
+    rectangular kernel `K(u) = 1[|u| < 1/2]`:
     `dh/dt = -(t / bandwidth) K((z - t) / bandwidth)` and
     `d1[z > t]/dt = -(1 / bandwidth) K((z - t) / bandwidth)`.
-    With respect to `z`, the derivative of `h` is `1[z > t]`, and that of the step is 0.
+    With respect to `z`, the derivative of `h` is `1[z > t]`, and that of the step
+    function is 0.
 
-    The defaults assume inputs of unit mean square. See `scaling=` of
-    `keras_sae.models.shallow`.
+    The defaults assume inputs with a mean square of 1. To scale other inputs, use
+    `scaling=True` in `keras_sae.models.shallow`.
 
     Args:
         factor: Weight of the penalty.
         target_l0: None, or the target number of active units per sample.
         threshold: Initial threshold of every unit.
-        bandwidth: Width of the rectangle, in units of the pre-activations.
+        bandwidth: Width of the kernel, on the scale of the pre-activations.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
@@ -82,7 +83,7 @@ class JumpReLU(Sparsity):
         self.target_l0 = target_l0
         if target_l0 is not None:
             self.target_l0 = validation.positive_number("target_l0", target_l0)
-        self.persistent = target_l0 is None  # a target can lower thresholds
+        self.persistent = target_l0 is None  # with a target, thresholds can also fall
         self.initial_threshold = validation.non_negative("threshold", threshold)
         self.bandwidth = validation.positive_number("bandwidth", bandwidth)
 
@@ -101,7 +102,7 @@ class JumpReLU(Sparsity):
     def select(
         self, pre_activations: Tensor, training: bool | None
     ) -> SparseCode | None:
-        """Return all pre-activations that are active or change a threshold."""
+        """Return all entries that are active or affect the gradient of a threshold."""
         del training
         lowest = ops.convert_to_tensor(self.threshold) - self.bandwidth / 2
         margin = ops.cast(pre_activations, "float32") - lowest

@@ -1,4 +1,4 @@
-"""Hard sparsity over the batch: each unit is active for its strongest samples."""
+"""Hard sparsity over a batch: each unit is active for its strongest samples only."""
 
 from typing import Any
 
@@ -14,23 +14,25 @@ from keras_sae.utils.serialization import register
 
 @register
 class LifetimeSparsity(Sparsity):
-    """Keep each unit active for its strongest samples of the batch (winner-take-all).
+    """Keep each unit active for its strongest samples in the batch (winner-take-all).
 
-    Training: `h_ij = a_ij` if `a_ij` is among the `ceil(fraction * B)` largest of unit
-    `j` over the batch of `B` samples, else 0. Inference: `h = a`.
+    Training: `h_ij = a_ij` if `a_ij` is among the `ceil(fraction * B)` largest
+    activations of unit `j` over the batch of `B` samples, else 0. Inference: `h = a`.
 
-    Samples of weight 0 are not among the winners. Under `tf.distribute`, each replica
-    ranks its own samples.
+    Samples of weight 0 activate no units. Under `tf.distribute`, each replica ranks its
+    own samples.
 
-    A unit with positive activations wins in every batch, so units rarely die. Inference
-    sets no value to zero. Its codes suit classification, but their L0 has no meaning.
+    A unit with a positive activation in the batch is active for at least one sample, so
+    units rarely die. Since no activations are set to zero at inference, the codes suit
+    classification, but their L0 is not meaningful.
 
     Args:
         fraction: Fraction of the samples for which a unit is active, between 0 and 1.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
-        `(batch, ..., units)`. Each position before the last axis counts as a sample.
+        `(batch, ..., units)`. Each position on the axes before the last one counts as a
+        sample.
 
     Raises:
         ValueError: `fraction` is not between 0 and 1.

@@ -20,15 +20,16 @@ class Matryoshka(Sparsity):
 
     `loss += sum_w loss(target, decode(h_1, ..., h_w, 0, ..., 0))`
 
-    The sum runs over the `widths` below `units`. It is logged as `auxiliary_loss`, with
-    the inner sparsity's auxiliary loss. The first units are part of every prefix, so
-    they learn general features. Wide codes then split fewer of them into special cases.
+    The sum runs over all `widths` less than `units`. It is added to the auxiliary loss
+    of the inner sparsity, and the total is logged as `auxiliary_loss`. The first units
+    are part of every prefix, so they learn general features. A wide code then splits
+    fewer general features into special ones.
 
     Args:
         sparsity: The sparsity of the whole code, such as `TopK(32)`, or its config.
             `BatchTopK()` if None.
-        widths: Increasing widths of the prefixes. The last one may be `units`. If None,
-            the widths are a quarter and a half of `units`.
+        widths: Widths of the prefixes, in increasing order. The last width may be
+            `units`. If None, the widths are a quarter and a half of `units`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
@@ -88,7 +89,7 @@ class Matryoshka(Sparsity):
                 )
 
     def build(self, input_shape: Shape) -> None:
-        """Check the widths against the width of the code."""
+        """Check that no prefix is wider than the code, and build the inner sparsity."""
         super().build(input_shape)
         units = int(input_shape[-1] or 0)
         if self.widths is not None and self.widths[-1] > units:
@@ -112,7 +113,7 @@ class Matryoshka(Sparsity):
         return self.sparsity.select(pre_activations, training)
 
     def per_unit_state(self) -> list[tuple[keras.Variable, float]]:
-        """Return the state of the inner sparsity."""
+        """Return the per-unit state of the inner sparsity."""
         return self.sparsity.per_unit_state()
 
     def auxiliary_losses(self, step: Step) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from keras_sae.utils.serialization import register
 
 
 class _Corruption(ShapePreservingLayer):
-    """Base class for layers that change random values in training only."""
+    """Base class for layers that corrupt random values in training."""
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -37,9 +37,9 @@ class MaskingNoise(_Corruption):
 
     `y = x * m`, where `m_ij` is 0 with probability `rate`, else 1
 
-    Unlike `keras.layers.Dropout`, the layer does not scale up the other values. On
+    Unlike `keras.layers.Dropout`, this layer does not scale up the other values. On
     average, outputs are therefore larger at inference by a factor of `1 / (1 - rate)`.
-    Use `keras.layers.Dropout` if clean inputs must be reconstructed well.
+    Use `keras.layers.Dropout` if the model must also reconstruct clean inputs well.
 
     Args:
         rate: Probability that a value is set to zero, in [0, 1).
@@ -91,8 +91,8 @@ class SaltAndPepperNoise(_Corruption):
         `(batch, ...)`.
 
     Raises:
-        ValueError: `rate` is not in [0, 1), or `low` and `high` are not finite with
-            `low < high`.
+        ValueError: `rate` is not in [0, 1), `low` is not less than `high`, or one of
+            these two is not finite.
 
     References:
         [Vincent et al., "Stacked denoising autoencoders", 2010](
@@ -120,7 +120,7 @@ class SaltAndPepperNoise(_Corruption):
         if not -math.inf < low < high < math.inf:
             raise ValueError(
                 "`low` must be less than `high`, and both must be finite. Received: "
-                f"low={low}, high={high}. Use the limits of the data."
+                f"low={low}, high={high}. Use the minimum and maximum of the data."
             )
         self.low, self.high = float(low), float(high)
 

@@ -23,22 +23,22 @@ class Centering(ShapePreservingLayer):
     `mean <- mean + (mean(batch) - mean) * b / (n + b)`.
 
     A ReLU unit whose weights point away from the mean of the data is inactive for
-    nearly all samples and gets little gradient. On images, which are non-negative, this
-    affects up to half of a new encoder's units. After centering, each unit is
-    active for about half of the samples.
+    nearly all samples and gets little gradient. On images, whose values are
+    non-negative, up to half of a new encoder's units are inactive in this way. With
+    centering, each unit is active for about half of the samples.
 
-    The outputs of a hidden layer change during training. With `window`, `n` is at most
-    `window`, so the mean forgets outputs that earlier weights produced. Under
-    `tf.distribute`, a replica then subtracts a mean that does not yet include the
-    current samples of the other replicas.
+    The outputs of a hidden layer change during training. For these inputs, set
+    `window`: `n` is then at most `window`, so outputs that earlier weights produced
+    lose their influence on the mean. Under `tf.distribute`, a layer with a window
+    subtracts a mean that does not yet include the current samples of other replicas.
 
-    `keras_sae.models.Autoencoder.adapt` sets the mean in advance, unless there is a
-    `window`. The mean is fixed at inference, and also in training if `count` is
+    `keras_sae.models.Autoencoder.adapt` sets the mean in advance, unless the layer has
+    a window. The mean is fixed at inference, and also in training if `count` is
     infinite or `trainable` is False.
 
     Args:
-        window: None to average all samples equally, or the largest number of samples
-            that the mean remembers, for the outputs of a hidden layer.
+        window: Maximum of `n`, for the outputs of a hidden layer. If None, all samples
+            have equal influence on the mean.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input and output shape:
@@ -67,19 +67,19 @@ class Centering(ShapePreservingLayer):
         self.window = None if window is None else positive_integer("window", window)
 
     def build(self, input_shape: Shape) -> None:
-        """Create the mean and the count."""
+        """Create the variables `mean` and `count`."""
         self.mean = layer_state("mean", (input_shape[-1],))
         self.count = layer_state("count", (input_shape[-1],))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Return `inputs` minus the mean, which is updated in training."""
+        """Return `inputs` minus the mean, after updating the mean in training."""
         step = forward_pass.current()
         if training and (step is None or self not in step.centered):
             self.update(inputs)
         return inputs - ops.cast(self.mean, self.compute_dtype)
 
     def update(self, x: Tensor) -> None:
-        """Add a batch to the mean, unless `trainable` is False.
+        """Update the mean with a batch, unless `trainable` is False.
 
         Args:
             x: Tensor of shape `(batch, ..., input_dim)`.
@@ -116,14 +116,15 @@ class Centering(ShapePreservingLayer):
 
 @register
 class Scaling(ShapePreservingLayer):
-    """Divide inputs by the root mean square of the data, or multiply by it.
+    """Divide inputs by the root mean square of the data, or multiply them by it.
 
     `y = x / rms`, or `y = x * rms` with `inverse=True`
 
     Published thresholds and penalty weights of sparse autoencoders assume inputs with a
     mean square of 1. A model built with `scaling=True` has this layer in the encoder
-    and its inverse at the end of the decoder. The model's method `adapt` sets both. All
-    values are divided by the same number, so directions do not change.
+    and its inverse at the end of the decoder. The model's `adapt` method sets the root
+    mean square of both layers. All values are divided by the same number, so the
+    directions of the samples do not change.
 
     Args:
         inverse: Whether to multiply instead of dividing.
@@ -133,7 +134,7 @@ class Scaling(ShapePreservingLayer):
         Any.
 
     Attributes:
-        rms: float32 scalar variable. It is 0 initially, and the layer then returns its
+        rms: float32 scalar variable, initially 0. While it is 0, the layer returns its
             inputs unchanged.
 
     Example:
@@ -152,7 +153,7 @@ class Scaling(ShapePreservingLayer):
         self.inverse = inverse
 
     def build(self, input_shape: Shape) -> None:
-        """Create the root mean square."""
+        """Create the variable `rms`."""
         del input_shape
         self.rms = layer_state("rms")
 
@@ -177,11 +178,12 @@ def adapt_layers(
     samples: np.ndarray,
     location: str = "mean",
 ) -> np.ndarray:
-    """Set `Centering` and `Scaling` layers, and return the scaled samples' center.
+    """Set `Centering` and `Scaling` layers, and return the center of the scaled data.
 
-    In the decoder, only the `Scaling` layers are set. A `Centering` with a window is
-    left unchanged, because its inputs are not the data. `location` is `"mean"` or
-    `"geometric_median"`, the point with the smallest sum of distances to the samples.
+    In the decoder, only `Scaling` layers are set. A `Centering` layer with a window is
+    left unchanged, because its inputs are the outputs of a hidden layer. `location` is
+    `"mean"` or `"geometric_median"`, the point with the smallest sum of distances to
+    the samples.
     """
     known_name("location", location, ("mean", "geometric_median"))
     rows = samples.reshape(len(samples), -1)
@@ -194,8 +196,8 @@ def adapt_layers(
     scaling = [x for x in (*encoder, *decoder) if isinstance(x, Scaling)]
     if scaling and (samples == samples[0]).all():
         raise ValueError(
-            "`x` must vary to have a scale. Received: samples that are all equal. "
-            "Adapt to the training data, or build the model with scaling=False."
+            "`x` must vary if `scaling=True`. Received: samples that are all equal. "
+            "Pass the training data, or build the model with scaling=False."
         )
     centered = samples
     for layer in encoder:

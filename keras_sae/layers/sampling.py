@@ -18,21 +18,22 @@ _LOG_VARIANCE = (-20.0, 10.0)
 
 @register
 class Sampling(keras.layers.Layer):
-    """Sample a code from a Gaussian posterior, and add its divergence from the prior.
+    """Sample a code from a Gaussian posterior, and add a KL divergence to the loss.
 
     `z = mean + exp(log_variance / 2) * epsilon`, `epsilon ~ Normal(0, 1)`;
     `loss += coefficient * factor * sum_j mean_i(KL_ij)`, with
     `KL_ij = 1/2 (mean_ij^2 + variance_ij - 1 - log(variance_ij))`
 
-    The prior is standard normal, and the divergence is in nats. The divergence term
-    allows the decoder to decode codes drawn from the prior. At inference, the code is
-    the mean. `log_variance` is clipped to [-20, 10], but its gradient is not. Noise and
-    divergence are computed in float32.
+    `KL_ij` is the divergence of the posterior from a standard normal prior, in nats.
+    The divergence term keeps posteriors close to the prior, so that the decoder can
+    also decode codes drawn from the prior. At inference, the code is the mean.
+    `log_variance` is clipped to [-20, 10], but its gradient is not clipped. The layer
+    computes the noise and the divergence in float32.
 
     Args:
-        factor: Weight of the divergence, in reconstruction loss per nat. Keras's
-            `"mse"` is a mean over the `D` values of a sample, so a beta-VAE uses
-            `beta / D`.
+        factor: Weight of the divergence, in units of the reconstruction loss per nat.
+            For a beta-VAE, use `beta / D`, because Keras's `"mse"` is a mean over the
+            `D` values of a sample.
         free_bits: Nats per latent unit below which the divergence has no gradient. The
             divergence becomes `sum_j max(free_bits, mean_i(KL_ij))`.
         seed: Random seed of the noise, or None.
@@ -91,15 +92,15 @@ class Sampling(keras.layers.Layer):
         self.coefficient = layer_state("coefficient", initial=1.0)
 
     def set_progress(self, fraction: float) -> None:
-        """Set the coefficient during a warm-up; it is 1 at the end."""
+        """Set the coefficient to `fraction`, which is 1 at the end of a warm-up."""
         self.coefficient.assign(fraction)
 
     @property
     def mean_input(self) -> Tensor:
         """Symbolic tensor whose first `latent_dim` values are the means.
 
-        This is the layer's input, or the first input of a `Concatenate` layer that
-        joins the means and the log variances.
+        The tensor is the input of this layer, or the first input of a preceding
+        `Concatenate` layer that joins the means and the log variances.
         """
         source = self.input._keras_history.operation
         if isinstance(source, keras.layers.Concatenate):
@@ -109,7 +110,7 @@ class Sampling(keras.layers.Layer):
         return self.input
 
     def split(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the means and the log variances of inputs, in float32."""
+        """Return the means and the clipped log variances in `inputs`, in float32."""
         mean, raw = ops.split(ops.cast(inputs, "float32"), 2, axis=-1)
         # Clipping alone has no gradient outside the bounds, so values would stay there.
         return mean, raw + ops.stop_gradient(ops.clip(raw, *_LOG_VARIANCE) - raw)

@@ -1,4 +1,4 @@
-"""Convert the argument `sparsity=` to a layer, and find the bounds of activations."""
+"""Convert the `sparsity` argument to a layer, and find the bounds of activations."""
 
 import functools
 
@@ -27,8 +27,9 @@ NAMES: dict[str, type] = {
     "matryoshka": Matryoshka,
 }
 
-# At the ends of this probe, bounded activations are within 1e-4 of their bounds.
-# Near zero, the probe is dense enough to find the minimum of SiLU.
+# Inputs at which activations are evaluated to find their bounds. At both ends, bounded
+# activations are within 1e-4 of their bounds. Near zero, the inputs are dense enough to
+# find the minimum of SiLU.
 _PROBE = np.concatenate(
     [-np.logspace(6, 1, 100), np.linspace(-10, 10, 4001), np.logspace(1, 6, 100)]
 )
@@ -43,7 +44,7 @@ def get(identifier: SparsityLike) -> Sparsity | None:
 
     Returns:
         None or a `Sparsity`. A regularizer becomes an `ActivityPenalty`. A `Sparsity`
-        is returned unchanged; `SparseDense` copies it.
+        is returned without being copied.
 
     Raises:
         ValueError: The name is unknown, or the object's type is not supported.
@@ -83,11 +84,12 @@ def copy_for(
 ) -> Sparsity:
     """Return a copy of `sparsity` for a layer with this activation and dtype policy.
 
-    The state of a sparsity belongs to one layer, so layers copy the user's object.
+    Each layer uses a copy of the sparsity that it is given, so that layers do not share
+    state.
 
     Args:
         sparsity: The sparsity to copy.
-        activation: Activation function before the sparsity.
+        activation: Activation function that precedes the sparsity.
         dtype: Dtype policy of the layer. If None, the default policy is used.
         name: Name of the copy. If None, the name does not change.
 
@@ -110,7 +112,7 @@ def copy_for(
                 f"activation={label!r}, with values from {low:g} to {high:g}. Use "
                 "activation='sigmoid' or 'auto', or an L1 penalty."
             )
-        # Values in [0, 1] are already probabilities. Those of tanh must be rescaled.
+        # Activations in [0, 1] are already probabilities. Others are rescaled.
         is_probability = low >= 0 and high <= 1
         config["bounds"] = (0.0, 1.0) if is_probability else (low, high)
     return type(sparsity).from_config(config)
@@ -118,15 +120,15 @@ def copy_for(
 
 @functools.lru_cache(maxsize=64)
 def activation_bounds(activation: Activation) -> tuple[float, float]:
-    """Return the lowest and highest value of an activation, which may be infinite.
+    """Return the lowest and highest value of an activation; both may be infinite.
 
     Args:
         activation: A function of one tensor.
     """
     probe = keras.ops.convert_to_tensor(_PROBE[None, :], "float32")
     values = keras.ops.convert_to_numpy(activation(probe))
-    # Round outwards: softsign is 1e-6 short of its bound at the end of the probe.
+    # Round outwards, because softsign is 1e-6 short of its bound at the largest input.
     low = float(np.floor(float(values.min()) * 1e4) / 1e4)
     high = float(np.ceil(float(values.max()) * 1e4) / 1e4)
-    limit = 1e3  # Larger values only reflect the range of the probe.
+    limit = 1e3  # Larger values only reflect the range of the inputs.
     return (low if low > -limit else -np.inf, high if high < limit else np.inf)

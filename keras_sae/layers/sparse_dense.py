@@ -33,9 +33,9 @@ class SparseDense(keras.layers.Layer):
 
     `h = sparsity(activation(x W + b))`
 
-    This layer is the encoder of a sparse autoencoder, but works in any Keras model. A
-    regularizer as `sparsity` leaves `h` unchanged and adds its penalty to the loss. A
-    sparsity layer decides which units are active.
+    This layer is the encoder of a sparse autoencoder, but works in any Keras model. If
+    `sparsity` is a regularizer, its penalty is added to the loss, and `h` is
+    `activation(x W + b)`. If `sparsity` is a layer, it decides which units are active.
 
     Args:
         units: Number of units.
@@ -43,17 +43,17 @@ class SparseDense(keras.layers.Layer):
             sparsity recommends (sigmoid for a KL divergence, linear for `JumpReLU` and
             `Gated`, otherwise ReLU).
         sparsity: A `keras_sae.layers.Sparsity`, a regularizer of `keras_sae` or Keras,
-            a registered name such as `"l1"` or `"top_k"`, a config, or None. An object
-            is copied.
+            a registered name such as `"l1"` or `"top_k"`, a config, or None. If it is
+            an object, the layer uses a copy.
         use_bias: Whether to add `b`.
         kernel_initializer: Initializer of `W`.
         bias_initializer: Initializer of `b`, or `"auto"`: zeros, or `logit(target)` for
             a KL divergence after a sigmoid, so that units start near their target.
         kernel_regularizer: Regularizer of `W` (weight decay).
-        kernel_constraint: Constraint of `W`, applied in its stored layout.
-        transposed_kernel: Whether `kernel` is stored as `(units, input_dim)`. The
-            gradient of a k-sparse code then updates contiguous rows, which is faster.
-            Results do not change.
+        kernel_constraint: Constraint of `W`, applied to `kernel` in its stored shape.
+        transposed_kernel: Whether to store `kernel` with shape `(units, input_dim)`.
+            The gradient of a k-sparse code then updates contiguous rows, which makes
+            training faster. Results do not change.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
@@ -71,7 +71,7 @@ class SparseDense(keras.layers.Layer):
 
     Raises:
         ValueError: `units` is not a positive integer, the sparsity is unknown, or the
-            activation does not fit the sparsity.
+            sparsity does not support the activation.
 
     Example:
 
@@ -139,7 +139,7 @@ class SparseDense(keras.layers.Layer):
         devices = top_k.unit_shards() if self.name == "code" else 1
         if self.units % devices:
             raise ValueError(
-                "The number of devices that share the units must divide `units`. "
+                "`units` must be divisible by the number of devices that share them. "
                 f"Received: units={self.units} on {devices} devices."
             )
         shape = (input_dim, self.units)
@@ -177,7 +177,7 @@ class SparseDense(keras.layers.Layer):
                     counts = expand_weight(weight > 0, code)
                     active = ops.logical_and(active, counts)
                 active = ops.any(active, axis=tuple(range(len(code.shape) - 1)))
-            else:  # A graph computes the dense `code` only if something uses it.
+            else:  # In a graph, the dense `code` is computed only if it is used.
                 active = activations.sparse_code.is_active(self.units)
             steps = ops.add(self.steps_since_active, 1.0)
 
@@ -207,7 +207,7 @@ class SparseDense(keras.layers.Layer):
     def _sparse_activations(
         self, inputs: Tensor, training: bool | None
     ) -> forward_pass.Activations | None:
-        """Compute only the entries that the sparsity selects, or return None."""
+        """Return the activations selected by the sparsity, or None to compute all."""
         monotone = self.activation in (keras.activations.relu, keras.activations.linear)
         if (
             self.sparsity is None
@@ -215,7 +215,8 @@ class SparseDense(keras.layers.Layer):
             or len(inputs.shape) != 2
         ):
             return None
-        # A subclass that overrides one of the others alone expects dense activations.
+        # A subclass that overrides `call` or `auxiliary_losses`, but not `select`,
+        # expects dense activations.
         select, *others = (
             next(kind for kind in type(self.sparsity).__mro__ if name in vars(kind))
             for name in ("select", "call", "auxiliary_losses")
@@ -225,16 +226,16 @@ class SparseDense(keras.layers.Layer):
         has_penalty = self.sparsity.has_penalty
         if has_penalty and not (
             training
-            and tensorflow_kernels.are_usable()  # they take any number of active units
+            and tensorflow_kernels.are_usable()  # they accept any number of entries
             and forward_pass.sample_weight() is None
             and self.activation is keras.activations.linear
             and self.sparsity.activity_regularizer is None  # added by `__call__` only
             and self.compute_dtype != "float64"  # the kernels use float32
-            and self.units >= 64  # in a narrow code, a few units are a large share
+            and self.units >= 64  # dense products of narrow codes are fast enough
         ):
             return None
-        # Selection and gradient share one read of the weights. TensorFlow's graph
-        # optimizer could move a second read after the weight update.
+        # Selection and gradients use the same read of the weights. TensorFlow's graph
+        # optimizer could move a second read to after the weight update.
         kernel = ops.cast(self.kernel, self.compute_dtype)
         bias = ops.cast(self.bias, self.compute_dtype)
         rows = kernel if self.transposed_kernel else ops.transpose(kernel)

@@ -1,4 +1,4 @@
-"""Base class for sparsities, and their interface to a training step."""
+"""Base class for sparsities, and the step from which they compute auxiliary losses."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -14,7 +14,7 @@ from keras_sae.utils.serialization import register
 
 
 class Step(Protocol):
-    """Interface of a training or test step for `Sparsity.auxiliary_losses`.
+    """Interface of the training or test step passed to `Sparsity.auxiliary_losses`.
 
     Attributes:
         target: Target of the reconstruction, of shape `(batch, *output_shape)`.
@@ -24,16 +24,17 @@ class Step(Protocol):
         steps_since_active: Number of training steps since each unit was last non-zero,
             of shape `(units,)`.
         pre_activations: Function that returns the pre-activations of the code. For a
-            class that has `select` and a penalty, they may be those of the active units
-            alone, as a `SparseCode`.
+            sparsity with a penalty and a `select` method, the result may be a
+            `SparseCode` of the selected units.
         top_pre_activations: None, or a function that takes a boolean mask of shape
             `(units,)` and `k`, and returns the `k` largest pre-activations per sample
-            among the selected units.
-        decode: Function of a code that returns its reconstruction.
+            among the units in the mask.
+        decode: Function that returns the reconstruction of a code.
         prefix_reconstructions: Function that returns one reconstruction per width in
             the sparsity's `prefixes`.
-        decode_with_frozen_decoder: Like `decode`, without gradients for the decoder.
-        data_loss: Function of a reconstruction that returns the compiled loss, weighted
+        decode_with_frozen_decoder: Like `decode`, but without gradients for the
+            decoder.
+        data_loss: Function that returns the compiled loss of a reconstruction, weighted
             by `sample_weight`.
     """
 
@@ -52,30 +53,33 @@ class Step(Protocol):
 
 @register
 class Sparsity(ShapePreservingLayer):
-    """Base class for all sparsities, which turn activations into a sparse code.
+    """Base class for sparsities: layers that turn activations into a sparse code.
 
     Override `call`, and pass an instance as `sparsity=` to a model factory or to
-    `keras_sae.layers.SparseDense`. Everything else is optional. A class decorated with
-    `keras.saving.register_keras_serializable()` can be saved and loaded.
+    `keras_sae.layers.SparseDense`. Overriding other methods and attributes is optional.
+    A class decorated with `keras.saving.register_keras_serializable()` can be saved and
+    loaded.
 
     Attributes:
-        activation: Activation of a preceding layer with `activation="auto"`.
-        min_batch_size: Smallest training batch that the sparsity can work with.
-        requires_decoder: Whether the sparsity cannot be trained without the decoder. It
-            is then allowed only on the innermost layer.
+        activation: Activation that a layer with `activation="auto"` applies before the
+            sparsity.
+        min_batch_size: Smallest batch size that the sparsity supports in training.
+        requires_decoder: Whether training the sparsity requires a decoder. If True,
+            only the innermost layer can use the sparsity.
         auxiliary_loss_names: Names of the losses that `auxiliary_losses` returns. Their
             metrics are created before the first step.
-        scale_dependent: Whether `models.shallow` and `models.transcoder` use unit-norm
-            decoder rows by default. False suits penalties independent of the scale.
+        scale_dependent: Whether the sparsity depends on the scale of the activations.
+            If True, `models.shallow` and `models.transcoder` use decoder rows of unit
+            norm by default.
         has_penalty: Whether `call` adds a penalty with `add_penalty`.
-        coefficient: float32 variable that multiplies the penalty, initially 1. It is
-            set by callbacks, and is None if `has_penalty` is False.
+        coefficient: float32 variable that multiplies the penalty, or None if
+            `has_penalty` is False. It is initially 1, and callbacks can change it.
         persistent: Whether the code stays sparse when the coefficient is set to 0, so
             that only a negative coefficient can undo the sparsity.
         selects: Whether `select` is implemented.
         anneals: Whether `set_progress` changes anything besides the coefficient.
-        prefixes: Increasing widths of the code's prefixes that `auxiliary_losses`
-            decodes.
+        prefixes: Widths of the prefixes of the code that `auxiliary_losses` decodes, in
+            increasing order.
 
     Input and output shape:
         `(batch, ..., units)`.
@@ -118,10 +122,10 @@ class Sparsity(ShapePreservingLayer):
 
         Args:
             value: float32 penalties of shape `(batch, ...)`, which are multiplied by
-                the sample weights, or a scalar: the penalty of the whole batch.
+                the sample weights, or the penalty of the whole batch as a scalar.
             inputs: The inputs of `call`.
         """
-        value = ops.convert_to_tensor(value)  # It may be a Python number.
+        value = ops.convert_to_tensor(value)  # `value` may be a Python number.
         if len(value.shape) > 0:
             value = forward_pass.mean_loss(value)
         forward_pass.add_loss(
@@ -139,7 +143,7 @@ class Sparsity(ShapePreservingLayer):
 
         Returns:
             The selected pre-activations, or None to compute the code with `call`. If
-            `has_penalty`, `call` then receives these entries.
+            `has_penalty` is True, `call` receives the selected pre-activations.
         """
         del pre_activations, training
         return None
@@ -165,6 +169,7 @@ class Sparsity(ShapePreservingLayer):
     def per_unit_state(self) -> list[tuple[keras.Variable, float]]:
         """Return the variables with one entry per unit, and their initial values.
 
-        `keras_sae.callbacks.DeadUnits` resets them when it resamples a unit.
+        `keras_sae.callbacks.DeadUnits` resets the entries of the units that it
+        resamples.
         """
         return []

@@ -28,11 +28,11 @@ class TiedDense(keras.layers.Layer):
     nearly halve the number of parameters of an autoencoder.
 
     Loading, cloning or unpickling a `keras_sae.models.Autoencoder` ties the layers
-    again. In other models, a tied layer gets its own kernel and issues a warning.
+    again. In other models, the restored layer has its own kernel and issues a warning.
 
     Args:
-        tied_to: Built layer whose `kernel`, of shape `(output_dim, input_dim)`, is
-            shared, or the name of a layer passed to `keras_sae.layers.tying`.
+        tied_to: Built layer with a `kernel` of shape `(output_dim, input_dim)` to
+            share, or the name of a layer passed to `keras_sae.layers.tying`.
         activation: Activation function.
         use_bias: Whether to add a bias.
         bias_initializer: Initializer of the bias.
@@ -130,14 +130,14 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
 
     `r = activation(W^T h + c)`
 
-    where `W` is the linear map of a convolution with the kernel of `tied_to` and this
-    layer's strides and padding. The kernel has shape `(height, width, channels,
-    filters)`. `c` is this layer's bias. Loading works as in
+    where `c` is this layer's bias, and `W` is the linear map of a convolution with the
+    kernel of `tied_to` and this layer's strides and padding. The kernel has shape
+    `(height, width, channels, filters)`. Loading works as in
     `keras_sae.layers.TiedDense`.
 
     Args:
-        tied_to: Built convolution whose `kernel` is shared, or the name of a layer
-            passed to `keras_sae.layers.tying`.
+        tied_to: Built convolution layer whose `kernel` is shared, or the name of a
+            layer passed to `keras_sae.layers.tying`.
         filters: Number of channels of the output. Required if `tied_to` is a name.
         kernel_size: Height and width of the kernel. Required if `tied_to` is a name.
         **kwargs: Arguments of `keras.layers.Conv2DTranspose`.
@@ -212,12 +212,12 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
 
 @contextmanager
 def tying(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
-    """Let tied layers built inside this context find other layers by name.
+    """Let tied layers that are built inside this context find other layers by name.
 
-    A tied layer's config contains only the other layer's name.
+    The config of a tied layer contains only the name of the layer that it is tied to.
 
     Args:
-        layers: Built layers to tie to.
+        layers: Built layers that tied layers can find.
 
     Example:
 
@@ -248,7 +248,7 @@ def _shared_kernel(
         layer = (_sources.get() or {}).get(tied_to)
         if layer is None:
             warnings.warn(
-                f"A tied layer was loaded without the layer {tied_to!r}. It now has "
+                f"A tied layer was loaded without the layer {tied_to!r}, and now has "
                 "its own kernel with the same values. Load the whole "
                 "`keras_sae.models.Autoencoder` to keep the kernels tied.",
                 stacklevel=3,

@@ -19,7 +19,7 @@ from keras_sae.utils.serialization import register
 
 
 class KSparsity(Sparsity):
-    """Base class for `TopK` and `BatchTopK`: `k`, annealing, and dead units."""
+    """Base class for `TopK` and `BatchTopK`, with annealing and an auxiliary loss."""
 
     selects = True
 
@@ -62,7 +62,7 @@ class KSparsity(Sparsity):
         return self.initial_k or self.k
 
     def build(self, input_shape: Shape) -> None:
-        """Check `k` against the number of units, and create an annealed `k`."""
+        """Check that `k` does not exceed `units`, and create `current_k` if needed."""
         super().build(input_shape)
         units = input_shape[-1]
         if units is not None and self.max_k > units:
@@ -75,16 +75,16 @@ class KSparsity(Sparsity):
             self.current_k = layer_state("current_k", initial=self.k)
 
     def _selected_k(self) -> int | Tensor | None:
-        """Return the number of entries to select, or None to compute densely."""
+        """Return the current `k`, or None if the code must be computed densely."""
         if self.current_k is None:
             return self.k
-        # Only these kernels take a code whose `k` is known only at run time.
+        # The other kernels do not accept a `k` that is known only at run time.
         if not tensorflow_kernels.are_usable():
             return None
         return ops.cast(ops.convert_to_tensor(self.current_k), "int32")
 
     def set_progress(self, fraction: float) -> None:
-        """Set the current `k`: `initial_k` for a fraction of 0, `k` for 1."""
+        """Set the current `k` between `initial_k` (fraction 0) and `k` (fraction 1)."""
         if self.current_k is not None:
             k = round(self.max_k + fraction * (self.k - self.max_k))
             self.current_k.assign(k)
@@ -112,7 +112,7 @@ class KSparsity(Sparsity):
 class TopK(KSparsity):
     """Keep the `k` largest activations of each sample and set the others to zero.
 
-    `h_j = a_j` if `a_j` is among the `k` largest of the sample's `a`, else 0
+    `h_j = a_j` if `a_j` is among the `k` largest activations of the sample, else 0
 
     L0 is at most `k` by construction, in training and at inference. Choose `TopK` if
     you know how many units should be active per sample. `SparseDense` applies a ReLU
@@ -157,7 +157,7 @@ class TopK(KSparsity):
         return SparseCode(*top_k.top_k(pre_activations, k, self.max_k))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Return `inputs` with all but the largest values of each sample zeroed."""
+        """Return `inputs`, with all but the largest values per sample set to zero."""
         del training
         units = inputs.shape[-1]
         values, indices = top_k.top_k(ops.reshape(inputs, (-1, units)), self.max_k)
@@ -172,19 +172,20 @@ class TopK(KSparsity):
 class BatchTopK(KSparsity):
     """Keep the `k * batch` largest activations of a batch: `k` per sample on average.
 
-    Training: `h_ij = a_ij` if `a_ij` is among the `k B` largest of `B` samples, else 0.
-    Inference: `h_ij = a_ij` if `a_ij > threshold`, else 0. Each training step updates
+    Training: `h_ij = a_ij` if `a_ij` is among the `k B` largest activations of `B`
+    samples, else 0. Inference: `h_ij = a_ij` if `a_ij > threshold`, else 0. Each
+    training step updates
     `threshold <- mu * threshold + (1 - mu) * min{h_ij : h_ij > 0}`. In step
     `t = 0, 1, ...`, `mu = min(momentum, t / (t + 9))`. The first step therefore sets
     the threshold, and early steps soon lose their influence.
 
     Samples of weight 0 activate no units, and do not count towards `B`. Under
-    `tf.distribute`, each replica selects from its own samples, and `threshold` follows
-    the mean of the replicas' minima.
+    `tf.distribute`, each replica selects from its own samples, and the mean of the
+    replicas' minima updates `threshold`.
 
-    A complex sample gets more units than a simple one. At inference, the code of a
-    sample does not depend on the other samples. With `trainable = False`, the layer
-    behaves in training as at inference, like `keras.layers.BatchNormalization`.
+    A complex sample can activate more units than a simple one. At inference, the code
+    of a sample does not depend on the other samples. With `trainable = False`, the
+    layer behaves in training as at inference, like `keras.layers.BatchNormalization`.
 
     Args:
         k: Mean number of active units per sample.
@@ -231,7 +232,7 @@ class BatchTopK(KSparsity):
         self.momentum = validation.fraction("momentum", momentum)
 
     def build(self, input_shape: Shape) -> None:
-        """Check `k` against the number of units, and create the threshold."""
+        """Check that `k` does not exceed `units`, and create the threshold."""
         super().build(input_shape)
         self.threshold = layer_state("threshold")
         self.steps = layer_state("steps")
@@ -252,7 +253,7 @@ class BatchTopK(KSparsity):
         return SparseCode(ops.cast(values, pre_activations.dtype), indices, rows)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Return `inputs` with all but the largest values zeroed."""
+        """Return `inputs`, with all but the largest values set to zero."""
         if not (training and self.trainable):
             active = ops.cast(inputs, "float32") > self.threshold
             return ops.where(active, inputs, ops.zeros_like(inputs))

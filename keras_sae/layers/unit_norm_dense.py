@@ -18,14 +18,15 @@ class UnitNormDense(keras.layers.Dense):
 
     `r = activation(h A + c)`, `|A_j| = 1`
 
-    Gradients are projected onto the tangent space of the unit sphere:
-    `dA_j <- dA_j - (dA_j . A_j) A_j`. The constraint would remove the component along
-    `A_j` anyway, but optimizers with moment estimates, such as Adam, would accumulate
-    it.
+    The layer projects gradients onto the tangent space of the unit sphere:
+    `dA_j <- dA_j - (dA_j . A_j) A_j`. The component along `A_j` has no lasting effect,
+    because the kernel constraint rescales the rows after each update. Without the
+    projection, optimizers such as Adam would accumulate it in their moment estimates.
 
-    By default, an untied `keras_sae.models.shallow` decodes with this layer for any
-    sparsity other than a regularizer. Deeper models use it with `unit_norm=True`. Given
-    a `SparseCode`, the layer uses only the kernel rows of the active units.
+    For any sparsity other than a regularizer, this layer is the default decoder of
+    `keras_sae.models.shallow` with untied weights. Deeper models use it with
+    `unit_norm=True`. If the input is a `SparseCode`, the layer uses only the kernel
+    rows of the active units.
 
     Args:
         units: Width of the output.
@@ -72,7 +73,7 @@ class UnitNormDense(keras.layers.Dense):
         training: bool | None = None,
         widths: Sequence[int] = (),
     ) -> Tensor:
-        """Return the outputs for a code; `widths` is as in `sparse_code.decode`."""
+        """Return the outputs for a code, with `widths` as in `sparse_code.decode`."""
         del training
         kernel = project_gradient(ops.cast(self.kernel, self.compute_dtype))
         if isinstance(inputs, SparseCode):

@@ -1,6 +1,7 @@
 """Metrics of codes, reconstructions and dictionaries.
 
-Functions take whole arrays. Classes are Keras metrics that `fit` updates per batch.
+The functions compute a metric from whole arrays. The classes are Keras metrics, which
+`fit` updates batch by batch.
 """
 
 from keras_sae.metrics.dictionary import f1, matching, recovery_score, uniqueness

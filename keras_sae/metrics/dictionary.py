@@ -14,8 +14,8 @@ def matching(
     """Match features with dictionary rows one to one, maximizing the sum of `|cos|`.
 
     Args:
-        features: The true features, shape `(num_features, dimension)`.
-        dictionary: The learned features, shape `(units, dimension)`.
+        features: The true features, of shape `(num_features, dimension)`.
+        dictionary: The learned features, of shape `(units, dimension)`.
 
     Returns:
         Indices of the features and of the matched units, both of shape
@@ -44,12 +44,12 @@ def matching(
 def recovery_score(features: ArrayLike, dictionary: ArrayLike) -> float:
     """Return the mean `|cos|` between features and units matched one to one.
 
-    The score of perfect recovery is 1. The sign and scale of a dictionary row do not
-    matter.
+    If every feature is recovered perfectly, the score is 1. The sign and scale of a
+    dictionary row do not matter.
 
     Args:
-        features: The true features, shape `(num_features, dimension)`.
-        dictionary: The learned features, shape `(units, dimension)`. If the
+        features: The true features, of shape `(num_features, dimension)`.
+        dictionary: The learned features, of shape `(units, dimension)`. If the
             numbers of features and units differ, unmatched rows are ignored.
 
     Returns:
@@ -61,7 +61,7 @@ def recovery_score(features: ArrayLike, dictionary: ArrayLike) -> float:
     Reference:
         [Sharkey et al., "Taking features out of superposition with sparse
         autoencoders", 2022](https://www.alignmentforum.org/posts/z6QQJbtpkEAX3Aojj),
-        where the mean max cosine similarity allows several features per unit.
+        where several features can be matched to one unit (mean max cosine similarity).
 
     Example:
 
@@ -81,8 +81,8 @@ def uniqueness(features: ArrayLike, dictionary: ArrayLike) -> float:
     feature.
 
     Args:
-        features: The true features, shape `(num_features, dimension)`.
-        dictionary: The learned features, shape `(units, dimension)`.
+        features: The true features, of shape `(num_features, dimension)`.
+        dictionary: The learned features, of shape `(units, dimension)`.
 
     Returns:
         A float in `(0, 1]`.
@@ -113,7 +113,7 @@ def f1(
         pairs: Indices of features and units, as returned by `matching`.
 
     Returns:
-        A float in `[0, 1]`. A pair that is never active counts as 0.
+        A float in `[0, 1]`. The score of a pair that is never active is 0.
 
     Raises:
         ValueError: The numbers of samples differ.

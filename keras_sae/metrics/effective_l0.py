@@ -40,23 +40,23 @@ def effective_l0(
     `c_ij` is the contribution of unit `j` to sample `i`: the distance of the activation
     from the unit's resting value, times the length of the unit's dictionary row. The
     result is 1 if a single unit contributes, and `n` if `n` units contribute equally.
-    This makes codes that are never exactly zero comparable to sparse codes. If all
-    units rest at 0, the result is at most `l0`. It can exceed `l0` if a unit rests at
-    another value, because this unit also contributes when it is 0. Scaling a unit and
-    dividing its dictionary row by the same number does not change the result. Adding a
-    constant to a unit does not change it either.
+    Codes that are never exactly zero can thus be compared with sparse codes. If all
+    resting values are 0, the result is at most `l0`. It can exceed `l0` if a unit has
+    another resting value, because this unit also contributes when it is 0. The result
+    does not change if a unit is multiplied and its dictionary row divided by the same
+    number, or if a constant is added to a unit.
 
     Args:
         codes: Codes of shape `(samples, ..., units)`, or a SciPy sparse matrix.
         dictionary: Dictionary of shape `(units, ...)`, as returned by
-            `Autoencoder.dictionary`. If None, or for codes with further axes, all rows
-            count as equally long.
-        rest: Resting values of the units, shape `(units,)`. None means each unit's
-            median over the samples, which is 0 for a unit that is zero in more than
-            half of the samples.
+            `Autoencoder.dictionary`. If None, or if the codes have more than two axes,
+            all rows count as equally long.
+        rest: Resting values of the units, of shape `(units,)`. If None, each unit's
+            median over the samples. The median is 0 for a unit that is zero in more
+            than half of the samples.
 
     Returns:
-        A float in `[0, units]`. A sample without any contribution counts as 0.
+        A float in `[0, units]`. A sample to which no unit contributes counts as 0.
 
     Raises:
         ValueError: `codes` has no samples or fewer than two axes, or `dictionary` or
@@ -76,7 +76,7 @@ def effective_l0(
     0.667
     """
     values, norms, resting = _parts(codes, dictionary, rest)
-    # In a sparse code, most units rest at zero, and only active units contribute.
+    # In a sparse code, most resting values are 0, so only active units contribute.
     is_dense = isinstance(values, np.ndarray)
     moved = np.arange(len(resting)) if is_dense else np.flatnonzero(resting)
     others = sparse.diags_array(np.where(resting == 0, norms, 0.0))
@@ -102,12 +102,12 @@ def effective_l0(
 
 
 def explained_variance_at(model: DictionaryModel, x: ArrayLike, k: int) -> float:
-    """Return the explained variance that remains with `k` units per sample.
+    """Return the explained variance of a reconstruction from `k` units per sample.
 
     The `k` units that contribute most to a sample keep their activations. All other
-    units are set to their resting values. Contributions and resting values are those of
-    `effective_l0`. All codes, sparse or not, can thus be compared at the same number of
-    active units.
+    units are set to their resting values. Contributions and resting values are defined
+    as in `effective_l0`. All codes, sparse or not, can thus be compared at the same
+    number of active units.
 
     Args:
         model: A `keras_sae.models.Autoencoder`, a baseline of `keras_sae.evaluation`,
@@ -157,7 +157,7 @@ def explained_variance_at(model: DictionaryModel, x: ArrayLike, k: int) -> float
         others = np.argsort(-contributions, axis=1, kind="stable")[:, k:]
         np.put_along_axis(block, others, np.take(rest, others), axis=1)
         reconstruction.append(model.decode(block.reshape(-1, *shape)))
-    # Only an autoencoder may have another target.
+    # Only an `Autoencoder` can have a target other than `x`.
     target = getattr(model, "reconstruction_target", np.asarray)(x)
     return explained_variance(target, np.concatenate(reconstruction))
 
@@ -200,11 +200,11 @@ def _medians(values: Codes) -> np.ndarray:
 
 @register
 class EffectiveL0(keras.metrics.Metric):
-    """Estimate of `keras_sae.metrics.effective_l0` from batches.
+    """Estimate `keras_sae.metrics.effective_l0` from some of the batches.
 
-    Every 16th batch is measured, starting with the first one, on at most 64 of its
-    samples. A unit's resting value is its median over these samples. For the exact
-    value of a whole dataset, use `effective_l0`.
+    The metric measures every 16th batch, starting with the first one. It uses the first
+    64 samples of the batch, and the median of a unit over these samples as the unit's
+    resting value. For the exact value of a whole dataset, use `effective_l0`.
 
     Args:
         name: Name in the logs.
@@ -239,14 +239,14 @@ class EffectiveL0(keras.metrics.Metric):
         Args:
             codes: Codes of shape `(batch, ..., units)`.
             lengths: Function without arguments that returns the lengths of the
-                dictionary rows, shape `(units,)`. It is called only if the batch is
-                measured. If None, or for codes with further axes, all rows count as
-                equally long.
+                dictionary rows, of shape `(units,)`. It is called only if the batch is
+                measured. If None, or if the codes have more than two axes, all rows
+                count as equally long.
             sample_weight: None, or weights of shape `(batch,)`. Samples of weight 0
-                are left out.
+                are ignored.
         """
         codes = ops.convert_to_tensor(codes)
-        if len(codes.shape) > 2:  # Dictionary rows belong to units, not to positions.
+        if len(codes.shape) > 2:  # A dictionary row then belongs to several entries.
             codes = ops.reshape(codes, (-1, math.prod(codes.shape[1:])))
             lengths = None
         weight = sample_weight

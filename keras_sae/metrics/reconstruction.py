@@ -15,13 +15,13 @@ _ROWS = 4096  # samples that are converted to float64 at a time
 
 
 def explained_variance(x: ArrayLike, reconstruction: ArrayLike) -> float:
-    """Return the share of the variance of `x` that a reconstruction explains.
+    """Return the fraction of the variance of `x` that a reconstruction explains.
 
     `1 - sum_i |x_i - r_i|^2 / sum_i |x_i - mean(x)|^2`
 
     The value is 1 for a perfect reconstruction, 0 for the mean of the data, and
-    negative for anything worse. Averaging the values of batches gives a different
-    result.
+    negative for anything worse. An average over batches is a different number, so pass
+    all samples at once.
 
     Args:
         x: Data of shape `(samples, ...)`.
@@ -56,7 +56,7 @@ def shrinkage(x: ArrayLike, reconstruction: ArrayLike) -> float:
     `1 - sum_i |r_i| / sum_i |x_i|`
 
     An L1 penalty also shrinks the activations of active units, and therefore the
-    reconstructions. The value is 0 if the lengths are equal.
+    reconstructions. The value is 0 without shrinkage.
 
     Args:
         x: Data of shape `(samples, ...)`.
@@ -85,12 +85,12 @@ def shrinkage(x: ArrayLike, reconstruction: ArrayLike) -> float:
 
 @register
 class ExplainedVariance(keras.metrics.Metric):
-    """`keras_sae.metrics.explained_variance` over all batches.
+    """Compute `keras_sae.metrics.explained_variance` over all batches.
 
-    The sum of squares about the mean is updated batch by batch. For parts of `n` and
-    `b` samples with means `m` and `k`, the total is both parts' own sums plus
-    `|k - m|^2 n b / (n + b)`. Large numbers are never subtracted, so float32 is precise
-    enough. With sample weights, all sums are weighted.
+    Each batch updates the sum of squared differences from the mean. If two parts of the
+    data have `n` and `b` samples and means `m` and `k`, their two sums and
+    `|k - m|^2 n b / (n + b)` add up to the total. Large numbers are never subtracted,
+    so float32 is precise enough. With sample weights, all sums are weighted.
 
     Args:
         size: Number of values per sample, the product of its shape.
@@ -136,7 +136,7 @@ class ExplainedVariance(keras.metrics.Metric):
         Args:
             y_true: Data of shape `(batch, ...)`.
             y_pred: Reconstructions of the same shape.
-            sample_weight: None, or weights whose axes are the first ones of `y_true`.
+            sample_weight: None, or weights whose axes match the first axes of `y_true`.
         """
         x, r = ops.cast(y_true, self.dtype), ops.cast(y_pred, self.dtype)
         weight = None
@@ -154,7 +154,7 @@ class ExplainedVariance(keras.metrics.Metric):
         mean, batch = weighted_mean(means, counts), ops.sum(counts, axis=0)
         share = ops.divide_no_nan(batch, batch + self.count)
         shift = mean - self.mean
-        # Every replica adds an equal share of the squares between the batches.
+        # Every replica adds an equal part of the squares between batches.
         replicas = ops.cast(ops.shape(counts)[0], self.dtype)
         between = ops.square(shift) * self.count * share / replicas
         within, error = ops.square(x - mean), ops.square(x - r)

@@ -31,7 +31,7 @@ def as_rows(
 
 
 def code_rows(codes: CodesLike) -> Codes:
-    """Return codes as float64 of shape `(samples, units)`; sparse ones stay sparse."""
+    """Return float64 codes of shape `(samples, units)`; sparse codes stay sparse."""
     if not sparse.issparse(codes):
         return as_rows("codes", codes)
     rows = sparse.csr_array(codes, dtype="float64")
@@ -50,7 +50,7 @@ def l0(codes: CodesLike, threshold: float = 0.0) -> float:
 
     Args:
         codes: Codes of shape `(samples, units)`, an array or a SciPy sparse matrix.
-        threshold: A unit is active if its magnitude exceeds this.
+        threshold: Magnitude above which a unit is active.
 
     Returns:
         A float in `[0, units]`.
@@ -73,8 +73,8 @@ def hoyer(codes: CodesLike) -> float:
     `(sqrt(m) - |h|_1 / |h|_2) / (sqrt(m) - 1)` for `m` units
 
     The value is 0 if all units are equally active, and 1 if a single unit is active. It
-    does not depend on the code's scale, and also suits codes that are never exactly
-    zero.
+    does not depend on the scale of the code, and is also meaningful for codes that are
+    never exactly zero.
 
     Args:
         codes: Codes of shape `(samples, units)` as in `l0`, with at least two units.
@@ -116,7 +116,7 @@ def dead_fraction(codes: CodesLike, threshold: float = 0.0) -> float:
 
     Args:
         codes: Codes of shape `(samples, units)`, an array or a SciPy sparse matrix.
-        threshold: A unit is active if its magnitude exceeds this.
+        threshold: Magnitude above which a unit is active.
 
     Returns:
         A float in `[0, 1]`.
@@ -168,7 +168,7 @@ class L0(keras.metrics.Mean):
         self.bounds = None if bounds is None else (bounds[0], bounds[1])
 
     def update_state(self, codes: Tensor, sample_weight: Tensor = None) -> None:
-        """Add a batch of codes, shape `(batch, ..., units)`."""
+        """Add a batch of codes, of shape `(batch, ..., units)`."""
         if self.bounds is None:
             active = ops.cast(ops.not_equal(codes, 0), "float32")
         else:

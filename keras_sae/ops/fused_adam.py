@@ -12,9 +12,9 @@ def fuse(optimizer: keras.optimizers.Optimizer | None) -> None:
     """Make an Adam optimizer update each weight in one TensorFlow operation.
 
     Keras computes the update in a dozen operations, each of which reads all weights.
-    The optimizer's class, variables, config and results do not change, except for
-    rounding errors in the weights. Other optimizers, other backends, `amsgrad=True`,
-    and sparse gradients keep Keras's own update.
+    The optimizer's class, variables and config do not change, and the updated weights
+    differ only by rounding errors. Keras's own update is used for other optimizers, on
+    other backends, with `amsgrad=True`, and for sparse gradients.
 
     Args:
         optimizer: The optimizer of a compiled model, changed in place.

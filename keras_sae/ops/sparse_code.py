@@ -1,8 +1,8 @@
-"""Sparse codes stored as their active entries, and products that use only these.
+"""Sparse codes stored as their active entries, and products that skip other entries.
 
 Only `k` of the `m` units of a code are active per sample. The encoder's product must be
 dense, because it determines the active units. Decoding and all weight gradients need
-only `k` rows per sample. The tests compare each function here with dense `keras.ops`.
+only `k` rows of the kernel per sample.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class SparseCode:
         rows: The sample of each value, int32 of shape `(batch, k)`. None if row `i` of
             `values` belongs to sample `i`, as in `TopK`. A `BatchTopK` code has
             `k * batch` entries spread over the samples, with `rows` in ascending order.
-        dense: None, or a boolean scalar, which only TensorFlow can use. If it is True,
-            `values` holds the whole code, and the positions have no meaning.
+        dense: None, or a boolean scalar (TensorFlow only). If it is True, `values` is
+            the whole dense code, and `indices` and `rows` are not used.
 
     Example:
 
@@ -50,14 +50,14 @@ class SparseCode:
     def positions(self) -> tuple[Tensor, ...]:
         """The constructor's arguments after `values`, without those that are None.
 
-        Functions with a custom gradient take these as arguments, because they cannot
-        capture outer arrays inside a JAX conditional.
+        Functions with a custom gradient take the positions as arguments, because such
+        functions cannot capture outer arrays inside a JAX conditional.
         """
         positions = self.indices, self.rows, self.dense
         return tuple(position for position in positions if position is not None)
 
     def per_entry(self, vector: Tensor) -> Tensor:
-        """Return `vector[unit]` per entry, for a `vector` of shape `(units,)`."""
+        """Return the value of a `vector` of shape `(units,)` for each entry's unit."""
         return _choose(
             self.dense,
             lambda: ops.broadcast_to(vector, ops.shape(self.values)),
@@ -65,7 +65,7 @@ class SparseCode:
         )
 
     def mask(self, keep: Tensor) -> SparseCode:
-        """Return the code without the units for which `keep`, `(units,)`, is False."""
+        """Return the code, with units set to zero where `keep[unit]` is False."""
         kept = ops.where(ops.take(keep, self.indices), self.values, 0)
         return SparseCode(kept, *self.positions)
 
@@ -92,7 +92,7 @@ class SparseCode:
         )
 
     def is_active(self, units: int) -> Tensor:
-        """Return booleans `(units,)`: whether each unit is active in any sample."""
+        """Return a mask of shape `(units,)` of the units active in any sample."""
         active = ops.cast(self.values != 0, "float32")
         return _sum_per_unit(active, self.indices, units, self.dense) > 0
 
@@ -116,7 +116,7 @@ def encode(
 ) -> SparseCode:
     """Return `activation(x kernel^T + bias)` at given positions, with gradients.
 
-    The pre-activations are already computed. This function adds their gradients and
+    The pre-activations are already known. This function defines their gradients and
     applies the activation.
 
     Args:
@@ -125,8 +125,8 @@ def encode(
         bias: Bias of shape `(units,)` that produced the pre-activations.
         pre_activations: Selected pre-activations, without a gradient.
         activation: Elementwise function.
-        trainable: Booleans that are True for values with a gradient. None selects the
-            non-zero values.
+        trainable: Boolean mask of the values that have a gradient. If None, the
+            non-zero values have a gradient.
     """
 
     @ops.custom_gradient
@@ -147,7 +147,7 @@ def encode(
             units = kernel.shape[0]
             d_kernel = kernel_gradient(d_code, x, units)
             d_bias = _sum_per_unit(d_values, d_code.indices, units, d_code.dense)
-            # Compiled steps leave `d_x` out if nothing before `x` is trained.
+            # A compiled step does not compute `d_x` if nothing before `x` is trained.
             if tensorflow_kernels.are_usable():
                 d_x = _combine_rows(d_code, kernel, ops.shape(x)[0])
             else:
@@ -167,8 +167,9 @@ def decode(code: SparseCode, kernel: Tensor, widths: Sequence[int] = ()) -> Tens
     """Return `code @ kernel` of shape `(batch, output_dim)`.
 
     With `widths`, the result has the shape `((len(widths) + 1) * batch, output_dim)`.
-    It holds the products for each prefix of the code, and then for the whole code. Each
-    entry is multiplied once: a prefix is the previous prefix plus the units between.
+    It contains the product of each prefix of the code, followed by the product of the
+    whole code. Each entry is multiplied only once, because a prefix extends the
+    previous one.
 
     Args:
         code: A code of shape `(batch, units)`.
@@ -203,7 +204,7 @@ def decode(code: SparseCode, kernel: Tensor, widths: Sequence[int] = ()) -> Tens
 
     x = product(code.values, ops.convert_to_tensor(kernel), *code.positions)
     if widths:
-        # In half precision, each sum would be rounded.
+        # In half precision, each partial sum would be rounded.
         dtype = keras.backend.result_type(x.dtype, "float32")
         parts = ops.reshape(ops.cast(x, dtype), (len(widths) + 1, -1, x.shape[1]))
         sums = ops.reshape(ops.cumsum(parts, axis=0), (-1, x.shape[1]))
@@ -258,8 +259,8 @@ def _column(code: SparseCode, j: Tensor) -> tuple[Tensor, Tensor, Tensor | None]
 def _combine_rows(code: SparseCode, kernel: Tensor, samples: int | Tensor) -> Tensor:
     """Return `code @ kernel`, of shape `(samples, output_dim)`.
 
-    The loop adds one column at a time. A `(batch, k, output_dim)` tensor of all entries
-    would take ten times as long to write and read as the sum itself.
+    The loop adds one column of entries at a time. Writing and reading a tensor of shape
+    `(batch, k, output_dim)` would take ten times as long as the sum itself.
     """
     if tensorflow_kernels.are_usable():
         entries = code.values, code.indices, code.rows
@@ -290,7 +291,7 @@ def _combine_rows(code: SparseCode, kernel: Tensor, samples: int | Tensor) -> Te
 
 
 def _inner_products(code: SparseCode, x: Tensor, kernel: Tensor) -> Tensor:
-    """Return `x[rows_ij] . kernel[indices_ij]`, the gradient of the values."""
+    """Return `x[rows_ij] . kernel[indices_ij]`, the gradient of `values_ij`."""
     if tensorflow_kernels.are_usable():
         products = _choose(
             code.dense,
@@ -334,8 +335,8 @@ def _sum_per_unit(
 ) -> Tensor:
     """Return the sum of `values` for each unit in `indices`.
 
-    The shapes are `(n, ...)` and `(n,)`, or both are `(batch, k)`. `dense` is as in
-    `SparseCode`.
+    `values` and `indices` have shapes `(n, ...)` and `(n,)`, or both have shape
+    `(batch, k)`. `dense` is as in `SparseCode`.
     """
     x = ops.cast(values, "float32")
 

@@ -1,4 +1,4 @@
-"""Weighted means, and values of all replicas of `tf.distribute`."""
+"""Weighted means, and values gathered from the replicas of `tf.distribute`."""
 
 import keras
 from keras import ops
@@ -7,10 +7,10 @@ from keras_sae.types import Tensor
 
 
 def expand_weight(weight: Tensor, values: Tensor) -> Tensor:
-    """Return weights with further axes, so that they broadcast against `values`.
+    """Append axes to `weight`, so that it broadcasts against `values`.
 
     Args:
-        weight: Tensor whose axes are the first ones of `values`.
+        weight: Tensor whose axes match the first axes of `values`.
         values: Tensor of shape `(batch, ...)`.
     """
     for _ in range(len(values.shape) - len(weight.shape)):
@@ -23,7 +23,8 @@ def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
 
     Args:
         values: float32 tensor of shape `(batch, ...)`.
-        weight: Tensor whose axes are the first ones of `values`, or None for the mean.
+        weight: Tensor whose axes match the first axes of `values`, or None for an
+            unweighted mean.
     """
     if weight is None:
         count = ops.cast(ops.shape(values)[0], values.dtype)
@@ -36,8 +37,8 @@ def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
 def from_replicas(values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return the values of all replicas, stacked along a new first axis.
 
-    Replicas wait for each other here. In a forward pass, this would mix up the losses
-    that Keras stores on layers.
+    Do not call this function in a forward pass. It makes the replicas wait for each
+    other, which would mix up the losses that Keras stores on layers.
     """
     stacked = tuple(ops.expand_dims(value, 0) for value in values)
     if keras.backend.backend() == "tensorflow":
@@ -45,7 +46,7 @@ def from_replicas(values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
         context = tf.distribute.get_replica_context()
         if context is not None and context.num_replicas_in_sync > 1:
-            # Each replica fills its own entry, so the sum holds the values of all.
+            # Each replica fills its own entry, so the sum contains all values.
             own = tf.range(context.num_replicas_in_sync)
             own = own == context.replica_id_in_sync_group
             stacked = tuple(ops.where(expand_weight(own, v), v, 0.0) for v in stacked)

@@ -1,7 +1,8 @@
-"""Products of sparse codes with TensorFlow's sparse matrices, for CPUs.
+"""Products of sparse codes on CPUs, computed with TensorFlow's sparse matrices.
 
-They replace code of `keras_sae.ops.sparse_code`, which explains all arguments. GPUs
-keep that code, and so does `jit_compile=True`: XLA cannot compile sparse matrices.
+The functions replace parts of `keras_sae.ops.sparse_code`, where all arguments are
+explained. They are used if there is no GPU, except with `jit_compile=True`, because XLA
+cannot compile sparse matrices.
 """
 
 import functools
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 
 def are_usable() -> bool:
-    """Return whether these kernels can be part of the function being traced."""
+    """Return whether the function being traced can use these kernels."""
     if keras.config.backend() != "tensorflow" or control_flow_util is None:
         return False
     graph = tf.compat.v1.get_default_graph()
@@ -38,7 +39,7 @@ def are_usable() -> bool:
 
 
 def read_first(tensors: Sequence[Tensor], x: Tensor) -> Tensor:
-    """Return `x`, and have TensorFlow compute all `tensors` before it is used."""
+    """Return `x`, and make TensorFlow compute all `tensors` before `x` is used."""
     if keras.config.backend() != "tensorflow":
         return x
     with tf.control_dependencies(tensors):
@@ -53,17 +54,17 @@ def recommend_onednn() -> None:
     if not build.IsMklEnabled():
         logging.getLogger("keras_sae").info(
             "TensorFlow does not use oneDNN on this processor. Set the environment "
-            "variable TF_ENABLE_ONEDNN_OPTS=1 before TensorFlow is imported: on two "
-            "cores with AVX2, a training step with 12,288 units and 32 active ones "
-            "then took 0.6 times as long."
+            "variable TF_ENABLE_ONEDNN_OPTS=1 before importing TensorFlow. On two "
+            "cores with AVX2, a training step with 32 active units out of 12,288 then "
+            "took 0.6 times as long."
         )
 
 
 def compiled(function: T) -> T:
     """Compile a function of tensors with XLA, which multiplies matrices faster.
 
-    The function is left unchanged if these kernels are not usable, and in eager mode,
-    where each call would compile it again.
+    If these kernels are not usable, the function is returned unchanged. The same holds
+    in eager mode, where each call would compile the function again.
     """
     if not are_usable() or tf.executing_eagerly():
         return function
@@ -78,7 +79,7 @@ def combine_rows(
     samples: Tensor,
 ) -> Tensor:
     """Return `code @ kernel` in float32; `rows` must be in ascending order."""
-    # TensorFlow divides by the number of rows. A replica may have no samples.
+    # TensorFlow divides by the number of rows, but a replica may have no samples.
     padded = tf.maximum(samples, 1)
     code = _csr_matrix(values, indices, rows, (padded, kernel.shape[0]))
     result = tf.raw_ops.SparseMatrixMatMul(a=code, b=tf.cast(kernel, tf.float32))
@@ -90,7 +91,7 @@ def kernel_gradient(
 ) -> Tensor:
     """Return `code^T x` in float32; `rows` must be in ascending order."""
     code = _csr_matrix(values, indices, rows, (tf.shape(x)[0], units))
-    # `transpose_a=True` of the product takes five times as long.
+    # Transposing in the product, with `transpose_a=True`, takes five times as long.
     transposed = tf.raw_ops.SparseMatrixTranspose(input=code, type=tf.float32)
     result = tf.raw_ops.SparseMatrixMatMul(a=transposed, b=tf.cast(x, tf.float32))
     return tf.ensure_shape(result, (units, x.shape[1]))

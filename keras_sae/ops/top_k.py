@@ -7,7 +7,8 @@ from keras_sae.ops import tensorflow_kernels
 from keras_sae.types import Tensor
 
 # A sample rarely has more than `_CANDIDATES * k` of the batch's largest values, so
-# selection starts with that many candidates per sample, except for narrow codes.
+# selection starts with `_CANDIDATES * k` candidates per sample. Candidates save time
+# only if a code has at least `_NARROW` times as many units.
 _CANDIDATES, _NARROW = 4, 16
 
 # Dense products are faster above `_MAX_ACTIVE` active units per sample. In a narrow
@@ -23,13 +24,14 @@ def top_k(
 ) -> tuple[Tensor, Tensor]:
     """Return the `k` largest values of each row, and their columns as int32.
 
-    These values lie in the `k` blocks with the largest maxima. Selecting blocks first,
-    and then values within them, can take half as long as selecting from all values.
+    If a row is divided into blocks, its `k` largest values lie in the `k` blocks with
+    the largest maxima. Selecting blocks first, and then values within these blocks, can
+    take half as long as selecting from all values.
 
     Args:
         values: Tensor of shape `(samples, units)`.
         k: Number of values per row. Only TensorFlow accepts a tensor.
-        max_k: Upper bound on `k`, needed if `k` is a tensor.
+        max_k: Upper bound on `k`, required if `k` is a tensor.
     """
     max_k = max_k or k
     if unit_shards() > 1:
@@ -44,7 +46,7 @@ def top_k(
         return largest, ops.cast(columns, "int32")
     blocks = ops.reshape(values, (-1, units // width, width))
     best = ops.cast(ops.top_k(ops.max(blocks, axis=2), k, sorted=False)[1], "int32")
-    # `take` of whole blocks: `take_along_axis` would transpose them on TensorFlow.
+    # Use `take`, because on TensorFlow `take_along_axis` would transpose the blocks.
     first = ops.arange(ops.shape(values)[0], dtype="int32") * (units // width)
     candidates = ops.take(ops.reshape(blocks, (-1, width)), first[:, None] + best, 0)
     largest, places = ops.top_k(ops.reshape(candidates, (-1, k * width)), k)
@@ -92,8 +94,9 @@ def batch_top_k(
             indices = ops.take(ops.reshape(columns, (-1,)), flat)
             return indices, flat // candidates.shape[-1]
 
-        # A sample whose smallest candidate is selected may have more values among the
-        # largest. Use `min`: for the last column, XLA would sort whole rows.
+        # If all candidates of a sample are selected, some of its other values may be
+        # among the largest too. Use `min` instead of the last column, for which XLA
+        # would sort whole rows.
         overflow = ops.any(ops.min(candidates, axis=-1) > threshold)
         indices, rows = ops.cond(overflow, select_from_all, select_from_candidates)
     indices, rows = ops.reshape(indices, (-1, k)), ops.reshape(rows, (-1, k))
@@ -104,7 +107,7 @@ def batch_top_k(
 def positive_entries(
     values: Tensor, margin: Tensor, padding: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return all entries of `values` with a positive margin, on TensorFlow.
+    """Return all entries of `values` with a positive margin (TensorFlow only).
 
     Args:
         values: Tensor of shape `(samples, units)`.
@@ -112,8 +115,9 @@ def positive_entries(
         padding: Value of the additional entries that fill up the last rows.
 
     Returns:
-        The arguments of `keras_sae.ops.sparse_code.SparseCode`. The code is dense if
-        over 128 entries per sample on average, or one in 32, have a positive margin.
+        The arguments of `keras_sae.ops.sparse_code.SparseCode`. The code is dense if,
+        on average, more than 128 entries per sample or more than one in 32 have a
+        positive margin.
     """
     samples, units = ops.shape(values)[0], values.shape[-1]
     limit = int(min(_MAX_ACTIVE, _MAX_SHARE * units)) * samples
@@ -171,7 +175,8 @@ def _blocks(code: Tensor, max_width: int) -> Tensor:
 def _entries_above(blocks: Tensor, maxima: Tensor, threshold: Tensor) -> Tensor:
     """Return the flat positions of all values above a threshold, in order.
 
-    The number of positions is known only at run time. NaN counts as above.
+    The number of positions is known only at run time. NaN counts as a value above the
+    threshold.
     """
     width = blocks.shape[1]
     kept = ops.nonzero(ops.logical_not(maxima <= threshold))[0]
@@ -181,7 +186,7 @@ def _entries_above(blocks: Tensor, maxima: Tensor, threshold: Tensor) -> Tensor:
 
 
 def _bisect(values: Tensor, n: int | Tensor) -> Tensor:
-    """Bisect for a threshold that `n` values exceed; sorting would cost far more."""
+    """Find a threshold that `n` values exceed, much faster than by sorting."""
     low = ops.min(values)
     low = low - 1e-3 * ops.abs(low) - 1e-3
 
@@ -198,7 +203,7 @@ def _first_above(values: Tensor, threshold: Tensor, n: int | Tensor) -> Tensor:
     """Return the flat positions of the first `n` entries above `threshold`."""
     above = ops.reshape(values > threshold, (-1,))
     position = ops.cumsum(ops.cast(above, "int32")) - 1
-    # All other entries share one extra place at the end.
+    # All other entries are written to one extra place at the end.
     position = ops.where(ops.logical_and(above, position < n), position, n)
     index = ops.arange(ops.shape(position)[0], dtype="int32")
     places = ops.zeros((n + 1,), dtype="int32")
@@ -227,7 +232,7 @@ def unit_shards() -> int:
 def _local_top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the `k` largest values of each row on each device, and their columns.
 
-    Without `shard_map`, XLA would copy all values to every device to select from them.
+    Without `shard_map`, XLA would copy all values to every device.
     """
     import jax
 
