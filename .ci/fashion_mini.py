@@ -1,8 +1,8 @@
 """Write keras_sae/datasets/fashion_mini/fashion_mini.npz from Fashion-MNIST.
 
-TFDS must have prepared `fashion_mnist`; the environment variable TFDS_DATA_DIR names
-the folder. The file holds the first 600 training and the first 100 test images of each
-class, in the official order. The same input gives the same arrays.
+The script reads `fashion_mnist` from TFDS_DATA_DIR, a folder in which TFDS has prepared
+this dataset. The file contains the first 600 training images and the first 100 test
+images of each class, in the official order. Every run writes the same arrays.
 """
 
 from pathlib import Path
@@ -16,9 +16,9 @@ FILE = "keras_sae/datasets/fashion_mini/fashion_mini.npz"
 
 
 def official_order(split: str, samples: int) -> np.ndarray:
-    """Return the rows of a split in the order of the official files.
+    """Return the indices that sort the examples of TFDS into the official order.
 
-    TFDS stores the examples by the hash of their row in these files.
+    TFDS sorts the examples of a split by a hash of their official index.
     """
     hasher = hashing.Hasher(split)
     hashes = [hasher.hash_key(row) for row in range(samples)]

@@ -1,8 +1,8 @@
-"""Check the links of the built site, and that its pages load nothing from elsewhere.
+"""Check the links of the built site, and that its pages load no files from other sites.
 
     mkdocs build && python .ci/links.py [--external]
 
-With `--external`, every link to another site is also requested. That needs a network.
+With `--external`, the script also requests every link to another site.
 """
 
 import argparse
@@ -16,12 +16,12 @@ from urllib.parse import unquote, urldefrag
 
 SITE = Path(__file__).resolve().parents[1] / "site"
 EXTERNAL = ("http://", "https://", "//")
-# Answers of servers that refuse programs, but not readers.
+# Status codes of servers that reject scripts but not browsers.
 REFUSED = (403, 405, 429)
 
 
 class Page(HTMLParser):
-    """The anchors, the links, and the loaded files of a page."""
+    """The anchors and the links of a page, and the files that it loads."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Page(HTMLParser):
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Collect what a tag names."""
+        """Collect the anchors, the link or the file of a tag."""
         given = {name: value or "" for name, value in attrs}
         self.anchors.update(given[name] for name in ("id", "name") if name in given)
         if tag == "a" and "href" in given:
@@ -43,7 +43,7 @@ class Page(HTMLParser):
 
 
 def broken(pages: dict[Path, Page]) -> list[str]:
-    """Return the internal links that lead nowhere, and files from other sites."""
+    """Return the broken internal links, and the files loaded from other sites."""
     found = []
     for path, page in pages.items():
         name = path.relative_to(SITE)
@@ -62,7 +62,7 @@ def broken(pages: dict[Path, Page]) -> list[str]:
 
 
 def answer(url: str) -> str:
-    """Return why a link does not work, or an empty string."""
+    """Return why a link is broken, or an empty string if it works."""
     request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0"})
     try:
         with urllib.request.urlopen(request, timeout=30):
@@ -74,10 +74,10 @@ def answer(url: str) -> str:
 
 
 def main() -> int:
-    """Check what the command line names; return 1 if a link is broken."""
+    """Check the site, and return 1 if there is a problem."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--external", action="store_true", help="request other sites")
-    # Links of the page for unknown addresses begin at the root of a server.
+    # The links of 404.html are relative to the root of the server.
     paths = [path for path in SITE.rglob("*.html") if path.name != "404.html"]
     pages = {path: Page(path) for path in paths}
     if not pages:

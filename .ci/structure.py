@@ -1,10 +1,11 @@
-"""Measure the structure of the package, and fail where a bound is exceeded.
+"""Measure the structure of the package, and fail if a limit is exceeded.
 
     python .ci/structure.py
 
-Prints files, lines, functions and `hasattr`/`getattr` per 1,000 lines, the share of
-parameters typed `Any`, imports of another package's private module or name, and import
-circles. Imports inside functions count like all others.
+The script counts files and lines, functions and `hasattr`/`getattr` calls per 1,000
+lines, and imports of another package's private module or name. It also prints the
+fraction of parameters typed `Any`, and whether there is a circular import. Imports
+inside functions are included.
 """
 
 import ast
@@ -25,7 +26,7 @@ def module_name(path: Path) -> str:
 
 
 def aliases_of_any(tree: ast.Module) -> set[str]:
-    """Return the names that a module defines as `Any`, but for `Tensor`."""
+    """Return the names for `Any` in a module, including aliases other than `Tensor`."""
     names = {"Any", "typing.Any"}
     for node in tree.body:
         if isinstance(node, ast.AnnAssign) and node.value is not None:
@@ -37,7 +38,7 @@ def aliases_of_any(tree: ast.Module) -> set[str]:
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Yield `(module, name)` for everything of the package that a file imports."""
+    """Yield `(module, name)` for each import from this package in a file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -51,14 +52,14 @@ def imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def is_private(name: str) -> bool:
-    """Return whether a part of a dotted name is private."""
+    """Return whether any part of a dotted name is private."""
     return any(
         part.startswith("_") and not part.startswith("__") for part in name.split(".")
     )
 
 
 def find_circle(graph: dict[str, set[str]]) -> list[str]:
-    """Return the modules of one import circle, or an empty list."""
+    """Return the modules of one circular import, or an empty list."""
     finished: set[str] = set()
 
     def visit(module: str, path: list[str]) -> list[str]:
@@ -81,7 +82,7 @@ def find_circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def main() -> int:
-    """Print the measures; return 1 if a bound is exceeded."""
+    """Print the measurements, and return 1 if a limit is exceeded."""
     paths = sorted(ROOT.rglob("*.py"))
     trees = {module_name(path): ast.parse(path.read_text()) for path in paths}
     lines = sum(path.read_text().count("\n") for path in paths)
@@ -114,7 +115,7 @@ def main() -> int:
             if other != package and is_private(full):
                 private.append(f"{module} imports {full}")
             target = full if full in trees else source
-            # A package's `__init__` imports its modules, which may import each other.
+            # Ignore imports from the parent package, whose `__init__` imports `module`.
             if target in trees and target != module and target != "keras_sae":
                 parent = module.rpartition(".")[0]
                 if target != parent:

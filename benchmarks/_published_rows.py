@@ -1,7 +1,7 @@
-"""Define the published results, each with its settings, as a function of a seed.
+"""Define the published results and the models that reproduce them.
 
-A row returns the metrics of one seed. `ROWS` contains the published value and the
-target. Settings that a source gives are kept. `settings` lists the others.
+Each row of `ROWS` contains the published value, the target, and a function that returns
+our metrics for one random seed. Models have all settings that the source specifies.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ PIXELS = 784
 
 @dataclass(frozen=True)
 class Row:
-    """A published result, the target, and how it is computed."""
+    """A published result, its target, and the function that computes our result."""
 
     run: Callable[[int], dict[str, float]]
     metric: str  # the result of `run` that is compared with the target
@@ -39,7 +39,7 @@ def mnist() -> Any:
 
 @cache
 def fashion() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return training, validation and test images; 5,000 are for validation."""
+    """Return 55,000 training images, 5,000 validation images, and the test images."""
     (x, _), (test, _) = datasets.load_data("fashion_mnist")
     return x[:55_000], x[55_000:], test
 
@@ -91,7 +91,7 @@ def deep_mnist(epochs: int, **options: Any) -> Callable[[int], dict[str, float]]
 
 
 def dbn_mnist(rbm_epochs: int, epochs: int) -> Callable[[int], dict[str, float]]:
-    """Train the paper's sigmoid network from a DBN and from random weights."""
+    """Train a deep sigmoid network from a DBN and from random weights."""
 
     def build() -> Any:
         return models.deep(
@@ -126,7 +126,7 @@ def dbn_mnist(rbm_epochs: int, epochs: int) -> Callable[[int], dict[str, float]]
     return run
 
 
-# --- Fashion-MNIST, Geron's chapter 17: validation loss with its penalty ----------
+# --- Fashion-MNIST, Geron's chapter 17: validation loss with the penalty ----------
 
 
 def geron(
@@ -152,7 +152,7 @@ def plain(**options: Any) -> Any:
 
 
 def convolutional() -> Any:
-    # The code of the book is the mean of a fourth convolution.
+    # In the book, the code is the mean of a fourth convolution over all positions.
     fourth = keras.layers.Conv2D(30, 3, padding="same", activation="relu")
     pooling = keras.Sequential([fourth, keras.layers.GlobalAveragePooling2D()])
     return models.convolutional(
@@ -266,7 +266,7 @@ def blog_deep() -> Any:
 
 
 def stacked_kl(epochs: int, tuning: int) -> Callable[[int], dict[str, float]]:
-    """Train UFLDL's model: two levels of 200 units, then softmax and fine-tuning."""
+    """Train the model of UFLDL: two levels of 200 units, softmax, and fine-tuning."""
 
     def build() -> Any:
         penalties = [
@@ -326,7 +326,7 @@ def digits_svm(seed: int) -> dict[str, float]:
 
     def svm(encode: Callable[[np.ndarray], np.ndarray]) -> float:
         classifier = make_pipeline(StandardScaler(), LinearSVC(max_iter=10_000))
-        # A single C would suit some inputs better than others.
+        # Choose C for each input, because one value would favor some of the inputs.
         best = GridSearchCV(classifier, {"linearsvc__C": (0.001, 0.01, 0.1)}, cv=5)
         return 100 * best.fit(encode(x), y).score(encode(test), y_test)
 
@@ -381,7 +381,7 @@ ROWS = {
         target="13.87",
         reached=lambda f: abs(f["squared_error"] - 13.87) < 0.01,
         settings={"components": 30, "data": "MNIST test, sum over pixels"},
-        seeds=1,  # not random
+        seeds=1,  # deterministic
     ),
     "deep_mnist": Row(
         run=deep_mnist(epochs=40, kernel_initializer="he_normal"),

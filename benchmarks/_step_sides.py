@@ -2,8 +2,8 @@
 
     python _step_sides.py SIDE UNITS DIM BATCH K
 
-Each line of the input is a number of steps. The process runs them and prints the
-seconds. At the end it prints the peak of resident memory in MiB.
+Each line of the standard input is a number of steps. The process runs these steps and
+prints the seconds. At the end of the input, it prints its peak memory in MiB.
 """
 
 import os
@@ -35,7 +35,7 @@ def _ours(
 
         kinds = {
             "top_k": lambda: layers.TopK(k),
-            "annealed": lambda: layers.TopK(k, initial_k=4 * k),  # at its last k
+            "annealed": lambda: layers.TopK(k, initial_k=4 * k),  # with the final k
             "batch_top_k": lambda: layers.BatchTopK(k),
             "jump_relu": lambda: layers.JumpReLU(target_l0=k),
             "gated": lambda: layers.Gated(1e-3),
@@ -46,11 +46,11 @@ def _ours(
         model = models.shallow((dim,), units, kinds[sparsity]())
         model.compile(getattr(keras.optimizers, optimizer)(1e-4))
         is_dead = np.arange(units) < dead * units
-        if is_dead.any():  # no step of a run can revive them
+        if is_dead.any():  # the bias keeps these units dead in all steps
             code = model.sparse_layers[0]
             code.bias.assign(np.where(is_dead, -1e3, 0.0))
             code.steps_since_active.assign(np.where(is_dead, 1e3, 0.0))
-        if sparse:  # about `k` units per sample exceed this
+        if sparse:  # with this bias, about `k` units per sample are active
             quantile = statistics.NormalDist().inv_cdf(1 - k / units)
             model.sparse_layers[0].bias.assign(np.full(units, -quantile))
         return lambda x: model.train_on_batch(x)
@@ -148,7 +148,7 @@ def sparsify(units: int, dim: int, k: int) -> Step:
     import torch
 
     device = torch_device()
-    if device == "cpu":  # its Triton kernels need a GPU
+    if device == "cpu":  # sparsify's Triton kernels need a GPU
         os.environ["SPARSIFY_DISABLE_TRITON"] = "1"
     from sparsify import SparseCoder, SparseCoderConfig
 
@@ -208,7 +208,7 @@ SIDES: dict[str, Callable[..., Step]] = {
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries may print, too
+    os.dup2(2, 1)  # send the output of libraries to stderr
     side, (units, dim, batch, k) = sys.argv[1], map(int, sys.argv[2:])
     step = SIDES[side](units, dim, k)
     x = np.random.default_rng(0).normal(size=(batch, dim)).astype("float32")

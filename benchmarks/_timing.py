@@ -1,4 +1,4 @@
-"""Alternate timing, medians, and a description of the computer."""
+"""Time several sides in turn, compute medians, and describe the computer."""
 
 import importlib.metadata
 import json
@@ -14,10 +14,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def in_turn(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list]:
-    """Return the seconds of every side, measured `rounds` times alternately.
+    """Run all sides in turn for `rounds` rounds, and return the seconds of each run.
 
-    Other work on the computer then affects all sides. Each side first runs once without
-    being measured.
+    Other work on the computer thus affects all sides alike. Each side first runs once
+    without being measured.
     """
     for run in sides.values():
         run()
@@ -36,10 +36,10 @@ def medians(seconds: Mapping[str, list]) -> dict[str, float]:
 
 
 def machine(others: Sequence[str] = ()) -> dict[str, Any]:
-    """Return versions, cores and memory, without names or paths.
+    """Return the versions, the processor, the memory and the load of this computer.
 
     Args:
-        others: Other packages whose versions matter.
+        others: Further packages whose versions are included.
     """
     packages = ["keras", "tensorflow", "jax", "torch", "numpy", "scikit-learn", *others]
     versions = {}

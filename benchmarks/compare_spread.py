@@ -4,12 +4,13 @@
     python benchmarks/compare_spread.py "oneDNN, 2 threads"
 
 The first command trains all models of the table on five of seven splits of
-`fashion_mini`, each with a random seed of its own. Every split has 6,000 training and
-1,000 test images, and no image is tested twice. Models are compared with the pixels on
-the same images. Any other name stands for one run of the table itself, with seed 0.
-Threads and oneDNN are set by environment variables, for example by
-`TF_ENABLE_ONEDNN_OPTS=0 TF_NUM_INTRAOP_THREADS=1`. Results of both kinds are added to
-the same file. With `--directory`, an interrupted command resumes.
+`fashion_mini`, with another random seed for each split. Every split has 6,000 training
+and 1,000 test images, and no image is in two test sets. Models are compared with the
+pixels of the same images. With any other name, the script computes the table itself
+once, with seed 0, and stores it under this name. Set the threads and oneDNN by
+environment variables, such as `TF_ENABLE_ONEDNN_OPTS=0 TF_NUM_INTRAOP_THREADS=1`. The
+results of all commands are written to `results/compare_spread.json`. With
+`--directory`, an interrupted command can be resumed.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from keras_sae.cli import presets
 
 METRICS = ["explained_variance", "l0", "effective_l0", "dead_fraction"]
 COLUMNS = ["model", "seed", *METRICS, "probe_accuracy"]
-EPOCHS = 10  # this and the settings below are the defaults of `keras-sae compare`
+EPOCHS = 10  # a default of `keras-sae compare`, like the settings below
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
         x, y = (np.concatenate(parts) for parts in zip(train, test, strict=True))
         folds = StratifiedKFold(7, shuffle=True, random_state=0).split(x, y)
         pairs = [((x[a], y[a]), (x[b], y[b])) for a, b in folds][: options.splits]
-        variables = ("TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS")
+    variables = ("TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS")
     environment = {name: os.environ.get(name) for name in variables}
     tables, before = [], {**machine(), "environment": environment}
     for seed, (train, test) in enumerate(pairs):

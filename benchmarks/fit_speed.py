@@ -1,12 +1,13 @@
-"""Measure seconds per epoch of 784-1024-784 (ReLU, L1, Adam, batch 256).
+"""Measure the seconds per epoch of a model of 784-1024-784.
 
     python benchmarks/fit_speed.py [--samples 60000] [--rounds 5]
 
-The sides are ours, plain Keras, two PyTorch loops, and the bare matrix products of a
-step. A process has one Keras backend, so the script starts itself once for TensorFlow
-and once for JAX. In each process, all sides are measured alternately. The estimate of
-`effective_l0`, which `fit` logs for a code that is never exactly zero, is measured in a
-compiled loop of its own, because its share of a step is smaller than the noise.
+The model is trained with ReLU, L1, Adam and batches of 256. The sides are keras_sae,
+plain Keras, two PyTorch loops, and the matrix products of a step alone. A process has
+one Keras backend, so the script starts itself once for TensorFlow and once for JAX. In
+each process, all sides take turns. The estimate of `effective_l0`, which `fit` logs for
+a code that is never exactly zero, is measured in a compiled loop of its own, because
+its share of a step is smaller than the noise.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def keras_sides(x: np.ndarray) -> dict:
     def epoch(model: keras.Model, *targets: np.ndarray):
         return lambda: model.fit(x, *targets, batch_size=BATCH, verbose=0)
 
-    # Plain Keras has neither centering nor unit norms. "Same graph" has both off.
+    # Plain Keras has neither centering nor unit norms. "Same graph" turns both off.
     same = ours(centering=False, unit_norm=False)
     return {
         "plain Keras": epoch(plain(), x),
@@ -138,8 +139,8 @@ def torch_sides(x: np.ndarray) -> dict:
 def products(x: np.ndarray):
     """Return a function that computes the five matrix products of every step.
 
-    Two are forward, two for the gradients of the weights, and one for that of the code.
-    The input needs no gradient.
+    Two products compute the forward pass, two the gradients of the weights, and one the
+    gradient of the code. The input needs no gradient.
     """
     import torch
 
@@ -198,7 +199,7 @@ def main() -> None:
 
 
 def ratios(seconds: dict[str, float]) -> dict[str, float]:
-    """Return the ratios of ours to the others in one process; below 1 is faster."""
+    """Return the ratios of seconds in one process. `ours` is the side "same graph"."""
     ours, default = seconds["keras_sae, same graph"], seconds["keras_sae, defaults"]
     return {
         "ours / plain Keras": ours / seconds["plain Keras"],

@@ -2,13 +2,14 @@
 
     python benchmarks/gpu_step.py [--units 12288] [--dim 768] [--batches 4096 16384]
 
-Parts, on JAX and on PyTorch: selection of the `k` largest units, and the gradient of
-the dictionary from the selected units, each computed in several ways, in float32 and in
-bfloat16. Steps: samples per second of `model.fit` with `TopK` on JAX and on PyTorch,
-and of the training loops of SAELens and sparsify, whose data is already on the GPU.
-Compare each side at its best batch size. Both libraries may use TF32, which JAX does by
-default. Every side has a process of its own. Results go to `results/gpu_step.json`.
-Without a GPU, the script measures the CPU.
+The parts are the selection of the `k` largest units, and the gradient of the dictionary
+from the selected units. Each part is computed in several ways on JAX and on PyTorch, in
+float32 and in bfloat16. The whole steps are those of `model.fit` with `TopK` on JAX and
+on PyTorch, and of the training loops of SAELens and sparsify, in samples per second. In
+these loops, the data is already on the GPU. Compare each side at its best batch size.
+PyTorch may use TF32, as JAX does by default. Every side runs in its own process. The
+results are written to `results/gpu_step.json`. Without a GPU, the script measures the
+CPU.
 """
 
 import argparse
@@ -32,7 +33,7 @@ Sizes = dict[str, int]
 
 
 def median(run: Callable[[], Any], wait: Callable[[Any], Any]) -> float:
-    """Return median milliseconds of a call and the end of its work."""
+    """Return the median milliseconds of a call, until its results are computed."""
     wait(run())  # compile
     times = []
     for _ in range(ROUNDS):
@@ -43,7 +44,7 @@ def median(run: Callable[[], Any], wait: Callable[[Any], Any]) -> float:
 
 
 def parts_jax(units: int, dim: int, batch: int) -> dict[str, float]:
-    """Return median milliseconds of each part of a step on JAX."""
+    """Return the median milliseconds of each part of a step on JAX."""
     os.environ["KERAS_BACKEND"] = "jax"
     import jax
     import jax.numpy as jnp
@@ -104,7 +105,7 @@ def parts_jax(units: int, dim: int, batch: int) -> dict[str, float]:
 
 
 def parts_torch(units: int, dim: int, batch: int) -> dict[str, float]:
-    """Return median milliseconds of each part of a step on PyTorch."""
+    """Return the median milliseconds of each part of a step on PyTorch."""
     import torch
     from _step_sides import torch_device
 

@@ -1,17 +1,17 @@
-"""Measure layer-wise pretraining of 784-1000-500-250-30 against loops by hand.
+"""Compare layer-wise pretraining of 784-1000-500-250-30 with handwritten loops.
 
     python benchmarks/pretraining_speed.py [--samples 60000] [--epochs 3] [--rounds 5]
     python benchmarks/pretraining_speed.py --small
     python benchmarks/pretraining_speed.py --epochs 10 --backends jax --kinds greedy
     python benchmarks/pretraining_speed.py --backends tensorflow --at-once 32
 
-Greedy pretraining is compared with the same loop in plain Keras and in PyTorch, where
-Adam runs as it comes and as one kernel for all weights (`fused=True`). An RBM of 784
-by 1000 units, trained by CD-1, is compared with scikit-learn's. Every run starts from
-new weights and includes building and compiling. The script starts itself once per
-Keras backend; within a process all sides take turns. `--at-once` sets
-`steps_per_execution` of keras_sae and of plain Keras. A run keeps the recorded results
-of other backends, numbers of epochs and kinds.
+Greedy pretraining is compared with the same loop in plain Keras and in PyTorch. The
+PyTorch loop is measured with Adam's defaults and with `fused=True`, which updates all
+weights in one kernel. An RBM of 784 by 1000 units, trained by CD-1, is compared with
+that of scikit-learn. Every run starts from new weights and includes building and
+compiling. The script starts itself once per Keras backend. In each process, all sides
+take turns. `--at-once` sets `steps_per_execution` of keras_sae and of plain Keras. The
+script keeps the recorded results of other backends, numbers of epochs and kinds.
 """
 
 import argparse
@@ -143,7 +143,7 @@ def kind(side: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=60_000)
-    parser.add_argument("--epochs", type=int, default=3, help="per level")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs per level")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--at-once", type=int, default=1, help="steps per execution")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)

@@ -1,11 +1,11 @@
-"""Compare published results with those of the same settings here.
+"""Compare published results with those of this package at the same settings.
 
     TFDS_DATA_DIR=... python benchmarks/published_results.py [ROW ...] [--seeds N]
 
-Without a row, all rows that are not marked as long are run. Results go to
-`results/published_results.json`, one entry per row, and are rendered into
-`results/published_results.md` and `docs/published.md`. The backend is JAX unless
-`KERAS_BACKEND` is set, because it was the fastest on a CPU.
+Without a row, the script runs all rows that are not marked as long. The results are
+written to `results/published_results.json`, one entry per row, and rendered into
+`results/published_results.md` and `docs/published.md`. The backend is JAX, which was
+the fastest on a CPU, unless `KERAS_BACKEND` is set.
 """
 
 import argparse

@@ -3,11 +3,12 @@
     python benchmarks/recording.py [--rounds 9] [--rows 1000000]
 
 Three layers are recorded: a hidden layer of a classifier, the positions of a
-convolution, and a block of a language model. The other side is `predict` of a model
-that ends at the layer. Both sides build and compile their model in every round. Then a
-store of `--rows` rows of 576 values is recorded and read once. Its memory is the
-largest increase of `RssAnon`, which leaves out the pages of the files. Results go to
-`results/recording.json` and are rendered into `docs/speed.md`.
+convolution, and a block of a language model. Each recording is compared with `predict`
+of a model that ends at the layer. Both sides build and compile their model in every
+round. Then a store of `--rows` rows of 576 values is recorded and read once. The memory
+of both steps is the largest increase of `RssAnon`, which excludes cached pages of the
+files. The results are written to `results/recording.json` and rendered into
+`docs/speed.md`.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def language_model() -> tuple[keras.Model, np.ndarray]:
     return model, rng.integers(0, 10_000, (64, 128)).astype("int32")
 
 
-# A model, a layer, and the share of its data that is recorded.
+# Model, layer, and fraction of the data that is recorded.
 CASES = {
     "hidden layer of a classifier": (classifier, "hidden", 1.0),
     "positions of a convolution": (classifier, "conv_1", 0.25),
@@ -88,14 +89,14 @@ def speed(name: str, rounds: int) -> dict:
 
 
 def anonymous_mib() -> float:
-    """Return the memory of this process without the pages of files."""
+    """Return the memory of this process in MiB, without cached pages of files."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(x.split()[1]) for x in lines if x.startswith("RssAnon")) / 1024
 
 
 @contextmanager
 def growth(result: dict, name: str) -> Iterator[None]:
-    """Write the largest increase of the memory inside the block to `result[name]`."""
+    """Set `result[name]` to the largest increase of memory during the block."""
     before, peak, done = anonymous_mib(), [0.0], threading.Event()
 
     def watch() -> None:
@@ -113,7 +114,7 @@ def growth(result: dict, name: str) -> Iterator[None]:
 
 
 def memory(rows: int) -> dict:
-    """Return the memory of recording rows, and of one pass over them."""
+    """Return the memory needed to record rows, and to read them once."""
     model = keras.Sequential([keras.Input((WIDTH,)), layers.Identity(name="copy")])
     result: dict = {"rows": rows, "width": WIDTH}
 

@@ -2,13 +2,14 @@
 
     python benchmarks/recovery.py [TASK ...] [--seeds 3] [--saelens]
 
-Each task has as many units as features, and `k` is the true L0, rounded. Features and
-samples come from `datasets.superposition`, with new features per random seed. With
-`--saelens` (extra `bench`) they come as arrays from SAELens's `FeatureDictionary` and
-`ActivationGenerator`, seed 0, and the random seed affects the weights only. Batch size
-and learning rates are those of SAELens. `render.py` has the results of SAELens 6.54 on
-its own features (seed 0) of the same tasks. Results go to `results/recovery.json` and
-are rendered into `docs/recovery.md`. The backend is JAX unless `KERAS_BACKEND` is set.
+The model has as many units as there are features, and `k` is the true L0, rounded.
+Features and samples come from `datasets.superposition`, with new features for each
+random seed. With `--saelens`, which needs the extra `bench`, they come from SAELens's
+`FeatureDictionary` and `ActivationGenerator` with seed 0, and the random seed affects
+only the weights. The batch size and the learning rates are those of SAELens.
+`render.py` contains the results of SAELens 6.54 for the same tasks, on its own features
+with seed 0. The results are written to `results/recovery.json` and rendered into
+`docs/recovery.md`. The backend is JAX unless `KERAS_BACKEND` is set.
 """
 
 import argparse
@@ -44,7 +45,7 @@ class Task:
     rate: float
     initial_k: int | None = None
     options: dict = field(default_factory=dict)  # arguments of the model
-    apart: dict = field(default_factory=dict)  # further ones for SAELens's features
+    apart: dict = field(default_factory=dict)  # more arguments for SAELens's features
 
 
 TASKS = {
@@ -116,7 +117,7 @@ def saelens(task: Task) -> Data:
 
 
 def held(rate: float, part: int) -> float:
-    """Return a constant learning rate that falls to an eighth over the last fifth."""
+    """Return the learning rate of a part: constant, but falling in the last fifth."""
     return rate * min(1.0, 5 * (PARTS - part) / PARTS)
 
 
@@ -158,7 +159,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", help=f"one or more of {', '.join(TASKS)}")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
-        "--saelens", action="store_true", help="use its features and samples"
+        "--saelens", action="store_true", help="use the features and samples of SAELens"
     )
     options = parser.parse_args()
     kept = RESULTS / "recovery.json"

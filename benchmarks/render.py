@@ -2,7 +2,8 @@
 
     python benchmarks/render.py
 
-A page names a table and its arguments. The text between the two comments is replaced:
+In a page, a comment names a table and its arguments. The script replaces the text
+between this comment and the next one:
 
     <!-- results: published fashion_l1 fashion_kl -->
     <!-- end -->
@@ -35,7 +36,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def outcome(row: dict[str, Any]) -> tuple[str, str, str]:
-    """Return our result with its deviation, the number of seeds, and if it suffices."""
+    """Return our result, the number of seeds, and whether the target is reached."""
     key = row["metric"]
     count = len(row["seeds"])
     spread = f" ({row['spread'][key]:.2g})" if count > 1 else ""
@@ -44,7 +45,7 @@ def outcome(row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def published(*names: str) -> str:
-    """Return the named rows of the published results that have been run."""
+    """Return a table of the named published results, as far as they have been run."""
     results, rows = read("published_results"), []
     for name in names:
         if name not in results:
@@ -57,7 +58,7 @@ def published(*names: str) -> str:
 
 
 def fit_speed() -> str:
-    """Return median seconds per epoch, also relative to plain Keras."""
+    """Return a table of median seconds per epoch, also relative to plain Keras."""
     rows = []
     for backend, seconds in read("fit_speed")["seconds"].items():
         values = medians(seconds)
@@ -69,7 +70,7 @@ def fit_speed() -> str:
 
 
 def pretraining_speed() -> str:
-    """Return median seconds of pretraining, also relative to the reference."""
+    """Return a table of median seconds of pretraining, also relative to a reference."""
     result, rows = read("pretraining_speed"), []
     references = {"greedy": "greedy, plain Keras", "RBM": "RBM, scikit-learn"}
     for backend, seconds in result["seconds"].items():
@@ -82,7 +83,7 @@ def pretraining_speed() -> str:
 
 
 def recording() -> str:
-    """Return the time of recording each layer, also relative to `predict`."""
+    """Return a table of the times of recording, also relative to `predict`."""
     rows = []
     for name, side in read("recording")["speed"].items():
         values = medians(side["seconds"])
@@ -95,7 +96,7 @@ def recording() -> str:
 
 
 def recording_memory() -> str:
-    """Return the memory of recording and reading a large store."""
+    """Return the memory needed to record and to read a large store."""
     memory = read("recording")["memory"]
     return (
         f"Recording {memory['rows']:,} rows of {memory['width']} values takes "
@@ -106,7 +107,7 @@ def recording_memory() -> str:
 
 
 def machine(name: str, part: str | None = None) -> str:
-    """Return the computer, versions and load of a result, or of a part of it."""
+    """Describe the computer, versions and load of a result, or of a part of it."""
     result = read(name)
     runs = list(machines(result if part is None else result[part]))
     shape = runs[0]
@@ -117,7 +118,7 @@ def machine(name: str, part: str | None = None) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in shape["versions"].items())
     text = f"Measured on {cores} core{plural} ({computer}), with {versions}."
     loads = sorted(run["load_before"] for run in runs if "load_before" in run)
-    if not loads:  # read too late by an earlier version of the script
+    if not loads:  # not recorded in older results
         return text
     load = " to ".join(dict.fromkeys(f"{n:.1f}" for n in (loads[0], loads[-1])))
     return (
@@ -127,7 +128,7 @@ def machine(name: str, part: str | None = None) -> str:
 
 
 def machines(result: Any) -> Iterator[dict[str, Any]]:
-    """Yield the computers of all runs in a result."""
+    """Yield the description of the computer for each run in a result."""
     if isinstance(result, dict) and "versions" in result:
         yield result
     elif isinstance(result, dict):
@@ -136,7 +137,7 @@ def machines(result: Any) -> Iterator[dict[str, Any]]:
 
 
 def copying_gap() -> str:
-    """Return explained variance and copying, with and without a penalty."""
+    """Return a table of explained variance and copying, with and without a penalty."""
     rows = []
     for row in read("copying_gap")["rows"]:
         shares = [f"{row[k]:.3f}" for k in ("explained_variance", "copying")]
@@ -150,7 +151,7 @@ def copying_gap() -> str:
 
 
 def probe_differences() -> str:
-    """Return probe accuracies minus that of the pixels, as means over the splits."""
+    """Return a table of probe accuracies, also minus the accuracy on the pixels."""
     rows, lines = read("compare_spread")["splits"]["rows"], []
     baseline = [r["probe_accuracy"] for r in rows if r["model"] == "raw pixels"]
     for name in dict.fromkeys(row["model"] for row in rows):
@@ -169,7 +170,7 @@ def probe_differences() -> str:
 
 
 def processor_differences() -> str:
-    """Return the largest differences between runs of one comparison, with the model."""
+    """Return a table of each metric's largest difference between two processors."""
     results = read("compare_spread")
     first = "oneDNN, 1 thread"
     others = sorted(results.keys() - {"splits", first})
@@ -195,7 +196,7 @@ def processor_differences() -> str:
 
 
 def sparse_codes() -> str:
-    """Return the time and the memory of wide sparse codes."""
+    """Return a table of the time and the memory of operations on wide sparse codes."""
     rows = []
     for name, side in read("sparse_codes")["sides"].items():
         sizes = [f"{side[key]:,}" for key in ("samples", "units")]
@@ -206,7 +207,7 @@ def sparse_codes() -> str:
 
 
 def tuning_workers() -> str:
-    """Return how much faster two workers on two cores are."""
+    """Return a sentence on the speedup by two workers on two cores."""
     result = read("tuning_workers")
     one, two = (side["seconds"] for side in result["sides"].values())
     return (
@@ -217,12 +218,12 @@ def tuning_workers() -> str:
 
 
 def step_speed(units: str) -> str:
-    """Return times of a training step, also relative to others."""
+    """Return a table of the times of a training step, also relative to two others."""
     sides, rows = read("step_speed")["units"][units], []
     for name, side in sides.items():
         kind = name.split(",")[0]
         other = sides.get(f"{kind}, SAELens", sides.get("TopK, SAELens"))
-        # SAELens starts with other numbers of active units.
+        # SAELens starts with another number of active units, so there is no ratio.
         compared = other is not None and "few" not in name
         ratio = f"{side['median'] / other['median']:.2f}" if compared else ""
         product = f"{side['median'] / sides['encoder product']['median']:.2f}"
@@ -233,7 +234,7 @@ def step_speed(units: str) -> str:
 
 
 def serving_speed() -> str:
-    """Return times of a request by batch size, in milliseconds."""
+    """Return a table of milliseconds per request, by batch size."""
     seconds = read("serving_speed")["seconds"]
     rows = []
     for side, times in seconds.items():
@@ -244,7 +245,7 @@ def serving_speed() -> str:
     return table(["ms per request", *sizes], rows)
 
 
-# Recovery by SAELens 6.54 on its features, and by the best of its other methods.
+# Recovery scores of SAELens 6.54 on its own features. "other" is its best other method.
 SAELENS = {
     "16 in 32": {"TopK": "0.825", "BatchTopK": "1.000", "other": "1.000"},
     "64 in 32": {"TopK": "0.901", "BatchTopK": "0.842", "other": "0.985"},
@@ -253,7 +254,7 @@ SAELENS = {
 
 
 def recovery(part: str) -> str:
-    """Return how well features are recovered: `tasks` are ours, or `saelens`."""
+    """Return a table of recovery on our features (`tasks`) or those of `saelens`."""
     rows = []
     for task, methods in read("recovery")[part].items():
         for method, runs in methods.items():
@@ -269,7 +270,7 @@ def recovery(part: str) -> str:
 
 
 def fidelity(name: str) -> str:
-    """Return the losses of a network with a dictionary in the place of a layer."""
+    """Return a table of a network's losses when a layer's output is replaced."""
     rows = []
     for title, losses in read("fidelity")[name]["tables"].items():
         for row, values in losses.items():
@@ -281,7 +282,7 @@ def fidelity(name: str) -> str:
 
 
 def fidelity_tokens() -> str:
-    """Return the numbers of tokens, and the loss of the language model itself."""
+    """Return the numbers of tokens, and the loss of the unchanged language model."""
     result = read("fidelity")["8_inside_a_language_model"]
     text = (
         f"The dictionaries were trained on {result['train_tokens']:,} tokens and "
@@ -330,7 +331,7 @@ def rendered(text: str) -> str:
 
 
 def marked() -> list[Path]:
-    """Return the pages that have results."""
+    """Return the pages that contain results."""
     return [p for p in sorted(PAGES.rglob("*.md")) if _MARKED.search(p.read_text())]
 
 

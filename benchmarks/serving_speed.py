@@ -1,4 +1,4 @@
-"""Measure a served model against Keras and against its two matrix products.
+"""Compare a served model with Keras and with the model's two matrix products.
 
     python benchmarks/serving_speed.py [--rounds 100]
 
@@ -6,8 +6,8 @@ The model is 784-1024-784 with the default options (ReLU, L1, centering), and th
 signature is `reconstruct`. The C++ program of `tests/serving` loads models as
 TensorFlow Serving does. It alternates between the artifact and a graph of the two
 matrix products, request by request. `predict` and `predict_on_batch` alternate in this
-process. The results go to `results/serving_speed.json` and are
-rendered into `docs/speed.md`.
+process. The results are written to `results/serving_speed.json` and rendered into
+`docs/speed.md`.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def batch(samples: int) -> np.ndarray:
 
 
 def write_products(path: Path) -> None:
-    """Write a SavedModel of `x W V` with the same widths."""
+    """Write a SavedModel that computes `x W V` with the widths of the model."""
     rng, graph = np.random.default_rng(0), tf.Module()
     graph.encoder = tf.Variable(rng.random((DIMENSION, UNITS), "float32"))
     graph.decoder = tf.Variable(rng.random((UNITS, DIMENSION), "float32"))
@@ -93,7 +93,7 @@ def in_python(model: models.Autoencoder, rounds: int) -> dict[str, dict[int, lis
 
 
 def ratios(seconds: dict[str, dict[int, list]]) -> dict[int, float]:
-    """Return the median ratio of artifact and products over the rounds."""
+    """Return the median ratio of the artifact's seconds to those of the products."""
     return {
         n: statistics.median(
             ours / bare

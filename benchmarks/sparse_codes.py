@@ -4,9 +4,9 @@
 
 `encode` computes the codes of 1,000,000 memory-mapped samples of dimension 64 with
 16,384 units. `evaluate` and `report` use 100,000 samples of dimension 256 and 65,536
-units. All models are new ones with `TopK(32)`. Each side runs in a process of its own,
-and its peak memory counts from the end of the imports. The backend is TensorFlow unless
-`KERAS_BACKEND` is set.
+units. All models are untrained and use `TopK(32)`. Each side runs in its own process.
+Its peak memory does not include the memory in use after the imports. The backend is
+TensorFlow unless `KERAS_BACKEND` is set.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def write_samples(path: Path, samples: int, dimension: int) -> None:
 
 
 def run(side: str, path: Path) -> dict:
-    """Run one side in this process, and return what it took."""
+    """Run one side in this process, and return its time and its peak memory."""
     import keras
     import psutil
 

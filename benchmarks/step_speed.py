@@ -1,12 +1,13 @@
-"""Measure the training step of sparse autoencoders here and in other libraries.
+"""Compare the training step of this package with those of other libraries.
 
     python benchmarks/step_speed.py [SIDE ...] [--units 4096 12288] [--doublings]
 
-Batches of 1,024, 768 dimensions, k = 32, with Adam, or SGD where it is named. Every
-side has a process of its own. In each round, all sides run two steps in turn. The extra
-`bench` installs the other libraries. `--doublings` measures our TopK over three
-doublings of batch size, units and dimensions instead. Results go to
-`results/step_speed.json` and are rendered into `docs/speed.md`.
+A batch has 1,024 samples of 768 dimensions, and k is 32. The optimizer is Adam unless
+the name of a side contains SGD. Every side runs in its own process. In each round, all
+sides run two steps in turn. The extra `bench` installs the other libraries. With
+`--doublings`, the script instead measures our TopK while the batch size, the units or
+the dimensions double three times. The results are written to `results/step_speed.json`
+and rendered into `docs/speed.md`.
 """
 
 import argparse
@@ -55,7 +56,7 @@ class Side:
 
 def measure(names: list[str], units: int, rounds: int, **shape: int) -> dict:
     sides, before = {}, machine(PACKAGES)
-    for name in names:  # one after another, because the start takes a minute
+    for name in names:  # each side takes about a minute to start
         sides[name] = Side(name, units, **shape)
         sides[name].seconds(2)  # compile, and allocate memory
         print(f"{name} is ready", flush=True)
@@ -76,7 +77,7 @@ def measure(names: list[str], units: int, rounds: int, **shape: int) -> dict:
 
 
 def doublings(name: str, rounds: int) -> dict:
-    """Return median milliseconds of our TopK as each size doubles."""
+    """Return the median milliseconds of our TopK as each size doubles."""
     start = {"units": 3072, "dim": 384, "batch": 512}
     found, before = {}, machine()
     for size in start:

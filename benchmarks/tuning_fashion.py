@@ -2,11 +2,11 @@
 
     TFDS_DATA_DIR=... python benchmarks/tuning_fashion.py [--trials 36] [--epochs 10]
 
-Trials with random settings of L1, KL and TopK train for few epochs on a part of the
-training set. The best model within the limit is trained again on this part, and
-evaluated on the whole test set. The script writes `results/tuning_fashion.json`,
-`results/tuning_fashion.md` and its picture. The backend is JAX
-unless `KERAS_BACKEND` is set. With `--directory` the search can be resumed.
+Trials with random settings of L1, KL and TopK train for a few epochs on a part of the
+training set. The best model within the limit on the effective L0 is trained again on
+this part, and evaluated on the whole test set. The results are written to
+`results/tuning_fashion.json`, with a page (`.md`) and a picture (`.png`). The backend
+is JAX unless `KERAS_BACKEND` is set. With `--directory`, the search can be resumed.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict:
 
 
 def weights(row: dict) -> str:
-    """Return the settings of the sparsity in a row."""
+    """Return the hyperparameters of the sparsity in a row of the table."""
     kind = f"{row['sparsity']}_"
     own = {k.removeprefix(kind): v for k, v in row.items() if k.startswith(kind)}
     return ", ".join(f"{k} {v:.3g}" for k, v in own.items() if v is not None)
@@ -97,8 +97,8 @@ def page(result: dict) -> str:
         "",
         "![Squared error and effective L0 of all trials](tuning_fashion.png)",
         "",
-        "The table ranks by the effective L0, the number of units that carry a",
-        "reconstruction, because the codes of KL are never exactly zero.",
+        "The table is sorted by the effective L0 instead of the L0, because the codes",
+        "of KL are never exactly zero.",
         "",
         "## Pareto front",
         "",

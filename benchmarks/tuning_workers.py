@@ -4,8 +4,9 @@
 
 One worker has one core, and two workers have two. The time is measured from the start
 of the first trial to the end of the last, so starting processes and loading data do not
-count. Every trial is the same training, so both sides do the same work. The number of
-epochs is chosen first, on one core. The backend is JAX unless `KERAS_BACKEND` is set.
+count. All trials have the same settings, so both sides do the same work. The script
+first chooses the number of epochs, on one core. The backend is JAX unless
+`KERAS_BACKEND` is set.
 """
 
 import argparse
@@ -24,7 +25,7 @@ SAMPLES, DIMENSION, UNITS = 4000, 784, 256
 
 
 def search(folder: Path, epochs: int, trials: int, note: Path) -> None:
-    """Run the search, in the chief and in the workers. All trials take equally long."""
+    """Run the search, in the chief or in a worker, with equally long trials."""
     import keras
     import numpy as np
 
@@ -35,7 +36,7 @@ def search(folder: Path, epochs: int, trials: int, note: Path) -> None:
             self.begin = time.time()
 
         def on_train_end(self, logs=None):  # noqa: ARG002
-            with note.open("a") as file:  # a short line is appended at once
+            with note.open("a") as file:  # a short line is appended atomically
                 file.write(json.dumps([self.begin, time.time()]) + "\n")
 
     x = np.random.default_rng(0).random((SAMPLES, DIMENSION), dtype="float32")
@@ -79,7 +80,7 @@ def run(workers: int, cores: int, epochs: int, trials: int) -> dict:
 
 
 def side(place: Path, epochs: int, trials: int, workers: int) -> None:
-    """Start the chief and the workers, in the same way on both sides."""
+    """Start the chief and the workers of one side."""
     from keras_sae import tuning
 
     words = [str(place), str(epochs), str(trials)]

@@ -592,7 +592,7 @@ def test_bad_layers_are_an_error(tmp_path):
 def test_folder_of_something_else_is_an_error(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     x = np.ones((4, 5))
-    with pytest.raises(ValueError, match="which holds other files"):
+    with pytest.raises(ValueError, match="which contains other files"):
         activations.record(sequential(), "hidden", x, tmp_path)
     with pytest.raises(ValueError, match="has written"):
         activations.ActivationStore(tmp_path)

@@ -167,7 +167,7 @@ def test_fit_rejects_bad_settings(setting, message):
 
 
 def test_inverse_transform_rejects_codes_of_another_width(fitted):
-    with pytest.raises(ValueError, match="must hold codes with 3 units"):
+    with pytest.raises(ValueError, match="must contain codes with 3 units"):
         fitted.inverse_transform(X)
 
 

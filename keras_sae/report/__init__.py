@@ -1,7 +1,7 @@
 """A single HTML page that shows what a model has learned.
 
-The page needs neither a network nor a server, because the file contains all data,
-images and scripts. The file can be sent by email or kept with the model.
+The file contains all data, images and scripts, so the page works offline and without a
+server. You can send the file by email, or keep it with the model.
 """
 
 from keras_sae.report.report import write_report as write_report

@@ -1,7 +1,7 @@
 """Interactive charts for the report page, as JSON for Bokeh.
 
-The page's scripts fill the data sources, except those of the Pareto chart. Until then,
-such a source holds one point, because Bokeh warns about plots without a range.
+The Pareto chart contains its data. The other charts contain one placeholder point, and
+the page's scripts replace it. Bokeh would warn about a chart without any points.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ _ORANGE, _BLUE, _GRAY = "#d97706", "#3b82f6", "#8a94a6"
 _COLORS = [_BLUE, _ORANGE, "#0d9488", "#a855f7", "#dc2f6d"]
 _COLORS += ["#65a30d", "#0891b2", "#92664a", "#6b7280", "#e11d48"]
 _CURVES = ("training", _ORANGE, "dashed"), ("validation", _BLUE, "solid")
-# On a short logarithmic axis, Bokeh's own ticks overlap.
+# On a short logarithmic axis, Bokeh's default ticks overlap.
 _LOG_TICKS = [m * 10.0**e for e in range(-9, 10) for m in (1, 3)]
 # Seven markers and ten colors give 70 different pairs.
 _MARKERS = [("circle", "●"), ("square", "■"), ("triangle", "▲"), ("diamond", "◆")]
@@ -63,9 +63,9 @@ def activations() -> dict[str, Chart]:
 
 
 def learning_curve(metric: str, histories: Iterable[Logs]) -> Chart:
-    """Return a chart of a metric's curves for the selected model.
+    """Return a chart of one metric per epoch, for the selected model.
 
-    The curves of all other models are drawn in gray in the background.
+    The curves of the other models are gray, in the background.
     """
     limits, is_logarithmic = axis_limits(metric, histories)
     kind = "log" if is_logarithmic else "linear"
@@ -85,9 +85,9 @@ def learning_curve(metric: str, histories: Iterable[Logs]) -> Chart:
 
 
 def pareto(table: pd.DataFrame) -> tuple[Chart | None, list[LegendEntry]]:
-    """Return a chart of the models' error against their sparsity, and its legend.
+    """Return a chart of error against sparsity with the Pareto front, and its legend.
 
-    The chart includes the Pareto front. It is None if the table has no L0 or no error.
+    The chart is None if `table` has no L0 or no error.
     """
     metric = sparsity_metric(table)
     if not {metric, "reconstruction"} <= set(table.columns):

@@ -32,7 +32,7 @@ from keras_sae.utils.io import atomic_write
 
 Histories: TypeAlias = History | Mapping[str, History] | None
 
-# Maximum side of an image on the page; larger images are downsampled by averaging.
+# Maximum side of an image in pixels. Larger images are downsampled by averaging.
 _SIDE = 48
 # Percentiles of the data that are drawn as black and white.
 _BLACK, _WHITE = 0.5, 99.5
@@ -54,8 +54,8 @@ def write_report(
 
     - metrics: the results of `keras_sae.evaluation.evaluate`;
     - units: the filter of each unit, the histogram of its activations, the inputs that
-      activate it most, and its mean activation per class (for codes with more than
-      1,000 units, only the 1,000 with the largest mean magnitude are shown);
+      activate it most, and its mean activation per class (if there are more than 1,000
+      units, only the 1,000 with the largest mean magnitude are shown);
     - reconstructions: the best and the worst;
     - samples: the codes of individual samples, unit by unit;
     - learning curves;
@@ -68,14 +68,16 @@ def write_report(
             with the same input shape. The page shows one model at a time.
         data: Data that the model was not trained on: an array `x` of shape
             `(samples, *input_shape)`, or `(x, y)`, where `y` is None or holds labels of
-            shape `(samples,)`. It may also be a finite dataset of such batches.
+            shape `(samples,)`. A finite dataset of batches of `x` or `(x, y)` is also
+            accepted.
         path: Path of the HTML file. An existing file is replaced.
         history: The return value of `fit`, its `history` attribute, or a dict that maps
             model names to either. If None, each model's own `history` is shown.
         table: The result of `keras_sae.evaluation.compare` or `summarize`. If None, the
             page has no comparison.
         title: Heading of the page.
-        samples: Number of samples whose code is shown, besides the best and the worst.
+        samples: Number of samples whose codes are shown, in addition to those of the
+            best and the worst reconstructions.
 
     Returns:
         The path of the file.
@@ -96,7 +98,7 @@ def write_report(
     named = model if isinstance(model, Mapping) else {model.name: model}
     if not named:
         raise ValueError(
-            "`model` must hold at least one model. Received: an empty dict."
+            "`model` must contain at least one model. Received: an empty dict."
         )
     validation.positive_integer("samples", samples)
     x, y = _read_data(data)
@@ -126,7 +128,7 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # Bokeh's JSON defines an object where it first occurs, so the order matters.
+    # Bokeh's JSON defines an object where it first occurs, so do not sort the keys.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     page = environment.get_template("report.html").render(
         title=title,
@@ -162,14 +164,14 @@ def _read_data(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
     x, y = data if isinstance(data, (tuple, list)) and len(data) == 2 else (data, None)
     if isinstance(x, (tuple, list)):
         raise ValueError(
-            "`data` must be an array of samples, or (x, y) with their labels. "
-            f"Received: a {type(x).__name__} in place of x. `load_data` returns two "
+            "`data` must be an array `x` of samples, or (x, y) with labels `y`. "
+            f"Received: a {type(x).__name__} instead of x. `load_data` returns two "
             "pairs. Pass one pair: report.write_report(model, (x_test, y_test), path)."
         )
     x, y = labeled_arrays(x, y)
     if y is not None and y.shape != x.shape[:1]:
         raise ValueError(
-            "`y` must hold one label per sample. Received: x of shape "
+            "`y` must have one label per sample. Received: x of shape "
             f"{x.shape}, y of shape {y.shape}."
         )
     return x, y
@@ -191,7 +193,7 @@ def _read_histories(
 
 
 def _input_sheet(x: np.ndarray, low: float, high: float) -> dict[str, Any]:
-    """Return samples as a sheet of images, or of two-color strips for other shapes."""
+    """Return a sheet of samples: images, or two-color strips for vectors and series."""
     images = as_images(x, _SIDE)
     if not is_image(x.shape[1:]):
         return _sheet(images / (max(abs(low), abs(high)) or 1.0), signed=True)

@@ -1,4 +1,4 @@
-"""Content of the report page: metrics, units and samples per model, and the table."""
+"""Content of the report page: metrics, units and samples per model, and a table."""
 
 import base64
 import math
@@ -17,34 +17,34 @@ from keras_sae.types import ArrayLike, Codes
 _TOP_SAMPLES, _TOP_CLASSES, _BINS = 8, 10, 24
 # Maximum numbers of units on the page, and of dense code values in memory at once.
 _MAX_UNITS, _VALUES = 1000, 2**24
-# Number of best and of worst reconstructions.
+# Number of best reconstructions shown, and of worst reconstructions.
 _EXTREMES = 8
 
 # Name, format and description of each metric, in the order of the page.
 METRICS = {
     "reconstruction": ("Squared error", ".5f", "mean per value"),
-    "explained_variance": ("Explained variance", ".3f", "1 if nothing is lost"),
+    "explained_variance": ("Explained variance", ".3f", "1 if there is no error"),
     "copying": ("Copying", ".3f", "explained variance on noise; 1 for the identity"),
     "copying_gap": ("Copying gap", ".3f", "explained variance minus copying"),
-    "units": ("Units", ",.0f", "of the code"),
+    "units": ("Units", ",.0f", "values in a code"),
     "l0": ("L0", ".1f", "active units per sample"),
-    "effective_l0": ("Effective L0", ".1f", "units that make up a sample"),
+    "effective_l0": ("Effective L0", ".1f", "effective number of active units"),
     "expected_l0": ("Expected L0", ".1f", "sum of activations per sample"),
     "dead_fraction": ("Dead units", ".1%", "zero for every sample"),
     "hoyer": ("Hoyer sparsity", ".3f", "0 if all units are equal, 1 if one is active"),
     "mean_activation": ("Mean activation", ".4f", "over all units and samples"),
-    "target_distance": ("Distance to target", ".4f", "from mean activation, per unit"),
+    "target_distance": ("Distance to target", ".4f", "of the units' mean activations"),
     "probe_accuracy": ("Probe accuracy", ".1%", "of a linear classifier on the codes"),
     "probe_accuracy_100": ("Probe, 100", ".1%", "probe accuracy with 100 labels"),
     "probe_accuracy_1000": ("Probe, 1,000", ".1%", "probe accuracy with 1,000 labels"),
     "fine_tuned_accuracy": ("Fine-tuned", ".1%", "accuracy with a softmax layer"),
     "elbo": ("ELBO", ".1f", "evidence lower bound in nats per sample"),
     "reconstruction_sum": ("Summed error", ".3f", "squared error per sample"),
-    "parameters": ("Parameters", ",.0f", "trainable values"),
+    "parameters": ("Parameters", ",.0f", "trainable weights"),
     "seconds": ("Seconds", ".1f", "training time"),
 }
-# Probes in the table were fitted to the training data. Probes of a `ModelSection` were
-# not, so their description differs.
+# The probes in the comparison table are fitted to the training data. A `ModelSection`
+# has no training data, so its probe needs another description.
 _PROBE_OF_MODEL = (
     "of a linear classifier on the codes, trained on half of these samples and tested "
     "on the other half"
@@ -124,7 +124,7 @@ class ModelSection:
 
 
 def unit_peaks(codes: Codes, units: int) -> Codes:
-    """Return the largest activation of each unit per sample, over its positions."""
+    """Return each unit's largest activation over all positions, per sample."""
     samples, width = codes.shape[0], math.prod(codes.shape[1:])
     if width == units:
         return codes
@@ -145,9 +145,10 @@ def unit_statistics(codes: np.ndarray, y: np.ndarray | None) -> dict[str, np.nda
 
     `rate` is the fraction of samples for which the unit is not zero. `mean` and `peak`
     are the mean and the maximum of its magnitude. `low`, `high` and `counts` describe a
-    histogram of the non-zero activations. `top` holds the samples that activate the
-    unit most. With labels, `shares` holds the mean magnitudes for the top `classes`,
-    divided by the sum over all classes.
+    histogram of the non-zero activations. `top` and `top_values` are the indices and
+    activations of the samples that activate the unit most. With labels, `classes` are
+    the classes with the largest mean magnitudes. `shares` are these means, divided by
+    the sum over all classes.
     """
     magnitude = np.abs(codes)
     low, high = np.minimum(codes.min(axis=0), 0.0), np.maximum(codes.max(axis=0), 0.0)
@@ -179,8 +180,8 @@ def unit_statistics(codes: np.ndarray, y: np.ndarray | None) -> dict[str, np.nda
 def comparison_table(table: pd.DataFrame) -> dict[str, list]:
     """Return the headings and rows of the model table, averaged over random seeds.
 
-    A heading is a pair of a name and a description. A cell is a pair of a value to sort
-    by, which is None if missing, and a text.
+    A heading is a pair `(name, description)`. A cell is a pair `(value, text)`. The
+    page sorts rows by `value`, which is None for a missing metric.
     """
     if "model" not in table.columns:
         raise ValueError(
@@ -205,7 +206,10 @@ def comparison_table(table: pd.DataFrame) -> dict[str, list]:
 
 
 def to_json(values: ArrayLike) -> Any:
-    """Return an array as nested lists of six-digit numbers; NaN and inf become None."""
+    """Return an array as nested lists that JSON can represent.
+
+    Floats are rounded to six significant digits. NaN and infinity become None.
+    """
     values = np.asarray(values)
     if values.ndim:
         return [to_json(value) for value in values]

@@ -31,7 +31,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 
 
 class SparsityHyperModel(keras_tuner.HyperModel):
-    """Search space over the sparsity settings of one or several model families.
+    """Search space of one or several model families and their sparsity settings.
 
     Each hyperparameter has a default range. To replace this range, pass an argument of
     the same name: a constant, `(low, high)`, a list of choices, or a function that
@@ -40,13 +40,14 @@ class SparsityHyperModel(keras_tuner.HyperModel):
 
     - `sparsity`: one or several of the kinds `"l1"`, `"kl"`, `"top_k"`,
       `"batch_top_k"`, `"lifetime"`, `"jump_relu"`, `"gated"`, `"matryoshka"` and
-      `"none"`, or a `keras_sae.layers.Sparsity`. Each kind has its own hyperparameters
-      among `factor`, `target`, `fraction`, `k` and `target_l0`. The argument `factor`
-      applies to all kinds that have a factor, and `l1_factor` to `"l1"` only.
-    - `units`: width of the code. A function may also return a tuple, the widths of all
-      layers with the code last.
-    - `depth`: number of the encoder's layers, or of its convolutions before the code. A
-      tuple `units` overrides it. Each dense layer is half as wide as the previous one.
+      `"none"`, or a `keras_sae.layers.Sparsity`. Each kind has some of the
+      hyperparameters `factor`, `target`, `fraction`, `k` and `target_l0`. The argument
+      `factor` applies to all kinds that have a factor, and `l1_factor` to `"l1"` only.
+    - `units`: width of the code. A function may also return a tuple with the widths of
+      all layers, the code last.
+    - `depth`: number of the encoder's layers, or of its convolutions before the code.
+      Each dense layer is half as wide as the previous one. `depth` has no effect if
+      `units` is a tuple.
     - `tied`: whether the decoder shares the encoder's weights.
     - `learning_rate`: learning rate of Adam.
     - `batch_size`: number of samples per step.
@@ -102,7 +103,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         self._kinds = [kind for kind in offered if isinstance(kind, str)]
         for kind in self._kinds:
             validation.known_name("sparsity", kind, KINDS)
-        # Report bad ranges of each kind here rather than in a trial.
+        # Raise errors about the ranges of each kind here rather than in a trial.
         for kind in self._kinds or [""]:
             hp = HyperParameters()
             hp.values = {"sparsity": kind} if kind else {}
@@ -141,7 +142,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
         """Train the model of one trial, after greedy pretraining if requested."""
         values = self._draw_all(hp)
         kwargs["batch_size"] = min(values["batch_size"], len(x))
-        # Hyperband resumes trials that were pretrained in an earlier round.
+        # Hyperband resumes trials. A resumed trial has already been pretrained.
         if values["pretraining"] and not kwargs.get("initial_epoch"):
             pretraining.greedy(
                 model,
@@ -221,12 +222,12 @@ class SparsityHyperModel(keras_tuner.HyperModel):
 
 
 def _default_ranges(size: int) -> dict[str, Any]:
-    """Return the default range per hyperparameter for samples of `size` values."""
+    """Return the default ranges by hyperparameter, for samples of `size` values."""
     active_units = (2, max(2, 2 * math.isqrt(size)))
     return {
         "model": ["shallow"],
         "sparsity": ["l1", "kl", "top_k"],
-        # The loss is a mean over a sample's values, so factors scale with `1 / size`.
+        # The error is a mean over a sample's values, so factors scale with `1 / size`.
         "factor": (0.01 / size, 10.0 / size),
         "target": (0.01, 0.2),
         "fraction": (0.01, 0.2),

@@ -13,7 +13,7 @@ from keras_sae.utils import validation
 DEFAULT = "reconstruction_under_l0"
 _L0_METRICS = ("l0", "effective_l0")
 PROBE = "probe_accuracy"
-# Metric and direction of each objective that is a single metric.
+# Metric and direction of each named objective.
 NAMED = {
     PROBE: (PROBE, "max"),
     "reconstruction": ("val_reconstruction_loss", "min"),
@@ -23,18 +23,18 @@ _LARGER_IS_BETTER = ("accuracy", "explained_variance", "hoyer", "copying_gap")
 
 
 class ReconstructionUnderL0(keras_tuner.Objective):
-    """Objective for the best reconstruction under a limit on active units per sample.
+    """Objective: the best reconstruction under a limit on active units per sample.
 
     `score = 1 - EV` if `l0 <= max_l0` and `EV >= 0`; `2 - 1 / (1 - EV)` if
     `l0 <= max_l0` and `EV < 0`; `1 + l0 / max_l0` if `l0 > max_l0`
 
-    `EV` is the explained variance and `l0` the mean number of active units per sample
-    of the validation data. If the search space has a model whose code is never exactly
-    zero, `effective_l0` takes the place of `l0` in all trials. Smaller scores are
+    `EV` is the explained variance, and `l0` is the mean number of active units per
+    sample, both on the validation data. If the search space has a model whose code is
+    never exactly zero, `effective_l0` replaces `l0` in all trials. Smaller scores are
     better. Models within the limit score below 2, and all others score above 2.
 
     Args:
-        max_l0: The limit, in units per sample.
+        max_l0: The limit, in active units per sample.
         metric: `"l0"` or `"effective_l0"`. None lets `keras_sae.tuning.search` choose.
 
     Raises:
@@ -63,7 +63,7 @@ class ReconstructionUnderL0(keras_tuner.Objective):
         return f"{self.name}(max_l0={self.max_l0:g}{metric})"
 
     def has_value(self, logs: Mapping[str, float]) -> bool:
-        """Return whether the logs hold the explained variance and an L0."""
+        """Return whether the logs contain the explained variance and an L0."""
         return "val_explained_variance" in logs and self.l0(logs) is not None
 
     def get_value(self, logs: Mapping[str, float]) -> float:
@@ -73,20 +73,20 @@ class ReconstructionUnderL0(keras_tuner.Objective):
             return math.nan
         if l0 > self.max_l0:
             return 1 + l0 / self.max_l0
-        # Both branches have the same value and slope at 1. The second stays below 2.
+        # Both expressions have the same value and slope at 1. The second is below 2.
         return unexplained if unexplained <= 1 else 2 - 1 / unexplained
 
     def l0(self, logs: Mapping[str, float]) -> float | None:
-        """Return the L0 that the logs hold, or None."""
+        """Return the L0 in the logs, or None if it is missing."""
         if self.metric is not None:
             return logs.get(f"val_{self.metric}")
         return logs.get("val_effective_l0", logs.get("val_l0"))
 
 
 def l0_metric(hypermodel: keras_tuner.HyperModel) -> str:
-    """Return `"effective_l0"` if the code of some model is never zero, or else `"l0"`.
+    """Return `"effective_l0"` if a model's code is never exactly zero, else `"l0"`.
 
-    A model is built for every value of every `Choice` in the search space.
+    To find out, build a model for every value of every `Choice` in the search space.
     """
     hp = keras_tuner.HyperParameters()
     hypermodel.declare_hyperparameters(hp)
@@ -96,7 +96,7 @@ def l0_metric(hypermodel: keras_tuner.HyperModel) -> str:
             for value in parameter.values[1:]:
                 chosen = keras_tuner.HyperParameters()
                 chosen.values[parameter.name] = value
-                # A trial with this value reports the error.
+                # Ignore errors here, because a trial with this value reports them.
                 with contextlib.suppress(Exception):
                     models.append(hypermodel.build(chosen))
     never_zero = (
@@ -130,7 +130,7 @@ def get(
         raise ValueError(
             "`objective` must be one name or one `keras_tuner.Objective`. Received: "
             f"objective={identifier!r}. keras-tuner would optimize the sum of a list "
-            "of metrics. To compare two, use `keras_sae.tuning.pareto_front`."
+            "of metrics. To compare error and L0, use `keras_sae.tuning.pareto_front`."
         )
     if name in NAMED:
         return keras_tuner.Objective(*NAMED[name])

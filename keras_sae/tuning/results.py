@@ -30,17 +30,19 @@ _COLUMNS = {
 
 
 class SearchError(Exception):
-    """Base class of the errors that a finished search raises.
+    """Base class of the errors that are raised at the end of a search.
 
     Attributes:
-        tuner: The tuner of the search, for example for `keras_sae.tuning.trials`.
+        tuner: The tuner of the search. `keras_sae.tuning.trials` lists its trials.
     """
 
     tuner: keras_tuner.Tuner
 
 
 class FailedTrialsError(SearchError, RuntimeError):
-    """Too many trials failed or none completed. `__cause__` is the first error, if any.
+    """Too many trials of a search failed, or none completed.
+
+    `__cause__` is the first exception that a trial of this process raised, if any.
 
     Example:
 
@@ -112,11 +114,11 @@ def trials(tuner: keras_tuner.Tuner) -> "pd.DataFrame":
 
     Returns:
         A `pandas.DataFrame` with one row per trial. The columns are `trial`, the
-        hyperparameters (missing where they do not apply), `reconstruction` (mean
+        hyperparameters (missing if they do not apply), `reconstruction` (mean
         squared error per value), `explained_variance`, `l0`, `effective_l0`,
         `expected_l0` (see `keras_sae.evaluation.evaluate`), `probe_accuracy` if there
         are labels, `score` (value of the objective), and `status`. All metrics are
-        those of the validation data.
+        computed on the validation data.
 
     Example:
 
@@ -189,15 +191,15 @@ def best_model(
 
     With the same data, epochs and random seed as the search, the result is the best
     trial's model. With `tuner="hyperband"`, the model may differ slightly, because a
-    trial that resumed an earlier one is now trained in one go.
+    trial that resumed an earlier one is now trained without interruption.
 
     Args:
         tuner: The output of `keras_sae.tuning.search`.
         x: As in `search`. The validation data may be included, because the
             hyperparameters have already been chosen.
         path: Path of the `.keras` file, which is written atomically.
-        epochs: Number of passes through the data. The default is that of the best
-            trial.
+        epochs: Number of passes through the data. The default is the number of epochs
+            of the best trial.
         validation_data: As in `keras.Model.fit`.
         callbacks: List of Keras callbacks.
         verbose: As in `keras.Model.fit`.

@@ -54,7 +54,7 @@ def search(
     Args:
         hypermodel: A `SparsityHyperModel`, or another `keras_tuner.HyperModel`.
         x: Array of shape `(samples, *input_shape)`, or a finite dataset of batches of
-            `x` or `(x, label)`, which is read into memory.
+            `x` or `(x, label)`. A dataset is read into memory.
         validation_data: Data like `x`, or `(x, target)` as in `keras.Model.fit`.
         max_trials: Maximum number of trials, including those of earlier calls.
         epochs: Number of passes through the data per trial. For Hyperband, this is the
@@ -69,20 +69,21 @@ def search(
             default is the square root of the number of values per sample.
         labels: `(y, y_val)`, the labels of `x` and of the validation data. They are
             needed for `"probe_accuracy"`, the accuracy of a linear classifier on the
-            codes. None means the labels of labeled datasets, if any.
+            codes. If None, the labels in the datasets are used, if there are any.
         directory: Folder of the search. None means a temporary folder.
         seed: Random seed for the hyperparameters and for each training run, or None.
         max_failures: Number of failed trials that the search tolerates.
         callbacks: Keras callbacks. Each trial gets its own copies.
-        workers: Number of worker processes on this machine. With more than one,
+        workers: Number of worker processes on this machine. If there are several,
             `launch_workers` starts them.
-        command: Command line that the workers run. Its script must make this call.
-            None means the command line of this process.
+        command: Command line that the chief and the workers run. Its script must make
+            the same call of `search`. None means the command line of this process.
         progress: Whether to print a line to stderr when a trial ends.
 
     Returns:
         The finished `keras_tuner.Tuner`, for `trials`, `pareto_front` and
-        `best_model`. A worker, or a chief that `launch_workers` started, exits instead.
+        `best_model`. In a worker, or in a chief that `launch_workers` started, the
+        process exits instead.
 
     Raises:
         ValueError: An argument is invalid, or `directory` belongs to another search.
@@ -110,12 +111,13 @@ def search(
         excluded = directory or labels or max_l0 is not None or launches
         if tuner.hypermodel is not hypermodel or excluded:
             raise ValueError(
-                "`tuner` must be a name, or a tuner created with `hypermodel`. With "
-                "such a tuner, do not pass `directory`, `labels`, `max_l0` or "
+                "`tuner` must be a name, or a tuner created with `hypermodel`. With a "
+                "`keras_tuner.Tuner`, do not pass `directory`, `labels`, `max_l0` or "
                 "`workers`."
             )
         tuner.oracle.max_trials = max_trials
-        tuner.oracle.max_consecutive_failed_trials = sys.maxsize  # see `check_outcome`
+        # `check_outcome` raises an error if too many trials have failed.
+        tuner.oracle.max_consecutive_failed_trials = sys.maxsize
         tuner.search(x, epochs=epochs, verbose=0, **fit)
         check_outcome(tuner, max_failures)
         return tuner

@@ -36,16 +36,16 @@ def trials_with_status(oracle: keras_tuner.Oracle, status: str) -> list[Trial]:
 class SearchOracle(keras_tuner.Oracle):
     """Base class of oracles that can be resumed and stop after too many failures.
 
-    keras-tuner writes several files one after another, so a killed process can leave
-    a state that cannot be loaded. keras-tuner also counts failed trials as done. This
-    class keeps the whole state in one file in `folder`.
+    keras-tuner writes its state to several files, so a killed process can leave a state
+    that cannot be loaded. This class writes the whole state to one file in `folder`.
+    keras-tuner also counts failed trials as finished, whereas `reload` can retry them.
     """
 
     def __init__(
         self, folder: Path, max_trials: int, max_failures: int, **kwargs: Any
     ) -> None:
-        # Otherwise, keras-tuner would raise an error while it holds its lock, and the
-        # chief would hang.
+        # After several failures in a row, keras-tuner would raise an error without
+        # releasing its lock, and the chief would hang.
         super().__init__(max_consecutive_failed_trials=sys.maxsize, **kwargs)
         self.folder, self.max_trials = folder, max_trials
         self.max_failures, self.verbose = max_failures, 0
@@ -70,7 +70,7 @@ class SearchOracle(keras_tuner.Oracle):
             path.write_text(json.dumps({"oracle": self.get_state(), "trials": trials}))
 
     def reload(self, retry: bool = False) -> None:
-        """Read the state that `save` wrote. With `retry`, queue incomplete trials."""
+        """Read the state that `save` wrote. With `retry`, requeue incomplete trials."""
         file = self.folder / _STATE_FILE
         if not file.exists():
             return
@@ -121,7 +121,7 @@ class GridOracle(SearchOracle):
 def _combinations(
     hp: keras_tuner.HyperParameters, values: dict[str, Any], position: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Complete `values` in all ways for the hyperparameters from `position` on."""
+    """Yield all completions of `values` by the hyperparameters from `position` on."""
     if position == len(hp.space):
         yield values
         return
@@ -143,7 +143,7 @@ ORACLES: dict[str, type[SearchOracle]] = {
 
 
 class SearchTuner(keras_tuner.Tuner):
-    """Tuner that trains each trial from the same seed and reports its last epoch.
+    """Tuner that uses one seed for all trials and reports their last epoch's metrics.
 
     keras-tuner would report the best epoch, but `best_model` trains for all epochs.
     """
@@ -171,7 +171,8 @@ class SearchTuner(keras_tuner.Tuner):
             self.first_error = self.first_error or error
             message = f"{type(error).__name__}: {error}"
             result = f"failed: {message}"
-            # keras-tuner does not send error messages from a worker to the chief.
+            # Write the error to a file, because keras-tuner does not send it from a
+            # worker to the chief.
             path = Path(self.get_trial_dir(trial.trial_id), ERROR_FILE)
             path.write_text(f"{message}\n\n{traceback.format_exc()}")
             raise
@@ -240,7 +241,7 @@ class SearchTuner(keras_tuner.Tuner):
             metrics["val_effective_l0"] = effective_l0(codes, model.dictionary())
             if labels is not None:
                 train_codes, (y, y_val) = model.encode(x), labels
-                accuracy = 0.0  # if all codes are zero, because `probe` would raise
+                accuracy = 0.0  # for codes that are all zero, which `probe` rejects
                 if train_codes.any() and codes.any():
                     accuracy = evaluation.probe(train_codes, y, codes, y_val)
                 metrics[objectives.PROBE] = accuracy

@@ -20,15 +20,14 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
     The command must call `keras_sae.tuning.search` with a `directory`. All processes
     run the same command. keras-tuner's environment variables tell each process whether
     it is the chief, which hands out trials, or a worker, which runs them. To divide the
-    cores among the workers, `OMP_NUM_THREADS` and similar variables are set unless they
-    already exist. A killed worker is restarted and repeats its trial. All processes end
-    when the calling process exits. On Linux, they also end if the calling process is
-    killed, provided that util-linux's `setpriv` is installed.
+    cores among the workers, this function sets `OMP_NUM_THREADS` and similar variables,
+    unless they are already set. A killed worker is restarted and repeats its trial. All
+    processes end when the calling process exits. On Linux, they also end if the calling
+    process is killed, provided that util-linux's `setpriv` is installed.
 
     Args:
-        command: List of words, such as `[sys.executable, "tune.py"]`.
-        workers: Number of workers. The chief is an additional process, which does not
-            train.
+        command: Program and arguments as a list, such as `[sys.executable, "tune.py"]`.
+        workers: Number of workers, in addition to the chief. The chief does not train.
         restarts: Maximum number of times that a killed worker is restarted.
 
     Raises:
@@ -69,7 +68,7 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
                 processes[name] = subprocess.Popen(
                     [*prefix, *command],
                     env={**environment, "KERASTUNER_TUNER_ID": name},
-                    # Otherwise, each process would repeat this one's output.
+                    # Otherwise, each process would print the script's output again.
                     stdout=subprocess.DEVNULL,
                 )
             to_start = []
@@ -88,7 +87,7 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
                         "Repeat the call to resume: completed trials are kept."
                     )
     finally:
-        # The chief would otherwise wait for up to 20 seconds before it exits.
+        # Kill the chief, which would otherwise wait up to 20 seconds before it exits.
         for process in processes.values():
             process.kill()
             process.wait()

@@ -26,7 +26,8 @@ def fingerprint(value: Any) -> str:
 
     Equal values have equal fingerprints in every process. The hash of a numeric
     array covers its shape, dtype and bytes. The bytes are read in chunks, so a
-    memory-mapped array may be larger than memory. Names in a config are ignored.
+    memory-mapped array need not fit into memory. Names in a config are ignored,
+    because they differ between builds of a model.
     """
     digest = hashlib.sha256()
     if isinstance(value, (tuple, list)):

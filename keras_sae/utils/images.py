@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_sae.types import ArrayLike
 
-# Vectors of at least this length are drawn as squares if possible, such as 8x8 digits.
+# Minimum length of a vector that is drawn as a square image, such as an 8x8 digit.
 _FLATTENED_IMAGE = 64
 _SERIES_ASPECT = 4  # minimum ratio of the length of a series to its channels
 _STRIP_LENGTH = 4  # maximum length of a strip, as a multiple of `max_side`
@@ -17,11 +17,11 @@ _ZERO = 0.95  # gray value of zero, which is visible on white paper
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
-    """Return whether samples of this shape are images, not vectors or series.
+    """Return whether samples of this shape are images rather than vectors or series.
 
     A matrix is a series of shape `(length, channels)` if it is at least four times as
     long as it is wide. A vector is an image if its length is a square number of at
-    least 64, as for flattened MNIST.
+    least 64, such as 784 for flattened MNIST.
     """
     if len(shape) == 2:
         return shape[0] < _SERIES_ASPECT * shape[1]
@@ -33,9 +33,10 @@ def is_image(shape: tuple[int, ...]) -> bool:
 def as_images(x: ArrayLike, max_side: int | None = None) -> np.ndarray:
     """Return samples of any shape as images that can be drawn.
 
-    Matrices become gray images. Vectors whose shape `is_image` accepts become square.
-    Other vectors become strips one pixel high. Series become strips with one row per
-    channel. If an image has neither one nor three channels, they are averaged.
+    Matrices become gray images, and series become strips with one row per channel.
+    Vectors become square images if `is_image` accepts their shape. Otherwise, they
+    become strips one pixel high. Unless an image has one or three channels, its
+    channels are averaged.
 
     Args:
         x: Array of shape `(samples, *sample_shape)`.
@@ -73,9 +74,10 @@ def as_series(x: ArrayLike) -> np.ndarray:
 
 
 def scale_filters(dictionary: ArrayLike) -> np.ndarray:
-    """Return a dictionary with values in [-1, 1] on one scale for all units.
+    """Scale a dictionary to values in [-1, 1], with one scale for all units.
 
-    The largest values are clipped, so that a few of them do not hide all others.
+    The largest values are clipped. Otherwise, a few outliers would make all other
+    values look like zero.
     """
     values = np.asarray(dictionary, "float64")
     largest = np.percentile(np.abs(values), _LARGE) or np.abs(values).max()
@@ -96,7 +98,7 @@ def filter_images(filters: np.ndarray) -> np.ndarray:
 
 
 def rescale(images: np.ndarray, low: ArrayLike, high: ArrayLike) -> np.ndarray:
-    """Map the range from `low` to `high` to [0, 1], and clip all other values."""
+    """Map values from [low, high] to [0, 1], and clip values outside this range."""
     spread = np.subtract(high, low)
     return np.clip((images - low) / np.where(spread > 0, spread, 1.0), 0.0, 1.0)
 
@@ -104,8 +106,8 @@ def rescale(images: np.ndarray, low: ArrayLike, high: ArrayLike) -> np.ndarray:
 def enlarge(images: np.ndarray, side: int) -> np.ndarray:
     """Repeat pixels until the longer side of each image is about `side` pixels.
 
-    Strips are stretched until their shorter side is half of the longer one. Other
-    images that are already large enough do not change.
+    Strips are also stretched, until their shorter side is half of the longer one. Other
+    images do not change if they are already large enough.
     """
     height, width = images.shape[1:3]
     zoom = max(1, round(side / max(height, width)))

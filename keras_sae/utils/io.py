@@ -2,7 +2,7 @@
 
 Files are written under a temporary name and then renamed, so a killed process or a full
 disk leaves no partial file. Damaged files are never used: a reader raises an error that
-names the file, or sets the file aside so that it is created again.
+names the file, or renames the file so that it is created again.
 """
 
 import itertools
@@ -37,8 +37,9 @@ def atomic_write(path: PathLike) -> Iterator[Path]:
     """Yield a temporary path, and rename it to `path` when the block succeeds.
 
     Readers see either the old or the new content, never a partial file. The temporary
-    path keeps the suffix, because Keras and matplotlib infer the format from it. It is
-    in the same folder, because a rename is atomic only within one file system.
+    path has the suffix of `path`, because Keras and matplotlib infer the format from
+    it. The temporary file is inside the folder of `path`, because a rename is atomic
+    only within one file system.
 
     Args:
         path: Final path of the file or folder. An existing file is replaced.
@@ -61,7 +62,7 @@ def atomic_write(path: PathLike) -> Iterator[Path]:
 
 
 def write_json(path: PathLike, value: Any) -> None:
-    """Write `value` as JSON, atomically; NaN and infinity become null."""
+    """Write `value` as JSON atomically, with null for NaN and infinity."""
     finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(finite, indent=1) + "\n")
@@ -75,7 +76,8 @@ def read_json(path: PathLike, **types: type) -> dict[str, Any]:
         **types: Keys that the object must have, and the types of their values.
 
     Raises:
-        ValueError: The file cannot be read, or does not hold such an object.
+        ValueError: The file cannot be read, or does not contain an object with these
+            keys and types.
 
     Example:
 
@@ -117,8 +119,8 @@ def save_state(
 ) -> None:
     """Write the variables of a model and a JSON-like record to one `.npz` file.
 
-    The checksums of this format reveal any damage. Reading a damaged HDF5 file may
-    cause a segmentation fault instead.
+    The checksums of an `.npz` file reveal damage. A damaged HDF5 file, in contrast, can
+    cause a segmentation fault when it is read.
     """
     arrays = [
         # NumPy's format has no bfloat16.
@@ -134,10 +136,10 @@ def save_state(
 def load_state(
     path: PathLike, model: keras.Model, with_optimizer: bool = False
 ) -> dict[str, Any] | None:
-    """Set the variables from a file that `save_state` wrote, and return its record.
+    """Load the variables from a file that `save_state` wrote, and return its record.
 
-    The result is None if there is no such file. If the file is damaged or holds
-    variables of other shapes, it is set aside, and the result is also None.
+    The result is None if the file does not exist. If the file is damaged, or if its
+    variables have other shapes, it is renamed by `set_aside`, and the result is None.
     """
     path = Path(path)
     if not path.exists():
@@ -148,7 +150,7 @@ def load_state(
             record = json.loads(str(saved["record"]))
             arrays = [saved[f"arr_{i}"] for i in range(len(saved.files) - 1)]
         if [array.shape for array in arrays] != [tuple(v.shape) for v in variables]:
-            raise ValueError("it holds the variables of another model")
+            raise ValueError("it contains the variables of another model")
     except Exception as error:  # damaged files raise errors of many kinds
         set_aside(path, str(error))
         return None
@@ -160,7 +162,7 @@ def load_state(
 def state_variables(
     model: keras.Model, with_optimizer: bool = False
 ) -> list[keras.Variable]:
-    """Return the weights and random states of a model, without its metrics."""
+    """Return the weights and random states of a model, without its metric variables."""
     metrics = {id(v) for metric in model.metrics for v in metric.variables}
     variables = [v for v in model.variables if id(v) not in metrics]
     if with_optimizer and model.compiled:
@@ -202,7 +204,7 @@ def clear_unfinished(folder: PathLike) -> None:
     """Delete the unfinished files that killed processes left in a folder."""
     for leftover in Path(folder).glob(f"{UNFINISHED}*"):
         number = leftover.name.removeprefix(UNFINISHED).split("-")[0]
-        try:  # A process that started before the file may still be writing.
+        try:  # A process that is older than the file may still be writing it.
             started = psutil.Process(int(number)).create_time()
             if started <= leftover.stat().st_mtime:
                 continue
@@ -269,22 +271,22 @@ def describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 class RunDirectory:
     """A directory that belongs to one run and stores its settings.
 
-    The first call writes the settings to a file in the directory. Later calls with the
-    same settings resume the run. Calls with other settings raise an error, and so does
-    a directory that holds files but no settings.
+    The first call writes the settings to a file in the directory. Later calls compare
+    their settings with this file, so that a run is resumed only with the same settings.
+    A directory that contains files but no settings is rejected.
 
     Args:
         path: A new or empty directory, or the directory of an earlier call.
-        settings: Everything that determines the results, as JSON-like values.
+        settings: All settings that determine the results, as JSON-like values.
         argument: Name of the caller's argument, for error messages.
         advice: How to choose another directory, for error messages.
-        file: Name of the file that holds the settings.
+        file: Name of the file with the settings.
 
     Attributes:
         path: The `pathlib.Path` of the directory.
 
     Raises:
-        ValueError: The directory is not writable, holds other files, or belongs to a
+        ValueError: The directory is not writable, contains other files, or belongs to a
             run with other settings.
 
     Example:
@@ -318,6 +320,6 @@ class RunDirectory:
         else:
             raise ValueError(
                 f"`{argument}` must be a new or empty folder, or the folder of an "
-                f"earlier run. Received: {str(path)!r}, which holds other files. "
+                f"earlier run. Received: {str(path)!r}, which contains other files. "
                 f"{advice}"
             )

@@ -7,15 +7,16 @@ from contextlib import contextmanager
 
 import keras
 
-# Class decorator: register as "keras_sae>NAME", so that `.keras` files load.
+# Class decorator that registers a class as "keras_sae>NAME", so that Keras can load it.
 register = keras.saving.register_keras_serializable(package="keras_sae")
 
 
 @contextmanager
 def config_errors(name: str) -> Iterator[None]:
-    """Replace all but short `ValueError`s about a damaged config with the root cause.
+    """Replace a long error about a damaged config with a short one that has its cause.
 
     Keras's message contains the whole config of every object around the damaged one.
+    A short `ValueError` is raised unchanged.
 
     Args:
         name: Name of the class to create.

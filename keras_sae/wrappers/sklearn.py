@@ -29,9 +29,9 @@ _BATCH_SIZE = 1024
 class SparseAutoencoder(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
-    """Transformer whose output is the code of a sparse autoencoder.
+    """Transformer that computes the codes of a sparse autoencoder.
 
-    `transform(X)` returns `encode(X)`, of shape `(samples, units)`.
+    `transform(X)` returns `encode(X)`, which has the shape `(samples, units)`.
 
     Use this transformer to compute sparse features in a `sklearn.pipeline.Pipeline` or
     a grid search. Keras's own scikit-learn wrapper would output the reconstruction
@@ -45,7 +45,7 @@ class SparseAutoencoder(
         factory: A function of `input_shape`, `units` and `sparsity` that returns a
             `keras_sae.models.Autoencoder`. None means `keras_sae.models.shallow`.
         epochs: Number of passes through the training data.
-        batch_size: Samples per step. A smaller dataset forms a single batch.
+        batch_size: Number of samples per step. A smaller dataset forms a single batch.
         optimizer: A Keras optimizer or its name. Each fit uses a new copy.
         learning_rate: A positive number, or None for the optimizer's learning rate.
         random_state: Random seed for the weights and the sample order: None, an
@@ -131,7 +131,10 @@ class SparseAutoencoder(
         return self
 
     def transform(self, X: ArrayLike) -> Codes:
-        """Return the codes of `X`, float32 of shape `(samples, units)`."""
+        """Return the codes of `X` as a float32 array of shape `(samples, units)`.
+
+        With `sparse_output=True`, the array is a `scipy.sparse.csr_array`.
+        """
         check_is_fitted(self)
         x = validate_data(self, X, dtype="float32", reset=False)
         if self.sparse_output:
@@ -139,10 +142,10 @@ class SparseAutoencoder(
         return _call_in_batches(self.model_.encoder, x)
 
     def inverse_transform(self, X: CodesLike) -> np.ndarray:
-        """Return the reconstructions of codes, float32 of shape `(samples, features)`.
+        """Return reconstructions as a float32 array of shape `(samples, features)`.
 
         Args:
-            X: Codes, an array or a SciPy sparse matrix of shape `(samples, units)`.
+            X: Codes as an array or a SciPy sparse matrix of shape `(samples, units)`.
 
         Raises:
             ValueError: `X` does not have one column per unit.
@@ -151,8 +154,8 @@ class SparseAutoencoder(
         codes = check_array(X, dtype="float32", accept_sparse="csr")
         if codes.shape[1] != self._n_features_out:
             raise ValueError(
-                f"`X` must hold codes with {self._n_features_out} units. Received: X "
-                f"of shape {codes.shape}. Pass the output of `transform`."
+                f"`X` must contain codes with {self._n_features_out} units. Received: "
+                f"X of shape {codes.shape}. Pass the output of `transform`."
             )
         if issparse(codes):
             return self.model_.decode(codes)
@@ -176,7 +179,7 @@ class SparseAutoencoder(
 
 
 def _call_in_batches(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """Apply `model` to all samples without the tracing that `predict` needs."""
+    """Apply `model` batch by batch, without the graph tracing of `predict`."""
     batches = [x[i : i + _BATCH_SIZE] for i in range(0, len(x), _BATCH_SIZE)]
     convert = keras.ops.convert_to_numpy
     return np.concatenate([convert(model(batch, training=False)) for batch in batches])
@@ -184,7 +187,7 @@ def _call_in_batches(model: keras.Model, x: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _seeded(random_state: RandomState) -> Iterator[None]:
-    """Seed Keras during a fit, then restore the random states of NumPy and Python."""
+    """Seed Keras for a fit, and then restore the random states of NumPy and Python."""
     if random_state is None:
         yield
         return
