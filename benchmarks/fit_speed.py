@@ -1,13 +1,13 @@
-"""Measure the seconds per epoch of a model of 784-1024-784.
+"""Measure the seconds per epoch of a 784-1024-784 model.
 
     python benchmarks/fit_speed.py [--samples 60000] [--rounds 5]
 
-The model is trained with ReLU, L1, Adam and batches of 256. The sides are keras_sae,
-plain Keras, two PyTorch loops, and the matrix products of a step alone. A process has
-one Keras backend, so the script starts itself once for TensorFlow and once for JAX. In
-each process, all sides take turns. The estimate of `effective_l0`, which `fit` logs for
-a code that is never exactly zero, is measured in a compiled loop of its own, because
-its share of a step is smaller than the noise.
+The model has ReLU units and an L1 penalty. Adam trains it with batches of 256. The
+sides are keras_sae, plain Keras, two PyTorch loops, and the matrix products of a step
+alone. A process has one Keras backend, so the script starts itself once for TensorFlow
+and once for JAX. In each process, all sides take turns. The estimate of `effective_l0`,
+which `fit` logs for a code that is never exactly zero, is measured in its own compiled
+loop, because its share of a step is smaller than the noise.
 """
 
 import argparse

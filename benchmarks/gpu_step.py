@@ -33,7 +33,7 @@ Sizes = dict[str, int]
 
 
 def median(run: Callable[[], Any], wait: Callable[[Any], Any]) -> float:
-    """Return the median milliseconds of a call, until its results are computed."""
+    """Return the median milliseconds of a call, including the wait for its result."""
     wait(run())  # compile
     times = []
     for _ in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""Compare layer-wise pretraining of 784-1000-500-250-30 with handwritten loops.
+"""Compare pretraining of a 784-1000-500-250-30 model with handwritten loops.
 
     python benchmarks/pretraining_speed.py [--samples 60000] [--epochs 3] [--rounds 5]
     python benchmarks/pretraining_speed.py --small

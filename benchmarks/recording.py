@@ -6,7 +6,7 @@ Three layers are recorded: a hidden layer of a classifier, the positions of a
 convolution, and a block of a language model. Each recording is compared with `predict`
 of a model that ends at the layer. Both sides build and compile their model in every
 round. Then a store of `--rows` rows of 576 values is recorded and read once. The memory
-of both steps is the largest increase of `RssAnon`, which excludes cached pages of the
+of each step is the largest increase of `RssAnon`, which excludes cached pages of the
 files. The results are written to `results/recording.json` and rendered into
 `docs/speed.md`.
 """

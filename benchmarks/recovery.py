@@ -1,4 +1,4 @@
-"""Measure how well known features are recovered: three tasks at matched L0.
+"""Measure the recovery of known features in three tasks at matched L0.
 
     python benchmarks/recovery.py [TASK ...] [--seeds 3] [--saelens]
 
@@ -30,7 +30,7 @@ from _timing import RESULTS, machine, record
 from keras_sae import callbacks, datasets, layers, metrics, models
 
 BATCH = 1024
-PARTS = 40  # k is annealed in the first half, the learning rate in the last fifth
+PARTS = 40  # k decreases in the first half, and the learning rate in the last fifth
 BETA_2 = 0.99  # recovers more features in few steps than 0.999
 METRIC_SAMPLES = 50_000
 

@@ -3,7 +3,7 @@
     python benchmarks/render.py
 
 In a page, a comment names a table and its arguments. The script replaces the text
-between this comment and the next one:
+between this comment and the next comment:
 
     <!-- results: published fashion_l1 fashion_kl -->
     <!-- end -->
@@ -45,7 +45,7 @@ def outcome(row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def published(*names: str) -> str:
-    """Return a table of the named published results, as far as they have been run."""
+    """Return a table of the named published results that have been run."""
     results, rows = read("published_results"), []
     for name in names:
         if name not in results:
@@ -96,7 +96,7 @@ def recording() -> str:
 
 
 def recording_memory() -> str:
-    """Return the memory needed to record and to read a large store."""
+    """Describe the memory that recording and reading a large store need."""
     memory = read("recording")["memory"]
     return (
         f"Recording {memory['rows']:,} rows of {memory['width']} values takes "
@@ -151,7 +151,7 @@ def copying_gap() -> str:
 
 
 def probe_differences() -> str:
-    """Return a table of probe accuracies, also minus the accuracy on the pixels."""
+    """Return a table of probe accuracies, and of their gains over the pixels."""
     rows, lines = read("compare_spread")["splits"]["rows"], []
     baseline = [r["probe_accuracy"] for r in rows if r["model"] == "raw pixels"]
     for name in dict.fromkeys(row["model"] for row in rows):
@@ -170,7 +170,7 @@ def probe_differences() -> str:
 
 
 def processor_differences() -> str:
-    """Return a table of each metric's largest difference between two processors."""
+    """Return a table of the largest differences between runs, with their models."""
     results = read("compare_spread")
     first = "oneDNN, 1 thread"
     others = sorted(results.keys() - {"splits", first})
@@ -207,7 +207,7 @@ def sparse_codes() -> str:
 
 
 def tuning_workers() -> str:
-    """Return a sentence on the speedup by two workers on two cores."""
+    """Describe the speedup of two workers on two cores."""
     result = read("tuning_workers")
     one, two = (side["seconds"] for side in result["sides"].values())
     return (
@@ -218,7 +218,7 @@ def tuning_workers() -> str:
 
 
 def step_speed(units: str) -> str:
-    """Return a table of the times of a training step, also relative to two others."""
+    """Return a table of times of a training step, also relative to two references."""
     sides, rows = read("step_speed")["units"][units], []
     for name, side in sides.items():
         kind = name.split(",")[0]
@@ -282,7 +282,7 @@ def fidelity(name: str) -> str:
 
 
 def fidelity_tokens() -> str:
-    """Return the numbers of tokens, and the loss of the unchanged language model."""
+    """Describe the numbers of tokens, and the loss of the unchanged language model."""
     result = read("fidelity")["8_inside_a_language_model"]
     text = (
         f"The dictionaries were trained on {result['train_tokens']:,} tokens and "

@@ -2,12 +2,11 @@
 
     python benchmarks/serving_speed.py [--rounds 100]
 
-The model is 784-1024-784 with the default options (ReLU, L1, centering), and the
-signature is `reconstruct`. The C++ program of `tests/serving` loads models as
-TensorFlow Serving does. It alternates between the artifact and a graph of the two
-matrix products, request by request. `predict` and `predict_on_batch` alternate in this
-process. The results are written to `results/serving_speed.json` and rendered into
-`docs/speed.md`.
+A 784-1024-784 model with the default options (ReLU, L1, centering) serves the signature
+`reconstruct`. The C++ program of `tests/serving` loads models as TensorFlow Serving
+does. It alternates between the exported model and a graph of the two matrix products,
+request by request. `predict` and `predict_on_batch` alternate in this process. The
+results are written to `results/serving_speed.json` and rendered into `docs/speed.md`.
 """
 
 import argparse
@@ -93,7 +92,7 @@ def in_python(model: models.Autoencoder, rounds: int) -> dict[str, dict[int, lis
 
 
 def ratios(seconds: dict[str, dict[int, list]]) -> dict[int, float]:
-    """Return the median ratio of the artifact's seconds to those of the products."""
+    """Return the median ratio of the exported model's seconds to the products'."""
     return {
         n: statistics.median(
             ours / bare

@@ -5,7 +5,7 @@
 `encode` computes the codes of 1,000,000 memory-mapped samples of dimension 64 with
 16,384 units. `evaluate` and `report` use 100,000 samples of dimension 256 and 65,536
 units. All models are untrained and use `TopK(32)`. Each side runs in its own process.
-Its peak memory does not include the memory in use after the imports. The backend is
+The memory in use after the imports is subtracted from its peak memory. The backend is
 TensorFlow unless `KERAS_BACKEND` is set.
 """
 

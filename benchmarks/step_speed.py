@@ -45,7 +45,7 @@ class Side:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError("A side has ended. Run `_step_sides.py` to see why.")
+            raise RuntimeError("A side exited. Run `_step_sides.py` to see why.")
         return float(answer) / steps
 
     def finish(self) -> float:

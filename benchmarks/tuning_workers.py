@@ -1,4 +1,4 @@
-"""Measure eight trials of at least 20 s with one worker and with two workers.
+"""Measure the time of eight trials of at least 20 s with one worker and with two.
 
     python benchmarks/tuning_workers.py [--trials 8] [--seconds 20 | --epochs N]
 

@@ -67,9 +67,9 @@ def write_report(
         model: A `keras_sae.models.Autoencoder`, or a dict that maps names to models
             with the same input shape. The page shows one model at a time.
         data: Data that the model was not trained on: an array `x` of shape
-            `(samples, *input_shape)`, or `(x, y)`, where `y` is None or holds labels of
-            shape `(samples,)`. A finite dataset of batches of `x` or `(x, y)` is also
-            accepted.
+            `(samples, *input_shape)`, or `(x, y)`, where `y` is None or an array of
+            labels of shape `(samples,)`. A finite dataset of batches of `x` or `(x, y)`
+            is also accepted.
         path: Path of the HTML file. An existing file is replaced.
         history: The return value of `fit`, its `history` attribute, or a dict that maps
             model names to either. If None, each model's own `history` is shown.

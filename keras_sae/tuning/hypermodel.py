@@ -36,7 +36,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
     Each hyperparameter has a default range. To replace this range, pass an argument of
     the same name: a constant, `(low, high)`, a list of choices, or a function that
     takes the `keras_tuner.HyperParameters` and returns the value. A trial contains only
-    the hyperparameters that apply to it:
+    those of the following hyperparameters that apply to it:
 
     - `sparsity`: one or several of the kinds `"l1"`, `"kl"`, `"top_k"`,
       `"batch_top_k"`, `"lifetime"`, `"jump_relu"`, `"gated"`, `"matryoshka"` and

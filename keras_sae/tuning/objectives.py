@@ -35,7 +35,7 @@ class ReconstructionUnderL0(keras_tuner.Objective):
 
     Args:
         max_l0: The limit, in active units per sample.
-        metric: `"l0"` or `"effective_l0"`. None lets `keras_sae.tuning.search` choose.
+        metric: `"l0"` or `"effective_l0"`. If None, `keras_sae.tuning.search` chooses.
 
     Raises:
         ValueError: `max_l0` is not a finite number above 0, or `metric` is unknown.

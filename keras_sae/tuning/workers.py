@@ -32,7 +32,8 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
 
     Raises:
         ValueError: `workers` is not a positive integer.
-        RuntimeError: A process failed, or was killed too often.
+        RuntimeError: A process failed, the chief was killed, or a worker was killed
+            more than `restarts` times.
 
     Example:
 

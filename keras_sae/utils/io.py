@@ -1,8 +1,8 @@
 """Atomic writes, checked reads, and run directories.
 
 Files are written under a temporary name and then renamed, so a killed process or a full
-disk leaves no partial file. Damaged files are never used: a reader raises an error that
-names the file, or renames the file so that it is created again.
+disk leaves no partial file. Damaged files are never used. The functions that read them
+raise an error that names the file, or rename the file so that it is created again.
 """
 
 import itertools
