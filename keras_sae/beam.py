@@ -1,6 +1,6 @@
 """Apache Beam handler that applies a saved model to data of any size.
 
-It needs the extra `beam`: `pip install "keras-sae[beam]"`.
+This module requires the extra `beam`: `pip install "keras-sae[beam]"`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,8 +15,8 @@ from keras_sae.models.validation import as_numpy, check_data
 from keras_sae.types import PathLike
 from keras_sae.utils.validation import known_name, positive_integer
 
-# A row, or a key and a row. Beam checks type hints, and a row may be of any type that
-# NumPy converts.
+# A row, or a pair of a key and a row. The type is `Any`, because Beam checks type hints
+# and a row may have any type that NumPy can convert.
 Element: TypeAlias = Any
 
 
@@ -28,15 +28,15 @@ class SparseAutoencoderHandler(ModelHandler):
     model once.
 
     Elements are rows of shape `input_shape`, or pairs `(key, row)`. A row of another
-    shape, or one that is not finite, raises an error. With
-    `RunInference(...).with_exception_handling()`, only such rows go to the second
-    output, and the pipeline continues.
+    shape or with non-finite values raises an error. With
+    `RunInference(...).with_exception_handling()`, the pipeline continues and sends
+    these rows to the second output.
 
     Each result is a `PredictionResult`, or a pair `(key, PredictionResult)`. Its
-    `example` is the row, and its `inference` is one of these:
+    `example` is the row, and its `inference` depends on `output`:
 
     - `"code"`: a dict with `units`, the indices of the active units, and `values`,
-      their activations, both of shape `(active,)`. If units have several positions,
+      their activations, both of shape `(active,)`. If the code has several positions,
       the indices refer to the flattened code.
     - `"reconstruction"`: an array of shape `input_shape`.
     - `"anomaly_score"`: the squared error of the reconstruction, summed over the row,
@@ -46,10 +46,11 @@ class SparseAutoencoderHandler(ModelHandler):
         path: Path of the `.keras` file of a `keras_sae.models.Autoencoder`. Every
             worker must be able to read this file.
         output: `"code"`, `"reconstruction"` or `"anomaly_score"`.
-        batch_size: Largest number of rows per call of the model.
+        batch_size: Maximum number of rows per call of the model.
 
     Raises:
-        ValueError: `output` is unknown, or the file holds no model that can compute it.
+        ValueError: `output` is unknown, `batch_size` is not a positive integer, or the
+            model in the file is not an autoencoder or cannot compute `output`.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class SparseAutoencoderHandler(ModelHandler):
         model: Callable[[np.ndarray], Iterable[Any]],
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[Any]:
-        """Return the results of a batch of elements, as `RunInference` needs them."""
+        """Yield the result of each element of a batch."""
         del inference_args
         rows = [e[1] if self.is_pair(e) else e for e in batch]
         results = map(PredictionResult, rows, model(np.stack(rows)))
@@ -109,7 +110,7 @@ class SparseAutoencoderHandler(ModelHandler):
         return [self.checked]
 
     def checked(self, element: Element) -> Element:
-        """Return an element with its row as a float32 array, or raise an error."""
+        """Check an element, and return it with its row as a float32 array."""
         is_pair = self.is_pair(element)
         row = np.asarray(element[1] if is_pair else element)
         check_data(row[None], self.sample_shape)
@@ -117,7 +118,7 @@ class SparseAutoencoderHandler(ModelHandler):
         return (element[0], row) if is_pair else row
 
     def is_pair(self, element: Element) -> bool:
-        """Return whether an element is a key and a row, and not a tuple of numbers."""
+        """Return whether an element is a pair `(key, row)` instead of a row."""
         return (
             isinstance(element, tuple)
             and len(element) == 2

@@ -8,31 +8,32 @@ def layout_map(
 ) -> keras.distribution.LayoutMap:
     """Return a layout that divides the units of a sparse autoencoder among devices.
 
-    Use it for a model that does not fit on one device. Each device holds a part of the
-    dictionary, the encoder's kernel, bias, thresholds and counters, and the optimizer's
-    state. No device ever holds the whole model. Set the distribution first, then build
-    the model. The layout refers to variables by name. It applies to models that are
-    built by `keras_sae.models.shallow`, `deep`, `stacked` or `transcoder`. In a deep
-    model, the code layer and the output layer are divided, and every device holds a
-    copy of the other layers.
+    Use the layout for a model that does not fit on one device. Each device stores the
+    part of the dictionary, the encoder and the optimizer's state that belongs to its
+    units. No device ever stores the whole model. In a deep model, the code layer and
+    the output layer are divided, and every device stores a copy of the other layers.
 
-    A step exchanges reconstructions and candidates for the active units, but never
-    the dictionary. Up to rounding, the results equal those of one device.
+    Set the distribution before you build the model. The layout finds variables by their
+    paths in models that are built by `keras_sae.models.shallow`, `deep`, `stacked` or
+    `transcoder`.
 
-    Only JAX supports `keras.distribution.ModelParallel` for such models.
+    In each step, devices exchange reconstructions and candidates for the active units,
+    but never the dictionary. Up to rounding, the results equal those of one device.
+
+    Only JAX supports `keras.distribution.ModelParallel` for these models.
 
     Args:
-        mesh: Devices on named axes. The size of `axis` must divide the units and, in a
-            deep model, the units of the first layer.
+        mesh: Devices on named axes. The number of units must be divisible by the size
+            of `axis`. In a deep model, the same applies to the first layer.
         axis: Name of the axis of `mesh` along which units are divided. Batches are
-            divided along another axis, the `batch_dim_name` of the distribution, whose
-            size must divide every batch.
+            divided along another axis, the `batch_dim_name` of the distribution. The
+            size of every batch must be divisible by the size of that axis.
 
     Returns:
         A `keras.distribution.LayoutMap` for `keras.distribution.ModelParallel`.
 
     Raises:
-        ValueError: `mesh` has no such axis, or the backend is not JAX.
+        ValueError: `axis` is not an axis of `mesh`, or the backend is not JAX.
 
     References:
         [Keras: distributed training with JAX](

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-# A tensor of any backend, because Keras has no common tensor class.
+# A tensor of any backend. Keras has no tensor class that all backends share.
 Tensor: TypeAlias = Any
 ArrayLike: TypeAlias = npt.ArrayLike
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -32,7 +32,7 @@ OptimizerLike: TypeAlias = str | Config | keras.optimizers.Optimizer
 LossLike: TypeAlias = str | Config | keras.losses.Loss | Callable[..., Tensor]
 DTypeLike: TypeAlias = str | keras.DTypePolicy | None
 LayerLike: TypeAlias = Config | keras.layers.Layer
-# A `keras_sae.layers.Sparsity`, a regularizer, a registered name, or a config.
+# A `keras_sae.layers.Sparsity`, a regularizer, a name such as "l1", or a config.
 SparsityLike: TypeAlias = (
     str | Config | keras.layers.Layer | keras.regularizers.Regularizer | None
 )

@@ -1,4 +1,4 @@
-"""Count the units that have stopped being active, and resample them."""
+"""Report and resample dead units."""
 
 import math
 from typing import Any
@@ -14,30 +14,31 @@ from keras_sae.utils import validation
 
 
 class DeadUnits(keras.callbacks.Callback):
-    """Report the units that are never active, and optionally resample them.
+    """Report the fraction of dead units, and optionally resample them.
 
     A unit is dead if its activation was exactly zero for every sample of the last
-    `window` training steps. The fraction of dead units is logged as `dead_units`. The
-    fraction is 0 for codes that are never exactly zero, such as sigmoid codes.
+    `window` training steps. The fraction of dead units is logged as `dead_units`. It is
+    0 for codes that are never exactly zero, such as sigmoid codes.
 
-    With `resample`, a dead unit restarts from a sample with a large reconstruction
-    error. The unit's dictionary row becomes that sample's residual, scaled to unit
-    norm. The unit's encoder weights point in the same direction, and their norm is a
-    fifth of the mean norm of the units that are not dead. The bias, threshold and gain
-    are reset to their initial values, and the optimizer's moments to zero.
+    With `resample`, each dead unit is reinitialized from a random sample. A sample is
+    drawn with probability proportional to its squared reconstruction error. The unit's
+    dictionary row becomes the residual of the sample, scaled to unit norm. The unit's
+    encoder weights point in the same direction, and their norm is a fifth of the mean
+    norm over the units that are not dead. The bias, threshold and gain are reset to
+    their initial values, and the optimizer's moments to zero.
 
     Args:
         window: Number of training steps without activity after which a unit is dead.
             If None, it is the number of steps per epoch.
-        resample: None, or data of shape `(samples, *input_shape)` from which dead units
-            restart before each epoch, including the first epoch of a later `fit`.
-            The model must have one `SparseDense`, followed by one dense output layer.
+        resample: None, or an array of shape `(samples, *input_shape)`. Before each
+            epoch, dead units are reinitialized from its samples. The model must have
+            one `SparseDense`, followed by one dense output layer.
         seed: Random seed for choosing the samples.
 
     Raises:
-        ValueError: `window` is not a positive integer, units cannot be resampled, or
-            the model has no `SparseDense`. A model that is not an autoencoder must have
-            exactly one.
+        ValueError: `window` is not a positive integer, the model has no `SparseDense`,
+            a model that is not an autoencoder has several, or the model does not
+            support `resample`.
 
     References:
         [Bricken et al., "Towards Monosemanticity", 2023](
@@ -67,7 +68,7 @@ class DeadUnits(keras.callbacks.Callback):
         self.window = window
         self.resample = resample
         self.rng = np.random.default_rng(seed)
-        self._steps = math.inf  # per epoch; infinite while unknown
+        self._steps = math.inf  # steps per epoch; infinite until known
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Check that the model has a code layer and supports `resample`."""
@@ -84,7 +85,7 @@ class DeadUnits(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Count the steps of the epoch."""
-        self._steps = batch + 1  # `batch` is the last step of this execution
+        self._steps = batch + 1  # with `steps_per_execution`, `batch` is the last step
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Log `dead_units`."""
@@ -122,19 +123,19 @@ class DeadUnits(keras.callbacks.Callback):
     def _restart(
         self, code: SparseDense, output: keras.layers.Dense, dead: np.ndarray
     ) -> None:
-        """Restart dead units from residuals, and reset the optimizer's moments.
+        """Reinitialize dead units, and set the optimizer's moments to zero.
 
-        Otherwise the moments would keep moving the new unit in the direction of the old
-        one. With `use_ema`, Keras copies the averages into the model when training
-        ends, so the averages are set to the new values.
+        With the old moments, the optimizer would keep moving a unit in its former
+        direction. With `use_ema`, Keras copies the moving averages into the model at
+        the end of training, so the averages are set to the new values.
         """
         x = np.asarray(self.resample, "float32")
         residual = x - self.model.predict(x, verbose=0)
         residual = residual.reshape(-1, output.kernel.shape[-1])  # one row per code
         error = (residual**2).sum(axis=1).astype("float64")
         if not error.any():
-            return  # The other units reconstruct every sample exactly.
-        # Two units that restart from the same sample would remain identical.
+            return  # The model reconstructs every sample exactly.
+        # Two units that are reinitialized from the same sample would remain identical.
         replace = bool(np.count_nonzero(error) < len(dead))
         probability = error / error.sum()
         chosen = self.rng.choice(len(error), len(dead), replace=replace, p=probability)

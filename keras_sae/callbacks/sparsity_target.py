@@ -15,22 +15,22 @@ from keras_sae.utils import validation
 # Names under which a model may log the number of active units.
 _METRICS = ("effective_l0", "l0")
 
-# Largest relative distance at which the target counts as reached.
+# Maximum relative deviation from the target that counts as reaching it.
 _TOLERANCE = 0.05
 
-# Initial and minimum coefficient. A much smaller one could not rise in time.
+# Initial and minimum coefficient. A much smaller coefficient could not rise in time.
 _INITIAL, _MIN = 1e-3, 1e-4
 
-# Maximum coefficient. Adam squares the gradients, and float32 must hold the squares.
+# Maximum coefficient. With a larger one, Adam's squared gradients could overflow.
 _MAX = 1e8
 
 _PROPORTIONAL = 2.0  # gain of the controller's proportional term
 _SMOOTHING = 5  # steps over which the error is averaged
 _FINAL = 0.02  # fraction of all steps over which the final L0 is averaged
 
-# Until the first epoch has ended, an epoch of unknown length is assumed to have this
-# many steps, or this multiple of the steps so far if that is more. If the assumed
-# length were too small, the coefficient would reach its limit immediately.
+# If the number of steps per epoch is unknown, the callback assumes `_UNKNOWN_STEPS` in
+# the first epoch, or `_UNKNOWN_FACTOR` times the steps so far if that is more. If the
+# assumed number were too small, the coefficient would reach its limit immediately.
 _UNKNOWN_STEPS, _UNKNOWN_FACTOR = 1000, 2
 
 
@@ -39,47 +39,47 @@ class SparsityTarget(keras.callbacks.Callback):
 
     `log(coefficient) = I + 2 e`, `I <- I + gain / steps * e`, `e = log(L0 / target)`
 
-    These updates follow each measurement of L0 during a fit of `steps` training steps.
-    `e` is clipped to [-1, 1] and averaged over several steps. The result is a PI
-    (proportional-integral) controller. `I` starts at `log(0.001)`, because a larger
+    Use this callback if you know the sparsity that you want, but not the penalty factor
+    that achieves it. The callback is a proportional-integral (PI) controller, and
+    `steps` is the number of training steps of the whole fit. `e` is clipped to [-1, 1]
+    and averaged over several steps. `I` starts at `log(0.001)`, because a larger
     coefficient would kill units before the controller could react.
-    Use this callback if you know the right sparsity, but not the factor to achieve it.
 
     The thresholds of a `keras_sae.layers.JumpReLU` do not fall when the penalty falls,
     so its coefficient may become negative: `coefficient = S e`, where
     `log(S) <- log(S) + gain / steps * |e|` and `S` also starts at 0.001. A negative
-    coefficient rewards active units, so let early stopping monitor
-    `val_reconstruction_loss` instead of the loss. Between epochs and after `fit`, this
-    coefficient is 0. Callbacks that save or restore the model must come after this one.
+    coefficient rewards active units and thereby lowers the loss, so let early stopping
+    monitor `val_reconstruction_loss`. Between epochs and after `fit`, the coefficient
+    of a `JumpReLU` is 0. Callbacks that save or restore the model must come after this
+    one.
 
     A resumed fit (`initial_epoch`, `keras.callbacks.BackupAndRestore`) continues with
     the model's coefficient and counts only the remaining epochs. A `JumpReLU` keeps its
     thresholds, but `S` starts again at 0.001.
 
-    The size of an update depends on the total number of steps, and every fit restarts
-    the controller, so train in a single `fit`. Until the first epoch has ended, an
-    epoch of unknown length is assumed to have at least 1,000 steps. For short streams,
-    train for several epochs, or pass `steps_per_epoch`.
+    Train with a single call of `fit`, because each call restarts the controller. If the
+    number of steps per epoch is unknown, the callback assumes at least 1,000 steps
+    until the first epoch ends. If the data has fewer batches, train for several epochs
+    or pass `steps_per_epoch`.
 
     The controlled metric is `l0`, or `effective_l0` for a code that is never exactly
-    zero. The coefficient of a KL divergence has little influence on `effective_l0`; the
-    divergence's `target` has more. The coefficient is logged as `sparsity_scale`. If
-    the mean L0 of the last steps is more than 5% off the target, a warning reports it
-    and suggests changes.
+    zero. With a KL divergence, `effective_l0` depends less on the coefficient than on
+    the divergence's `target`. The coefficient is logged as `sparsity_scale`. If the
+    mean L0 of the last steps differs from the target by more than 5%, a warning is
+    issued.
 
     Args:
         l0: Target number of active units per sample.
-        gain: Number of times that the coefficient can change by a factor of 2.718
+        gain: Gain of the controller. `I` and `log(S)` can change by at most `gain`
             during the fit. A larger gain is faster but less stable.
 
     Raises:
         ValueError: `l0` or `gain` is not a positive number, the model has no penalty
-            with a coefficient (use `k` with a `TopK`), or a `JumpReLU` has its own
-            `target_l0`.
+            with a coefficient, or a `JumpReLU` has its own `target_l0`.
 
     References:
-        [Rajamanoharan et al., "Jumping Ahead", 2024](https://arxiv.org/abs/2407.14435)
-        put the target in the loss: `keras_sae.layers.JumpReLU(target_l0=...)`.
+        [Rajamanoharan et al., "Jumping Ahead", 2024](https://arxiv.org/abs/2407.14435),
+        who add the target to the loss, as `JumpReLU(target_l0=...)` does.
 
     Example:
 
@@ -136,12 +136,12 @@ class SparsityTarget(keras.callbacks.Callback):
         """Update the coefficient from the latest L0."""
         logs = logs or {}
         name = next((name for name in _METRICS if name in logs), None)
-        if name is None:  # Keras would take a `StopIteration` for the end of the data.
+        if name is None:  # Keras would treat a `StopIteration` as the end of the data.
             raise ValueError(
                 "`SparsityTarget` needs `l0` or `effective_l0` in the logs. Received: "
                 f"logs with {', '.join(logs)}. Train a `keras_sae.models.Autoencoder`."
             )
-        # The logs hold the mean over the measured steps of the epoch so far.
+        # The logged L0 is the mean over all steps measured in this epoch so far.
         interval = EffectiveL0.interval if name == "effective_l0" else 1
         measured = -(-(batch + 1) // interval)
         new = measured - -(-self._measured_at // interval)

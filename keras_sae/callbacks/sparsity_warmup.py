@@ -1,4 +1,4 @@
-"""Raise the sparsity over the first epochs."""
+"""Warm up the sparsity over the first epochs."""
 
 import warnings
 
@@ -20,20 +20,20 @@ class SparsityWarmup(keras.callbacks.Callback):
     as `sparsity_scale`.
 
     During validation and between epochs, the coefficient is 1. `val_loss` is therefore
-    comparable across epochs, and early stopping may monitor it. Do not monitor the
+    comparable across epochs, and early stopping can monitor it. Do not monitor the
     training loss, because it rises with the coefficient. Callbacks that save the model
     must come after this one.
 
-    Epochs are counted across all fits with the same callback and the same model, so
-    `fit(epochs=1)` in a loop works. If a fit ends before the coefficient reaches 1, a
+    The callback counts epochs across all calls of `fit` on the same model, so you can
+    call `fit(epochs=1)` in a loop. If a call ends before the coefficient reaches 1, a
     warning is issued.
 
     Args:
         epochs: Number of epochs before the coefficient reaches 1, a positive integer.
 
     Raises:
-        ValueError: `epochs` is not a positive integer, or the model has nothing to warm
-            up.
+        ValueError: `epochs` is not a positive integer, or the model has no penalty, KL
+            divergence or `initial_k`.
 
     Example:
 
@@ -60,7 +60,7 @@ class SparsityWarmup(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Set the coefficient of every penalty and KL divergence, and anneal `k`."""
-        self._finished_epochs = max(self._finished_epochs, epoch)  # a resumed fit
+        self._finished_epochs = max(self._finished_epochs, epoch)  # if `fit` resumes
         self._fraction = min(1.0, (self._finished_epochs + 1) / (self.epochs + 1))
         self._set_progress(self._fraction)
 
@@ -76,7 +76,7 @@ class SparsityWarmup(keras.callbacks.Callback):
             logs["sparsity_scale"] = self._fraction
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """Warn if the last epoch was trained below the full coefficient."""
+        """Warn if training ended before the coefficient reached 1."""
         if self._fraction < 1:
             warnings.warn(
                 "Training ended during the warm-up: the coefficient of the last epoch "

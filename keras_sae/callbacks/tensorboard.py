@@ -18,20 +18,20 @@ _SIDE = 32
 class TensorBoard(keras.callbacks.TensorBoard):
     """Log training to TensorBoard, with filters and histograms of activations.
 
-    Keras's own callback writes losses, `l0` and all other logs. This callback adds the
-    run `units`, which shows how the units develop during training:
+    `keras.callbacks.TensorBoard` writes losses, `l0` and all other logs. This subclass
+    adds a run named `units`, which shows how the units change during training:
 
     - `filters`: an image of each unit's contribution to the reconstruction. Zero is
       nearly white, or gray for color images.
-    - `activations`: a histogram of the non-zero activations of `samples`.
-    - `firing`: a histogram of the fraction of `samples` for which each unit fires.
+    - `activations`: a histogram of the non-zero activations for `samples`.
+    - `firing`: a histogram of the fraction of `samples` that activate each unit.
 
     Args:
         log_dir: Folder that TensorBoard reads.
         samples: Array of shape `(samples, *input_shape)`, such as validation data. If
             None, no histograms are written.
         count: Maximum number of filters in the image.
-        every: Number of epochs between two writes of the image and histograms.
+        every: Interval in epochs at which the image and the histograms are written.
         **kwargs: Arguments of `keras.callbacks.TensorBoard`.
 
     Raises:
@@ -70,9 +70,9 @@ class TensorBoard(keras.callbacks.TensorBoard):
         """Check the model and open the event file."""
         if not isinstance(self.model, Autoencoder):
             raise ValueError(
-                "`TensorBoard` needs a `keras_sae.models.Autoencoder`, because it "
-                f"writes the filters of its units. Received: model={self.model.name!r}."
-                " For other models, use `keras.callbacks.TensorBoard`."
+                "`TensorBoard` needs a `keras_sae.models.Autoencoder`. Received: "
+                f"model={self.model.name!r}. For other models, use "
+                "`keras.callbacks.TensorBoard`."
             )
         super().on_train_begin(logs)
         folder = os.path.join(self.log_dir, "units")
