@@ -355,7 +355,7 @@ def test_full_disk_is_an_error_that_can_be_resumed(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
 
         patch.setattr(writer, "_write", full)
-        with pytest.raises(OSError, match=r"No space left.*it resumes"):
+        with pytest.raises(OSError, match=r"No space left.*To resume"):
             activations.record(*arguments)
     activations.record(*arguments)
     activations.record(model, "hidden", x, tmp_path / "b")

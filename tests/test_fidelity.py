@@ -298,7 +298,7 @@ def test_bad_arguments_are_errors(trained):
         evaluation.fidelity(model, "hidden", autoencoder, x, y, np.zeros(70))
     with pytest.raises(ValueError, match="same number of samples"):
         evaluation.fidelity(model, "hidden", autoencoder, x, y[:5])
-    with pytest.raises(ValueError, match=r"`y` must hold arrays of numbers.*\(\)"):
+    with pytest.raises(ValueError, match=r"`y` must be arrays of numbers.*\(\)"):
         evaluation.fidelity(model, "hidden", autoencoder, x, np.float32(1))
     with pytest.raises(ValueError, match="must be None for batches"):
         evaluation.fidelity(model, "hidden", autoencoder, iter([x]), y)

@@ -1,4 +1,4 @@
-"""Outputs of layers as NumPy arrays."""
+"""Capture the outputs of layers as NumPy arrays."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -15,16 +15,17 @@ from keras_sae.activations.wrapping import Wrapper
 from keras_sae.models.validation import as_numpy
 from keras_sae.types import Data, Tensor
 
-# Errors of JAX and TensorFlow for a tensor that belongs to a loop or a recomputed part.
+# Errors of JAX and TensorFlow for a tensor that is used outside the loop or the
+# rematerialized function that computed it.
 _OUT_OF_SCOPE = ("UnexpectedTracerError", "InaccessibleTensorError")
 
 
 class _Finished(BaseException):
-    """Signal that all outputs are known. Keras would wrap an `Exception`."""
+    """Raised to stop the model early. Keras would wrap an `Exception`."""
 
 
 class _MaskOf(keras.layers.Layer):
-    """Layer that returns its input's Keras mask, which Keras passes to `call`."""
+    """Layer that returns the Keras mask of its input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,15 +37,15 @@ class _MaskOf(keras.layers.Layer):
 
 
 class CapturingModel(Wrapper):
-    """Model whose outputs are those of some layers of another model.
+    """Model that returns the outputs of some layers of another model.
 
-    It stops the other model as soon as all outputs are known.
+    The other model is stopped as soon as it has computed these outputs.
 
     Args:
         base: Any built Keras model.
         places: The layers.
         call_index: Index of the call to capture if a layer is called several times.
-        masks: Whether to return the Keras mask of each output, too.
+        masks: Whether to also return the Keras mask of each output.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class CapturingModel(Wrapper):
         self.mask_of = _MaskOf() if masks else None
 
     def call(self, inputs: Tensor, training: bool | None = None) -> list[Tensor]:
-        """Return the output of each layer, and then their masks if wanted."""
+        """Return the outputs of the layers, followed by the masks if requested."""
         del training  # Keras passes it on to the base model
         targets = self.targets.of(self.base)
         # Per layer, the output and the mask of each call.
@@ -91,8 +92,9 @@ class CapturingModel(Wrapper):
                 )
             if self.mask_of is not None and found[self.call_index][1] is None:
                 raise ValueError(
-                    f"The output of the layer {path!r} has no Keras mask. Give a "
-                    "function of the inputs that says which rows to keep."
+                    f"`keep='mask'` needs a Keras mask. Received: the layer {path!r}, "
+                    "whose output has no Keras mask. Pass a function of the inputs as "
+                    "`keep`."
                 )
         chosen = [found[self.call_index] for found in calls]
         outputs = [output for output, _ in chosen]
@@ -107,9 +109,9 @@ class CapturingModel(Wrapper):
             if type(error).__name__ not in _OUT_OF_SCOPE:
                 raise
             raise ValueError(
-                "The output of a layer inside a loop or a recomputed part (an RNN's "
-                "cell, `keras.RematScope`) cannot be captured on this backend. "
-                "Capture the layer around it."
+                "On this backend, the output of a layer inside a loop (an RNN's cell) "
+                "or inside a `keras.RematScope` cannot be captured. Capture the layer "
+                "around it."
             ) from error
         samples = len(keras.tree.flatten(x)[0])
         paths = [path for path, _ in self.targets.of(self.base)]
@@ -118,7 +120,7 @@ class CapturingModel(Wrapper):
                 raise ValueError(
                     f"The first axis of the output of {path!r} must be the samples. "
                     f"Received: an output of shape {output.shape} for {samples} "
-                    "samples. Choose a layer after it."
+                    "samples. Choose a later layer."
                 )
         return outputs
 
@@ -131,28 +133,29 @@ def capture(
     batch_size: int = 32,
     call: int = 0,
 ) -> np.ndarray | dict[str, np.ndarray]:
-    """Return the outputs of a layer of a model.
+    """Return the outputs of one or more layers of a model.
 
-    The model runs in inference mode, in batches, and no further than the layer. All
-    outputs are held in memory; `keras_sae.activations.record` writes them to disk.
+    The model runs in batches and in inference mode, and stops after the layer. All
+    outputs are kept in memory. To write them to disk, use
+    `keras_sae.activations.record`.
 
     Args:
         model: Any built Keras model.
         layer: A layer, its path such as `"blocks/3/attention"`, the end of its path, or
-            its name. Or a list of these, for several layers in one pass.
-        x: Inputs of the model, as in `predict`: arrays, or batches of them.
-        batch_size: Samples per batch.
+            its name. A list of these captures several layers in one pass.
+        x: Inputs of the model, as in `predict`: arrays, or batches of arrays.
+        batch_size: Number of samples per batch.
         call: Index of the call to capture if the model calls a layer several times.
 
     Returns:
-        Array of shape `(samples, *output_shape)`: the first output if the layer has
-        several. For a list of layers, a dict of such arrays. Its keys are the given
-        strings, and the paths of layers that were given as objects. A bfloat16 output
-        is returned as float32, because NumPy has no bfloat16.
+        Array of shape `(samples, *output_shape)`. If the layer has several outputs, the
+        first one is returned. For a list of layers, a dict of these arrays. The key of
+        a layer is the given string, or the path of a given layer object. A bfloat16
+        output is returned as float32, because NumPy has no bfloat16.
 
     Raises:
-        ValueError: A layer is not in the model or was not called, or `x` is empty,
-            ragged, or gives outputs of different shapes.
+        ValueError: A layer is not in the model or is not called, `x` is empty or
+            ragged, or the outputs of two batches differ in shape.
 
     Example:
 

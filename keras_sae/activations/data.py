@@ -13,7 +13,7 @@ from keras_sae.utils.validation import positive_integer
 
 
 def sample_count(data: Data) -> int | None:
-    """Return the number of samples of arrays, or None for batches."""
+    """Return the number of samples in arrays, or None for batches."""
     leaves = keras.tree.flatten(data) if _is_arrays(data) else []
     return int(leaves[0].shape[0]) if leaves and len(leaves[0].shape) else None
 
@@ -35,15 +35,15 @@ def labeled_batches(
     Missing targets and weights are None.
 
     Args:
-        data: An array; a list or dict of arrays for a model with several inputs; or
-            batches of `x`, `(x, y)` or `(x, y, sample_weight)`: a `tf.data.Dataset`, a
-            `keras.utils.PyDataset`, a data loader or a generator.
-        batch_size: Samples per batch of arrays.
-        y: Targets, for arrays.
-        sample_weight: Sample weights, for arrays.
+        data: An array, or batches of `x`, `(x, y)` or `(x, y, sample_weight)` from a
+            `tf.data.Dataset`, a `keras.utils.PyDataset`, a data loader or a generator.
+            A model with several inputs takes a list or dict of arrays.
+        batch_size: Number of samples per batch, if `data` consists of arrays.
+        y: Targets, or None. Batches contain their own targets.
+        sample_weight: Sample weights, or None. Batches contain their own weights.
 
     Raises:
-        ValueError: The data is empty, endless or ragged, or an array holds objects.
+        ValueError: The data is empty, infinite, ragged or not numeric.
     """
     positive_integer("batch_size", batch_size)
     if _is_arrays(data):
@@ -85,7 +85,7 @@ def labeled_batches(
         empty = False
     if empty:
         raise ValueError(
-            "`x` has no batches. Received: an empty or exhausted iterator. Give a "
+            "`x` has no batches. Received: an empty or exhausted iterator. Pass a "
             "dataset that can be read again, or a new generator."
         )
 
@@ -97,14 +97,17 @@ def _is_arrays(data: Any) -> bool:
 
 
 def _checked(name: str, structure: Any) -> Any:
-    """Convert arrays with a sample axis to NumPy. None is returned unchanged."""
+    """Convert arrays to NumPy, and check that they have a sample axis.
+
+    None is returned unchanged.
+    """
 
     def check(array: Tensor) -> np.ndarray:
         values = None if hasattr(array, "row_splits") else as_numpy(array)
         if values is None or values.ndim == 0 or values.dtype.kind == "O":
             shape = "" if values is None else f" of {values.dtype}, {values.shape}"
             raise ValueError(
-                f"`{name}` must hold arrays of numbers with the samples on the first "
+                f"`{name}` must be arrays of numbers with the samples on the first "
                 f"axis. Received: {type(array).__name__}{shape}. Pad ragged data, for "
                 "example with `keras.utils.pad_sequences`."
             )

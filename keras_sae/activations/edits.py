@@ -11,19 +11,19 @@ from keras_sae.utils.serialization import register
 
 @register
 class Edit:
-    """Set or multiply some units of a code, in every row.
+    """Set or multiply the activations of some units in every row of a code.
 
-    `ablate`, `clamp` and `scale` create it.
+    `ablate`, `clamp` and `scale` create edits.
 
     Args:
         units: Indices of the units.
-        values: A number per unit.
-        multiply: Whether to multiply the units by the values. Otherwise the values
-            replace them.
+        values: One number per unit.
+        multiply: Whether to multiply the activations by `values`. If False, `values`
+            replace the activations.
 
     Raises:
-        ValueError: A unit is repeated or is not an integer >= 0, a value is not finite,
-            or `units` and `values` differ in length.
+        ValueError: A unit is repeated, negative or not an integer, a value is not
+            finite, or `units` and `values` differ in length.
 
     Example:
 
@@ -40,7 +40,7 @@ class Edit:
         whole = all(isinstance(unit, (int, np.integer)) for unit in units)
         if not whole or len(set(units)) < len(units) or min(units, default=0) < 0:
             raise ValueError(
-                "An edit needs the indices of different units, counted from 0. "
+                "`units` must be the indices of different units, counted from 0. "
                 f"Received: units={list(units)}."
             )
         if len(values) != len(units):
@@ -49,13 +49,15 @@ class Edit:
                 f"{len(values)} values for {len(units)} units."
             )
         if not np.isfinite(np.asarray(values, "float64")).all():
-            raise ValueError(f"An edit needs finite values. Received: {list(values)}.")
+            raise ValueError(
+                f"`values` must be finite. Received: values={list(values)}."
+            )
         self.units = [int(unit) for unit in units]
         self.values = [float(value) for value in values]
         self.multiply = multiply
 
     def check(self, width: int) -> None:
-        """Raise a `ValueError` if a code of `width` units lacks a unit of the edit."""
+        """Check that a code of `width` units has every unit of the edit."""
         if max(self.units, default=0) >= width:
             raise ValueError(
                 f"An edit can only change the {width} units of the code, which are "
@@ -63,7 +65,7 @@ class Edit:
             )
 
     def __call__(self, code: Tensor) -> Tensor:
-        """Return the changed code, with the shape of `code`."""
+        """Return the edited code."""
         width = code.shape[-1]
         self.check(width)
         if self.multiply:
@@ -111,7 +113,7 @@ def ablate(units: Iterable[int]) -> Edit:
 def clamp(values: Mapping[int, float]) -> Edit:
     """Create an edit that sets units of a code to given values.
 
-    A unit gets its value in every row, even where it was zero.
+    Each unit is set to its value in every row, even if it was inactive there.
 
     Args:
         values: The new value per unit.

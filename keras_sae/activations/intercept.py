@@ -1,9 +1,9 @@
-"""Functions that act on the output of a layer while a model is called.
+"""Hooks that act on the output of a layer while a model is called.
 
-While a layer is intercepted, its `call` is a function in the instance's `__dict__`.
-This function calls the hooks of the current thread, which in turn call the original
-method. `Layer.__call__` reads `self.call` on every call, so this works in every kind of
-model, in eager calls and while a step is traced.
+While a layer is intercepted, a function in the layer's `__dict__` overrides its `call`
+method. The function calls the hooks of the current thread, and the hooks call the
+original method. `Layer.__call__` looks up `self.call` each time, so hooks work in every
+kind of model, both in eager mode and while Keras traces a step.
 """
 
 import functools
@@ -18,12 +18,12 @@ from keras_sae.activations.paths import LayerKey, find_layer
 from keras_sae.types import Tensor
 
 # A hook takes a function that runs one call of the layer, and the first positional
-# argument of that call. It returns the outputs of the call, or others in their place.
+# argument of that call. It returns the outputs of the call, or replacements for them.
 Hook: TypeAlias = Callable[[Callable[[], Any], Any], Any]
 
-# Keras calls the second instead of the first once the layer is quantized.
+# Keras calls `quantized_call` instead of `call` if the layer is quantized.
 _METHODS = ("call", "quantized_call")
-# Functions that Keras models keep once they have been traced.
+# Attributes in which Keras models keep their compiled functions.
 _COMPILED = (
     "predict_function",
     "test_function",
@@ -42,8 +42,8 @@ class _Hooks(threading.local):
 
 _hooks = _Hooks()
 _lock = threading.Lock()
-# The open contexts of all threads, by the id of the layer. For each context, a dict
-# holds the instance attributes that it found.
+# Open contexts of all threads, by the id of the layer. Each context is a dict of the
+# methods that the layer's `__dict__` contained when the `with` block started.
 _open: dict[int, list[dict[str, Any]]] = {}
 
 
@@ -53,24 +53,23 @@ def intercept(
     fn: Callable[[Tensor], Tensor],
     model: keras.layers.Layer | None = None,
 ) -> Iterator[None]:
-    """Replace the output of a layer by `fn(output)` inside a `with` block.
+    """Replace the output of a layer with `fn(output)` inside a `with` block.
 
-    The output of every call in this thread is replaced. If a layer returns several
-    tensors, `fn` gets the first one, and the others pass through. After the block, the
-    layer is as before.
+    The outputs of all calls in this thread are replaced. If the layer returns several
+    tensors, only the first one is replaced. After the block, the layer is restored.
 
-    A compiled function keeps the layer as it was when the function was traced. To call
+    A compiled function ignores changes that are made to a layer after tracing. To call
     `predict`, `evaluate` or `generate` inside the block, pass `model`. These methods
-    are then traced again, and their earlier compiled functions are restored afterwards.
-    For repeated use, `keras_sae.activations.splice` creates a model that is compiled
-    once.
+    are then compiled again, and after the block, the earlier compiled functions are
+    restored. For repeated use, `keras_sae.activations.splice` creates a model that is
+    compiled only once.
 
     Args:
-        layer: A layer; or its path in `model`, the end of its path, or its name.
-        fn: Function of the layer's output, made of `keras.ops`, Keras layers or
+        layer: A layer, its path in `model`, the end of its path, or its name.
+        fn: Function of the layer's output that uses `keras.ops`, Keras layers or
             operations of the backend.
-        model: Model that contains the layer. May be None if `layer` is a layer object
-            and no method that Keras compiles is called.
+        model: Model that contains the layer. It may be None if `layer` is a layer
+            object and you call no compiled method, such as `predict`, in the block.
 
     Raises:
         ValueError: The layer is not in the model, or is given by name without a model.
@@ -100,14 +99,14 @@ def intercept(
 
 @contextmanager
 def _traced_anew(model: keras.layers.Layer | None) -> Iterator[None]:
-    """Set a model's compiled functions aside for the duration of a `with` block."""
+    """Trace a model again in a `with` block, then restore its compiled functions."""
     own = {} if model is None else vars(model)
     compiled = [name for name in _COMPILED if name in own]
     steps = _STEPS if compiled else ()
     saved = {name: own[name] for name in (*compiled, *steps) if name in own}
     own.update(dict.fromkeys(compiled))
     for name in steps:
-        # JAX would reuse the trace of an equal function. A new function has no trace.
+        # JAX reuses the trace of an equal function, so wrap it in a new function.
         method = getattr(model, name)
         own[name] = functools.update_wrapper(functools.partial(method), method)
     try:
@@ -148,7 +147,7 @@ def hooked(layer: keras.layers.Layer, hook: Hook) -> Iterator[None]:
 def _dispatch(
     layer: keras.layers.Layer, method: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> Any:
-    """Call a method of a layer through the hooks of this thread."""
+    """Call a method of a layer, and apply the hooks of this thread to it."""
     run = functools.partial(method, *args, **kwargs)
     inputs = args[0] if args else None
     for target, hook in _hooks.stack:
@@ -158,7 +157,7 @@ def _dispatch(
 
 
 def replacing(fn: Callable[[Tensor], Tensor]) -> Hook:
-    """Return a hook that replaces the first output of a layer by `fn(output)`."""
+    """Return a hook that replaces the first output of a layer with `fn(output)`."""
 
     def hook(run: Callable[[], Any], inputs: Any) -> Any:
         del inputs
@@ -175,7 +174,7 @@ def first(outputs: Any) -> Tensor:
     """Return the first tensor of a layer's outputs."""
     if isinstance(outputs, dict):
         raise ValueError(
-            "A layer that returns a dict cannot be intercepted. Received: outputs "
-            f"{sorted(outputs)}. Choose a layer inside it or after it."
+            "A layer that returns a dict cannot be intercepted. Received: a dict with "
+            f"the keys {sorted(outputs)}. Choose a layer inside it or after it."
         )
     return outputs[0] if isinstance(outputs, (list, tuple)) else outputs

@@ -1,4 +1,4 @@
-"""Layers of any Keras model, found by object, by name or by path."""
+"""Find layers of any Keras model by object, name or path."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ import keras
 
 LayerKey: TypeAlias = str | keras.layers.Layer
 
-# Internal attributes of Keras that hold the sublayers a second time.
+# Internal attributes in which Keras lists the sublayers a second time.
 _REPEATED = {
     "_layers",
     "_functional",
@@ -17,7 +17,7 @@ _REPEATED = {
     "_operations",
     "_operations_by_depth",
 }
-# Prefix of such attributes on the TensorFlow backend.
+# Prefix of internal attributes that do the same on the TensorFlow backend.
 _TENSORFLOW = "_self_unconditional_"
 
 
@@ -28,7 +28,7 @@ class Place:
     Attributes:
         layer: The layer.
         path: Its path, such as `"blocks/3/attention"`.
-        index: Its position in `layer_paths`. The order is the same in every session and
+        index: Its position in `layer_paths`. The order is the same in every process and
             on every backend.
     """
 
@@ -38,18 +38,19 @@ class Place:
 
 
 def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
-    """Return the layers inside a model by path, without input layers.
+    """Return the layers inside a model by their paths, without input layers.
 
-    In functional and sequential models, a level of the path is the name of the layer.
-    In other models and layers, it is the name of the attribute without leading
-    underscores, followed by `/` and the index or key if the attribute is a list or a
-    dict. A layer that is used in several places has only the first path.
+    A path such as `"blocks/3/attention"` contains one name per level. Inside functional
+    and sequential models, the level is the layer's `name`. Inside other models and
+    layers, it is the name of the attribute without leading underscores, followed by `/`
+    and the index or key if the attribute is a list or a dict. A layer that is used in
+    several places is listed only under its first path.
 
     Args:
         model: A Keras model or layer.
 
     Returns:
-        A dict from paths to layers, outer layers before the layers inside them.
+        A dict that maps paths to layers. Each layer comes before the layers inside it.
 
     Example:
 
@@ -77,7 +78,7 @@ def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
 
 
 def find_layer(model: keras.layers.Layer, layer: LayerKey) -> Place:
-    """Return the place of a layer in a model.
+    """Find a layer in a model.
 
     Args:
         model: A Keras model or layer.
@@ -111,7 +112,7 @@ def _children(parent: keras.layers.Layer) -> Iterator[tuple[str, keras.layers.La
         for layer in parent.layers:
             yield layer.name, layer
     attributes = vars(parent)
-    # PyTorch keeps modules apart from the other attributes.
+    # PyTorch stores modules separately from other attributes.
     attributes = {**attributes, **attributes.get("_modules", {})}
     for name in sorted(attributes):
         if name not in _REPEATED and not name.startswith(_TENSORFLOW):

@@ -18,7 +18,8 @@ from keras_sae.utils.fingerprint import fingerprint
 from keras_sae.utils.io import RunDirectory
 from keras_sae.utils.validation import known_name, positive_integer
 
-# Files per part: default for unknown sizes, and maximum. All files are open at once.
+# Default and maximum number of files per part. All files are open at the same time, so
+# their number is limited.
 _FILES, _MAX_FILES = 32, 256
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -39,42 +40,44 @@ def record(
 ) -> ActivationStore:
     """Record the outputs of a layer on disk.
 
-    A row is a vector along the last axis: one per sample, position or token. During
-    recording, rows are scattered to random files, and each file is shuffled at the end.
-    Reading the files one after another then gives the rows in a random order.
+    A row is a vector along the last axis of the output: one per sample, position or
+    token. Each row is written to a random file, and each file is shuffled at the end.
+    Reading the files one after another then returns the rows in random order.
 
-    If the process is killed, call `record` again with the same arguments. The call
-    resumes, and the result is the same as that of an uninterrupted call.
+    If the process is killed, call `record` again with the same arguments to resume. The
+    result is the same as that of an uninterrupted call.
 
     Args:
         model: Any built Keras model.
         layer: A layer, its path, the end of its path, or its name. A pair `(a, b)`
             records inputs and targets for `keras_sae.models.transcoder`.
-        data: Inputs of the model: arrays, or batches of them. To resume, pass the same
-            data in the same order.
+        data: Inputs of the model: arrays, or batches of arrays. To resume, pass the
+            same data in the same order.
         folder: A new or empty folder, or the folder of an earlier call.
         dtype: Type of the numbers on disk: "float16", "bfloat16" or "float32".
-        keep: Rows to keep. None keeps all. "mask" applies the layer's Keras mask (for a
-            pair, that of `b`), which leaves out padding. A list of integers leaves out
-            the rows of these tokens. A function takes a batch of inputs and returns
-            booleans, one per row or one per sample.
-        part: `(i, n)`: `data` is part `i` of `n`, counted from 0. Each of several
-            processes can record its own part into one folder.
-        batch_size: Samples per batch of arrays.
-        first_sample: Index of the first sample of `data`, which starts the count of
-            samples in the origins of the rows. Useful for parts.
-        file_bytes: Approximate file size for arrays, if 256 files suffice. Batches fill
-            32 files. Shuffling two files at once needs four times as much memory.
-        seed: Random seed of the order.
+        keep: Rows to keep. None keeps all rows. "mask" applies the layer's Keras mask
+            (for a pair, the mask of `b`), which drops padding. A list of token ids
+            drops the rows of these tokens. A function takes a batch of inputs and
+            returns booleans, one per row or one per sample.
+        part: A pair `(i, n)` if `data` is part `i` of `n` parts, counted from 0.
+            Several processes can each record one part into the same folder.
+        batch_size: Number of samples per batch, if `data` consists of arrays.
+        first_sample: Index of the first sample of `data`. With several parts, pass the
+            number of samples in all earlier parts, so that `ActivationStore.origin`
+            counts samples across parts.
+        file_bytes: Approximate size of a file in bytes, if `data` consists of arrays
+            and 256 files are enough. Other data is written to 32 files. Shuffling takes
+            four times as much memory as a file.
+        seed: Random seed for the order of the rows.
 
     Returns:
-        The `ActivationStore`. Until all parts are complete, it holds only this part.
+        An `ActivationStore`. Until all parts are complete, it contains only this part.
 
     Raises:
         ValueError: The folder belongs to a call with other data or settings, an
-            activation is not finite or too large for `dtype`, no row is kept, or an
+            activation is not finite or is too large for `dtype`, no row is kept, or an
             argument is out of range.
-        OSError: The disk is full. Recording can be resumed.
+        OSError: The disk is full. After you free some space, recording can be resumed.
 
     Example:
 
@@ -110,7 +113,7 @@ def record(
         "parts": count,
     }
     folder = Path(folder)
-    with contextlib.suppress(ValueError):  # if another part creates the folder now
+    with contextlib.suppress(ValueError):  # another process may be creating the folder
         RunDirectory(folder, settings, argument="folder")
     RunDirectory(folder, settings, argument="folder")
     own = {"batch_size": batch_size, "first_sample": first_sample, "seed": seed}
@@ -123,8 +126,8 @@ def record(
             raise
         raise OSError(
             f"The activations could not be written to {str(folder)!r}: "
-            f"{error.strerror or error}. Free some space and call `record` again with "
-            "the same arguments: it resumes."
+            f"{error.strerror or error}. To resume, free some space and call `record` "
+            "again with the same arguments."
         ) from error
     parts = [part_folder(folder, n) for n in range(count)]
     complete = all(PartWriter.read_progress(path).complete for path in parts)
@@ -138,7 +141,7 @@ def _record_part(
     own: dict[str, int],
     file_bytes: int,
 ) -> None:
-    """Record the data of one part that the writer does not have yet."""
+    """Record the batches of one part that are not recorded yet."""
     progress = writer.progress
     if progress.rows and not progress.finished:
         writer.open()
@@ -146,7 +149,7 @@ def _record_part(
     digest, number = "", 0
     other_data = ValueError(
         "`folder` belongs to a recording of other data. Received: data that differs "
-        f"within the first {done} batches, or has another length. Give the same data, "
+        f"within the first {done} batches, or has another length. Pass the same data, "
         "or choose another folder."
     )
     for number, inputs in enumerate(batches(data, own["batch_size"]), start=1):

@@ -13,8 +13,9 @@ from keras_sae.types import ArrayLike
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Rows to keep: "mask" applies the Keras mask of the layer's output; integers are the
-# ids of tokens to leave out; a function of the inputs returns booleans; None keeps all.
+# Rows to keep. None keeps all rows, "mask" applies the Keras mask of the layer's
+# output, integers are the ids of tokens to drop, and a function of the inputs returns
+# booleans.
 Keep: TypeAlias = Literal["mask"] | Sequence[int] | Callable[[Any], ArrayLike] | None
 
 
@@ -41,7 +42,7 @@ class RowReader:
             )
         if isinstance(keep, str) and keep != "mask":
             raise ValueError(
-                "`keep` must be None, 'mask', the ids of tokens to leave out, or a "
+                "`keep` must be None, 'mask', the ids of tokens to drop, or a "
                 f"function of the inputs. Received: keep={keep!r}."
             )
         self.places = [find_layer(model, key) for key in keys]
@@ -59,8 +60,9 @@ class RowReader:
 
         Returns:
             A float32 array of shape `(rows, width)` per layer, and the origins of the
-            rows. Origins are integers of shape `(rows, columns)`: the sample, and the
-            position of the row in the sample, with one column per axis.
+            rows. Origins are integers of shape `(rows, columns)`. The first column is
+            the index of the sample. The others are the position in the sample, with one
+            column per axis.
         """
         outputs = self.capturing.arrays(inputs)
         layers = outputs[: len(self.places)]
@@ -79,7 +81,7 @@ class RowReader:
     def _kept(
         self, inputs: Any, shape: tuple[int, ...], last_output: np.ndarray
     ) -> np.ndarray:
-        """Return booleans of the given shape that tell which rows are kept."""
+        """Return booleans of the given shape that are True for the rows to keep."""
         if self.keep is None:
             return np.ones(shape, bool)
         if isinstance(self.keep, str):
@@ -90,7 +92,7 @@ class RowReader:
             kept = np.isin(_tokens(inputs), list(self.keep), invert=True)
         if kept.shape not in (shape, shape[:1]):
             raise ValueError(
-                "`keep` must give one boolean per row or one per sample. Received: an "
+                "`keep` must result in one boolean per row or per sample. Received: an "
                 f"array of shape {kept.shape}. Expected the shape {shape} or "
                 f"{shape[:1]}."
             )
@@ -105,9 +107,9 @@ def _tokens(inputs: Any) -> np.ndarray:
     leaves = keras.tree.flatten(inputs)
     if len(leaves) != 1 or leaves[0].dtype.kind not in "iu":
         raise ValueError(
-            "To leave out tokens by id, use a model with a single integer input or an "
-            "input named 'token_ids'. Received: inputs of dtypes "
-            f"{[str(leaf.dtype) for leaf in leaves]}. Or pass a function as `keep`."
+            "To drop tokens by id, use a model with a single integer input or an input "
+            "named 'token_ids', or pass a function as `keep`. Received: inputs of "
+            f"dtypes {[str(leaf.dtype) for leaf in leaves]}."
         )
     return leaves[0]
 

@@ -25,15 +25,15 @@ EditLike: TypeAlias = Edit | Callable[[Tensor], Tensor] | None
 class SplicedModel(Wrapper):
     """A model in which an autoencoder replaces a layer's output.
 
-    `keras_sae.activations.splice` creates it.
+    Use `keras_sae.activations.splice` to create a spliced model.
 
     Args:
-        base: The model.
-        autoencoder: A `keras_sae.models.Autoencoder` for the layer's last axis.
-        indices: Index of the layer in `keras_sae.activations.layer_paths`, or the
-            indices of both layers for a transcoder.
+        base: Any built Keras model.
+        autoencoder: A `keras_sae.models.Autoencoder` for rows of the layer's width.
+        indices: Indices in `keras_sae.activations.layer_paths`, of one layer for an
+            autoencoder and of two layers for a transcoder.
         edit: None, or a function of the code.
-        error: Whether the layer keeps what the autoencoder does not reconstruct.
+        error: Whether to keep the reconstruction error in the output of the layer.
         **kwargs: Arguments of `keras.Model`.
 
     Example:
@@ -63,7 +63,7 @@ class SplicedModel(Wrapper):
         compile_like(self, base)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Any:
-        """Return the outputs of the model with the autoencoder in place."""
+        """Return the outputs of the model after the replacement."""
         del training  # Keras passes it on to the base model
         path = self.targets.of(self.base)[-1][0]
         sources: list[Tensor] = []
@@ -89,7 +89,7 @@ class SplicedModel(Wrapper):
         Args:
             source: Activations that the autoencoder encodes.
             x: Output of the layer.
-            path: Path of the layer, for an error message.
+            path: Path of the layer, for error messages.
         """
         check_width(self.autoencoder, tuple(source.shape), tuple(x.shape), path)
         rows = ops.reshape(source, (-1, source.shape[-1]))
@@ -114,10 +114,10 @@ class SplicedModel(Wrapper):
         verbose: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write an artifact for inference to `filepath`, as Keras does.
+        """Export the model as an artifact for inference, as Keras does.
 
-        A model with one float32 input is written by `keras_sae.export`, which can write
-        a SavedModel from every backend.
+        `keras_sae.export` writes models with a single float32 input, because it can
+        export them as a SavedModel on every backend.
         """
         inputs = self.inputs
         if inputs is None:
@@ -144,7 +144,8 @@ class SplicedModel(Wrapper):
                 "`keras.saving.register_keras_serializable()`."
             )
         base = serialize(self.base)
-        # The spliced model saves its own compile config, and KerasHub's fails to load.
+        # Keras cannot load the compile config of a KerasHub model, and does not need
+        # it, because the spliced model saves its own.
         base.pop("compile_config", None)
         return {
             **super().get_config(),
@@ -181,13 +182,14 @@ def splice(
     `x -> decode(edit(encode(x)))`, or with `error=True`
     `x -> x + (decode(edit(encode(x))) - decode(encode(x)))`
 
-    The autoencoder acts on the last axis of the output `x`: per sample, position or
-    token. If the layer is called several times, the output of each call is replaced. If
-    the layer returns several tensors, only the first one is replaced.
+    The autoencoder is applied to the last axis of the output `x`, for each sample,
+    position or token. If the layer is called several times, the output of each call is
+    replaced. If the layer returns several tensors, only the first one is replaced.
 
-    The new model shares its weights with both models and changes neither. `predict`,
-    `evaluate`, `save` and `export` work as in any Keras model, but `fit` raises an
-    error. If `model` is compiled, the new model has the same loss and metrics.
+    The new model shares the weights of `model` and `autoencoder` and does not change
+    them. `predict`, `evaluate`, `save` and `export` work as in any Keras model, but
+    `fit` raises an error. If `model` is compiled, the new model has the same loss and
+    metrics.
 
     Args:
         model: Any built Keras model.
@@ -197,9 +199,9 @@ def splice(
         autoencoder: A trained `keras_sae.models.Autoencoder` for rows of the layer's
             width, such as `shallow((width,), ...)`.
         edit: None, `ablate(units)`, `clamp({unit: value})`, `scale({unit: factor})`, or
-            a function from the code of shape `(rows, units)` to a code of that shape.
-        error: Whether to keep what the autoencoder does not reconstruct, so that the
-            edit alone changes the output.
+            a function that takes and returns a code of shape `(rows, units)`.
+        error: Whether to keep the reconstruction error, so that only the edit changes
+            the output.
         name: Name of the model.
 
     Returns:
@@ -207,7 +209,7 @@ def splice(
 
     Raises:
         ValueError: The layer is not in the model, the autoencoder has another width or
-            was not adapted, or the edit names a unit that the code does not have.
+            was not adapted, or the edit changes a unit that the code does not have.
 
     Example:
 
@@ -235,7 +237,7 @@ def splice(
 
 
 def check_autoencoder(autoencoder: Autoencoder, places: Sequence[Place]) -> None:
-    """Check that a model is an adapted autoencoder, or a transcoder for two layers."""
+    """Check that a model is an adapted autoencoder, and a transcoder for two layers."""
     if not isinstance(autoencoder, Autoencoder):
         raise ValueError(
             "`autoencoder` must be a `keras_sae.models.Autoencoder`. Received: "

@@ -1,4 +1,4 @@
-"""Edit the code of a layer while a model generates."""
+"""Edit the code of a layer while a model generates text."""
 
 import warnings
 from collections.abc import Iterator
@@ -25,20 +25,21 @@ def steer(
 
     `x -> x + (decode(edit(encode(x))) - decode(encode(x)))`, for the output `x`
 
-    Use `steer` with the `generate` method of a `keras_hub.models.CausalLM`, because the
-    model that `keras_sae.activations.splice` returns has no such method. The code of
-    each token is edited, in the prompt and in the answer. `generate`, `predict` and
-    `evaluate` are compiled again inside the block. After it, the model is as before.
+    Use `steer` to call the `generate` method of a `keras_hub.models.CausalLM`, because
+    the model that `keras_sae.activations.splice` returns has no `generate` method. The
+    codes of all tokens are edited, both in the prompt and in the generated text.
+    `generate`, `predict` and `evaluate` are compiled again inside the block. After the
+    block, the model is restored.
 
     Args:
         causal_lm: A `keras_hub.models.CausalLM`, or any other Keras model.
         layer: A layer, its path such as `"llama_backbone/transformer_layer_10"`, the
-            end of its path, or its name. `generate` calls the blocks of a backbone, but
-            not the backbone itself.
+            end of its path, or its name. Choose a block of the backbone, because
+            `generate` does not call the backbone itself.
         autoencoder: A trained `keras_sae.models.Autoencoder` for rows of the layer's
             width.
         edit: As in `keras_sae.activations.splice`.
-        error: Whether to keep what the autoencoder does not reconstruct. If False, the
+        error: Whether to keep the reconstruction error in the output. If False, the
             layer's output is `decode(edit(encode(x)))`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Activations that were recorded on disk."""
+"""Read recorded activations from disk."""
 
 import itertools
 from collections.abc import Iterator
@@ -27,24 +27,26 @@ def part_folder(folder: Path, index: int) -> Path:
 class ActivationStore:
     """Rows of activations that `keras_sae.activations.record` wrote to a folder.
 
-    Rows are in random order within each part. A file holds rows of one part.
-    `array`, `origin` and `dataset(shuffle=False)` number the rows in the same way.
+    The rows of each part are in random order, and each file contains rows of one part.
+    `array`, `origin` and `dataset(shuffle=False)` use the same order.
 
     Args:
         folder: Folder of the store.
-        part: Index of the only part to read, or None to read all parts. In distributed
-            training, each process can read its own part.
+        part: Index of the part to read, or None to read all parts. In distributed
+            training, each process can read a different part.
 
     Attributes:
-        shape: `(rows, width)` of the only or first layer.
-        target_shape: `(rows, width)` of the second layer, or None.
+        shape: `(rows, width)` of the layer, or of the first layer of a pair.
+        target_shape: `(rows, width)` of the second layer of a pair, or None.
         layers: Paths of the layers.
-        mean: float32 array of shape `(width,)`, the mean over the first layer's rows.
+        mean: Mean over the rows of the first layer, a float32 array of shape
+            `(width,)`.
         rms: Root mean square of the values of the first layer.
-        fingerprint: Hash of the weights of the model.
+        fingerprint: Hash of the weights of the recorded model.
 
     Raises:
-        ValueError: The folder holds no store, or a part to read is not complete.
+        ValueError: The folder does not contain a store, or a part to read is not
+            complete.
 
     Example:
 
@@ -62,8 +64,8 @@ class ActivationStore:
         folder = Path(folder)
         if not (folder / SETTINGS).exists():
             raise ValueError(
-                "`folder` must be one that `keras_sae.activations.record` has written. "
-                f"Received: {str(folder)!r}."
+                "`folder` must be a folder that `keras_sae.activations.record` has "
+                f"written. Received: folder={str(folder)!r}."
             )
         settings = read_json(folder / SETTINGS, parts=int, layers=list, model=str)
         indices = range(settings["parts"]) if part is None else [part]
@@ -100,15 +102,17 @@ class ActivationStore:
     def __array__(
         self, dtype: str | np.dtype | None = None, copy: bool | None = None
     ) -> np.ndarray:
-        """Return all rows, for NumPy and for Keras."""
+        """Return all rows as a NumPy array."""
         del copy
         return self.array().astype(dtype or "float32", copy=False)
 
     def array(self, n: int | None = None) -> np.ndarray:
-        """Return the first rows as float32: a random sample if the store has one part.
+        """Return the first `n` rows as float32.
+
+        If the store has one part, these rows are a random sample.
 
         Args:
-            n: Number of rows; None for all.
+            n: Number of rows, or None for all rows.
         """
         return self[: None if n is None else positive_integer("n", n)]
 
@@ -116,8 +120,8 @@ class ActivationStore:
         """Return a range of rows as float32, such as `store[1000:2000]`."""
         if not isinstance(rows, slice) or rows.step not in (None, 1):
             raise ValueError(
-                "A store can be indexed by a range of rows, such as `store[:1000]`. "
-                f"Received: {rows!r}. Use `store.array()[rows]` for other rows."
+                "The index must be a range of rows, such as `store[:1000]`. Received: "
+                f"{rows!r}. Use `store.array()[rows]` for other rows."
             )
         begin, end, _ = rows.indices(len(self))
         end = max(begin, end)
@@ -134,14 +138,15 @@ class ActivationStore:
         return result
 
     def origin(self, rows: ArrayLike) -> np.ndarray:
-        """Return the origins of rows.
+        """Return the sample of each row, and the position of the row in that sample.
 
         Args:
             rows: Indices of rows.
 
         Returns:
-            Integers, shape `(len(rows), columns)`: the sample, counted from `record`'s
-            `first_sample`, then the position in the sample, such as that of a token.
+            Integers of shape `(len(rows), columns)`. The first column is the sample,
+            counted from the `first_sample` of `record`. The other columns are the
+            position in the sample, such as the index of a token.
 
         Raises:
             ValueError: An index is negative or too large.
@@ -164,16 +169,18 @@ class ActivationStore:
     def dataset(
         self, batch_size: int = 1024, shuffle: bool = True, seed: int | None = None
     ) -> "tf.data.Dataset":
-        """Return a dataset of the rows for `fit`, which works with any backend.
+        """Return the rows as a dataset for `fit` on any backend.
 
-        One file at a time is held in memory. If `shuffle` is set, each epoch uses a new
-        order of the files and of the rows in each file. With several parts, most
-        batches hold rows of a single part.
+        Files are read into memory one at a time. If `shuffle` is True, each epoch uses
+        a new order of the files and of the rows in each file. With several parts, most
+        batches contain rows of only one part.
 
         Args:
-            batch_size: Rows per batch. The last batch may be smaller.
-            shuffle: Whether to shuffle. The rows on disk are in a random order already.
-            seed: Random seed of the order. If None, NumPy's global generator draws it.
+            batch_size: Number of rows per batch. The last batch may be smaller.
+            shuffle: Whether to shuffle again. The rows of each part are already in
+                random order on disk.
+            seed: Random seed of the order. If None, it is drawn from NumPy's global
+                generator.
 
         Returns:
             A `tf.data.Dataset` with a known length. Its elements are batches of float32

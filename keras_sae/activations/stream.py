@@ -27,28 +27,32 @@ def stream(
     samples_per_batch: int = 32,
     seed: int | None = None,
 ) -> "tf.data.Dataset":
-    """Return batches of a layer's outputs, without writing files.
+    """Return a dataset of a layer's outputs, without writing files.
 
-    A buffer of rows is filled and shuffled. When half of it has been used, it is filled
-    and shuffled again. Each epoch computes all activations again, so for several epochs
-    `keras_sae.activations.record` takes less time.
+    Rows are collected in a buffer and shuffled. When half of the buffer has been used,
+    it is refilled and shuffled again. Each epoch computes all activations again, so
+    `keras_sae.activations.record` takes less time for several epochs.
 
     Args:
         model: Any built Keras model.
-        layer: A layer, as in `keras_sae.activations.capture`. A pair `(a, b)` gives
+        layer: A layer, as in `keras_sae.activations.capture`, or a pair `(a, b)` for
             pairs of rows.
-        data: Inputs of the model, as in `keras_sae.activations.record`, but
-            not a generator, because each epoch reads them again.
-        batch_size: Rows per batch. The last batch may be smaller.
+        data: Inputs of the model, as in `keras_sae.activations.record`. It must not be
+            a generator, because each epoch reads the data again.
+        batch_size: Number of rows per batch. The last batch may be smaller.
         keep: Rows to keep, as in `keras_sae.activations.record`.
-        buffer_size: Minimum number of rows in the buffer; two batches if that is more.
-        samples_per_batch: Samples per batch of the model's inputs, if these are arrays.
-        seed: Random seed of the order. If None, NumPy's global generator draws it.
+        buffer_size: Number of rows at which the buffer is shuffled. Values below two
+            batches are raised to two batches.
+        samples_per_batch: Number of samples per call of `model`, if `data` consists of
+            arrays.
+        seed: Random seed of the order. If None, it is drawn from NumPy's global
+            generator.
 
     Returns:
-        A `tf.data.Dataset` of batches of float32 rows, or of pairs `(x, y)`. Its length
-        is known for arrays without `keep`. Otherwise, Keras learns the length in the
-        first epoch, and then warns that the input ran out of data.
+        A `tf.data.Dataset` of batches of float32 rows, or of pairs `(x, y)` of batches.
+        Its length is known if `data` consists of arrays and `keep` is None. Otherwise,
+        Keras determines the length in the first epoch, and warns that the input ran out
+        of data.
 
     Raises:
         ValueError: The layer is not in the model, or the data is empty or an iterator.

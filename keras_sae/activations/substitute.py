@@ -14,15 +14,15 @@ from keras_sae.types import Tensor
 class SubstitutedModel(Wrapper):
     """Model with an extra input: an array that replaces the output of a layer.
 
-    One compiled model serves any number of replacements. A compiled step skips
-    operations that only the replaced output needs. If the layer is called several
-    times, the output of the first call is replaced.
+    The model is compiled once for any number of replacements. A compiled step skips
+    operations that are needed only for the replaced output. If the layer is called
+    several times, only the output of the first call is replaced.
 
     Args:
         base: Any built Keras model.
         place: The layer.
-        drop_masks: Whether to remove the Keras masks of the outputs. With sample
-            weights, Keras would also apply the masks, and would divide the loss of each
+        drop_masks: Whether to remove the Keras masks of the outputs. Otherwise, Keras
+            would combine them with sample weights, and would divide the loss of each
             batch by a different number.
     """
 
@@ -44,7 +44,7 @@ class SubstitutedModel(Wrapper):
         outputs = self.call_hooked(inputs["inputs"], [replacing(replace)])
         if not self.drop_masks:
             return outputs
-        # Keras attaches no mask to a new tensor.
+        # The products are new tensors, which have no Keras mask.
         return keras.tree.map_structure(
             lambda x: ops.multiply(x, ops.ones((), dtype=x.dtype)), outputs
         )

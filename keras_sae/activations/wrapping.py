@@ -33,8 +33,8 @@ class Targets:
 class Wrapper(keras.Model):
     """Base class of models that call another model while some layers are hooked.
 
-    A wrapper owns its compiled functions, so that nothing traced with a hook is left in
-    the other model. The weights are shared.
+    A wrapper has its own compiled functions, so the other model never keeps a function
+    that was traced with hooks. Both models share the same weights.
 
     Args:
         base: Any built Keras model.
@@ -45,13 +45,13 @@ class Wrapper(keras.Model):
     def __init__(
         self, base: keras.Model, indices: Sequence[int], **kwargs: Any
     ) -> None:
-        # The base model converts its inputs itself.
+        # The base model casts its inputs.
         super().__init__(**{"dtype": base.dtype_policy, **kwargs}, autocast=False)
         self.base = base
         self.targets = Targets(indices)
         self.built = True
         if isinstance(base, keras.Function):
-            self.output_names = base.output_names  # for losses and metrics by name
+            self.output_names = base.output_names  # for a dict of losses or metrics
 
     def call_hooked(self, inputs: Tensor, hooks: Sequence[Hook]) -> Any:
         """Call the base model with one hook on each target, and return its outputs.
@@ -71,7 +71,7 @@ class Wrapper(keras.Model):
 
     @property
     def inputs(self) -> list[Tensor] | None:
-        """The symbolic inputs of the base model; None if it is subclassed."""
+        """The symbolic inputs of the base model, or None for a subclassed model."""
         return getattr(self.base, "inputs", None)
 
     @property
@@ -85,12 +85,12 @@ class Wrapper(keras.Model):
             self.compile(**keras.saving.deserialize_keras_object(config))
 
     def fit(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Raise an error: a wrapper is not trained."""
+        """Raise an error, because a wrapper cannot be trained."""
         del args, kwargs
         raise ValueError(
             f"`{type(self).__name__}` cannot be trained, because training would change "
             f"the model {self.base.name!r} too. Train the autoencoder on activations "
-            "of the layer: see `keras_sae.activations.record`."
+            "of the layer, which `keras_sae.activations.record` writes to disk."
         )
 
     train_on_batch = fit

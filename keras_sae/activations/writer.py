@@ -1,9 +1,9 @@
-"""Files of one part of an activation store, while they are written.
+"""Write the files of one part of an activation store.
 
-Rows are collected in memory. A thread appends them to files of raw numbers while the
-model computes the next rows. A checkpoint holds the size of each file, so that rows
-appended after the checkpoint can be cut off. At the end, each file is shuffled and
-replaced by a NumPy array file.
+Rows are collected in memory. A thread appends them to raw binary files while the model
+computes the next rows. A checkpoint stores the number of rows in each file, so that
+rows appended after the checkpoint can be removed. At the end, each file is shuffled and
+replaced by a `.npy` file.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ import numpy as np
 from keras_sae.utils.io import UNREADABLE, atomic_write, read_json, write_json
 
 PROGRESS = "progress.json"
-# Dtypes on disk. NumPy's files hold bfloat16 numbers as 16-bit integers.
+# Dtypes on disk. NumPy has no bfloat16, so its bits are stored as 16-bit integers.
 STORED_DTYPES: dict[str, np.dtype] = {
     "float16": np.dtype("float16"),
     "bfloat16": np.dtype("uint16"),
     "float32": np.dtype("float32"),
 }
-# Rows, and then a checkpoint, are written after this many bytes or this many seconds.
-# After a kill, the work since the last checkpoint is repeated.
+# Rows and a checkpoint are written after this many bytes or seconds. After an
+# interruption, the work since the last checkpoint is repeated.
 _BUFFER_BYTES, _CHECKPOINT_SECONDS = 2**23, 5.0
 
 
@@ -39,13 +39,13 @@ class Progress:
 
     Attributes:
         batches: Number of batches that were recorded.
-        samples: Number of samples in them.
+        samples: Number of samples in these batches.
         digest: Hash of these batches.
         widths: Width of each layer.
         axes: Number of columns of the origins.
         rows: Number of rows in each file.
         total: Sum of the rows of the first layer.
-        squares: Sum of the squares of their values.
+        squares: Sum of the squares of the first layer's values.
         finished: Whether all data was recorded.
         complete: Whether all files were also shuffled.
     """
@@ -69,7 +69,7 @@ class Batch(NamedTuple):
         rows: float32 array of shape `(rows, width)` per layer.
         origins: The sample of each row, and the position of the row in that sample.
         samples: Number of samples in the batch.
-        digest: Hash of this batch and all before it.
+        digest: Hash of this batch and all earlier batches.
     """
 
     rows: list[np.ndarray]
@@ -79,7 +79,7 @@ class Batch(NamedTuple):
 
 
 class PartWriter:
-    """Writer of one part. Call `close` at the end.
+    """Writer of one part of a store. Call `close` at the end.
 
     Args:
         folder: Folder of the part.
@@ -127,16 +127,16 @@ class PartWriter:
         self.open()
 
     def open(self) -> None:
-        """Open the raw files, and cut them to the length in the checkpoint.
+        """Open the raw files, and truncate them to their length in the checkpoint.
 
         Raises:
-            ValueError: A file is shorter than the checkpoint says.
+            ValueError: A file is shorter than its length in the checkpoint.
         """
         for kind, (dtype, width) in array_kinds(self.progress, self.dtype).items():
             self._files[kind] = []
             for number, rows in enumerate(self.progress.rows):
                 raw = array_file(self.folder, kind, number).with_suffix(".raw")
-                # Without a buffer, a kill loses no rows that the checkpoint counts.
+                # Without a buffer, all rows in the checkpoint survive a killed process.
                 file = open(raw, "ab", buffering=0)  # noqa: SIM115
                 self._files[kind].append(file)
                 size = rows * width * dtype.itemsize
@@ -150,8 +150,8 @@ class PartWriter:
         widths = [array.shape[1] for array in batch.rows]
         if widths != self.progress.widths:
             raise ValueError(
-                "The width of a layer must not change. Received: rows of width "
-                f"{widths} after {self.progress.widths}."
+                "The width of a layer must not change. Received: rows of widths "
+                f"{widths} after rows of widths {self.progress.widths}."
             )
         self._waiting.append(batch)
         self._bytes += sum(array.nbytes for array in (*batch.rows, batch.origins))
@@ -166,7 +166,7 @@ class PartWriter:
     def _write_batches(self, batches: Sequence[Batch]) -> None:
         """Append rows to random files.
 
-        The file of a row does not depend on how many batches are written at once.
+        The choice of files does not depend on the number of batches per call.
         """
         progress = self.progress
         columns = zip(*([*b.rows, b.origins] for b in batches), strict=True)
@@ -177,7 +177,7 @@ class PartWriter:
             if not largest <= limit:  # also if it is NaN
                 raise ValueError(
                     f"Activations must be finite in {self.dtype}. Received: an "
-                    f"activation of size {largest:g}. Use dtype='bfloat16' or "
+                    f"activation of magnitude {largest:g}. Use dtype='bfloat16' or "
                     "'float32' if it is finite."
                 )
         # Row `n` of the part gets the `n`-th random number.
@@ -198,7 +198,7 @@ class PartWriter:
         for rows, _, samples, digest in batches:
             values = rows[0].astype("float64")
             total += values.sum(axis=0)
-            # Unlike a BLAS product, this does not wait for busy threads.
+            # Unlike a BLAS product, `einsum` does not wait for busy threads.
             progress.squares += float(np.einsum("ij,ij->", values, values))
             progress.samples += samples
             progress.digest = digest
@@ -208,14 +208,14 @@ class PartWriter:
         self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Write the progress, so that a later call can resume here."""
+        """Save the progress, so that a later call can resume from it."""
         write_json(self.folder / PROGRESS, asdict(self.progress))
 
     def finish(self) -> None:
-        """Write the last rows, and replace each file by a shuffled NumPy array file.
+        """Write the remaining rows, and replace raw files with shuffled `.npy` files.
 
         Raises:
-            ValueError: There are no rows.
+            ValueError: No rows were kept.
         """
         progress = self.progress
         if self._writing:
@@ -224,8 +224,8 @@ class PartWriter:
             self._write_batches(self._waiting)
         if not sum(progress.rows):
             raise ValueError(
-                f"`keep` must keep some rows. Received: {progress.samples} samples of "
-                "which no row was kept."
+                f"`keep` must keep some rows. Received: {progress.samples} samples, "
+                "from which no row was kept."
             )
         progress.finished = True
         if not progress.complete:
@@ -243,8 +243,8 @@ class PartWriter:
                 error = f"it has {array.size} values"
                 raise ValueError(UNREADABLE.format(path=str(raw), error=error))
             array = array.reshape(-1, width)
-            # Rows and origins get the same order, even if an earlier call wrote one of
-            # them.
+            # The same seed keeps rows and origins in the same order, even if an earlier
+            # call shuffled one of them.
             rng = np.random.default_rng([self.seed, number, 1])
             with atomic_write(path) as temporary:
                 np.save(temporary, np.take(array, rng.permutation(len(array)), axis=0))
