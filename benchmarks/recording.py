@@ -12,7 +12,7 @@ files. The results are written to `results/recording.json` and rendered into
 """
 
 import argparse
-import itertools
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -70,13 +70,14 @@ def speed(name: str, rounds: int) -> dict:
     x = x[: int(share * len(x))]
     output = model.get_layer(layer).output
     with tempfile.TemporaryDirectory() as folder:
-        folders = (Path(folder) / str(n) for n in itertools.count())
 
         def predict() -> None:
             keras.Model(model.input, output).predict(x, BATCH, verbose=0)
 
         def write() -> None:
-            activations.record(model, layer, x, next(folders), batch_size=BATCH)
+            # Many old files would have to be written to the disk meanwhile.
+            shutil.rmtree(folder)
+            activations.record(model, layer, x, folder, batch_size=BATCH)
 
         seconds = in_turn({"predict": predict, "record": write}, rounds)
     middle = medians(seconds)

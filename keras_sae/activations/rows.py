@@ -76,7 +76,10 @@ class RowReader:
         kept = self._kept(inputs, shapes.pop(), outputs[-1])
         origins = np.argwhere(kept)
         origins[:, 0] += first_sample
-        return [output[kept].astype("float32") for output in layers], origins
+        rows = [output.reshape(-1, output.shape[-1]) for output in layers]
+        if len(origins) < kept.size:
+            rows = [array[kept.reshape(-1)] for array in rows]
+        return [array.astype("float32") for array in rows], origins
 
     def _kept(
         self, inputs: Any, shape: tuple[int, ...], last_output: np.ndarray

@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
+from keras import ops
 
 from keras_sae.utils.io import UNREADABLE, atomic_write, read_json, write_json
 
@@ -187,8 +188,7 @@ class PartWriter:
         order = np.argsort(targets, kind="stable")
         counts = np.bincount(targets, minlength=len(progress.rows))
         bounds = np.concatenate([[0], np.cumsum(counts)])
-        stored = STORED_DTYPES[self.dtype]
-        arrays = [*(array.astype(self.dtype).view(stored) for array in layers), origins]
+        arrays = [*(_encoded(array, self.dtype) for array in layers), origins]
         for files, array in zip(self._files.values(), arrays, strict=True):
             scattered = np.take(array, order, axis=0)
             for number in np.flatnonzero(counts):
@@ -276,6 +276,13 @@ def array_kinds(progress: Progress, dtype: str) -> dict[str, tuple[np.dtype, int
         for name, width in zip(names, progress.widths, strict=True)
     }
     return {**kinds, "origins": (np.dtype("int64"), progress.axes)}
+
+
+def _encoded(rows: np.ndarray, dtype: str) -> np.ndarray:
+    """Convert float32 rows to the dtype on disk."""
+    if dtype == "float16":  # faster than with NumPy
+        return ops.convert_to_numpy(ops.cast(rows, dtype))
+    return rows.astype(dtype).view(STORED_DTYPES[dtype])
 
 
 def decoded(rows: np.ndarray) -> np.ndarray:

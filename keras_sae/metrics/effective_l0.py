@@ -202,7 +202,7 @@ def _medians(values: Codes) -> np.ndarray:
 class EffectiveL0(keras.metrics.Metric):
     """Estimate `keras_sae.metrics.effective_l0` from some of the batches.
 
-    The metric measures every 16th batch, starting with the first one. It uses the first
+    The metric measures every 64th batch, starting with the first one. It uses the first
     64 samples of the batch, and the median of a unit over these samples as the unit's
     resting value. For the exact value of a whole dataset, use `effective_l0`.
 
@@ -219,7 +219,7 @@ class EffectiveL0(keras.metrics.Metric):
     0.667
     """
 
-    interval = 16  # batches per measurement
+    interval = 64  # batches per measurement
     samples = 64  # at most, per measurement
 
     def __init__(self, name: str = "effective_l0", dtype: DTypeLike = None) -> None:
