@@ -606,7 +606,7 @@ class TestBadInput:
             {"image": np.zeros((2, 2, 1), "uint8")},
         )
 
-        with pytest.raises(ValueError, match="must have one fixed size"):
+        with pytest.raises(ValueError, match="must have a fixed size"):
             datasets.load(name, "train", 1, data_dir=data_dir)
 
     def test_real_valued_targets_are_not_labels(self, data_dir, make_dataset):

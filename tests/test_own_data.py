@@ -163,7 +163,7 @@ def test_wrong_columns_name_the_nearest(table):
 
 
 def test_columns_of_text_need_a_label(table):
-    with pytest.raises(ValueError, match=r"text cannot be encoded: kind.*`label`"):
+    with pytest.raises(ValueError, match=r"columns cannot be encoded: kind.*`label`"):
         datasets.load_data(table[0])
 
 
@@ -171,9 +171,9 @@ def test_columns_of_text_need_a_label(table):
     ("text", "label", "message"),
     [
         ("a,k\n1,x\n2,\n", "k", "1 of 2 labels missing"),
-        ("a,k\n1,0.5\n2,1.5\n", "k", "real numbers such as 0.5"),
-        ("k\nx\ny\n", "k", "no columns of numbers"),
-        ("a,b\n", None, "no rows"),
+        ("a,k\n1,0.5\n2,1.5\n", "k", "fractions such as 0.5"),
+        ("k\nx\ny\n", "k", "2 rows and 0 columns"),
+        ("a,b\n", None, "0 rows and 2 columns"),
         ("", None, "cannot be read"),
     ],
 )
@@ -189,17 +189,17 @@ def test_images_of_different_sizes_are_an_error(write_images):
     write_images(["a/1.png"])
     folder, _ = write_images(["a/2.png"], size=(5, 5))
 
-    with pytest.raises(ValueError, match=r"one size.*6x4 \(1\.png\), 5x5 \(2\.png\)"):
+    with pytest.raises(ValueError, match=r"same size.*6x4 \(1\.png\), 5x5 \(2\.png\)"):
         datasets.load_data(folder)
 
 
 def test_folders_that_are_no_dataset_are_errors(write_images, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no images"):
+    with pytest.raises(ValueError, match="contains no images"):
         datasets.load_data(tmp_path / "empty")
     write_images(["1.png"])
     folder, _ = write_images(["a/2.png"])
-    with pytest.raises(ValueError, match="beside its subfolders"):
+    with pytest.raises(ValueError, match="both images and subfolders"):
         datasets.load_data(folder)
     (folder / "1.png").write_bytes(b"no image")
     (folder / "a" / "2.png").unlink()
@@ -218,7 +218,7 @@ def test_damaged_arrays_are_named(name, tmp_path):
 
 
 def test_options_of_tfds_are_refused_with_a_path(tmp_path):
-    with pytest.raises(ValueError, match="belong to TFDS datasets"):
+    with pytest.raises(ValueError, match="apply only to TFDS datasets"):
         datasets.load_data(tmp_path / "x.npy", data_dir=tmp_path)
 
 
@@ -229,7 +229,7 @@ def test_arrays_that_are_no_dataset_are_errors(tmp_path):
     (tmp_path / "data.txt").touch()
     for name, options, message in (
         ("flat.npy", {}, r"shape \(3,\)"),
-        ("flat.npy", {"label": "y"}, "columns of a table"),
+        ("flat.npy", {"label": "y"}, r"applies only to tables.*label='y'"),
         ("two.npz", {}, "arrays a, b"),
         ("two.npz", {"label": "c"}, "Unknown array"),
         ("short.npz", {}, "2 and 3"),
@@ -237,7 +237,7 @@ def test_arrays_that_are_no_dataset_are_errors(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             datasets.load_data(tmp_path / name, **options)
-    with pytest.raises(ValueError, match=r"files of your own.*label='y'"):
+    with pytest.raises(ValueError, match=r"apply only to files.*label='y'"):
         datasets.load_data("digits", label="y")
 
 

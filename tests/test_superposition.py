@@ -83,7 +83,7 @@ def test_dataset_yields_new_batches_determined_by_the_seed():
         ({"group_size": 0}, "group_size=0"),
         ({"correlation": 1}, "correlation=1"),
         ({"features": np.ones((3, 3))}, r"features.shape=\(3, 3\)"),
-        ({"features": np.eye(16, 8)}, r"features\[8\]=.*and 7 more such rows"),
+        ({"features": np.eye(16, 8)}, r"features\[8\]=.*and 7 more invalid"),
         ({"features": np.full((16, 8), np.nan)}, r"features\[0\]=.*and 15 more"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The base class of the embedded datasets of labeled images."""
+"""Base class of the embedded datasets of labeled images."""
 
 import abc
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ class LabeledImages(  # type: ignore[call-arg]
     A subclass sets the attributes below, and `VERSION`, which TFDS requires.
 
     Attributes:
-        description: Description for the metadata.
-        homepage: Address of the source.
+        description: Text for the TFDS metadata.
+        homepage: URL of the source.
         image: TFDS feature of the images.
         label: TFDS feature of the labels.
     """

@@ -1,4 +1,4 @@
-"""Load image datasets as NumPy arrays or as `tf.data` pipelines."""
+"""Load datasets as NumPy arrays or as `tf.data` pipelines."""
 
 import contextlib
 import difflib
@@ -37,61 +37,61 @@ def load_data(
 ) -> tuple[Any, Any]:
     """Load a dataset of images, or your own files, as NumPy arrays.
 
-    Images stored as integers are divided by the largest value of their type. Images
-    stored as floats are returned as they are.
+    Images stored as integers are divided by the largest value of their dtype. Images
+    stored as floats are not scaled.
 
     - `"digits"`: 1,797 handwritten digits of 8x8 pixels. The split into 1,437 training
       and 360 test samples is stratified and always the same.
     - `"fashion_mini"`: 6,000 training and 1,000 test images of Fashion-MNIST, 28x28
-      pixels, with equal numbers of the ten classes. They are the first images of each
-      class in the official files, in the official order.
-    - `"natural_patches"`: gray patches of two photographs, without labels. The builder
-      arguments are `patch_size=8` (pixels, at most 53), `num_patches=10_000` (training
-      patches; there are a fifth as many test patches, from other parts of the
-      photographs) and `whitening="classic"`. `"classic"` removes each patch's mean,
-      clips at 3 standard deviations and maps to [0.1, 0.9]. `"zca"` makes pixels
-      uncorrelated with mean 0 and variance 1, so the values are not in [0, 1] and the
-      model needs a linear output. None keeps the raw intensities.
-    - Any other name refers to TensorFlow Datasets (TFDS): `"mnist"`,
+      pixels, with the same number of images in each of the ten classes. They are the
+      first images of each class in the official files, in the official order.
+    - `"natural_patches"`: gray patches of two photographs, without labels. The test
+      patches come from other parts of the photographs than the training patches, and
+      there are a fifth as many. The builder arguments are `patch_size=8` (pixels, at
+      most 53), `num_patches=10_000` (the number of training patches) and
+      `whitening="classic"`. `"classic"` removes each patch's mean, clips at 3 standard
+      deviations and maps to [0.1, 0.9]. `"zca"` makes pixels uncorrelated with mean 0
+      and variance 1, so the values are not in [0, 1] and the model needs a linear
+      output. None keeps the raw intensities.
+    - Any other name is looked up in TensorFlow Datasets (TFDS): `"mnist"`,
       `"fashion_mnist"`, ...
 
-    A path gives one pair `(x, y)`, which is not split:
+    For a path, the result is one pair `(x, y)` without a test split:
 
-    - `.npy`: an array of shape `(samples, ...)`, memory-mapped and as it is stored.
-    - `.npz`: an array `x`, and labels `y` or the array that `label` names.
+    - `.npy`: an array of shape `(samples, ...)`, memory-mapped and not scaled.
+    - `.npz`: an array `x`, and labels in `y` or in the array named by `label`.
     - `.csv`, `.parquet`: a table, as float32 of shape `(rows, columns)` without the
-      column `label`. Values are not scaled, and a missing value is NaN.
-    - a folder of images of one size, with or without a subfolder per class: float32 in
-      [0, 1], with one channel if all images are gray and otherwise with three.
+      column `label`. Values are not scaled, and missing values become NaN.
+    - a folder of images of the same size, with or without a subfolder per class:
+      float32 in [0, 1], with one channel if all images are gray, or else with three.
 
     Labels are int64. Text labels, such as the names of subfolders, are numbered in
     sorted order.
 
-    The three embedded datasets need no network. On first use, they are prepared in
-    `data_dir`.
+    The first three datasets need no internet access. On first use, they are prepared
+    in `data_dir`.
 
     Args:
-        name: `"digits"`, `"fashion_mini"`, `"natural_patches"`, a name in TFDS, or a
-            path.
+        name: `"digits"`, `"fashion_mini"`, `"natural_patches"`, the name of a TFDS
+            dataset, or a path.
         data_dir: Folder of prepared TFDS datasets. The default is the value of the
             environment variable `TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
-        label: Column of a table, or array of a `.npz` file, that holds the labels.
-        columns: Columns of a table to use as data, in this order. None uses all except
-            `label`.
+        label: Column of a table, or array of a `.npz` file, that contains the labels.
+        columns: Columns of a table to use as data, in this order. If None, all columns
+            except `label` are used.
         download: Whether TFDS may download and prepare a missing dataset.
         **builder_kwargs: Arguments of the TFDS builder, such as `patch_size` above.
 
     Returns:
-        `(x_train, y_train), (x_test, y_test)`. `x` is float32 of shape
-        `(samples, height, width, channels)`, scaled as described above. `y` is int64 of
-        shape `(samples,)`, or None if the dataset has no class labels. A path gives
-        `(x, y)`.
+        `(x_train, y_train), (x_test, y_test)`, or `(x, y)` for a path. For a named
+        dataset, `x` is float32 of shape `(samples, height, width, channels)`, scaled as
+        described above. `y` is int64 of shape `(samples,)`, or None without labels.
 
     Raises:
         ValueError: The dataset is unknown, is not prepared and may not be downloaded,
             has no images of a fixed size, or lacks a train or test split; `data_dir` is
-            not writable; a builder argument is invalid; or a path does not exist, or
-            its content is not as described above or does not fit into memory.
+            not writable; a builder argument is invalid; or a path does not exist, has
+            unsupported content, or contains more data than fits into memory.
 
     Reference:
         [TensorFlow Datasets](https://www.tensorflow.org/datasets)
@@ -111,22 +111,23 @@ def load_data(
     if name not in EMBEDDED and is_path(name):
         if data_dir is not None or download or builder_kwargs:
             raise ValueError(
-                "`data_dir`, `download` and builder arguments belong to TFDS datasets. "
-                f"Received: {data_dir=}, {download=}, {builder_kwargs} with "
-                f"name={str(name)!r}. Remove them; a file takes `label` and `columns`."
+                "`data_dir`, `download` and builder arguments apply only to TFDS "
+                f"datasets. Received: {data_dir=}, {download=}, {builder_kwargs} with "
+                f"name={str(name)!r}. Remove these arguments."
             )
         return load_path(name, label, columns)
     if label is not None or columns is not None:
         raise ValueError(
-            "`label` and `columns` belong to files of your own. Received: "
-            f"label={label!r}, columns={columns!r} with name={name!r}."
+            "`label` and `columns` apply only to files. Received: "
+            f"label={label!r}, columns={columns!r} with name={name!r}. Remove them, or "
+            "pass a path as `name`."
         )
     builder = _prepared_builder(name, data_dir, download, builder_kwargs)
     missing = {"train", "test"} - set(builder.info.splits)
     if missing:
         raise ValueError(
             f"The dataset must have a train and a test split. Received: {name!r} with "
-            f"the splits {sorted(builder.info.splits)}. Load these with `load`."
+            f"the splits {sorted(builder.info.splits)}. Use `load` for other splits."
         )
     splits: list[Arrays] = []
     for split in ("train", "test"):
@@ -154,19 +155,20 @@ def load(
 ) -> "tf.data.Dataset":
     """Load a split as a batched `tf.data.Dataset`, ready for `fit`.
 
-    The split is read once and cached in memory in its stored dtype. Shuffling
-    covers the whole split in every epoch. Each batch is converted to float32 when it is
-    needed, and the last batch may be smaller. See `load_data` for the datasets and the
-    values of `x`.
+    The split is read once and cached in memory in its stored dtype. Batches are
+    converted to float32 when they are needed, and the last batch may be smaller.
+    Shuffling covers the whole split in every epoch. See `load_data` for the datasets
+    and the values of `x`.
 
     Args:
-        name: `"digits"`, `"fashion_mini"`, `"natural_patches"`, or a name in TFDS.
+        name: `"digits"`, `"fashion_mini"`, `"natural_patches"`, or the name of a TFDS
+            dataset.
         split: Split or part of a split, such as `"train"`, `"test"`, `"train[:80%]"`.
         batch_size: Samples per batch, at most the number of samples in the split.
         shuffle: Whether to shuffle. If None, only splits whose name begins with
             `"train"` are shuffled.
-        as_supervised: Whether to return `(x, label)`, as a classifier needs, instead of
-            `x`, as an autoencoder needs.
+        as_supervised: Whether to return pairs `(x, label)`, for training a classifier.
+            Otherwise, only `x` is returned, for training an autoencoder.
         data_dir: As in `load_data`.
         seed: Random seed for shuffling. If None, TensorFlow's global seed is used,
             which `keras.utils.set_random_seed` sets.
@@ -174,7 +176,7 @@ def load(
         **builder_kwargs: As in `load_data`.
 
     Returns:
-        A `tf.data.Dataset` of known length. `x` is float32 of shape
+        A `tf.data.Dataset` with a known length. `x` is float32 of shape
         `(batch, height, width, channels)`, and `label` is int64 of shape `(batch,)`.
 
     Raises:
@@ -227,12 +229,12 @@ def _prepared_builder(
     download: bool,
     builder_kwargs: dict[str, Any],
 ) -> "DatasetBuilder":
-    """Return the TFDS builder of a dataset, after preparing it if necessary."""
+    """Return the TFDS builder of a dataset, and prepare the dataset if necessary."""
     if not isinstance(name, str):
         raise ValueError(
-            f"`name` must be the name of a dataset, a string. Received: name={name!r}."
+            f"`name` must be a string that names a dataset. Received: name={name!r}."
         )
-    # TFDS reads this variable only when it is imported.
+    # TFDS reads `TFDS_DATA_DIR` only on import.
     given = data_dir or os.environ.get("TFDS_DATA_DIR")
     folder = os.path.expanduser(given) if given else None
     if name not in EMBEDDED:
@@ -249,7 +251,7 @@ def _prepared_builder(
     for path in folders:
         try:
             _prepare(create(data_dir=path, **builder_kwargs))
-            # A new builder reads the metadata, even if another process wrote it.
+            # A new builder also reads metadata that another process wrote.
             return create(data_dir=path, **builder_kwargs)
         except OSError as error:
             causes.append(error)
@@ -284,7 +286,7 @@ def _tfds_builder(
     except (AssertionError, ValueError) as error:
         raise ValueError(
             f"TFDS cannot open the dataset. Expected one of {EMBEDDED}, or a `name` "
-            f"like 'mnist:3.0.1'. Received: name={name!r}, with {builder_kwargs}."
+            f"like 'mnist:3.0.1'. Received: name={name!r}, {builder_kwargs=}."
         ) from error
     if _is_prepared(builder):
         return builder
@@ -293,25 +295,25 @@ def _tfds_builder(
         options = f", builder_kwargs={builder_kwargs!r}" if builder_kwargs else ""
         raise ValueError(
             f"The dataset {name!r} is not prepared in {builder.data_dir}. "
-            "Pass `download=True`, or run this command on a machine with a network:\n"
+            "Pass `download=True`, or run this command with internet access:\n"
             '    python -c "import tensorflow_datasets as tfds; '
             f'tfds.load({name!r}, data_dir={root!r}{options})"\n'
             "If the dataset is prepared in another folder, pass that folder as "
             "`data_dir`."
         )
-    # Without a network, TFDS would retry for minutes.
+    # Without internet access, TFDS would retry for minutes.
     for url in list(builder.url_infos)[:1]:
         request = urllib.request.Request(url, method="HEAD")
         try:
             urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
         except urllib.error.HTTPError:
-            break  # The server responds. It may refuse only requests for headers.
+            break  # The server responds, but may not support HEAD requests.
         except OSError as error:
             raise ValueError(
                 f"The dataset {name!r} is not prepared in {builder.data_dir} and "
                 f"cannot be downloaded: {url} does not respond ({error}). Prepare the "
-                "dataset on a machine with a network and copy the folder. If it is "
-                "prepared in another folder, pass that folder as `data_dir`."
+                "dataset on a machine with internet access and copy the folder. If it "
+                "is prepared in another folder, pass that folder as `data_dir`."
             ) from error
     _prepare(builder)
     return builder
@@ -323,10 +325,10 @@ def _is_prepared(builder: "DatasetBuilder") -> bool:
 
 
 def _prepare(builder: "DatasetBuilder") -> None:
-    """Prepare a dataset, using a new seed for Python's global random generator.
+    """Prepare a dataset, with a new seed for Python's global random number generator.
 
-    TFDS draws the name of a temporary folder from this generator. With equal seeds, two
-    processes would write to the same folder.
+    TFDS draws the name of a temporary folder from this generator. Two processes with
+    the same seed would therefore write to the same folder.
     """
     state = random.getstate()
     random.seed()
@@ -363,7 +365,7 @@ def _read(
     image = next((key for key in (*supervised, "image") if key in images), images[0])
     if None in features[image].shape:
         raise ValueError(
-            f"The images of {info.name!r} must have one fixed size. Received: shape "
+            f"The images of {info.name!r} must have a fixed size. Received: shape "
             f"{features[image].shape}. Resize the images with `tf.image.resize` and "
             "pass arrays to the model."
         )
@@ -375,8 +377,8 @@ def _read(
     )
     if with_labels and not has_labels:
         raise ValueError(
-            f"`as_supervised` needs class labels, but the dataset {builder.name!r} has "
-            "none. Received: as_supervised=True. Use as_supervised=False."
+            f"`as_supervised` requires class labels, but the dataset {builder.name!r} "
+            "has none. Received: as_supervised=True. Use as_supervised=False."
         )
     # TFDS would cache whole examples; `load` caches only what it uses.
     config = tfds.ReadConfig(try_autocache=False)
@@ -387,7 +389,7 @@ def _read(
 
 
 def _batches(examples: "tf.data.Dataset", batch_size: int) -> "tf.data.Dataset":
-    """Batch the examples, and convert whole batches to float32 and int64."""
+    """Batch the examples, and convert images to float32 and labels to int64."""
     import tensorflow as tf
 
     def convert(image: "tf.Tensor", *label: "tf.Tensor") -> Any:

@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ARRAYS, TABLES = (".npy", ".npz"), (".csv", ".parquet")
-# Files that `keras.utils.image_dataset_from_directory` reads.
+# Extensions of the files that `keras.utils.image_dataset_from_directory` reads.
 _IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 _ADVICE = (
-    "Store the values as a `.npy` file with `numpy.save`. The file is memory-mapped, "
-    "so it may be larger than the memory."
+    "Save the values with `numpy.save`. The resulting `.npy` file is memory-mapped, so "
+    "it can be larger than the available memory."
 )
 
 Arrays = tuple[np.ndarray, np.ndarray | None]
 
 
 def is_path(name: object) -> TypeGuard[PathLike]:
-    """Return whether `name` is a path of a file or folder, not the name of a dataset.
+    """Return whether `name` is the path of a file or folder, not a dataset's name.
 
     A string is a path if it starts with `.`, `~` or a separator, contains a separator
-    and exists, or has the extension of a supported file. Write a folder in the working
-    directory as `./images`.
+    and exists, or has the extension of a supported file. The folder `images` in the
+    working directory must be written as `./images`.
     """
     if not isinstance(name, str):
         return isinstance(name, os.PathLike)
@@ -61,8 +61,9 @@ def load_path(
         )
     if columns is not None or (label is not None and suffix != ".npz"):
         raise ValueError(
-            f"`label` and `columns` name columns of a table, {' or '.join(TABLES)}. "
-            f"Received: label={label!r}, columns={columns!r} with {str(path)!r}."
+            f"`columns` applies only to tables ({', '.join(TABLES)}), and `label` only "
+            "to tables and `.npz` files. Received: "
+            f"label={label!r}, columns={columns!r} with {str(path)!r}. Remove them."
         )
     if path.is_dir():
         return _folder(path)
@@ -91,10 +92,10 @@ def column_names(path: Path) -> list[str]:
 
 
 def class_numbers(labels: np.ndarray) -> np.ndarray:
-    """Return labels as int64. Text labels are numbered in sorted order.
+    """Return labels as int64, with text labels numbered in sorted order.
 
     Raises:
-        ValueError: A label is missing or is a fraction.
+        ValueError: A label is missing or is not a whole number.
     """
     import pandas as pd
 
@@ -102,13 +103,13 @@ def class_numbers(labels: np.ndarray) -> np.ndarray:
     if series.isna().any():
         raise ValueError(
             f"Every sample needs a label. Received: {int(series.isna().sum())} of "
-            f"{len(series)} labels missing. Remove these rows."
+            f"{len(series)} labels missing. Remove the rows without a label."
         )
     if pd.api.types.is_float_dtype(series):
         if (series != series.round()).any():
             raise ValueError(
-                "Labels must be classes: integers or text. Received: real numbers such "
-                f"as {series[series != series.round()].iloc[0]:g}."
+                "Class labels must be integers or text. Received: fractions such as "
+                f"{series[series != series.round()].iloc[0]:g}."
             )
         return series.to_numpy("int64")
     if pd.api.types.is_integer_dtype(series) or pd.api.types.is_bool_dtype(series):
@@ -125,7 +126,7 @@ def _arrays(path: Path, arrays: dict[str, np.ndarray], label: str | None) -> Arr
     others = [name for name in names if name != label]
     if "x" not in others and len(others) != 1:
         raise ValueError(
-            "The file must hold an array `x`, or one array besides the labels. "
+            "The file must contain an array `x`, or one array besides the labels. "
             f"Received: {str(path)!r} with the arrays {', '.join(names)}."
         )
     x = _samples(path, arrays["x" if "x" in others else others[0]])
@@ -141,8 +142,8 @@ def _arrays(path: Path, arrays: dict[str, np.ndarray], label: str | None) -> Arr
 def _samples(path: Path, x: np.ndarray) -> np.ndarray:
     if x.ndim < 2 or not len(x) or x.dtype.kind not in "biuf":
         raise ValueError(
-            "The array must hold numbers and have the shape (samples, ...). Received: "
-            f"shape {x.shape}, dtype {x.dtype} in {str(path)!r}."
+            "The array must contain numbers and have the shape (samples, ...). "
+            f"Received: shape {x.shape}, dtype {x.dtype} in {str(path)!r}."
         )
     return x
 
@@ -172,9 +173,9 @@ def _table(path: Path, label: str | None, columns: Sequence[str] | None) -> Arra
     features = table if wanted is None else table[wanted]
     if features.empty:
         raise ValueError(
-            "The table has no rows or no columns of numbers. Received: "
-            f"{len(features)} rows and {features.shape[1]} columns in {str(path)!r}, "
-            "without the label."
+            "The table must have rows, and columns besides the label. "
+            f"Received: {len(features)} rows and {features.shape[1]} columns in "
+            f"{str(path)!r}, without the label."
         )
     text = [
         str(name)
@@ -183,8 +184,8 @@ def _table(path: Path, label: str | None, columns: Sequence[str] | None) -> Arra
     ]
     if text:
         raise ValueError(
-            f"Columns of text cannot be encoded: {', '.join(text)}. Pass the labels as "
-            "`label`, and list the numeric columns as `columns`. Received: "
+            f"Text columns cannot be encoded: {', '.join(text)}. Pass the label column "
+            "as `label`, or select the numeric columns with `columns`. Received: "
             f"{str(path)!r}, label={label!r}, columns={columns!r}."
         )
     return features.to_numpy("float32", na_value=np.nan), y
@@ -206,13 +207,13 @@ def _folder(path: Path) -> Arrays:
     files = sorted(f for f in path.rglob("*") if f.suffix.lower() in _IMAGES)
     if not files:
         raise ValueError(
-            f"The folder holds no images. Received: {str(path)!r}. Expected files that "
-            f"end in {', '.join(_IMAGES)}, with or without a subfolder per class."
+            f"The folder contains no images. Received: {str(path)!r}. Expected files "
+            f"that end in {', '.join(_IMAGES)}, with or without a subfolder per class."
         )
     has_classes = any(file.parent != path for file in files)
     if has_classes and any(file.parent == path for file in files):
         raise ValueError(
-            "The folder holds images beside its subfolders. Received: "
+            "The folder contains both images and subfolders of images. Received: "
             f"{str(path)!r}. Move every image into the subfolder of its class."
         )
     sizes: dict[tuple[int, int], Path] = {}
@@ -227,12 +228,13 @@ def _folder(path: Path) -> Arrays:
     if len(sizes) > 1:
         found = ", ".join(f"{w}x{h} ({f.name})" for (w, h), f in sizes.items())
         raise ValueError(
-            f"All images must have one size. Received: {found[:200]}. Resize them, for "
-            "example with `keras.utils.load_img(file, target_size=(height, width))`."
+            f"All images must have the same size. Received: {found[:200]}. Resize "
+            "them, for example with `keras.utils.load_img(file, target_size=(height, "
+            "width))`."
         )
     [(width, height)] = sizes
     channels = 1 if is_gray else 3
-    # Joining the list of batches needs twice the memory.
+    # Concatenating the batches requires twice the memory of the images.
     check_memory(path, 8 * len(files) * width * height * channels)
     batches = keras.utils.image_dataset_from_directory(
         path,
@@ -252,12 +254,12 @@ def _folder(path: Path) -> Arrays:
 
 
 def check_memory(path: Path, needed: int, advice: str = _ADVICE) -> None:
-    """Raise an error that ends in `advice` if `needed` bytes exceed the free memory."""
+    """Raise an error that ends with `advice` if `needed` bytes exceed free memory."""
     import psutil
 
     free = psutil.virtual_memory().available
     if needed > free:
         raise ValueError(
-            f"The data do not fit into memory. Received: {str(path)!r} of about "
-            f"{needed / 1e9:.1f} GB, with {free / 1e9:.1f} GB free. {advice}"
+            f"The data does not fit into memory. Received: {str(path)!r}, which needs "
+            f"about {needed / 1e9:.1f} GB, with {free / 1e9:.1f} GB free. {advice}"
         )

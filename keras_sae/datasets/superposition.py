@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Superposition:
-    """Synthetic data: sparse sums of known features. Returned by `superposition`.
+    """Synthetic data of sparse sums of known features, returned by `superposition`.
 
     `x = sum_j a_j f_j`, where `a_j = max(0, magnitude + magnitude_std * n_j)` if
     feature `j` fires and 0 otherwise, and `n_j` is standard normal.
@@ -23,10 +23,10 @@ class Superposition:
     Args:
         features: Unit vectors `f_j`, shape `(num_features, dimension)`.
         probabilities: Firing probability per feature, shape `(num_features,)`.
-        magnitude: Mean of `a_j` for a firing feature, before the maximum with 0.
-        magnitude_std: Standard deviation of this value.
-        group_size: Number of neighboring features per group. Features in the same
-            group have correlated firing.
+        magnitude: Mean of `a_j` for a firing feature, before clipping at 0.
+        magnitude_std: Standard deviation of `a_j`, also before clipping.
+        group_size: Number of consecutive features per group. The firing of features in
+            the same group is correlated.
         correlation: Correlation within a group, as in `superposition`.
 
     Example:
@@ -51,11 +51,11 @@ class Superposition:
         return float(self.probabilities.sum())
 
     def sample(self, samples: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return float32 arrays: the data, and the feature activations.
+        """Return the data and the feature activations as float32 arrays.
 
         Args:
             samples: Number of samples.
-            seed: Random seed. With the same seed, `dataset` gives other data.
+            seed: Random seed. `dataset` returns different data for the same seed.
         """
         import tensorflow as tf
 
@@ -127,18 +127,18 @@ def superposition(
 ) -> Superposition:
     """Return synthetic data whose features are known.
 
-    There may be more features than dimensions. For real data, the true features are
-    unknown. Here, `metrics.recovery_score(task.features, model.dictionary())` compares
-    the true features with the learned ones.
+    There may be more features than dimensions. Unlike with real data,
+    `metrics.recovery_score(task.features, model.dictionary())` can compare the learned
+    features with the true ones.
 
     Args:
         num_features: Number of features.
         dimension: Number of values per sample.
         firing_probability: Probability that a feature fires in a sample: one number, or
             one per feature, for example from `zipf`.
-        magnitude: Mean activation of a firing feature, before clipping.
-        magnitude_std: Standard deviation of that activation, before negative values are
+        magnitude: Mean activation of a firing feature, before negative activations are
             clipped to 0.
+        magnitude_std: Standard deviation of that activation, also before clipping.
         group_size: Size of the groups in which firing is correlated.
         correlation: Correlation of the normal variables that decide which features of
             a group fire. It must be at least 0 and below 1. The firing probabilities
@@ -187,7 +187,7 @@ def superposition(
         raise ValueError(
             "Each row of `features` must be finite and not all zero. Received: "
             f"features[{bad[0]}]={directions[bad[0]]!r}, and {len(bad) - 1} more "
-            "such rows."
+            "invalid rows."
         )
     if not 0 <= correlation < 1:
         raise ValueError(

@@ -6,9 +6,9 @@ import tensorflow_datasets as tfds
 from keras_sae.datasets.labeled_dataset_builder import LabeledImages, Split
 
 _DESCRIPTION = """
-1,797 handwritten digits of 8x8 pixels: the test part of the UCI set "Optical
-Recognition of Handwritten Digits", as scikit-learn ships it. 1,437 are for training
-and 360 for testing, with the same proportions of the ten digits.
+1,797 handwritten digits of 8x8 pixels: the test part of the UCI dataset "Optical
+Recognition of Handwritten Digits", as included in scikit-learn. Of these, 1,437 are for
+training and 360 for testing, with the same proportions of the ten digits.
 """
 _LEVELS = 16.0  # each value counts the dark pixels of a 4x4 block
 
@@ -34,8 +34,8 @@ class Builder(LabeledImages):
 
         digits = load_digits()
         images = (digits.images / _LEVELS).astype("float32")[..., np.newaxis]
-        # Every fifth digit in the order of the classes makes a stratified test split.
-        # This needs no random numbers, which could differ between releases.
+        # The test split is every fifth digit after sorting by class, so it is
+        # stratified. Random numbers could differ between releases of NumPy.
         test = np.sort(np.argsort(digits.target, kind="stable")[::5])
         train = np.setdiff1d(np.arange(len(digits.target)), test)
         rows = {"train": train, "test": test}

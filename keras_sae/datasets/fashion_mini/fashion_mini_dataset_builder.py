@@ -1,4 +1,4 @@
-"""A tenth of Fashion-MNIST, which is part of this package."""
+"""A tenth of Fashion-MNIST, distributed with this package."""
 
 from pathlib import Path
 

@@ -25,14 +25,14 @@ class PatchesConfig(tfds.core.BuilderConfig):
     """Settings of `natural_patches`, all of which are encoded in the config name.
 
     Args:
-        patch_size: Side length of a patch, from 1 to 53 pixels of the halved
-            photograph.
+        patch_size: Side length of a patch in pixels of the half-size photograph, from
+            1 to 53.
         num_patches: Number of training patches. The test split has one fifth as many.
         whitening: `"classic"`, `"zca"`, or None for raw intensities.
 
     Raises:
-        ValueError: A setting is invalid, or exceeds the number or size of the patches
-            that the photographs can provide.
+        ValueError: A setting is invalid, or the photographs do not contain enough
+            patches of this size.
     """
 
     name: str = ""
@@ -52,7 +52,7 @@ class PatchesConfig(tfds.core.BuilderConfig):
         available = photographs.available("train", size)
         if number > available:
             raise ValueError(
-                f"`num_patches` must not exceed {available} with patch_size={size}. "
+                f"`num_patches` must not exceed {available} for patch_size={size}. "
                 f"Received: num_patches={number}."
             )
         if self.whitening not in tuple(WHITENINGS):
@@ -66,9 +66,9 @@ class PatchesConfig(tfds.core.BuilderConfig):
 class Builder(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of photograph patches; see `keras_sae.datasets.load_data`.
 
-    The photographs are converted to gray, halved in size and cut into tiles. Only the
-    higher-contrast half of all patches is kept. Patches are drawn from this half
-    without replacement. The feature `image` is float32 of shape
+    The photographs are converted to gray, halved in size and cut into tiles. From the
+    patches of these tiles, the half with the higher contrast is kept. The dataset is
+    drawn from this half without replacement. The feature `image` is float32 of shape
     `(patch_size, patch_size, 1)`. `config` is a `PatchesConfig` or its name.
 
     Reference:
@@ -100,7 +100,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def get_builder_config(
         cls, name: str, version: str | None = None
     ) -> PatchesConfig | None:
-        """Return the config with this name, or None if the name has another form."""
+        """Return the config with this name, or None if the name is not valid."""
         del version  # there is only one version
         match = _CONFIG_NAME.fullmatch(name)
         if match is None:

@@ -1,4 +1,4 @@
-"""Patches of the two photographs that scikit-learn ships."""
+"""Patches of the two sample photographs in scikit-learn."""
 
 import numpy as np
 
@@ -18,12 +18,12 @@ def available(split: str, patch_size: int) -> int:
 
 
 def tiles(split: str) -> np.ndarray:
-    """Return the training or the test tiles, of shape `(tiles, 53, 64)` in [0, 1].
+    """Return the tiles of a split, of shape `(tiles, 53, 64)` in [0, 1].
 
     Each photograph, in gray and at half size, is cut into 4 x 5 tiles. The test split
     has one tile per row and at most one per column. Both splits therefore show the same
-    kinds of scenes, but share no pixels. At full size, the finest details are JPEG
-    artifacts, so models would learn gratings instead of edges.
+    kinds of scenes, but share no pixels. Half size is used because the finest details
+    at full size are JPEG artifacts, from which models would learn gratings.
     """
     from sklearn.datasets import load_sample_images
 

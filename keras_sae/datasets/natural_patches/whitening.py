@@ -1,15 +1,15 @@
 """Whitening of patches, fitted to the training patches.
 
-Each function takes patches of shape `(patches, height, width)`, of which the first
-`count` are for training, and returns whitened patches of that shape.
+Each function takes patches of shape `(patches, height, width)` and returns whitened
+patches of the same shape. The first `count` patches are the training patches.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-# Added to the covariance eigenvalues to keep the inverse finite. For 8x8 patches, this
-# is far below the smallest eigenvalue, about 2e-3.
+# Added to the eigenvalues of the covariance to keep their inverse finite. For 8x8
+# patches, the smallest eigenvalue is much larger, about 2e-3.
 _ZCA_EPSILON = 1e-5
 
 
