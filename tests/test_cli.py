@@ -181,7 +181,8 @@ def test_interrupted_run_resumes(tmp_path, monkeypatch):
     assert "Run the same command again to resume" in result.output
     assert not (tmp_path / "out" / "table.csv").exists()
     result = succeed(*command, tmp_path / "out")
-    assert "0 of 1 models are finished. The next one starts at epoch 1" in result.output
+    message = "0 of 1 models are finished. The next model starts at epoch 1"
+    assert message in result.output
     record = json.loads((tmp_path / "out" / "shallow-seed0.json").read_text())
     assert len(record["history"]["loss"]) == 3
 
@@ -265,12 +266,12 @@ def test_train_applies_its_options(tmp_path):
         (["--sparsity", "k1"], "Did you mean"),
         (["--family", "shalow"], "Did you mean 'shallow'"),
         (["--target", "0.1"], "--target has no effect on the sparsity l1"),
-        (["--k", "3"], "choose --sparsity top_k, batch_top_k, jump_relu, matryoshka"),
+        (["--k", "3"], "one of top_k, batch_top_k, jump_relu, matryoshka"),
         (["--sparsity", "top_k", "--k", "9"], "--k"),
-        (["--sparsity", "l1,kl"], "`keras-sae tune` takes lists"),
-        (["--family", "variational", "--tied"], "no tied weights"),
-        (["--corruption", "1"], "--corruption must lie between 0 and 1"),
-        (["--label", "class"], "describe a file"),
+        (["--sparsity", "l1,kl"], "`keras-sae tune` accepts lists"),
+        (["--family", "variational", "--tied"], "cannot have tied weights"),
+        (["--corruption", "1"], "--corruption must be between 0 and 1"),
+        (["--label", "class"], "apply only to files"),
         (["--sparsity", "kl", "--target", "1.5"], "between 0 and 1"),
         (["--factor", "-1"], "--factor must be a finite number >= 0. Received: --fac"),
         (["--factor", "nan"], "--factor"),
@@ -347,7 +348,7 @@ def test_export_trains_for_further_epochs(trained, tmp_path):
     ("arguments", "message"),
     [
         (["nowhere.keras"], "nowhere.keras"),
-        (["MODEL", "--epochs", 3], "--epochs needs data"),
+        (["MODEL", "--epochs", 3], "--epochs requires data"),
         (["MODEL", "--version", 0], "positive integer"),
         (["MODEL", "--dataset", "digit"], "digits"),
     ],

@@ -55,9 +55,10 @@ def test_path_of_a_data_scientist(table, folder):
     values = table[["depth", "height"]].to_numpy()
     assert found == (
         f"flowers.csv: 40 rows, 2 columns (depth, height), float32 from "
-        f"{values.min():g} to {values.max():g}, 2 classes, 0 missing values."
+        f"{values.min():g} to {values.max():g}, 2 classes, "
+        "0 missing or infinite values."
     )
-    assert split == "Training on 32 rows, metrics on 8."
+    assert split == "Training on 32 rows, testing on 8."
     assert "PCA" not in shown
     assert (folder / "run" / "report.html").exists()
 
@@ -137,19 +138,19 @@ def test_path_of_an_operator_with_images(folder):
             (0.0, 255.0),
             "uint8",
             200,
-            "values are used as they are, because the model was trained on",
+            "values are not scaled, because the model was trained on",
         ),
         (
             (-1.0, 1.0),
             "uint8",
             200,
-            "values are used as they are, because the model was trained on",
+            "values are not scaled, because the model was trained on",
         ),
         (
             None,
             "uint8",
             200,
-            "values are used as they are, because the model has no record",
+            "values are not scaled, because the range of the model's training data is",
         ),
     ],
 )
@@ -272,21 +273,21 @@ each_command = pytest.mark.parametrize("command", ["train", "tune", "compare"])
     [
         (
             "kind,age\nrose,1\nlily,2\n",
-            "Columns of text cannot be encoded: kind. Pass the labels as --label",
+            "Text columns cannot be encoded: kind. Pass the label column as --label",
         ),
         (
             "height,age\n1,2\n,3\n4,\n,6\n",
-            "Received: 3 values that are not, 2 in 'height', 1 in 'age'. Fill them",
+            "Received: 3 missing or infinite values (2 in 'height', 1 in 'age'). Rep",
         ),
         (
             "height,age\n1,2\n",
-            "too few rows to hold some out. Received: 1 rows and --validation 0.2",
+            "too few rows to hold any out. Received: 1 rows and --validation 0.2",
         ),
         (
             {"a": (4, 4), "b": (5, 4)},
-            "All images must have one size. Received: 4x4 (a.png), 5x4 (b.png)",
+            "All images must have the same size. Received: 4x4 (a.png), 5x4 (b.png)",
         ),
-        ({}, "The folder holds no images"),
+        ({}, "The folder contains no images"),
         (None, "There is no such file or folder. Received: 'x.csv'"),
     ],
     ids=["text", "missing values", "one row", "sizes", "empty folder", "no file"],
@@ -318,7 +319,7 @@ def test_data_that_do_not_fit_into_memory(command, table, folder, monkeypatch):
     free = type("memory", (), {"available": 10})
     monkeypatch.setattr("psutil.virtual_memory", lambda: free)
     options = ["--data", "flowers.csv", "--output", "out"]
-    result = refuse("do not fit into memory", command, *options)
+    result = refuse("does not fit into memory", command, *options)
     assert "Did you mean" not in result.output
     assert not (folder / "out").exists()
 
@@ -329,12 +330,12 @@ def test_data_that_do_not_fit_into_memory(command, table, folder, monkeypatch):
     [
         (["model.keras", "no.csv"], "There is no such file or folder"),
         (["no.keras", "flowers.csv"], "no.keras"),
-        (["model.keras", "other.csv"], "columns that the data lacks: depth. Rec"),
+        (["model.keras", "other.csv"], "trained on. Missing: depth. Received"),
         (["model.keras", "x.npy"], "takes samples of shape (2,). Received: x.npy with"),
         (["model.keras", "flowers.csv", "--columns", "age"], "Unknown column: 'age'"),
         (
             ["model.keras", "flowers.csv", "--columns", "height"],
-            "samples of shape (1,). Pass data like those",
+            "samples of shape (1,). Pass samples of the shape",
         ),
         (
             ["model.keras", "flowers.csv", "--output", "x.txt"],

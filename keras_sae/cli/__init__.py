@@ -1,4 +1,4 @@
-"""The command-line interface `keras-sae`."""
+"""The `keras-sae` command-line interface."""
 
 import logging
 from typing import Annotated
@@ -20,8 +20,8 @@ _EXAMPLES = {
 }
 for _command, _example in _EXAMPLES.items():
     typer_app.command(epilog=f"Example: {_example}")(_command)
-# Only two examples are shown, so that the help fits on a screen. A blank line puts each
-# example on its own line.
+# The main help shows only two examples, so that it fits on a screen. The blank line
+# between them keeps them on separate lines.
 typer_app.info.epilog = "\n\n".join(
     _EXAMPLES[command] for command in (train.train, encode.encode)
 )
@@ -49,6 +49,6 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line without TensorFlow's warnings, for example on retracing."""
+    """Run the command line, and hide TensorFlow's warnings, such as on retracing."""
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     typer_app(prog_name="keras-sae")

@@ -1,4 +1,4 @@
-"""Run the command line as `python -m keras_sae.cli`."""
+"""Entry point of `python -m keras_sae.cli`."""
 
 from keras_sae.cli import main
 

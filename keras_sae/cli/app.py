@@ -1,4 +1,4 @@
-"""The application, and the options and helpers that commands share."""
+"""The Typer application, and options and helpers that several commands use."""
 
 import functools
 import itertools
@@ -23,7 +23,7 @@ app = typer.Typer(
 
 Epochs = Annotated[int, typer.Option(min=1, help="Passes through the training data.")]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed for weights and batches.")]
-Output = Annotated[str, typer.Option(help="Folder for models, metrics and pictures.")]
+Output = Annotated[str, typer.Option(help="Folder for models, metrics and plots.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Delete an earlier run in --output first.")
 ]
@@ -45,10 +45,10 @@ def split_list(text: str | None) -> list[str] | None:
 
 
 def report_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn errors from bad input into one message and exit status 2.
+    """Print an error from bad input as one message, and exit with status 2.
 
-    Arguments in the package's error messages become options: `k` and k=3 become --k and
-    --k 3.
+    Arguments that the message names are replaced by options: `k` becomes --k, and k=3
+    becomes --k 3.
     """
 
     @functools.wraps(command)
@@ -75,15 +75,15 @@ def report_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class RunFolder:
-    """The folder of a run: new, or that of an earlier run with the same options.
+    """The folder of a new run, or of an earlier run with the same options.
 
-    If `--output` holds a run with other options, the folder is the first of OUTPUT-2,
-    OUTPUT-3, ... that holds no such run. Nothing is written before `open`.
+    If `--output` contains a run with other options, OUTPUT-2, OUTPUT-3, ... are tried
+    in turn. Nothing is written until `open` is called.
 
     Args:
-        context: Context of the command, with the values of its options.
+        context: Typer context of the command, with the values of its options.
         output: Value of `--output`.
-        last_file: Name of the last file that a run writes.
+        last_file: Name of the file that a run writes last.
         overwrite: Whether `open` deletes an earlier run in `--output`.
     """
 
@@ -110,7 +110,7 @@ class RunFolder:
             changes = describe_changes(read_json(file, command=str), self.settings)
             if not changes:
                 break
-            typer.echo(f"{self.path}{os.sep} holds another run: {changes}.")
+            typer.echo(f"{self.path}{os.sep} contains another run: {changes}.")
         self.resumes = file.exists() and not overwrite
         self.finished = self.resumes and (self.path / last_file).exists()
 

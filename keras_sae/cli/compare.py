@@ -1,4 +1,4 @@
-"""`keras-sae compare`, and the code that it shares with `keras-sae train`."""
+"""`keras-sae compare`, and code shared with `keras-sae train`."""
 
 import functools
 import os
@@ -18,7 +18,7 @@ from keras_sae.evaluation.training import Builder, file_stem
 from keras_sae.utils.io import atomic_write, load_model, read_json
 from keras_sae.utils.validation import positive_number
 
-# Factors of a sweep, from almost no penalty to almost empty codes.
+# Penalty factors of a sweep, from almost no penalty to codes that are nearly all 0.
 FACTORS = tuple(np.geomspace(3e-4, 3e-1, 7).tolist())
 
 
@@ -39,7 +39,9 @@ def compare(
     learning_rate: app.LearningRate = 3e-3,
     l1: Annotated[float, typer.Option(help="Factor of the L1 penalty.")] = 1e-3,
     kl: Annotated[float, typer.Option(help="Factor of the KL penalty.")] = 1e-2,
-    target: Annotated[float, typer.Option(help="KL target, in (0, 1).")] = 0.05,
+    target: Annotated[
+        float, typer.Option(help="Target of the KL penalty, in (0, 1).")
+    ] = 0.05,
     full: Annotated[
         bool, typer.Option(help="Use three seeds, and sweep the penalty factors.")
     ] = False,
@@ -75,9 +77,9 @@ def compare(
 
 
 class Run:
-    """Models to train on one dataset, and the folder that holds the results.
+    """Train models on one dataset, and write the results to a folder.
 
-    Models and data are checked before the folder is created. The pictures and the
+    The models and data are checked before the folder is created. The plots and the
     report show the models of the first seed.
     """
 
@@ -97,7 +99,7 @@ class Run:
         self.folder = folder.path if folder.finished else folder.open()
 
     def train(self, baselines: bool = True) -> None:
-        """Train the remaining models, print the table, and draw the pictures."""
+        """Train the unfinished models, draw the plots, and print the table."""
 
         def with_names(build: Builder) -> models.Autoencoder:
             model = build()
@@ -113,7 +115,7 @@ class Run:
             done = sum((self.folder / f"{stem}.json").exists() for stem in stems)
             typer.echo(
                 f"Resuming {self.folder}{os.sep}: {done} of {len(stems)} models are "
-                "finished. The next one starts at epoch 1."
+                "finished. The next model starts at epoch 1."
             )
         with progress_bars(len(stems), self.epochs) as callbacks:
             table = evaluation.compare(
@@ -137,7 +139,7 @@ class Run:
         print_results(self.run_folder)
 
     def trained(self) -> tuple[dict[str, models.Autoencoder], dict[str, dict]]:
-        """Return the first seed's models and their training logs, by name."""
+        """Return the first seed's models and training histories, by name."""
         trained, histories = {}, {}
         for name in self.preset.builders:
             stem = self.folder / file_stem(name, self.seeds[0])
@@ -146,7 +148,7 @@ class Run:
         return trained, histories
 
     def sweep(self) -> None:
-        """Train the models of all sweeps with all `FACTORS`, and plot the results."""
+        """Train one model per penalty and factor, and plot the Pareto front."""
         import pandas as pd
 
         from keras_sae import plots
@@ -194,14 +196,14 @@ class Run:
 
 
 def print_results(folder: app.RunFolder) -> None:
-    """Print the table of metrics and the folder of a run."""
+    """Print the metrics of a run and the path of its folder."""
     import pandas as pd
 
     if folder.finished:
         typer.echo("This run is finished. To train again, add --overwrite.")
     table = evaluation.summarize(pd.read_csv(folder.path / "table.csv"))
     print_table(table.drop(columns="units"), CAPTION)  # to save space
-    typer.echo(f"Models, metrics and pictures: {folder.path}{os.sep}")
+    typer.echo(f"Models, metrics and plots: {folder.path}{os.sep}")
 
 
 def draw_pictures(
@@ -210,7 +212,7 @@ def draw_pictures(
     x: np.ndarray,
     folder: Path,
 ) -> None:
-    """Draw filters, reconstructions, codes, learning curves and variational samples."""
+    """Draw filters, reconstructions, codes, learning curves and generated samples."""
     from keras_sae import plots
 
     codes = {name: model.encode(x) for name, model in trained.items()}

@@ -14,11 +14,17 @@ from keras_sae.utils.validation import known_name
 
 Model = Annotated[str, typer.Argument(help="A .keras file.")]
 OwnData = Annotated[
-    str, typer.Argument(help=".npy, .npz, .csv, .parquet, or a folder of images.")
+    str,
+    typer.Argument(
+        help="A .npy, .npz, .csv or .parquet file, or a folder of images.",
+    ),
 ]
 Columns = Annotated[
     str | None,
-    typer.Option(metavar="A,B,...", help="Default: those the model was trained on."),
+    typer.Option(
+        metavar="A,B,...",
+        help="Columns to use. Default: the columns that the model was trained on.",
+    ),
 ]
 
 
@@ -28,7 +34,7 @@ def encode(
     data: OwnData,
     columns: Columns = None,
     output: Annotated[
-        str, typer.Option(help="A .npz file, or .npy for a dense array.")
+        str, typer.Option(help="A .npz file, or a .npy file for a dense array.")
     ] = "codes.npz",
 ) -> None:
     """Write the codes of your own data to a file, one row per sample."""
@@ -36,13 +42,13 @@ def encode(
 
     known_name("extension of --output", Path(output).suffix, (".npy", ".npz"))
     autoencoder, x = read_for_model(model, data, columns)
-    is_flat = len(autoencoder.encoder.output_shape) == 2  # not a code per position
+    is_flat = len(autoencoder.encoder.output_shape) == 2  # one code per sample
     codes = autoencoder.encode(x, sparse=is_flat and output.endswith(".npz"))
     if isinstance(codes, np.ndarray):
         count = int(np.count_nonzero(codes))
     else:
         count = codes.nnz
-        if 2 * count >= np.prod(codes.shape):  # an array is smaller
+        if 2 * count >= np.prod(codes.shape):  # a dense array is smaller
             codes = codes.toarray()
     output_folder(Path(output).parent)
     with atomic_write(output) as path:
@@ -69,8 +75,8 @@ def score(
     output: Annotated[
         str | None,
         typer.Option(
-            help="A .csv file for the anomaly score and the active units of each row, "
-            "or a .json file for the metrics."
+            help="A .csv file for the anomaly score and the number of active units of "
+            "each row, or a .json file for the metrics."
         ),
     ] = None,
 ) -> None:
@@ -82,9 +88,9 @@ def score(
     autoencoder, x = read_for_model(model, data, columns)
     if not autoencoder.reconstructs_input:
         raise ValueError(
-            "MODEL must reconstruct its input. Received: "
-            f"{model} with a {type(autoencoder).__name__}, which predicts another "
-            "layer. `keras-sae encode` writes its codes."
+            f"MODEL must reconstruct its input. Received: {model}, a "
+            f"{type(autoencoder).__name__} that predicts another layer. Use "
+            "`keras-sae encode` to write its codes."
         )
     codes = compact_codes(autoencoder, x)
     metrics = evaluation.evaluate(autoencoder, x, codes=codes)
@@ -104,24 +110,24 @@ def score(
         }
         with atomic_write(output) as path:
             pd.DataFrame(rows).to_csv(path, index_label="row")
-    typer.echo(f"Written: {output}")
+    typer.echo(f"Results: {output}")
 
 
 def read_for_model(
     model: str, data: str, columns: str | None
 ) -> tuple[models.Autoencoder, np.ndarray]:
-    """Load a model and data: the given columns, or those the model was trained on."""
+    """Load a model, and data with the given columns or those of the training data."""
     autoencoder = load_model(model)
     if not isinstance(autoencoder, models.Autoencoder):
         raise ValueError(
-            f"MODEL must be an autoencoder. Received: {model} with a "
+            f"MODEL must be an autoencoder. Received: {model}, a "
             f"{type(autoencoder).__name__}."
         )
     if columns is None:
         names, label = loading.names_in(autoencoder, data)
     else:
         names, label = app.split_list(columns), None
-    # If columns are named, the label is not read. Otherwise, `x` must not contain it.
+    # Without column names, the label is passed so that `x` does not contain it.
     x, _, _ = loading.read(data, None if names else label, names, autoencoder)
     loading.check_shape(autoencoder, x, data)
     return autoencoder, x

@@ -17,21 +17,25 @@ from keras_sae.utils.io import load_model
 def export(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A .keras file.")],
-    output: Annotated[str, typer.Option(help="Folder for versions.")] = "serving/sae",
+    output: Annotated[
+        str, typer.Option(help="Folder for the numbered versions.")
+    ] = "serving/sae",
     version: Annotated[
-        int | None, typer.Option(help="Version number. Default: the next free one.")
+        int | None, typer.Option(help="Version number. Default: the next number.")
     ] = None,
     images: Annotated[
-        bool, typer.Option(help="Add signatures for bytes 0..255 and PNG files.")
+        bool, typer.Option(help="Add signatures for 8-bit images and PNG files.")
     ] = False,
-    top_k: Annotated[int, typer.Option(help="Number of units in top_features.")] = 10,
+    top_k: Annotated[
+        int, typer.Option(help="Number of units that top_features returns.")
+    ] = 10,
     dataset: Annotated[
         str | None, typer.Option(help="Dataset for --epochs and for the test metrics.")
     ] = None,
     data: loading.OwnData = None,
     validation: loading.Validation = 0.2,
     epochs: Annotated[
-        int, typer.Option(min=0, help="Epochs on --dataset or --data before export.")
+        int, typer.Option(min=0, help="Further training epochs before the export.")
     ] = 0,
     seed: app.Seed = 0,
 ) -> None:
@@ -43,7 +47,7 @@ def export(
         if not is_autoencoder or not loaded.reconstructs_input:
             raise ValueError(
                 "--dataset and --data require an autoencoder that reconstructs its "
-                "input, because they add its test metrics. Received: a "
+                "input, because they are used to compute test metrics. Received: a "
                 f"{type(loaded).__name__}. Remove the option."
             )
         columns = label = None
@@ -58,8 +62,8 @@ def export(
             loaded.fit(splits.train[0], epochs=epochs, verbose=0)
     elif epochs:
         raise ValueError(
-            f"`epochs` needs data to train on. Received: --epochs {epochs}. "
-            "For example, add --dataset digits."
+            f"`epochs` requires data. Received: --epochs {epochs}. Add --dataset "
+            "or --data, for example --dataset digits."
         )
     options = {"version": version, "images": images, "top_k": top_k}
     export_model(loaded, output, splits, seed, **options)
@@ -72,7 +76,7 @@ def export_model(
     seed: int = 0,
     **options: Any,
 ) -> None:
-    """Export a model with its metrics on the test split, and print the new path.
+    """Export a model with its test metrics, and print the path of the new version.
 
     `options` are passed to `keras_sae.export.export_saved_model`.
     """

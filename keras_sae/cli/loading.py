@@ -1,4 +1,4 @@
-"""Load the data of a command: a named dataset, or your own files."""
+"""Load the data for a command: a named dataset, or your own files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from keras_sae.datasets.own import Arrays, check_memory, column_names
 from keras_sae.utils.validation import fraction
 
 Dataset = Annotated[
-    str, typer.Option(help="fashion_mini, digits, natural_patches, or any TFDS name.")
+    str, typer.Option(help="fashion_mini, digits, natural_patches, or a TFDS dataset.")
 ]
 OwnData = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Your own data, in place of --dataset: .npy, .npz, .csv, .parquet, or a "
-        "folder of images.",
+        help="Your own data, instead of --dataset: a .npy, .npz, .csv or .parquet "
+        "file, or a folder of images.",
     ),
 ]
 Label = Annotated[
-    str | None, typer.Option(help="Column or .npz array of --data that holds labels.")
+    str | None, typer.Option(help="Column or .npz array of --data with the labels.")
 ]
 Columns = Annotated[
     str | None,
@@ -33,7 +33,7 @@ Columns = Annotated[
 Validation = Annotated[
     float, typer.Option(help="Fraction of --data that is held out for the metrics.")
 ]
-# Ratio of standard deviations above which the largest columns dominate the error.
+# `read` warns if the ratio of two columns' standard deviations exceeds this value.
 _LARGE_RATIO = 100
 
 
@@ -68,9 +68,9 @@ def check_options(context: typer.Context) -> None:
         )
     if "validation" in given and "data" not in given:
         raise ValueError(
-            "--validation holds out rows of --data. Received: --validation "
-            f"{given['validation']:g} without --data. Remove it: a named dataset has "
-            "its own test data."
+            "--validation requires --data, because a named dataset has its own test "
+            f"data. Received: --validation {given['validation']:g} without --data. "
+            "Remove --validation."
         )
 
 
@@ -92,8 +92,8 @@ def load_splits(
         tfds.disable_progress_bar()
         if label is not None or columns is not None:
             raise ValueError(
-                "`label` and `columns` describe a file. Received: the dataset "
-                f"{dataset!r}. Pass the path of the file as --data."
+                "`label` and `columns` apply only to files. Received: the dataset "
+                f"{dataset!r}. Pass the path of a file as --data."
             )
         return Splits(dataset, *datasets.load_data(dataset))
     import pandas as pd
@@ -108,29 +108,30 @@ def load_splits(
         is_test[rows.iloc[:count]] = True
     if not is_test.any():
         raise ValueError(
-            f"The data has too few rows to hold some out. Received: {len(x)} rows and "
-            f"--validation {validation:g}. Add rows, or raise the fraction."
+            f"The data has too few rows to hold any out. Received: {len(x)} rows and "
+            f"--validation {validation:g}. Add rows, or increase --validation."
         )
     train, test = (
         (x[part], None if y is None else y[part]) for part in (~is_test, is_test)
     )
-    typer.echo(f"Training on {len(train[0]):,} rows, metrics on {len(test[0]):,}.")
+    typer.echo(f"Training on {len(train[0]):,} rows, testing on {len(test[0]):,}.")
     return Splits(data, train, test, names, label)
 
 
 def names_in(
     model: models.Autoencoder, data: str
 ) -> tuple[list[str] | None, str | None]:
-    """Return the columns that a model takes from a table, and its label if present.
+    """Return the columns that a model reads from a table, and the name of the label.
 
-    Only tables have columns. Only tables and `.npz` files can have a label.
+    The columns are None unless `data` is a table. The label is None unless `data` is a
+    table or a `.npz` file that contains it.
     """
     path = Path(data).expanduser()
     found = column_names(path) if path.exists() else []
     missing = [name for name in model.columns or () if found and name not in found]
     if missing:
         raise ValueError(
-            "The model was trained on columns that the data lacks: "
+            "The data must have all columns that the model was trained on. Missing: "
             f"{', '.join(missing)}. Received: {data} with the columns "
             f"{', '.join(found)}."
         )
@@ -142,13 +143,13 @@ def names_in(
 
 
 def check_shape(model: models.Autoencoder, x: np.ndarray, data: str) -> None:
-    """Raise an error if a model does not take samples of the shape in `x`."""
+    """Raise an error if the samples in `x` do not have the model's input shape."""
     shape = model.sample_shape
     if x.shape[-len(shape) :] != shape:
         raise ValueError(
             f"The model takes samples of shape {shape}. Received: {data} with samples "
-            f"of shape {x.shape[1:]}. Pass data like those that the model was trained "
-            "on, or choose the columns of a table with --columns."
+            f"of shape {x.shape[1:]}. Pass samples of the shape of the training data, "
+            "or select columns of a table with --columns."
         )
 
 
@@ -164,16 +165,16 @@ def read(
         data: Path of a file or a folder.
         label: As in `keras_sae.datasets.load_data`.
         columns: As in `keras_sae.datasets.load_data`.
-        model: None, or the model that will receive the data. With a model, images are
+        model: None, or the model that will process the data. With a model, images are
             divided only if the model was trained on values in [0, 1].
 
     Returns:
-        Samples, labels or None, and the names of the columns of a table or None.
+        A tuple of the samples, the labels or None, and a table's column names or None.
     """
     path = Path(data).expanduser()
     stored, y = datasets.load_data(path, label=label, columns=columns)
-    advice = "Use the Python package: its `fit` reads a `.npy` file in batches."
-    # A float32 copy is needed, and later a second one for the splits.
+    advice = "Train in Python instead, where `fit` reads a `.npy` file in batches."
+    # The float32 array and its splits need 4 bytes per value each.
     check_memory(path, 8 * stored.size, advice)
     x = np.array(stored, "float32")
     names = [name for name in columns or column_names(path) if name != label]
@@ -190,7 +191,7 @@ def read(
     missing = x.size - int(finite.sum())
     typer.echo(
         f"{data}: {len(x):,} rows, {what}, {stored.dtype} from {low:g} to {high:g}, "
-        f"{classes}, {missing:,} missing values."
+        f"{classes}, {missing:,} missing or infinite values."
     )
     if missing:
         counts = (
@@ -198,9 +199,9 @@ def read(
         )
         found = ", ".join(f"{count} in {name!r}" for name, count in counts if count)
         raise ValueError(
-            f"Every value must be a finite number. Received: {missing} values that are "
-            f"not{f', {found}' if found else ''}. Fill them or remove their rows"
-            f"{', or leave out their columns with --columns' if names else ''}."
+            f"Every value must be a finite number. Received: {missing} missing or "
+            f"infinite values{f' ({found})' if found else ''}. Replace them or remove "
+            f"their rows{', or omit their columns with --columns' if names else ''}."
         )
     is_image = stored.dtype == "uint8" or (x.ndim == 4 and x.shape[-1] in (1, 3, 4))
     if is_image and not names and low >= 0 and 1 < high <= 255:
@@ -210,15 +211,15 @@ def read(
             action = "The values are divided by 255."
         elif trained is None:
             action = (
-                "The values are used as they are, because the model has no record of "
-                "the values that it was trained on."
+                "The values are not scaled, because the range of the model's training "
+                "data is unknown."
             )
         else:
             action = (
-                "The values are used as they are, because the model was trained on "
+                "The values are not scaled, because the model was trained on "
                 f"values from {trained[0]:g} to {trained[1]:g}."
             )
-        typer.echo(f"These look like 8-bit images. {action}")
+        typer.echo(f"The data looks like 8-bit images. {action}")
     scales = x.std(axis=0)
     smallest = np.where(scales > 0, scales, np.inf).argmin()
     if names and model is None and scales.max() > _LARGE_RATIO * scales[smallest] > 0:

@@ -1,4 +1,4 @@
-"""Options that define a model, with the same meaning in every command."""
+"""Options of `keras-sae train` and `tune` that define a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,63 +12,64 @@ from keras_sae.models.families import FAMILIES, KINDS
 from keras_sae.utils.validation import known_name
 
 Family = Annotated[
-    str, typer.Option(help=f"{', '.join(FAMILIES)}. `tune` takes a list.")
+    str, typer.Option(help=f"{', '.join(FAMILIES)}. `tune` accepts a list.")
 ]
 Sparsity = Annotated[
     str | None,
     typer.Option(
-        help=f"{', '.join(KINDS)}. `tune` takes a list. Default: l1, or l1,kl,top_k "
+        help=f"{', '.join(KINDS)}. `tune` accepts a list. Default: l1, or l1,kl,top_k "
         "in `tune`; none for a variational model."
     ),
 ]
 K = Annotated[
     int | None,
     typer.Option(
-        help="Active units per row, for top_k, batch_top_k, matryoshka and, as a "
-        "target, jump_relu. Default: an eighth of the units, but no target for "
-        "jump_relu; `tune` searches it."
+        help="Active units per row for top_k, batch_top_k and matryoshka, or target L0 "
+        "for jump_relu. Default: an eighth of the units (no target for jump_relu), or "
+        "searched by `tune`."
     ),
 ]
 Factor = Annotated[
     float | None,
     typer.Option(
-        help="Weight of the penalty, for l1, kl, jump_relu and gated. Default: 0.003; "
-        "`tune` searches it."
+        help="Weight of the penalty for l1, kl, jump_relu and gated. Default: 0.003, "
+        "or searched by `tune`."
     ),
 ]
 Target = Annotated[
     float | None,
     typer.Option(
-        help="Target mean activation, for kl, or fraction of rows in which a unit is "
-        "active, for lifetime. Default: 0.05; `tune` searches it."
+        help="Target mean activation for kl, or fraction of rows that activate a unit "
+        "for lifetime. Default: 0.05, or searched by `tune`."
     ),
 ]
 Units = Annotated[
     str | None,
     typer.Option(
-        help="Width of the code, or of all layers with the code last, such as 128,64. "
-        "Default: 64; `tune` searches it."
+        help="Width of the code, or widths of all layers with the code last, such as "
+        "128,64. Default: 64, or searched by `tune`."
     ),
 ]
 Tied = Annotated[
     bool | None,
     typer.Option(
         "--tied/--untied",
-        help="Whether the decoder shares the encoder's weights. Default: untied; "
-        "`tune` searches it.",
+        help="Whether the decoder shares the encoder's weights. Default: untied, but "
+        "`tune` tries both.",
     ),
 ]
 Corruption = Annotated[
     float | None,
-    typer.Option(help="Fraction of values that are set to 0 in training (denoising)."),
+    typer.Option(help="Fraction of values set to 0 in training, for denoising."),
 ]
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The chosen families and sparsities, and the settings that were given.
+    """Families and sparsities of models, and their settings.
 
-    `settings` are arguments of the sparsities, and `options` those of the factories.
+    `settings` are arguments of the sparsities. `options` are arguments of the functions
+    that build models.
     """
 
     families: list[str]
@@ -89,7 +90,7 @@ def read_model_options(
     corruption: float | None,
     default: Sequence[str] = ("l1",),
 ) -> ModelOptions:
-    """Check and collect the options, which are None if they were not given."""
+    """Check and collect the options. An option is None if the user did not set it."""
     families = split_list(family) or []
     for name in families:
         known_name("family", name, FAMILIES)
@@ -108,35 +109,35 @@ def read_model_options(
         if not set(fitting) & set(kinds):
             raise ValueError(
                 f"`{option}` has no effect on the sparsity {', '.join(kinds)}. "
-                f"Received: --{option} {value:g}. Remove it, or choose --sparsity "
-                f"{', '.join(fitting)}."
+                f"Received: --{option} {value:g}. Remove it, or set --sparsity to one "
+                f"of {', '.join(fitting)}."
             )
         settings |= dict.fromkeys(arguments, value)
     try:
         widths = [int(width) for width in split_list(units) or ()]
     except ValueError as error:
         raise ValueError(
-            "`units` must be one integer, or several separated by commas. "
+            "`units` must be one integer, or several integers separated by commas. "
             f"Received: --units {units!r}. For example, use --units 128,64."
         ) from error
     if len(widths) > 1 and "shallow" in families:
         raise ValueError(
             f"A shallow model has one width. Received: --units {units} with --family "
-            f"{family}. Use one number, or --family deep."
+            f"{family}. Pass one number, or use --family deep."
         )
     options: dict[str, Any] = {}
     if tied:
         if "variational" in families:
             raise ValueError(
-                "A variational model has no tied weights. Received: --tied with "
+                "A variational model cannot have tied weights. Received: --tied with "
                 f"--family {family}. Remove one of them."
             )
         options["tied"] = True
     if corruption is not None:
         if not 0 < corruption < 1:
             raise ValueError(
-                "`corruption` must lie between 0 and 1. Received: --corruption "
-                f"{corruption:g}. A usual value is 0.3."
+                "`corruption` must be between 0 and 1. Received: --corruption "
+                f"{corruption:g}. A typical value is 0.3."
             )
         options["corruption"] = MaskingNoise(corruption)
     width = widths[0] if len(widths) == 1 else widths or None

@@ -1,4 +1,4 @@
-"""Models that the command line trains, compiled and ready for a comparison."""
+"""Functions that build and compile the models of the command line."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ _STEPS_PER_EXECUTION = 32
 
 @dataclass(frozen=True)
 class Preset:
-    """Functions that build and prepare the models to compare, by name."""
+    """Functions that build and prepare models, by the name of the model."""
 
     # Functions that return a new compiled model.
     builders: Mapping[str, Callable[[], models.Autoencoder]]
     # Functions that take a model and its training data, called before `fit`.
     prepare: Mapping[str, Callable] = field(default_factory=dict)
-    # Functions that take the factor of a penalty and return a new compiled model.
+    # Functions that take a penalty factor and return a new compiled model.
     sweeps: Mapping[str, Callable] = field(default_factory=dict)
 
 
@@ -35,12 +35,13 @@ def families(
     learning_rate: float,
     batch_size: int = 64,
 ) -> Preset:
-    """Return functions that build a model per family, with codes of `units` units.
+    """Return functions that build one model per family, with codes of `units` units.
 
     `l1` and `kl` are penalty factors, and `target` is the KL penalty's target. The
-    variational code has at most 10 units, so that random codes resemble those of data.
-    With the defaults of `keras-sae compare`, at most two of 64 units are dead on the
-    test sets of `fashion_mini` and `digits` (nine runs with different seeds or splits).
+    variational code has at most 10 units, so that codes drawn from the prior resemble
+    those of data. With the defaults of `keras-sae compare`, at most two of 64 units are
+    dead on the test sets of `fashion_mini` and `digits` (nine runs with different seeds
+    or splits).
     """
     make = partial(builder, learning_rate)
     shallow = partial(make, models.shallow, shape, units)
@@ -56,7 +57,7 @@ def families(
         "deep, L1": make(models.deep, shape, deep, l1_penalty),
         "deep, tied": make(models.deep, shape, deep, l1_penalty, tied=True),
         "stacked, greedy": make(models.stacked, shape, deep, kl_penalty),
-        # With beta=1, the divergence collapses to 0 on small images.
+        # With beta=1, the KL divergence collapses to 0 on small images.
         f"variational, {latent_dim}": make(
             models.variational, shape, deep[0], latent_dim, beta=0.1
         ),
@@ -86,8 +87,8 @@ def builder(
         model = factory(*args, **kwargs)
         model.compile(keras.optimizers.Adam(learning_rate))
         if keras.config.backend() == "tensorflow":
-            # Passed to `compile`, this setting would be saved with the model. PyTorch,
-            # which cannot run several steps per call, would then fail to load it.
+            # `compile` would save this setting with the model. PyTorch cannot run
+            # several steps per call, so it would fail to load the model.
             model.steps_per_execution = _STEPS_PER_EXECUTION
         return model
 

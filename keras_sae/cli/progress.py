@@ -11,7 +11,7 @@ import keras
 def progress_bars(
     runs: int, epochs: int
 ) -> Iterator[Callable[[str], list[keras.callbacks.Callback]]]:
-    """Show progress bars, and yield a function that maps a run's name to callbacks.
+    """Show progress bars, and yield a function that returns the callbacks of a run.
 
     The first bar counts finished training runs. Its spinner also turns during
     pretraining and evaluation. Each training run adds a bar that counts epochs.

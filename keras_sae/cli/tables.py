@@ -1,4 +1,4 @@
-"""Tables on the screen and in files."""
+"""Print tables, and write them to files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,24 +31,24 @@ input). L0: active units per sample; eff.: effective number of them, which is al
 meaningful for codes that are never exactly 0. dead: fraction of units that never \
 fire. probe: accuracy of a linear classifier on the code. s: training time in \
 seconds. ±: standard deviation over the seeds. table.csv has all metrics, including \
-probes with few labels and fine-tuning."""
+the accuracy with few labels and after fine-tuning."""
 TRIAL_CAPTION = """Metrics on the validation data, a fifth of the training set. The \
 best trial is first. sparsity: kind and settings. LR: learning rate. error: mean \
 squared error per value. EV: explained variance. L0: active units per sample; eff.: \
 effective number of them. probe: accuracy of a linear classifier on the code. score: \
-the objective. trials.csv has all settings."""
+value of the objective. trials.csv has all settings."""
 SCORE_CAPTION = """error: mean squared error per value. EV: explained variance. \
 copy: explained variance on noise (1 means the model copies its input). L0: active \
 units per row; eff.: effective number of them. dead: fraction of units that never \
 fire."""
-# With several seeds, the first group is printed with standard deviations. The second
-# group is left out to make room for them.
+# With several seeds, the columns of the first group are printed with standard
+# deviations. Those of the second group are left out to save space.
 _WITH_DEVIATION = ("reconstruction", "probe_accuracy")
 _WITHOUT_DEVIATION = ("copying", "seconds")
 
 
 def print_table(table: "pd.DataFrame", caption: str) -> None:
-    """Print the columns in `COLUMNS` of a table with one row per model or trial."""
+    """Print the `COLUMNS` of a table that has one row per model or trial."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -12,7 +12,7 @@ from keras_sae.models import building_blocks, families
 from keras_sae.utils.io import load_model
 from keras_sae.utils.validation import positive_number
 
-# With 1, the code of a variational model of small images collapses to 0.
+# With beta=1, the KL divergence collapses to 0 on small images.
 BETA = 0.01
 
 
@@ -51,8 +51,8 @@ def train(
     )
     if len(chosen.families) > 1 or len(chosen.kinds) > 1:
         raise ValueError(
-            "`family` and `sparsity` must be one name each. Received: --family "
-            f"{family} --sparsity {sparsity}. `keras-sae tune` takes lists."
+            "`family` and `sparsity` must each be one name. Received: --family "
+            f"{family} --sparsity {sparsity}. Only `keras-sae tune` accepts lists."
         )
     [family], [kind] = chosen.families, chosen.kinds
     positive_number("learning_rate", learning_rate)

@@ -1,4 +1,4 @@
-"""`keras-sae tune`: search sparsity settings, and train a model with the best ones."""
+"""`keras-sae tune`: search for the best settings, and train a model with them."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ from keras_sae.utils.io import atomic_write, load_model, read_json, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-# Metrics of the best model that are printed.
+# Metrics that are printed for the best model.
 PRINTED = "reconstruction", "explained_variance", "l0", "effective_l0", "probe_accuracy"
 
 
@@ -172,7 +172,7 @@ def split_validation(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def save_trials(table: "pd.DataFrame", folder: Path, ascending: bool = True) -> None:
-    """Sort a table of trials, and write its CSV, JSON and `pareto.png` files."""
+    """Sort trials by score, and write `trials.csv`, `trials.json` and `pareto.png`."""
     from keras_sae import plots
 
     table = table.sort_values("score", ascending=ascending)
@@ -182,7 +182,7 @@ def save_trials(table: "pd.DataFrame", folder: Path, ascending: bool = True) -> 
 
 
 def name_models(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the completed trials, with family and sparsity joined in `model`."""
+    """Return the completed trials, with "family, sparsity" in the `model` column."""
     completed = table[table["status"] == "COMPLETED"]
     return completed.assign(model=completed["model"] + ", " + completed["sparsity"])
 
@@ -204,9 +204,9 @@ def print_search(folder: Path) -> None:
     explained = table["explained_variance"].iloc[0]
     if explained < 0:
         typer.echo(
-            "The best trial is worse than the mean of the data. Its explained variance "
-            f"is {explained:.3g}, and that of the mean is 0. Raise --epochs, --trials "
-            "or --max-l0."
+            "The best trial reconstructs worse than the mean of the data does. Its "
+            f"explained variance is {explained:.3g}, and that of the mean is 0. "
+            "Increase --epochs, --trials or --max-l0."
         )
     typer.echo(f"Trials, Pareto front and best.keras: {folder}{os.sep}")
 
