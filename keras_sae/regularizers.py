@@ -12,8 +12,8 @@ from keras_sae.types import Config, Tensor
 from keras_sae.utils import validation
 from keras_sae.utils.serialization import register
 
-# For |u| below this, the series of u - log(1 + u) is exact in float32, whereas
-# subtracting directly loses half of the digits.
+# If |u| is below this value, the series of u - log(1 + u) is exact in float32, whereas
+# the direct subtraction loses half of the digits.
 _SERIES_BELOW = 0.1
 
 # Means are clipped to stay at least this far from 0 and 1. `1 - _EPSILON` is exact in
@@ -30,15 +30,15 @@ class L1(keras.regularizers.Regularizer):
     The penalty pushes small activations to exactly zero, so a ReLU code becomes sparse.
     The sum runs over all axes but the first, in float32 under any dtype policy.
 
-    Scaling the encoder down and the decoder up also lowers the penalty. If activations
-    have no upper bound, keep the rows of the decoder at unit norm, as
-    `keras_sae.models.shallow` does.
+    Smaller encoder weights and larger decoder weights also lower the penalty, without
+    changing the reconstruction. If activations have no upper bound, keep the rows of
+    the decoder at unit norm, as `keras_sae.models.shallow` does by default.
 
     As an activity regularizer, `keras.regularizers.L1` adds the same penalty.
 
     Args:
-        factor: Weight of the penalty, a finite number >= 0. It is measured in units of
-            the reconstruction loss per unit of activation of one sample.
+        factor: Weight of the penalty relative to the reconstruction loss, a finite
+            number >= 0.
 
     Call arguments:
         x: Code of shape `(batch, ...)`.
@@ -81,21 +81,22 @@ class KLDivergence(keras.regularizers.Regularizer):
     `KL(rho, r) = rho log(rho / r) + (1 - rho) log((1 - rho) / (1 - r))`
 
     with `rho = target` and `r_j = mean_i(h_ij)`, the mean of unit `j` over the batch.
-    Each unit is then active for a small share of the samples, and no unit is dead.
+    The penalty makes each unit active for a small share of the samples, and prevents
+    dead units.
 
     The penalty requires activations in (0, 1), such as those of a sigmoid. If a mean is
     outside [0, 1], the divergence is undefined and the value is NaN. `SparseDense`
-    rejects unbounded activations, and rescales bounded ones that leave [0, 1], such as
-    tanh.
+    rejects unbounded activations, and rescales bounded activations with another range,
+    such as tanh.
 
-    The divergence is convex, so a small batch overestimates it. Use batches with
-    `batch * target >= 5`, or `momentum`.
+    The divergence is convex, so a small batch overestimates it on average. Use batches
+    with `batch * target >= 5`, or set `momentum`.
 
     Args:
         target: Target mean activation, in (0, 1).
-        factor: Weight of the penalty, a finite number >= 0. It is measured in units of
-            the reconstruction loss, per nat of each code unit's divergence.
-            `from_ufldl` and `from_matlab` convert published settings.
+        factor: Weight of the penalty relative to the reconstruction loss, a finite
+            number >= 0. `from_ufldl` and `from_matlab` convert settings of UFLDL and
+            MATLAB.
         momentum: None, or a number in (0, 1) that makes `r` a running mean over
             batches: `r <- momentum * r + (1 - momentum) * mean`. The gradient flows
             only through the mean of the current batch. Only `SparseDense` and
@@ -110,7 +111,7 @@ class KLDivergence(keras.regularizers.Regularizer):
 
     Raises:
         ValueError: `target` or `momentum` is not in (0, 1), `factor` is negative or not
-            finite, or a layer that keeps no running mean is used with `momentum`.
+            finite, or `momentum` is used in a layer that does not keep a running mean.
 
     References:
         [Ng, "Sparse autoencoder", CS294A lecture notes, 2011](

@@ -264,7 +264,7 @@ def test_units_may_be_a_generator(factory, shape):
 @factories
 @pytest.mark.parametrize("bad", [(), (None, 3, 1), (0, 3, 1), None, (2.5,), "6"])
 def test_input_shape_must_be_known(factory, shape, bad):
-    with pytest.raises(ValueError, match=r"`input_shape`.*known.*Received") as error:
+    with pytest.raises(ValueError, match=r"`input_shape`.*positive.*Received") as error:
         factory(bad, (5, 4))
     assert repr(bad) in str(error.value)
 

@@ -1,4 +1,4 @@
-"""The model that all factories return: encoder, decoder, losses and metrics."""
+"""The autoencoder model: an encoder, a decoder, losses and metrics."""
 
 import inspect
 import math
@@ -32,28 +32,34 @@ from keras_sae.utils.validation import non_negative
 
 @register
 class Autoencoder(keras.Model):
-    """Encoder and decoder, trained together to reconstruct their input.
+    """An encoder and a decoder that are trained together to reconstruct the input.
 
     `loss = reconstruction_loss + sparsity_loss + auxiliary_loss + weight decay`
 
-    Most model factories create this model. You can also pass any two Keras models with
-    matching shapes. `model(x)` is the reconstruction, and `fit(x)` uses the input as
-    the target. The logs contain the loss and its parts, `explained_variance`, and `l0`.
-    For a code that is never exactly zero, they also contain `effective_l0`, and
-    `expected_l0` instead of `l0` if the code is bounded. Tell Keras the direction of a
-    metric: `EarlyStopping("val_reconstruction_loss", mode="min")`. A training loop of
-    your own calls `model(x, training=True)` and finds every term but the reconstruction
-    loss in `model.losses`. A model that contains this one adds these terms to its loss;
-    its `evaluate` leaves out the losses of `Sparsity.auxiliary_losses`.
+    Most model factories return this model. You can also create it from any two Keras
+    models with matching shapes. `model(x)` returns the reconstruction, and `fit(x)`
+    uses the input as the target.
+
+    The logs contain the loss and its parts, `explained_variance` and `l0`. If the code
+    is never exactly zero, they also contain `effective_l0`. If the code is bounded as
+    well, `expected_l0` replaces `l0`. Callbacks that monitor a metric need its
+    direction, as in `EarlyStopping("val_reconstruction_loss", mode="min")`.
+
+    In a custom training loop, call `model(x, training=True)`, and add `model.losses` to
+    the reconstruction loss. If this model is part of a larger model, Keras adds the
+    same terms to the larger model's loss. The larger model's `evaluate` leaves out the
+    losses of `Sparsity.auxiliary_losses`.
 
     Args:
-        encoder: Functional or sequential model from `(batch, *input_shape)` to codes.
-        decoder: Such a model from codes, `(batch, ..., units)`, back to inputs.
-        contractive: Weight of `mean_i(|dh_i / dx_i|_F^2)`, the squared norm of the
-            code's Jacobian, logged as `auxiliary_loss`.
-        columns: Names of the values of a sample, or None. The command line selects
-            these columns of a table. The attribute of this name can be set later.
-        label: Name of the label that belongs to the columns, or None.
+        encoder: Functional or sequential model from `(batch, *input_shape)` to codes
+            of shape `(batch, ..., units)`.
+        decoder: Functional or sequential model from codes to reconstructions.
+        contractive: Weight of the contractive penalty `mean_i(|dh_i / dx_i|_F^2)`, the
+            squared norm of the code's Jacobian. It is logged as `auxiliary_loss`.
+        columns: Names of the table columns that contain the values of a sample, or
+            None. The command line reads these columns. You can also set the attribute
+            `columns` later.
+        label: Name of the table column that contains the labels, or None.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
@@ -71,7 +77,7 @@ class Autoencoder(keras.Model):
     ((4, 8, 8, 1), (4, 16), (16, 8, 8, 1))
     """
 
-    reconstructs_input = True  # False for a transcoder, which has other targets
+    reconstructs_input = True  # False for a transcoder, whose target is not its input
     levels = property(levels_of)
 
     def __init__(
@@ -107,39 +113,41 @@ class Autoencoder(keras.Model):
 
     @property
     def losses(self) -> list[Tensor]:
-        """All losses except the data loss, in the data loss's dtype."""
+        """All losses except the data loss, cast to `keras.config.floatx()`."""
         return [ops.cast(loss, keras.config.floatx()) for loss in super().losses]
 
     @property
     def sparse_layers(self) -> list[SparseDense]:
-        """The layers whose output is a sparse code, outermost first."""
+        """The `SparseDense` layers of the encoder, outermost first."""
         return [x for x in flatten(self.encoder) if isinstance(x, SparseDense)]
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """Shape of one sample of the input."""
+        """Shape of one input sample."""
         return tuple(self.encoder.input_shape[1:])
 
     @property
     def input_range(self) -> tuple[float, float] | None:
-        """Lowest and highest input value in training, or None before training."""
+        """Lowest and highest input values seen in training, or None before training."""
         low, high = map(ops.convert_to_numpy, (self.minimum, self.maximum))
         return (float(low), float(high)) if low <= high else None
 
     def adapt(self, x: Data, location: str = "mean") -> None:
-        """Set the center and the scale from data, before `fit`.
+        """Compute the center and the scale of the data before `fit`.
 
-        The centering layer and the bias of a linear output (the published pre-bias, in
-        scaled units) are set to the center. Scaling layers are set to the root mean
-        square of the centered data. `fit` continues to update a mean, but not a median.
+        The centering layer is set to the center, and so is the bias of a linear output
+        layer. The scale is the root mean square of the centered data. With
+        `scaling=True`, the bias is the center divided by the scale. `fit` continues to
+        update the center if it is a mean, but not if it is a median.
 
         Args:
-            x: Array of shape `(samples, *input_shape)`, or batches of a finite stream.
+            x: Array of shape `(samples, *input_shape)`, or a finite stream of batches.
                 Ten thousand samples are usually enough.
-            location: `"mean"` or `"geometric_median"`.
+            location: Center of the data, `"mean"` or `"geometric_median"`.
 
         Raises:
-            ValueError: `x` has the wrong shape, or must be scaled but does not vary.
+            ValueError: `x` has the wrong shape, or the model was built with
+                `scaling=True` and all samples are equal.
         """
         samples, _ = data_adapter.as_arrays(x)
         validation.check_data(samples, self.sample_shape)
@@ -155,21 +163,23 @@ class Autoencoder(keras.Model):
         *args: Any,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Train the model as `keras.Model.fit` does; the default target is `x`.
+        """Train the model as `keras.Model.fit` does, with `x` as the default target.
 
         Args:
             x: Array of shape `(samples, *input_shape)`, or batches of `x` or of
                 `(x, target)` in any form that Keras accepts.
             y: None, or a target with the shape of `x`, for example clean images.
-            batch_size: Samples per step, 32 if None.
+            batch_size: Samples per batch of an array, 32 if None.
             *args: Further arguments of `keras.Model.fit`.
-            **kwargs: Likewise. `sample_weight` needs no `y`.
+            **kwargs: Further keyword arguments of `keras.Model.fit`. You can pass
+                `sample_weight` without `y`.
 
         Raises:
-            ValueError: `x` or `y` has a wrong shape, is not finite, or has integers
-                other than 0 and 1; the target is outside the output activation's range;
-                a batch is too small for a sparsity; or `adapt` was not called although
-                `scaling=True`. Only the first batch of a stream is checked.
+            ValueError: `x` or `y` has the wrong shape, is not finite, or contains
+                integers other than 0 and 1; the target is outside the output
+                activation's range; a batch is too small for a sparsity; or `adapt` was
+                not called on a model with `scaling=True`. Only the first batch of a
+                stream is checked.
         """
         bound = inspect.signature(super().fit).bind(x, y, batch_size, *args, **kwargs)
         arguments = data_adapter.fit_arguments(self, bound.arguments)
@@ -197,11 +207,11 @@ class Autoencoder(keras.Model):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Return the logs as `keras.Model.evaluate` does, with `fit`'s data checks."""
-        # Keras passes this argument inside `fit`, which has checked the data.
+        """Evaluate as `keras.Model.evaluate` does, with the data checks of `fit`."""
+        # `fit` passes this argument for validation data that it has already checked.
         if "_use_cached_eval_dataset" not in kwargs:
             validation.check_adapted(self)
-            # Without a target, Keras would compare with the raw `x`.
+            # Without a target, Keras would compare the output with the raw `x`.
             if y is None and validation.preprocessing_layers(self):
                 x, _, (_, target) = data_adapter.open_data(x)
                 if target is None:
@@ -230,8 +240,8 @@ class Autoencoder(keras.Model):
     ) -> tuple[Data, Tensor | None]:
         """Raise the errors that `fit` would raise for this data, without training.
 
-        With `batch_size`, also check that batches are large enough for the sparsity.
-        Return `x` and `y` as `data_adapter.open_data` does.
+        If `batch_size` is given, also check that batches are large enough for every
+        sparsity. Return `x` and `y` as `data_adapter.open_data` does.
         """
         x, y, (first_x, first_y) = data_adapter.open_data(x, y, sample_weight)
         bounds = validation.output_bounds(flatten(self.decoder))
@@ -241,7 +251,7 @@ class Autoencoder(keras.Model):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return the reconstruction, and add all losses except the data loss."""
-        if None in inputs.shape[1:]:  # as in a dataset of windows
+        if None in inputs.shape[1:]:  # for example in a dataset of windows
             inputs = ops.reshape(inputs, (-1, *self.sample_shape))
         samples, step = ops.shape(inputs)[0], forward_pass.current()
         if step is None or step.model is not self:
@@ -278,8 +288,8 @@ class Autoencoder(keras.Model):
 
     def stateless_call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model as `keras.Model.stateless_call` does."""
-        # Keras clears the losses of the previous call only in `__call__`. It finds the
-        # losses of a layer by `id`, so a new loss with an old `id` would count twice.
+        # Keras clears the losses of the previous call only in `__call__`. It identifies
+        # a layer's losses by `id`, so a new loss that reuses an `id` would count twice.
         self._clear_losses()
         return super().stateless_call(*args, **kwargs)
 
@@ -301,7 +311,7 @@ class Autoencoder(keras.Model):
         sample_weight: Tensor = None,
         training: bool = True,
     ) -> Tensor:
-        """Return the loss against `y`, or against `x` if there is no `y`."""
+        """Return the loss and update the metrics. If `y` is None, `x` is the target."""
         y = x if y is None else y
         validation.check_target(tuple(y.shape), tuple(y_pred.shape))
         arguments = losses.loss_arguments(y, y_pred, sample_weight)
@@ -314,23 +324,23 @@ class Autoencoder(keras.Model):
     def compute_metrics(
         self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor = None
     ) -> dict[str, Any]:
-        """Return the logs, including the metrics given to `compile`."""
+        """Return the logs, including the metrics passed to `compile`."""
         arguments = losses.loss_arguments(x if y is None else y, y_pred, sample_weight)
         return super().compute_metrics(x, *arguments)
 
     def compile(
         self, optimizer: OptimizerLike = "adam", loss: LossLike = "mse", **kwargs: Any
     ) -> None:
-        """Configure training as `keras.Model.compile` does; `loss` defaults to `"mse"`.
+        """Configure training as `keras.Model.compile` does, by default with `"mse"`.
 
-        `loss` is the data term. `"mse"` is a mean over batch and values, and the
-        factors of penalties are in its units.
+        `loss` is the data term of the total loss. `"mse"` is the mean over all samples
+        and their values. Choose the factors of penalties relative to this mean.
         """
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         fused_adam.fuse(self.optimizer)
 
     def compile_from_config(self, config: Config) -> None:
-        """Compile as saved; Keras requires this of models with their own `compile`."""
+        """Compile a loaded model. Keras requires this if `compile` is overridden."""
         with config_errors(type(self).__name__):
             self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
@@ -344,7 +354,8 @@ class Autoencoder(keras.Model):
             x: Array of shape `(samples, *input_shape)`, a dataset of batches, or a
                 `keras_sae.activations.ActivationStore`.
             batch_size: Samples per batch.
-            sparse: Whether to return a `scipy.sparse.csr_array`, one row per sample.
+            sparse: Whether to return a `scipy.sparse.csr_array` with one row per
+                sample.
         """
         if sparse:
             return vstack(list(sparse_codes.batches(self, x, batch_size)), "csr")
@@ -355,7 +366,7 @@ class Autoencoder(keras.Model):
 
         Args:
             code: Array of shape `(samples, ..., units)`, a dataset of batches, or a
-                sparse matrix as `encode` returns it.
+                sparse matrix from `encode`.
             batch_size: Samples per batch.
         """
         if issparse(code):
@@ -368,18 +379,19 @@ class Autoencoder(keras.Model):
         return autoencoder_signatures(self.encoder, self.decoder, top_k, preprocessing)
 
     def reconstruction_target(self, x: np.ndarray) -> np.ndarray:
-        """Return the target of the reconstruction of `x`.
+        """Return the target for the reconstruction of `x`.
 
-        This is `x`, or the output of the `Normalization` and `Rescaling` layers that
-        were put in front of the encoder of a trained model.
+        The target is `x` itself, or the output of the `Normalization` and `Rescaling`
+        layers that were added in front of a trained encoder.
         """
         for layer in validation.preprocessing_layers(self):
             x = validation.as_numpy(layer(x))
         return x
 
     def dictionary(self) -> np.ndarray:
-        """Return each unit's contribution to a reconstruction, `(units, *input_shape)`.
+        """Return the decoder's dictionary, an array of shape `(units, *input_shape)`.
 
+        Each row is the contribution of one unit to a reconstruction:
         `row_j = (decode(s e_j) - decode(0)) / s`, where `e_j` is 1 for unit `j` at all
         of its positions. `s = 0.05` is too small to saturate a sigmoid or tanh output.
         The rows of a linear decoder are read from its kernel.
@@ -393,16 +405,16 @@ class Autoencoder(keras.Model):
         verbose: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write an artifact for inference to `filepath`.
+        """Export the model as an artifact for inference.
 
-        A SavedModel has the signatures of `keras_sae.export.export_saved_model`, which
-        writes numbered versions for a server. Keras writes any other format, with the
-        single function `model(x)`.
+        A SavedModel has the same signatures as with
+        `keras_sae.export.export_saved_model`, but no version number. In any other
+        format, Keras exports the single function `model(x)`.
         """
         write_model(self, self.sample_shape, filepath, format, verbose, **kwargs)
 
     def get_config(self) -> Config:
-        """Return the configs of both parts, and the other arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
@@ -416,7 +428,7 @@ class Autoencoder(keras.Model):
     def from_config(
         cls, config: Config, custom_objects: dict[str, Any] | None = None
     ) -> "Autoencoder":
-        """Create a model from its config, and tie its tied layers again."""
+        """Create a model from its config, and tie the kernels of tied layers again."""
         deserialize = keras.saving.deserialize_keras_object
         config = dict(config)
         with config_errors(cls.__name__):

@@ -30,24 +30,24 @@ _WINDOW = 5000
 def known_shape(
     input_shape: int | Sequence[int], name: str = "input_shape"
 ) -> tuple[int, ...]:
-    """Return `input_shape` as a tuple of positive integers. Errors call it `name`."""
+    """Check a shape, and return it as a tuple. Errors refer to it as `name`."""
     shape: tuple[Any, ...] = (input_shape,)
     if isinstance(input_shape, Iterable):
         shape = tuple(input_shape)
     if not shape or not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
         raise ValueError(
-            f"`{name}` must contain the known, positive sizes of a sample's axes, "
-            f"without the batch axis. Received: {name}={input_shape!r}. For "
+            f"`{name}` must contain the size of each axis of a sample as a positive "
+            f"integer, without the batch axis. Received: {name}={input_shape!r}. For "
             "grayscale images of 28x28 pixels, use (28, 28, 1)."
         )
     return tuple(positive_integer(name, n) for n in shape)
 
 
 def unit_norm_options(is_hard: bool) -> dict[str, Any]:
-    """Return options of a dense decoder whose rows have unit norm.
+    """Return the options of a dense decoder whose kernel rows have unit norm.
 
     Args:
-        is_hard: Whether the sparsity does more than add a penalty.
+        is_hard: Whether the sparsity does more than add a penalty to the loss.
     """
     if is_hard:
         return {"layer_class": UnitNormDense}
@@ -55,14 +55,14 @@ def unit_norm_options(is_hard: bool) -> dict[str, Any]:
 
 
 def layer_units(units: int | Iterable[int], min_layers: int = 1) -> tuple[int, ...]:
-    """Return the widths of at least `min_layers` layers, outermost first."""
+    """Check that there are at least `min_layers` widths, and return them as a tuple."""
     if not isinstance(units, Iterable):
         units = (positive_integer("units", units),)
     units = tuple(units)
     if len(units) < min_layers:
         raise ValueError(
             f"`units` must contain at least {min_layers} layer widths, outermost "
-            f"first. Received: units={units!r}. A usual value is (128, 64)."
+            f"first. Received: units={units!r}. For example, use (128, 64)."
         )
     return tuple(positive_integer(f"units[{i}]", n) for i, n in enumerate(units))
 
@@ -85,14 +85,14 @@ def layer_sparsities(
 def copy_layer(name: str, layer: LayerLike, example: str) -> keras.layers.Layer:
     """Return a copy of the layer that the user passed as the argument `name`.
 
-    The copy is renamed to `name`, and its state belongs to a single model.
+    The copy is renamed to `name`, and shares no state with the original.
     """
     if isinstance(layer, dict):
         layer = keras.saving.deserialize_keras_object(layer)
     if not isinstance(layer, keras.layers.Layer):
         raise ValueError(
-            f"`{name}` must be a layer or None. Received: {name}={layer!r}. An "
-            f"example is {example}."
+            f"`{name}` must be a layer or None. Received: {name}={layer!r}. For "
+            f"example, use {example}."
         )
     return type(layer).from_config({**layer.get_config(), "name": name})
 
@@ -114,7 +114,7 @@ def preprocessing(
     scaling: bool,
     flatten_input: bool = True,
 ) -> Layers:
-    """Return the layers that precede an encoder's first kernel."""
+    """Return the layers in front of an encoder's first dense or convolutional layer."""
     layers: Layers = []
     if corruption is not None:
         example = "`keras_sae.layers.MaskingNoise(0.3)`"
@@ -131,7 +131,7 @@ def preprocessing(
 
 
 def hidden_centering(layer: keras.layers.Layer, centering: bool) -> Layers:
-    """Return a list with the centering in front of a deeper layer, or an empty list."""
+    """Return a list with the `Centering` for a deeper layer, or an empty list."""
     return [Centering(_WINDOW, name=f"{layer.name}_center")] if centering else []
 
 
@@ -171,8 +171,8 @@ def mirrored_decoder(
     """Return a dense decoder and its layers with kernels: `output`, `decode_2`, ...
 
     `outputs` contains the width and activation of each layer, outermost first. `tied`
-    contains the encoder layers whose kernels the decoder shares. Without `tied`, the
-    decoder's layers are of the class `layer_class` and receive the further arguments.
+    contains the encoder layers whose kernels the decoder shares. If `tied` is empty,
+    the layers are instances of `layer_class`, created with the further arguments.
     """
     layers: Layers = []
     for n, (width, activation) in enumerate(outputs, start=1):
@@ -249,11 +249,11 @@ def initialize_kernels(
     decoding: Sequence[keras.layers.Layer],
     tied_initialization: bool,
 ) -> None:
-    """Apply constraints to new kernels, and tie the kernels' initial values.
+    """Apply constraints to new kernels, and optionally tie their initial values.
 
     Keras applies a constraint only after an update. With `tied_initialization`, each
-    encoder kernel starts as the transpose of the decoder kernel that mirrors it. A
-    posterior layer's kernel may have additional columns, which keep their values.
+    encoder kernel starts as the transpose of the decoder kernel that mirrors it. In a
+    variational encoder, the columns that compute the log variances are unchanged.
     """
     for layer, mirror in zip(encoding, decoding, strict=True):
         is_tied = mirror.kernel is layer.kernel
@@ -262,7 +262,8 @@ def initialize_kernels(
             mirror.kernel.assign(constraint(ops.convert_to_tensor(mirror.kernel)))
         if not tied_initialization:
             continue
-        rows = ops.copy(mirror.kernel)  # JAX can donate a buffer only once.
+        # On JAX, two variables must not share a buffer: it can be donated only once.
+        rows = ops.copy(mirror.kernel)
         if isinstance(layer, SparseDense) and layer.transposed_kernel:
             layer.kernel.assign(rows)
         else:

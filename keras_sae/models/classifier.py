@@ -39,19 +39,19 @@ def classifier(
 
     `p = softmax(encoder(x) V + d)`, with a new kernel `V` and a new bias `d`
 
-    An autoencoder learns from unlabeled data, so a classifier that uses the code
-    needs fewer labels than one that starts from random weights.
+    An autoencoder learns from unlabeled data, so a classifier that uses its encoder
+    usually needs fewer labels than a classifier that starts from random weights.
 
     The encoder is a copy, so training does not change the autoencoder. The copy always
-    runs in inference mode, without corruption, dropout or sampling, and its sparsity
-    penalties are off. Weight decay still applies.
+    runs in inference mode, without corruption, dropout or sampling, and adds no
+    sparsity penalties. Weight decay still applies.
 
     Args:
         autoencoder: A `keras_sae.models.Autoencoder`.
         num_classes: Number of classes, at least 2.
-        trainable_encoder: Whether `fit()` also trains the encoder, and not only the
-            softmax layer. To change this later, set `trainable` on
-            `model.get_layer("encoder")` and compile again.
+        trainable_encoder: Whether `fit()` trains the encoder in addition to the softmax
+            layer. To change this later, set `trainable` on `model.get_layer("encoder")`
+            and compile the model again.
         name: Name of the model.
 
     Returns:

@@ -21,10 +21,11 @@ from keras_sae.layers.forward_pass import mean_loss
 from keras_sae.types import Tensor
 
 _DENSE = (SparseDense, UnitNormDense, keras.layers.Dense)
-# The derivative of these layers is the identity.
+# The Jacobian of these layers is the identity.
 _LINEAR = (ActivityPenalty, Centering, keras.layers.GaussianNoise)
-# Layers allowed only before the first dense layer. Reshaping does not change the norm
-# of the Jacobian, and the Jacobian is computed at the corrupted input.
+# Layers that are allowed only in front of the first dense layer. Reshaping does not
+# change the norm of the Jacobian. With noise or dropout, the Jacobian is the derivative
+# with respect to the corrupted input.
 _IN_FRONT = (
     keras.layers.Dropout,
     keras.layers.Flatten,
@@ -38,7 +39,7 @@ _IN_FRONT = (
 )
 _SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772  # SELU constants
 
-# The derivative f'(z), computed from the output h = f(z) where h suffices.
+# Derivatives f'(z) of activations, computed from the output h = f(z) where possible.
 _DERIVATIVES: dict[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]] = {
     activations.linear: lambda h, _: ops.ones_like(h),
     activations.relu: lambda h, _: ops.cast(h > 0, h.dtype),
@@ -69,10 +70,10 @@ class ContractivePenalty:
     `penalty = mean_i(|dh_i / dx_i|_F^2)`
 
     The encoder must be a chain of dense layers with elementwise activations. The
-    Jacobian is then `W_1 diag(f_1') W_2 diag(f_2') ...`, so the penalty is exact and
-    needs only one forward pass. Centering, scaling, reshaping, noise and dropout may
-    precede the first dense layer. The code of a variational encoder is the posterior
-    mean. Any other layer or activation raises a `ValueError`.
+    Jacobian is then `W_1 diag(f_1') W_2 diag(f_2') ...`, so the penalty can be computed
+    exactly in one forward pass. Centering, scaling, reshaping, noise and dropout may
+    precede the first dense layer. For a variational encoder, the penalty applies to the
+    posterior mean. Any other layer or activation raises a `ValueError`.
 
     Reference:
         [Rifai et al., 2011](https://icml.cc/2011/papers/455_icmlpaper.pdf)

@@ -34,14 +34,15 @@ def convolutional(
     name: str = "convolutional",
     **kwargs: Any,
 ) -> Autoencoder:
-    """Create a convolutional autoencoder for images, whose code is a vector.
+    """Create a convolutional autoencoder that encodes images as vectors.
 
     `h_l = pool(sparsity_l(f(h_{l-1} * W_l + b_l)))`, `h = sparsity(f(h_L W + b))`
 
-    `h_0` is `x - mean`, and `*` a convolution. Convolutions need far fewer weights than
-    dense layers on large images, and detect the same pattern at any position. Each max
-    pooling halves the height and width, rounding up. The decoder mirrors the encoder
-    with transposed convolutions of stride 2, and crops what the rounding added.
+    Here, `h_0` is `x - mean`, and `*` is a convolution. On large images, convolutions
+    need far fewer weights than dense layers, and they detect a pattern at any position.
+    Each max pooling layer halves the height and width, rounding up. The decoder mirrors
+    the encoder with transposed convolutions of stride 2, and crops the rows and columns
+    that rounding added.
 
     Args:
         input_shape: Shape of one image, `(height, width, channels)`.
@@ -52,8 +53,8 @@ def convolutional(
         code_activation: As in `keras_sae.models.deep`.
         output_activation: As in `keras_sae.models.shallow`.
         tied: Whether the decoder shares the encoder's kernels. It must be False if
-            `pooling` reduces the feature maps. If True, `unit_norm` constrains the code
-            layer's kernel.
+            `pooling` reduces the feature maps. With `tied=True`, `unit_norm` constrains
+            the kernel of the code layer.
         kernel_size: Height and width of the kernels.
         pooling: Layer that turns the last feature maps into a vector, such as
             `keras.layers.GlobalAveragePooling2D()`. None flattens them.
@@ -64,10 +65,11 @@ def convolutional(
         tied_initialization: Whether the code layer's kernel is initialized to the
             transpose of the decoder's dense kernel. It must be False if `pooling`
             reduces the feature maps.
-        centering: Whether the encoder subtracts the mean of the data per channel, and
-            the moving mean of the code layer's inputs. Without it, up to half of the
-            code's ReLU units die: feature maps are never negative, so their mean moves
-            all pre-activations at once. Published settings assume False.
+        centering: Whether the encoder subtracts the mean of each channel of the data,
+            and the moving mean of the code layer's inputs. Without centering, up to
+            half of the code's ReLU units die: ReLU feature maps are never negative, and
+            a unit whose weights point away from the mean of its inputs is inactive for
+            nearly all samples. Published hyperparameters assume False.
         scaling: As in `keras_sae.models.shallow`.
         name: Name of the model.
         **kwargs: Arguments of every layer that has its own kernel, such as

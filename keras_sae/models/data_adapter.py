@@ -42,7 +42,7 @@ _DATASET_ARGUMENTS = {
 def open_data(
     x: Data | None, y: Tensor | None = None, sample_weight: Tensor | None = None
 ) -> tuple[Data, Tensor | None, tuple[Tensor, Tensor | None]]:
-    """Return data in a form that all backends read the same way, and the first batch.
+    """Return data in a form that works on all backends, together with its first batch.
 
     Args:
         x: As in `keras.Model.fit`.
@@ -52,8 +52,9 @@ def open_data(
             weights.
 
     Returns:
-        `x`, `y`, and the first batch as `(x, y)`. For an array, this batch contains all
-        samples. A generator is replaced, because it cannot be restarted.
+        `x`, `y`, and the first batch as `(x, y)`. For an array, the first batch
+        contains all samples. A generator cannot be restarted, so the returned `x` is a
+        new generator that yields the first batch again.
 
     Raises:
         ValueError: `x` is neither an array nor a stream of batches, has no batches, or
@@ -125,14 +126,14 @@ def _standardize(x: Data | None) -> Tensor:
     if isinstance(x, np.ma.MaskedArray) and not np.ma.is_masked(x):
         x = x.data
     if isinstance(x, np.ndarray) and not x.dtype.isnative:
-        return x.astype(x.dtype.newbyteorder("="))  # JAX misreads other orders.
+        return x.astype(x.dtype.newbyteorder("="))  # JAX misreads other byte orders.
     if is_array(x) and str(getattr(x, "dtype", None)) == "torch.bfloat16":
         return x.float()  # NumPy has no bfloat16.
     return x
 
 
 def check_finite(x: Data | None) -> None:
-    """Raise an error if batches never end."""
+    """Raise an error if `x` is a stream that never ends."""
     is_endless = isinstance(x, keras.utils.PyDataset) and x.num_batches is None
     if is_endless or (is_dataset(x) and x.cardinality() == -1):
         raise ValueError(
@@ -152,7 +153,8 @@ def as_arrays(
         limit: None, or a number of samples after which no more batches are read.
 
     Raises:
-        ValueError: As in `open_data`; or `x` is endless, sparse, masked or not numeric.
+        ValueError: As in `open_data`, or `x` is infinite, sparse, masked or not
+            numeric.
     """
     if limit is None:
         check_finite(x)
@@ -177,8 +179,8 @@ def labeled_arrays(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return samples and labels as `as_arrays` does.
 
-    If `y` has the shape of `x`, it is a target, and the labels are None. Errors call
-    the data `argument`.
+    If `y` has the shape of `x`, it is treated as a target, and None is returned instead
+    of labels. Errors refer to the data as `argument`.
     """
     try:
         x, y = as_arrays(x, y)
@@ -206,7 +208,7 @@ class DiskBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         start = index * self.batch_size
-        # Sort the indices, so that the disk is read in one direction.
+        # Sort the indices to read the file in order.
         rows = np.sort(self.order[start : start + self.batch_size])
         floatx = keras.config.floatx()
         return tuple(np.asarray(array[rows], floatx) for array in self.arrays)
@@ -226,7 +228,8 @@ def from_disk(
 ) -> tuple[Data, Tensor | None, Tensor | None]:
     """Return a memory-mapped array as batches if the backend is TensorFlow.
 
-    Other data is unchanged. On TensorFlow, Keras would copy the whole array.
+    Other data is returned unchanged. On TensorFlow, Keras would copy the whole array
+    into memory.
     """
     if keras.config.backend() != "tensorflow" or not isinstance(x, np.memmap):
         return x, y, sample_weight
@@ -246,8 +249,8 @@ def test_data(
 def fit_arguments(model: keras.Model, arguments: dict[str, Any]) -> dict[str, Any]:
     """Check the data of `fit`, and return the arguments for `keras.Model.fit`.
 
-    On TensorFlow, `array_dataset` converts arrays if the arguments allow it, with the
-    same batches in the same order as in Keras.
+    On TensorFlow, `array_dataset` converts arrays to a dataset if the arguments allow
+    it. The dataset yields the same batches in the same order as Keras.
     """
     batch_size = arguments["batch_size"] or 32
     if arguments.get("validation_data") is not None:
@@ -263,7 +266,7 @@ def fit_arguments(model: keras.Model, arguments: dict[str, Any]) -> dict[str, An
     if "sample_weight" in arguments:
         arguments["sample_weight"] = weight
     if not is_array(x) and not isinstance(x, keras.utils.PyDataset):
-        # With the default, True, Keras would warn that it does not shuffle such data.
+        # With the default, `shuffle=True`, Keras would warn that it cannot shuffle `x`.
         return {"shuffle": False, **arguments}
     arrays: list[Tensor] = [x] if y is None else [x, y]
     if (
@@ -288,9 +291,9 @@ def fit_arguments(model: keras.Model, arguments: dict[str, Any]) -> dict[str, An
 def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dataset":
     """Return a dataset of the shuffled batches of one epoch.
 
-    The order is drawn as in Keras, so the same random seed gives the same training
-    result. The autotuning of tf.data is disabled. It would delay the end of some epochs
-    by a second or more, and a batch needs only a single `tf.gather`.
+    The samples are shuffled in the same way as in Keras, so the same random seed gives
+    the same training result. The autotuning of tf.data is disabled, because it can
+    delay the end of an epoch by a second or more.
 
     Args:
         arrays: Arrays of shape `(samples, ...)`: the input and, if there is one, the
@@ -317,7 +320,7 @@ def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dat
 
     options = tf.data.Options()
     options.autotune.enabled = False
-    # Graph rewrites serialize the dataset, which would copy the arrays once more.
+    # Graph rewrites would serialize the dataset and copy the arrays once more.
     options.experimental_optimization.apply_default_optimizations = False
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
@@ -329,6 +332,6 @@ def array_dataset(arrays: Sequence[np.ndarray], batch_size: int) -> "tf.data.Dat
     batches = tf.data.Dataset.zip((indices, data)).map(
         lambda rows, arrays: tuple(tf.gather(array, rows) for array in arrays)
     )
-    # Keras runs one step too many per epoch if the length is unknown.
+    # If the length is unknown, Keras runs one step too many per epoch.
     length = tf.data.experimental.assert_cardinality(-(-samples // batch_size))
     return batches.prefetch(2).apply(length).with_options(options)

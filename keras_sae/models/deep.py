@@ -37,11 +37,13 @@ def deep(
     `h_l = sparsity_l(f_l(h_{l-1} W_l + b_l))` for `l = 1 ... L`, `h_0 = x - mean`;
     `r_{l-1} = f_{l-1}(r_l W'_l + c_l)` from `r_L = h_L` to `r_0`
 
-    where `f_0` is the output activation. `centering` also subtracts the mean of each
-    `h_l` in front of the next layer. A penalty that depends on the code's scale, such
-    as L1, can be lowered at no cost by smaller weights before the code and larger
-    weights after it. `kernel_regularizer` prevents this, and so does `unit_norm`
-    without `batch_normalization`.
+    Here, `f_0` is the output activation. With `centering`, the encoder also subtracts
+    the mean of each `h_l` in front of the next layer.
+
+    Smaller weights before the code and larger weights after it lower a penalty that
+    depends on the code's scale, such as L1, without changing the reconstruction. To
+    prevent this, set `kernel_regularizer`, or `unit_norm` without
+    `batch_normalization`.
 
     Args:
         input_shape: As in `keras_sae.models.shallow`.
@@ -54,17 +56,19 @@ def deep(
             selects the activation that each layer's sparsity recommends.
         code_activation: Activation of the code.
         tied: Whether the decoder uses the transposed kernels of the encoder.
-        unit_norm: Whether the rows of each `W'`, the dictionary of a layer, have unit
-            norm (`keras_sae.layers.UnitNormDense` unless `tied`).
+        unit_norm: Whether the rows of each `W'_l` have unit norm. Unless `tied` is
+            True, each decoder layer is then a `keras_sae.layers.UnitNormDense`.
         kernel_initializer: Initializer of every kernel.
         kernel_regularizer: Regularizer of every kernel (weight decay).
         contractive: As in `keras_sae.models.shallow`, with the Jacobian of the whole
-            encoder. The cost per sample is `units[0]^2` times the code's width.
-        centering: Whether the encoder subtracts the mean of the data and, before every
-            deeper layer, the moving mean of that layer's inputs. Without the latter, up
-            to three quarters of the code's ReLU units die: outputs of ReLU layers are
-            never negative, so their mean moves all pre-activations at once. Published
-            settings assume False.
+            encoder. The cost per sample is proportional to `units[0]^2` times the width
+            of the code.
+        centering: Whether the encoder subtracts the mean of the data and, in front of
+            every deeper layer, the moving mean of that layer's inputs. Without the
+            moving means, up to three quarters of the code's ReLU units die: outputs of
+            ReLU layers are never negative, and a unit whose weights point away from the
+            mean of its inputs is inactive for nearly all samples. Published
+            hyperparameters assume False.
         name: Name of the model.
         **kwargs: `batch_normalization=True` normalizes the outputs of all layers
             except the code and the output. `output_activation`, `corruption`,
@@ -125,12 +129,13 @@ def stacked(
     name: str = "stacked",
     **kwargs: Any,
 ) -> Autoencoder:
-    """Create a stack of sparse autoencoders, each on top of the previous one's code.
+    """Create a stack of sparse autoencoders, each of which encodes the previous code.
 
     `h_l = sparsity(f_l(h_{l-1} W_l + b_l))` for `l = 1 ... L`, decoded in reverse
 
-    This is `keras_sae.models.deep` with a sparsity at every level. The functions in
-    `keras_sae.pretraining` train `model.levels` before `fit` trains the whole model.
+    This is `keras_sae.models.deep` with a sparsity at every level. To train the levels
+    one after the other before `fit` trains the whole model, use a function from
+    `keras_sae.pretraining`.
 
     Args:
         input_shape: As in `keras_sae.models.shallow`.

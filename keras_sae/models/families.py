@@ -1,4 +1,4 @@
-"""Model families and sparsities by name, for the search and the command line."""
+"""Model families and sparsities by name, for tuning and the command line."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -55,12 +55,13 @@ def build(
         input_shape: Shape of one sample.
         units: Width of the code, or the widths of all layers, with the code last.
         sparsity: Sparsity of the code, and of all levels of a stacked model.
-        depth: Number of dense layers, or of convolutions, if `units` is the width of
-            the code. Each dense layer is half as wide as the previous one.
+        depth: Number of dense encoder layers, or of convolutions, if `units` is an
+            integer. Each dense layer is half as wide as the previous one.
         **options: Further arguments of the family's factory.
 
     Raises:
-        ValueError: A shallow model has several widths, or the factory raises an error.
+        ValueError: `units` has several entries for a shallow model, or the factory
+            rejects an argument.
     """
     *hidden, code = layer_units(units)
     if family == "shallow":

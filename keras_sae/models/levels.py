@@ -15,13 +15,13 @@ class Level:
 
     `code_l = encode(code_{l-1})`, `code_{l-1} ~ decode(code_l)`
 
-    The code below the first level is the input. A layer without a kernel belongs to the
-    same level as the preceding kernel or, if there is none, the first kernel. A
-    `keras_sae.layers.Centering` belongs to the next kernel.
+    For the first level, `code_0` is the input of the model. A layer without a kernel
+    belongs to the level of the preceding kernel or, if there is none, of the first
+    kernel. A `keras_sae.layers.Centering` belongs to the level of the next kernel.
 
     Args:
-        encode: Layers that compute the code of this level from the code below.
-        decode: Layers that reconstruct the code below from the code of this level.
+        encode: Layers that compute `code_l` from `code_{l-1}`.
+        decode: Layers that reconstruct `code_{l-1}` from `code_l`.
 
     Example:
 
@@ -38,7 +38,7 @@ class Level:
 def flatten(model: keras.Model) -> Layers:
     """Return the layers of a model, its nested models and its sparsities.
 
-    Input layers, which a sequential model does not have, are left out.
+    Input layers are left out, because a sequential model does not list them.
     """
     layers: Layers = []
     for layer in model.layers:
@@ -51,21 +51,21 @@ def flatten(model: keras.Model) -> Layers:
 
 
 def chain_layers(model: keras.Model) -> Layers | None:
-    """Return the layers of a model that is a chain of layers, without the input.
+    """Return the layers of a model if they form a chain, or None otherwise.
 
-    The result is None for any other model, for example one that branches, calls a layer
+    Input layers are left out. A model is not a chain if it branches, calls a layer
     twice or contains a `keras.ops` function.
     """
     graph = getattr(model, "_functional", model)  # for a Sequential model
     layers = [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
     depths = getattr(graph, "_nodes_by_depth", {})
     inputs = [len(node.input_tensors) for depth in depths for node in depths[depth]]
-    # The node of the input itself has no inputs.
+    # The node of the input layer has no inputs.
     return layers if layers and sorted(inputs) == [0] + [1] * len(layers) else None
 
 
 def code_layer(encoder: keras.Model) -> keras.layers.Layer:
-    """Return the layer that computes the code, or its mean before `Sampling`."""
+    """Return the layer that computes the code, or the mean of a variational code."""
     layer = encoder.outputs[0]._keras_history.operation
     if isinstance(layer, Sampling):
         layer = layer.mean_input._keras_history.operation
@@ -106,8 +106,8 @@ def _split(model: keras.Model) -> tuple[list[Layers], list[tuple[int, int] | Non
     A part ends before the next kernel, or before the centering in front of that kernel.
 
     Returns:
-        The parts, and the input and output width of each kernel, or None for a layer
-        that is not dense.
+        The parts, and the input and output widths of each kernel. None replaces the
+        widths of a layer that is not dense.
     """
     parts: list[Layers] = [[]]
     widths: list[tuple[int, int] | None] = []

@@ -11,7 +11,7 @@ from keras_sae.types import ArrayLike, Config
 from keras_sae.utils.serialization import register
 from keras_sae.utils.validation import known_name, positive_number
 
-# Keras's cross-entropy clips probabilities to stay at least this far from 0 and 1.
+# Keras's cross-entropy clips probabilities at this distance from 0 and 1.
 _EPSILON = 1e-7
 
 
@@ -23,7 +23,8 @@ class Likelihood(abc.ABC):
             constant.
         output_activation: Recommended activation of the reconstruction.
         bounds: Lowest and highest value that a reconstruction can have.
-        scale: Loss per nat, multiplied by the number of values per sample, `D`.
+        scale: Factor in `loss = scale / D * negative log-likelihood + constant`, where
+            `D` is the number of values per sample.
     """
 
     loss: ClassVar[str]
@@ -57,8 +58,8 @@ class GaussianLikelihood(Likelihood):
     `log p(x | r) = -sum_d (x_d - r_d)^2 / (2 variance) - D/2 log(2 pi variance)`
 
     Args:
-        variance: Variance of each of a sample's `D` values. The mean squared error of a
-            good reconstruction is a usual choice.
+        variance: Variance of the noise in each of the `D` values of a sample. A common
+            choice is the mean squared error of a good reconstruction.
 
     Raises:
         ValueError: `variance` is not positive and finite.
@@ -98,7 +99,7 @@ class BernoulliLikelihood(Likelihood):
 
     `log p(x | r) = sum_d x_d log(r_d) + (1 - x_d) log(1 - r_d)`
 
-    For values strictly between 0 and 1, the formula is not the logarithm of a density.
+    For data strictly between 0 and 1, the formula is not the logarithm of a density.
 
     Example:
 

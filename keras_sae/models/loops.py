@@ -15,12 +15,12 @@ from keras_sae.types import Data
 
 @contextlib.contextmanager
 def protected(model: keras.Model, part: keras.Model | None = None) -> Iterator[None]:
-    """Run one of Keras's loops safely in a `with` block.
+    """Prepare a model for a Keras loop, and protect its state in a `with` block.
 
     If layers have changed since the last loop, for example through LoRA, quantization
-    or a new `k`, Keras's functions are traced again. On JAX, Keras moves the weights
-    out of the model during a loop. Other threads therefore wait, and the weights are
-    restored after an error.
+    or a new `k`, Keras's compiled functions are traced again. On JAX, Keras moves the
+    weights out of the model during a loop. Other threads therefore wait until the loop
+    ends, and the weights are restored after an error.
 
     Args:
         model: The `keras_sae.models.Autoencoder`.
@@ -86,8 +86,8 @@ def predict(
 def build_optimizer(model: keras.Model) -> None:
     """Create the optimizer's variables before the first training step.
 
-    TensorFlow traces a step twice if the first trace creates variables. Tracing
-    takes most of the time of a short `fit`.
+    TensorFlow traces a step twice if the first trace creates variables. In a short
+    `fit`, tracing takes most of the time.
 
     Args:
         model: The model, which is left unchanged if it is not compiled.

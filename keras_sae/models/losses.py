@@ -29,7 +29,7 @@ from keras_sae.ops.sparse_code import SparseCode
 from keras_sae.ops.statistics import expand_weight
 from keras_sae.types import Tensor
 
-# Layers that may follow the dictionary in a decoder that decodes sparse codes.
+# Layers that may follow the dictionary layer in a decoder that decodes sparse codes.
 _AFTER_DICTIONARY = (Scaling, keras.layers.Dense, keras.layers.Reshape)
 
 
@@ -52,8 +52,8 @@ def decode_sparsely(
 ) -> list[Tensor] | None:
     """Return reconstructions from a code's active entries, or None if impossible.
 
-    The list has one reconstruction per prefix of the code with a width in `widths`, and
-    ends with the reconstruction from the whole code.
+    For each width in `widths`, the list contains the reconstruction from that many
+    leading units of the code. The last entry is the reconstruction from the whole code.
 
     Sparse decoding requires a sparse code in the decoder's compute dtype, and a decoder
     that is a `UnitNormDense` followed by `Scaling`, `Dense` or `Reshape` layers.
@@ -87,7 +87,7 @@ def decode_sparsely(
 
 
 def begin_step(model: keras.Model, data: Tensor, training: bool = False) -> ForwardPass:
-    """Return the forward pass of a step. `data` is `x` or a tuple, as in Keras."""
+    """Create the forward pass of a step from the data of `keras.Model.train_step`."""
     x, target, weight = keras.utils.unpack_x_y_sample_weight(data)
     if weight is not None:
         shape = (ops.shape(weight)[0], *model.decoder.output_shape[1:])
@@ -96,8 +96,8 @@ def begin_step(model: keras.Model, data: Tensor, training: bool = False) -> Forw
             weight = ops.broadcast_to(weight, shape)
     step = ForwardPass(model, True, target, weight)
     if training and replicas(model) > 1:
-        # Update the centers of the data now, because in the forward pass replicas must
-        # not wait for each other. The moving centers of hidden layers are
+        # Update the mean of the data now, because replicas must not wait for each
+        # other during the forward pass. The moving means of hidden layers are
         # synchronized at the end of the step.
         layers = [x for x in model.encoder.layers if isinstance(x, Centering)]
         layers = [layer for layer in layers if layer.window is None]
@@ -114,16 +114,16 @@ def begin_step(model: keras.Model, data: Tensor, training: bool = False) -> Forw
 def loss_arguments(
     target: Tensor, reconstruction: Tensor, sample_weight: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return arguments with which a Keras loss multiplies values by their weights.
+    """Reshape the arguments of a Keras loss so that it weights values correctly.
 
-    Keras applies weights to means over the last axis, and would broadcast weights of
-    shape `(batch,)` against the columns of images. Weights per value need an additional
-    last axis.
+    Keras multiplies the means over the last axis by the weights, and would broadcast
+    weights of shape `(batch,)` against the columns of images. Weights of single values
+    need an additional last axis.
 
     Args:
         target: Tensor of shape `(batch, *input_shape)`.
         reconstruction: Tensor of the same shape.
-        sample_weight: None, or a tensor whose axes are the first ones of `target`.
+        sample_weight: None, or a tensor whose axes are the first axes of `target`.
     """
     if sample_weight is None:
         return target, reconstruction, None
@@ -136,14 +136,15 @@ def loss_arguments(
 def update_metrics(
     step: ForwardPass, y: Tensor, y_pred: Tensor, sample_weight: Tensor | None
 ) -> None:
-    """Update the metrics of a model after a forward pass, and the state of its layers.
+    """Update the metrics of a model and, with several replicas, the layers' state.
 
-    Keras has read the losses by now, so replicas may wait for each other.
+    This function is called after Keras has read the losses, when replicas may wait for
+    each other.
     """
     model, batch_size = step.model, ops.shape(step.code)[0]
     if model._compile_loss is not None:
         data_loss = model._compile_loss(*loss_arguments(y, y_pred, sample_weight))
-        # Keras divides a loss by the number of replicas.
+        # Keras divides a loss by the number of replicas, so undo that here.
         step.losses["reconstruction_loss"] = replicas(model) * data_loss
     for name, mean in model.loss_means.items():
         if name in step.losses:
@@ -215,11 +216,11 @@ def make_activity_metrics(
 
 
 def row_lengths(decoder: keras.Model) -> Callable[[], Tensor] | None:
-    """Return a function that computes the row lengths of the decoder's first kernel.
+    """Return a function that computes the row norms of the decoder's first kernel.
 
-    In a shallow model with a linear output, these are the lengths of the dictionary
-    rows. The result is None if the decoder is not a chain of layers, or if the first
-    layer is not dense.
+    In a shallow model with a linear output, these are the norms of the dictionary rows.
+    The result is None if the decoder is not a chain of layers, or if the first layer is
+    not dense.
     """
     first, *_ = chain_layers(decoder) or [None]
     if isinstance(first, TiedDense):
@@ -230,7 +231,7 @@ def row_lengths(decoder: keras.Model) -> Callable[[], Tensor] | None:
 
 
 class AutoencoderStep:
-    """A training or test step for `keras_sae.layers.Sparsity.auxiliary_losses`.
+    """The step that is passed to `keras_sae.layers.Sparsity.auxiliary_losses`.
 
     Additional decoder calls run in inference mode, so that batch normalization sees
     each batch only once.
@@ -238,7 +239,7 @@ class AutoencoderStep:
     Args:
         step: The forward pass.
         activations: Activations of the layer that computes the code.
-        inputs: Inputs of the model, which are the target if the step has no other.
+        inputs: Inputs of the model. They are the target if `step.target` is None.
         reconstruction: The reconstruction from the whole code.
         prefixes: Reconstructions from the code's prefixes, or `()` to compute them.
     """
@@ -287,7 +288,8 @@ class AutoencoderStep:
         """Decode without propagating gradients to the decoder's weights."""
         decoder = self.model.decoder
         trainable = [ops.stop_gradient(v) for v in decoder.trainable_variables]
-        # TensorFlow's graph optimizer could move this second read after the update.
+        # TensorFlow's graph optimizer could move this second read of the weights after
+        # their update.
         self.reconstruction = tensorflow_kernels.read_first(
             trainable, self.reconstruction
         )
@@ -304,7 +306,7 @@ class AutoencoderStep:
     def data_loss(self, reconstruction: Tensor) -> Tensor:
         """Return the compiled loss of a reconstruction.
 
-        It is the mean squared error if the model is not compiled.
+        If the model is not compiled, the mean squared error is returned.
         """
         loss = self.model._compile_loss or keras.losses.MeanSquaredError()
         # Keras divides a loss by the number of replicas, so undo that here.

@@ -33,7 +33,7 @@ def shallow(
 
     Args:
         input_shape: Shape of one sample without the batch axis, such as `(28, 28, 1)`.
-            The model flattens samples and restores their shape.
+            The encoder flattens the samples, and the decoder restores their shape.
         units: Width of the code.
         sparsity: A regularizer such as `keras_sae.regularizers.L1(1e-4)`, a
             `keras_sae.layers.Sparsity`, a name such as `"l1"`, a config, or None.
@@ -46,24 +46,27 @@ def shallow(
             `keras_sae.layers.MaskingNoise(0.3)` or `keras.layers.GaussianNoise(0.1)`.
             The target remains the clean input (denoising autoencoder).
         contractive: Weight of the contractive penalty `mean_i(|dh_i / dx_i|_F^2)`, the
-            squared norm of the code's Jacobian, logged as `auxiliary_loss`. For a
-            sigmoid code, it is `mean_i(sum_j (h_ij (1 - h_ij))^2 sum_k W_kj^2)`.
+            squared norm of the code's Jacobian. It is logged as `auxiliary_loss`. For a
+            sigmoid code, the penalty is
+            `mean_i(sum_j (h_ij (1 - h_ij))^2 sum_k W_kj^2)`.
         unit_norm: Whether the rows of `W'`, the dictionary, have norm 1. Otherwise,
-            smaller encoder weights and larger decoder weights lower an L1 penalty at no
-            cost. None means False without a sparsity or with a KL divergence, and True
-            otherwise. Published settings assume False. For any sparsity other than a
-            regularizer, an untied decoder is a `keras_sae.layers.UnitNormDense`, which
-            also projects the gradients.
+            smaller encoder weights and larger decoder weights lower an L1 penalty
+            without changing the reconstruction. None means False without a sparsity or
+            with a KL divergence, and True otherwise. Published hyperparameters assume
+            False. For sparsities other than regularizers, an untied decoder with unit
+            norm is a `keras_sae.layers.UnitNormDense`, which also projects the
+            gradients.
         tied_initialization: Whether the encoder starts as the transpose of the decoder,
             so that a unit responds to its own dictionary row from the first step. None
-            means True for any sparsity other than a regularizer.
-        centering: Whether the encoder subtracts the mean of the data
-            (`keras_sae.layers.Centering`), which keeps ReLU units alive. Published
-            settings assume False.
-        scaling: Whether the model scales the data to unit mean square
-            (`keras_sae.layers.Scaling`), and the output back to the data's scale. Call
-            `adapt` before `fit`. Published settings for `TopK`, `JumpReLU` and `Gated`
-            assume such data. The loss is still in the data's units.
+            means False without a sparsity or with a regularizer, and True otherwise.
+        centering: Whether the encoder subtracts the mean of the data with a
+            `keras_sae.layers.Centering`. Centering reduces the number of dead ReLU
+            units. Published hyperparameters assume False.
+        scaling: Whether the encoder scales the data to a mean square of 1 with a
+            `keras_sae.layers.Scaling`, and the decoder scales its output back. Call
+            `adapt` before `fit`. Published hyperparameters of `TopK`, `JumpReLU` and
+            `Gated` assume data of this scale. The loss is still measured in the data's
+            original units.
         kernel_regularizer: Regularizer of every kernel (weight decay).
         name: Name of the model.
         **kwargs: Further arguments of `keras_sae.layers.SparseDense`, such as
@@ -101,7 +104,7 @@ def shallow(
     decoder_options: dict[str, Any] = {"kernel_regularizer": kernel_regularizer}
     if unit_norm:
         decoder_options |= building_blocks.unit_norm_options(is_hard)
-    # In a transposed kernel, the gradient of a few active units is contiguous.
+    # With a transposed kernel, the gradients of active units are contiguous in memory.
     selects = sparsity is not None and sparsity.selects and not sparsity.has_penalty
     kwargs.setdefault("transposed_kernel", selects and not tied)
     encoder, decoder = building_blocks.dense_models(

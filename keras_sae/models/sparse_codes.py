@@ -14,7 +14,7 @@ from keras_sae.models import data_adapter, loops, losses, validation
 from keras_sae.models.levels import chain_layers
 from keras_sae.types import Data, Tensor
 
-# Largest share of active units for which SciPy's product is faster than a dense one.
+# Largest share of active units for which SciPy's sparse product beats a dense product.
 _MAX_DENSITY = 0.02
 
 
@@ -22,7 +22,7 @@ class SparseEncoder(keras.Model):
     """An encoder that returns only the active entries of a k-sparse code.
 
     The output is `[values, indices]`, or `[values, indices, rows]`, as in
-    `keras_sae.ops.sparse_code.SparseCode`. For any other code it is `[code]`.
+    `keras_sae.ops.sparse_code.SparseCode`. For any other code, the output is `[code]`.
     """
 
     def __init__(self, encoder: keras.Model) -> None:
@@ -31,7 +31,7 @@ class SparseEncoder(keras.Model):
         self.built = True
 
     def call(self, inputs: Tensor) -> list[Tensor]:
-        """Return the entries of the code at inference."""
+        """Return the active entries of a k-sparse code, or any other code itself."""
         step = ForwardPass(self, adds_losses=False)
         with forward_pass.activate(step):
             code = self.encoder(inputs, training=False)
@@ -54,11 +54,11 @@ def encode_batch(
 ) -> sparse.csr_array:
     """Return the codes of one batch as a sparse matrix.
 
-    If a unit has several positions, a row holds the values of all positions in order.
+    If a code has several positions, a row contains the units of all positions in order.
     """
     with loops.protected(model, encoder):
         values, *positions = encoder.predict_on_batch(x)
-    # SciPy has no half precision.
+    # SciPy does not support half precision.
     values = values.astype(np.result_type(values.dtype, "float32"))
     if not positions:
         return sparse.csr_array(values.reshape(len(values), -1))
@@ -98,10 +98,10 @@ def decode(
 
 
 def linear_rows(model: keras.Model) -> np.ndarray | None:
-    """Return the rows of a model's linear decoder, shape `(units, values)`, or None.
+    """Return the rows of a linear decoder, or None for any other decoder.
 
     A linear decoder is a single dense layer without an activation. Its output may be
-    scaled and reshaped.
+    scaled and reshaped. The rows have shape `(units, values)`.
     """
     layers = chain_layers(model.decoder)
     if layers is None or len(model.decoder.input_shape) > 2:
@@ -127,7 +127,7 @@ def linear_rows(model: keras.Model) -> np.ndarray | None:
 
 
 def dictionary(model: keras.Model) -> np.ndarray:
-    """Return each unit's contribution to a reconstruction, `(units, *output_shape)`."""
+    """Return the decoder's dictionary, an array of shape `(units, *output_shape)`."""
     (*axes, units), shape = model.decoder.input_shape[1:], model.decoder.output_shape
     rows = linear_rows(model)
     if rows is None:

@@ -59,7 +59,7 @@ class Transcoder(Autoencoder):
         super().__init__(encoder, decoder, **kwargs)
 
     def build(self, input_shape: Shape) -> None:
-        """Create the linear map of the input."""
+        """Create the linear map of the input if `skip` is True."""
         del input_shape
         if self.has_skip:
             self.skip = keras.layers.Dense(
@@ -79,10 +79,11 @@ class Transcoder(Autoencoder):
         return ops.reshape(self.skip(flat), (-1, *shape))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Return the output, and add every loss but the data loss.
+        """Return the output, and add all losses except the data loss.
 
         Raises:
-            ValueError: An auxiliary loss needs a target, and there is none.
+            ValueError: An auxiliary loss needs a target, but the call is not part of a
+                training step.
         """
         step = forward_pass.current()
         target = step.target if step is not None and step.model is self else None
@@ -105,12 +106,12 @@ class Transcoder(Autoencoder):
     def adapt(
         self, x: Data, location: str = "mean", *, y: Tensor | None = None
     ) -> None:
-        """Set the center of the inputs from data, before `fit`.
+        """Compute the center of the inputs before `fit`.
 
         Args:
             x: Array of shape `(samples, *input_shape)`, or batches of `(x, y)`.
-            location: `"mean"` or `"geometric_median"`.
-            y: None, or targets, whose mean becomes the bias of the output.
+            location: Center of the inputs, `"mean"` or `"geometric_median"`.
+            y: None, or targets. Their mean becomes the bias of the output layer.
 
         Raises:
             ValueError: `x` or `y` has the wrong shape.
@@ -177,8 +178,9 @@ def transcoder(
     `h = sparsity(activation((x - mean) W + b))`, `y = h W' + c`, plus `x W_skip` with
     `skip=True`
 
-    An autoencoder explains the activations of one layer. A transcoder explains the
-    computation from one layer to another as a sum of a few features of its input.
+    An autoencoder decomposes the activations of one layer into features. A transcoder
+    decomposes the computation between two layers: it predicts the output of the second
+    layer from a few active features of the first.
 
     Args:
         input_shape: Shape of one sample of `x`.
@@ -192,8 +194,7 @@ def transcoder(
         **kwargs: Further arguments of `keras_sae.layers.SparseDense`.
 
     Returns:
-        A `keras_sae.models.Transcoder`, an `Autoencoder` that is trained by
-        `fit(x, y)`.
+        A `keras_sae.models.Transcoder`. Train it with `fit(x, y)`.
 
     Raises:
         ValueError: An argument is out of range.

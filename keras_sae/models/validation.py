@@ -1,6 +1,6 @@
 """Checks of models and data that Keras does not perform.
 
-Keras would silently broadcast, cast or train on the data that these checks reject.
+Without these checks, Keras would silently broadcast, cast or use unsuitable data.
 """
 
 import itertools
@@ -100,7 +100,7 @@ def is_array(x: object) -> TypeGuard[Tensor]:
 
 def is_dataset(x: object) -> TypeGuard[Tensor]:
     """Return whether `x` is a `tf.data.Dataset`."""
-    # A view by `tfds.as_numpy` also has `element_spec`.
+    # Do not test for `element_spec`, which the result of `tfds.as_numpy` also has.
     return hasattr(x, "as_numpy_iterator")
 
 
@@ -110,7 +110,7 @@ def as_numpy(array: Tensor) -> np.ndarray:
 
 
 def dense_numbers(name: str, array: Tensor) -> np.ndarray:
-    """Return a dense array of floats, or of zeros and ones, as a NumPy array."""
+    """Check that an array is dense and numeric, and return it as a NumPy array."""
     if hasattr(array, "toarray"):  # a sparse SciPy matrix
         raise ValueError(
             f"`{name}` must be dense. Received: {type(array).__name__}. Use "
@@ -164,7 +164,7 @@ def _check_range(name: str, values: np.ndarray, bounds: tuple[float, float]) -> 
     low, high = values.min(), values.max()
     # Keras casts to float32 unless `floatx` is "float64".
     largest = np.finfo("float64" if keras.config.floatx() == "float64" else "float32")
-    # A comparison with NaN is False.
+    # Comparisons with NaN are False, so this also rejects NaN.
     if not (-largest.max <= low and high <= largest.max):
         raise ValueError(
             f"`{name}` must be finite in {largest.dtype}. Received: values from "
@@ -293,7 +293,7 @@ def output_bounds(layers: Iterable[keras.layers.Layer]) -> tuple[float, float]:
 
 
 def output_layer(layers: Iterable[keras.layers.Layer]) -> keras.layers.Layer | None:
-    """Return a chain's last layer that computes values, or None."""
+    """Return the last layer of a chain that computes new values, or None."""
     computing = [
         layer
         for layer in layers
@@ -303,11 +303,12 @@ def output_layer(layers: Iterable[keras.layers.Layer]) -> keras.layers.Layer | N
 
 
 def preprocessing_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the layers at the start of an encoder whose output is reconstructed.
+    """Return the preprocessing layers in front of an encoder.
 
-    These are `Normalization` and `Rescaling` layers that were put in front of a trained
-    encoder. There are none if the decoder ends with such a layer, or if the whole model
-    was trained, because it then reconstructs its input.
+    If `Normalization` or `Rescaling` layers were added in front of a trained encoder,
+    the decoder reconstructs the output of these layers. The list is empty if the
+    decoder also ends with such a layer, or if the model was trained with these layers
+    in place. In both cases, the model reconstructs its raw input.
     """
     kinds = (keras.layers.Normalization, keras.layers.Rescaling)
     if isinstance(model.decoder.layers[-1], kinds) or model.input_range is not None:
@@ -317,7 +318,7 @@ def preprocessing_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def is_identity(layer: keras.layers.Layer) -> bool:
-    """Return whether a layer, or every layer of a model, passes values on unchanged."""
+    """Return whether a layer, or a whole model, returns its input values unchanged."""
     if isinstance(layer, keras.Model):
         return bool(layer.layers) and all(map(is_identity, layer.layers))
     return isinstance(layer, _IDENTITY_LAYERS)

@@ -31,7 +31,7 @@ from keras_sae.utils.validation import non_negative, positive_integer
 
 @register
 class VariationalAutoencoder(Autoencoder):
-    """Autoencoder whose encoder ends in `keras_sae.layers.Sampling`.
+    """Autoencoder whose encoder ends with a `keras_sae.layers.Sampling` layer.
 
     `loss = reconstruction_loss + kl_loss`
 
@@ -48,7 +48,8 @@ class VariationalAutoencoder(Autoencoder):
         **kwargs: Arguments of `keras_sae.models.Autoencoder`.
 
     Raises:
-        ValueError: `encoder` does not have one `Sampling`, or `likelihood` is unknown.
+        ValueError: `encoder` does not have exactly one `Sampling` layer, or
+            `likelihood` is unknown.
 
     Example:
 
@@ -85,7 +86,7 @@ class VariationalAutoencoder(Autoencoder):
         layers = [x for x in self.encoder.layers if isinstance(x, Sampling)]
         if len(layers) != 1:
             raise ValueError(
-                "`encoder` must have a single `keras_sae.layers.Sampling`. Received: "
+                "`encoder` must have one `keras_sae.layers.Sampling` layer. Received: "
                 f"layers {[layer.name for layer in self.encoder.layers]}. Create the "
                 "model with `keras_sae.models.variational`."
             )
@@ -113,7 +114,8 @@ class VariationalAutoencoder(Autoencoder):
 
         `mean_i(E_q[log p(x_i | z)] - KL(q(z | x_i) | p(z)))`
 
-        The divergence is exact, and the expectation is a mean over random codes.
+        The divergence is exact. The expectation is estimated by a mean over random
+        codes.
 
         Args:
             x: Array of shape `(samples, *input_shape)`.
@@ -122,7 +124,8 @@ class VariationalAutoencoder(Autoencoder):
             seed: Random seed of the codes.
 
         Raises:
-            ValueError: `x` has the wrong shape, or values outside the output's range.
+            ValueError: `x` has the wrong shape, or contains values outside the range of
+                the output activation.
         """
         positive_integer("samples", samples)
         x, _ = data_adapter.as_arrays(x)
@@ -141,15 +144,15 @@ class VariationalAutoencoder(Autoencoder):
         return float(total / len(rows) - divergence.mean())
 
     def sample(self, n: int, seed: int | None = None) -> np.ndarray:
-        """Decode `n` random codes from the prior into an array `(n, *input_shape)`."""
+        """Draw `n` codes from the prior, and decode them to `(n, *input_shape)`."""
         shape = (positive_integer("n", n), self.decoder.input_shape[-1])
         return self.decode(np.random.default_rng(seed).normal(size=shape))
 
     def serving_signatures(self, top_k: int) -> dict[str, Signature]:
-        """Return an `Autoencoder`'s signatures with its own `encode`, plus `sample`.
+        """Return the signatures of an `Autoencoder`, and an additional one, `sample`.
 
-        `encode` returns the posterior's `mean` and `log_variance`. `sample` decodes one
-        code from the prior per int32 `seed`.
+        `sample` decodes one random code from the prior for each int32 `seed`. `encode`
+        returns the `mean` and `log_variance` of the posterior instead of a code.
         """
         layer, latent_dim = self._sampling(), self.decoder.input_shape[-1]
         posterior = keras.Model(self.encoder.input, layer.input)
@@ -205,9 +208,9 @@ def variational(
 
     The KL term is divided by `D`, the number of values per sample, because Keras's
     `"mse"` is a mean over these values. At `beta=1`, the loss is the negative evidence
-    lower bound divided by `D`, up to a factor and a constant. A Gaussian
-    likelihood multiplies the KL term by `2 * variance`. A Bernoulli likelihood replaces
-    `mse` with the cross-entropy.
+    lower bound divided by `D`, up to a factor and a constant. With a Gaussian
+    likelihood, the KL term is multiplied by `2 * variance`. With a Bernoulli
+    likelihood, the cross-entropy replaces `mse`.
 
     Args:
         input_shape: As in `keras_sae.models.shallow`.
