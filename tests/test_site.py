@@ -1,5 +1,7 @@
 """Tests of the documentation: code, numbers, names and API pages."""
 
+import ast
+import builtins
 import importlib
 import re
 import sys
@@ -92,7 +94,11 @@ def check_inside_guide(names, folder):
     assert names["hidden"].shape == (360, 32)
     table = names["table"]
     assert table.accuracy["original"] > 0.9
+    page = (DOCS / "guides/inside_a_model.md").read_text()
+    rows = re.findall(r"^\| `(\w+)`.*\| (-?[\d.]+) \|$", page, re.MULTILINE)
+    shown = {name: float(value) for name, value in rows}
     recovered = table.recovered_of_mean
+    assert recovered.to_dict() == pytest.approx(shown, abs=0.2)
     assert recovered["splice"] > max(0.9, recovered["random"])
     assert names["effects"].loss_change.iloc[0] > 0
     assert names["agree"] > 0.9
@@ -106,6 +112,12 @@ def check_editing_guide(names, folder):
     assert (folder / "edited.keras").exists()
 
 
+def check_how_do_i(names, folder):
+    del folder
+    assert names["score"] == pytest.approx(0.71, abs=0.1)
+    assert names["effects"].loss_change.iloc[0] > 0 > names["against"].loss_change.min()
+
+
 def check_own_data_guide(names, folder):
     assert names["curve"] == pytest.approx([0.44, 0.68, 0.76], abs=0.05)
     assert names["result"]["dead_fraction"] <= 1 / 16  # one unit
@@ -114,9 +126,11 @@ def check_own_data_guide(names, folder):
 
 def check_anomalies_guide(names, folder):
     assert names["curve"][1:] == pytest.approx([0.93, 0.98], abs=0.02)
-    assert 0 < names["false_alarms"] < 0.03
-    assert names["alarm"].mean() == pytest.approx(0.61, abs=0.05)
-    assert names["alarm"][names["distance"] > 1].mean() > 0.95
+    found = names["found"]
+    assert all(0 < shares[0] < 0.03 for shares in found.values())
+    assert found["model"][1:] == pytest.approx([0.61, 0.985], abs=0.05)
+    assert found["PCA"][1:] == pytest.approx([0.58, 0.98], abs=0.02)
+    assert found["IsolationForest"][1] < 0.03
     assert names["first"] == pytest.approx(0.89, abs=0.05)
     assert names["first_two"] > 0.95
     files = [folder / name for name in ("machine.keras", "new.csv")]
@@ -130,6 +144,7 @@ def check_anomalies_guide(names, folder):
 CHECKS = {
     "index.md": check_index,
     "concepts.md": check_concepts,
+    "how_do_i.md": check_how_do_i,
     "guides/sparsity.md": check_sparsity_guide,
     "guides/own_sparsity.md": check_own_sparsity_guide,
     "guides/families.md": check_families_guide,
@@ -138,6 +153,39 @@ CHECKS = {
     "guides/inside_a_model.md": check_inside_guide,
     "guides/editing_a_model.md": check_editing_guide,
 }
+
+
+def names_in(code):
+    """Return the names that a block of code uses, and those that it defines."""
+    nodes = list(ast.walk(ast.parse(code)))
+    used = {n.id for n in nodes if isinstance(n, ast.Name)}
+    defined = {n.id for n in nodes if isinstance(n, ast.Name) and is_store(n)}
+    defined |= {n.arg for n in nodes if isinstance(n, ast.arg)}
+    imported = (n.names for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)))
+    defined |= {(a.asname or a.name).split(".")[0] for names in imported for a in names}
+    named = (ast.FunctionDef, ast.ClassDef)
+    defined |= {n.name for n in nodes if isinstance(n, named)}
+    return used, defined
+
+
+def is_store(name):
+    return isinstance(name.ctx, ast.Store)
+
+
+def test_answers_define_or_list_the_names_they_use():
+    """An answer may use the first block of the page, and names that its text lists."""
+    page = (DOCS / "how_do_i.md").read_text()
+    start, *answers = re.split(r"^### ", page, flags=re.MULTILINE)
+
+    def code(text):
+        return "\n".join(re.findall(r"^```py.*\n([^`]*)", text, re.MULTILINE))
+
+    _, known = names_in(code(start))
+    for answer in answers:
+        used, defined = names_in(code(answer))
+        foreign = used - defined - known - set(dir(builtins))
+        prose = re.sub(r"^```.*?^```", "", answer, flags=re.DOTALL | re.MULTILINE)
+        assert all(f"`{name}`" in prose for name in foreign), (answer[:60], foreign)
 
 
 def test_every_block_has_a_language():
