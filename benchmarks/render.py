@@ -63,7 +63,8 @@ def fit_speed() -> str:
     for backend, seconds in read("fit_speed")["seconds"].items():
         values = medians(seconds)
         for name, value in values.items():
-            share = f"{value / values['plain Keras']:.2f}"
+            share = value / values["plain Keras"]
+            share = f"{share:.2f}" if share > 0.01 else f"{share:.3f}"
             rows.append([backend, name, f"{value:.2f}", share])
     head = ["backend", "implementation", "seconds", "relative to plain Keras"]
     return table(head, rows)
