@@ -72,13 +72,11 @@ def load_data(
     in `data_dir`.
 
     Args:
-        name: `"digits"`, `"fashion_mini"`, `"natural_patches"`, the name of a TFDS
-            dataset, or a path.
+        name: `"digits"`, `"fashion_mini"`, `"natural_patches"`, a TFDS name or a path.
         data_dir: Folder of prepared TFDS datasets. The default is the value of the
             environment variable `TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
         label: Column of a table, or array of a `.npz` file, that contains the labels.
-        columns: Columns of a table to use as data, in this order. If None, all columns
-            except `label` are used.
+        columns: Columns of a table to use as data, in order. None: all except `label`.
         download: Whether TFDS may download and prepare a missing dataset.
         **builder_kwargs: Arguments of the TFDS builder, such as `patch_size` above.
 
@@ -161,8 +159,7 @@ def load(
     and the values of `x`.
 
     Args:
-        name: `"digits"`, `"fashion_mini"`, `"natural_patches"`, or the name of a TFDS
-            dataset.
+        name: `"digits"`, `"fashion_mini"`, `"natural_patches"`, or a TFDS name.
         split: Split or part of a split, such as `"train"`, `"test"`, `"train[:80%]"`.
         batch_size: Samples per batch, at most the number of samples in the split.
         shuffle: Whether to shuffle. If None, only splits whose name begins with
