@@ -338,7 +338,7 @@ IMAGE, CODE = (4, 4, 2), keras.layers.Dense(4)
         ([keras.layers.Dense(3, name="d")], IMAGE, r"'d' \(Dense\) with inputs of sha"),
         ([keras.layers.Conv2D(2, 3), keras.layers.Flatten(), CODE], IMAGE, "Conv2D"),
         ([keras.layers.GlobalAveragePooling2D(), CODE], IMAGE, "GlobalAveragePooling"),
-        ([keras.layers.Flatten()], IMAGE, "without a dense layer"),
+        ([keras.layers.Flatten()], IMAGE, "has no dense layer"),
         ([DoubledFlatten(name="f"), CODE], IMAGE, r"'f' \(DoubledFlatten\)"),
         (
             [layers.SparseDense(5, sparsity=DoubledPenalty("l1"))],

@@ -39,11 +39,11 @@ def labeled_batches(
             `tf.data.Dataset`, a `keras.utils.PyDataset`, a data loader or a generator.
             A model with several inputs takes a list or dict of arrays.
         batch_size: Number of samples per batch, if `data` consists of arrays.
-        y: Targets, or None. Batches contain their own targets.
-        sample_weight: Sample weights, or None. Batches contain their own weights.
+        y: Targets, if `data` consists of arrays. In batches, targets are included.
+        sample_weight: Sample weights, as `y`.
 
     Raises:
-        ValueError: The data is empty, infinite, ragged or not numeric.
+        ValueError: The data is empty, never ends, is ragged or is not numeric.
     """
     positive_integer("batch_size", batch_size)
     if _is_arrays(data):

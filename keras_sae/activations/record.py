@@ -65,9 +65,10 @@ def record(
         first_sample: Index of the first sample of `data`. With several parts, pass the
             number of samples in all earlier parts, so that `ActivationStore.origin`
             counts samples across parts.
-        file_bytes: Approximate size of a file in bytes, if `data` consists of arrays
-            and 256 files are enough. Other data is written to 32 files. Shuffling takes
-            four times as much memory as a file.
+        file_bytes: Approximate size of a file in bytes, if `data` consists of arrays.
+            Files of large arrays are larger, because there are at most 256. Batches
+            are written to 32 files. Shuffling takes four times as much memory as a
+            file.
         seed: Random seed for the order of the rows.
 
     Returns:

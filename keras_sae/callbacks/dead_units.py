@@ -37,7 +37,7 @@ class DeadUnits(keras.callbacks.Callback):
 
     Raises:
         ValueError: `window` is not a positive integer, the model has no `SparseDense`,
-            a model that is not an autoencoder has several, or the model does not
+            the model has several and is not an `Autoencoder`, or the model does not
             support `resample`.
 
     References:

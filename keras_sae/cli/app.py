@@ -45,9 +45,9 @@ def split_list(text: str | None) -> list[str] | None:
 
 
 def report_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Print an error from bad input as one message, and exit with status 2.
+    """If the input is invalid, print the error without a traceback, and exit with 2.
 
-    Arguments that the message names are replaced by options: `k` becomes --k, and k=3
+    Names of arguments in the message are replaced by options: `k` becomes --k, and k=3
     becomes --k 3.
     """
 

@@ -57,7 +57,7 @@ class LifetimeSparsity(Sparsity):
         self.fraction = validation.fraction("fraction", fraction)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Return `inputs`; in training, keep only each unit's strongest samples."""
+        """Return `inputs`; in training, keep only each unit's largest activations."""
         if not training:
             return inputs
         lowest = float("-inf")

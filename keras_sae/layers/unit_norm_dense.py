@@ -23,9 +23,9 @@ class UnitNormDense(keras.layers.Dense):
     because the kernel constraint rescales the rows after each update. Without the
     projection, optimizers such as Adam would accumulate it in their moment estimates.
 
-    For any sparsity other than a regularizer, this layer is the default decoder of
-    `keras_sae.models.shallow` with untied weights. Deeper models use it with
-    `unit_norm=True`. If the input is a `SparseCode`, the layer uses only the kernel
+    If the sparsity is a layer such as `TopK`, `keras_sae.models.shallow` uses this
+    layer as its decoder by default, unless the weights are tied. Deeper models use it
+    with `unit_norm=True`. If the input is a `SparseCode`, the layer uses only the kernel
     rows of the active units.
 
     Args:

@@ -117,7 +117,7 @@ class ContractivePenalty:
                 raise _error(layer)
             tensor = inputs[0]
         if not steps:
-            raise _error(encoder, " without a dense layer")
+            raise _error(encoder, ", which has no dense layer")
         self._steps, self._scalings = steps[::-1], scalings
         # A single pass computes all tensors, so that noise is drawn only once.
         tensors = [(below, above) for _, below, above in self._steps]
@@ -165,6 +165,6 @@ def _error(layer: keras.layers.Layer, detail: str = "") -> ValueError:
     return ValueError(
         "`contractive` requires an encoder of dense layers whose sparsity is a "
         "regularizer or None, and whose activation is one of "
-        f"{', '.join(known)}. Received: layer {layer.name!r} "
-        f"({type(layer).__name__}){detail}. Change this layer, or pass contractive=0."
+        f"{', '.join(known)}. Received: {layer.name!r} "
+        f"({type(layer).__name__}){detail}. Change it, or pass contractive=0."
     )

@@ -98,8 +98,8 @@ def reconstructions(
 
     Returns:
         A `matplotlib.figure.Figure` with one row for the input and one row per model.
-        Each model's row shows the mean squared error of the samples on the right. All
-        rows have the input's scale. Vectors and series are drawn as curves, with the
+        The mean squared error of a model is written to the right of its row. All rows
+        have the input's scale. Vectors and series are drawn as curves, with the
         input in gray behind each reconstruction.
 
     Example:

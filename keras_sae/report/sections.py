@@ -17,7 +17,7 @@ from keras_sae.types import ArrayLike, Codes
 _TOP_SAMPLES, _TOP_CLASSES, _BINS = 8, 10, 24
 # Maximum numbers of units on the page, and of dense code values in memory at once.
 _MAX_UNITS, _VALUES = 1000, 2**24
-# Number of best reconstructions on the page, and number of worst reconstructions.
+# The page shows this many of the best reconstructions, and as many of the worst.
 _EXTREMES = 8
 
 # Name, format and description of each metric, in the order of the page.
