@@ -25,8 +25,8 @@ class UnitNormDense(keras.layers.Dense):
 
     If the sparsity is a layer such as `TopK`, `keras_sae.models.shallow` uses this
     layer as its decoder by default, unless the weights are tied. Deeper models use it
-    with `unit_norm=True`. If the input is a `SparseCode`, the layer uses only the kernel
-    rows of the active units.
+    with `unit_norm=True`. If the input is a `SparseCode`, the layer uses only the
+    kernel rows of the active units.
 
     Args:
         units: Width of the output.
