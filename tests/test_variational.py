@@ -423,7 +423,7 @@ def test_unknown_likelihoods_are_refused():
         ({"units": (5, -1)}, r"`units\[1\]`.*positive integer"),
         ({"beta": -1}, r"`beta`.*beta=-1"),
         ({"free_bits": float("nan")}, r"`free_bits`.*finite"),
-        ({"input_shape": (None, 2)}, r"`input_shape`.*known"),
+        ({"input_shape": (None, 2)}, r"`input_shape`.*positive"),
     ],
 )
 def test_arguments_out_of_range_are_refused(settings, message):
