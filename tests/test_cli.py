@@ -288,6 +288,7 @@ def test_bad_options_end_in_one_message_and_no_folder(options, message, tmp_path
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_full_comparison_runs_three_seeds_and_a_sweep(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "FACTORS", (1e-3, 1e-1))
     out = tmp_path / "out"

@@ -139,6 +139,7 @@ print(all(np.allclose(a, b, atol=1e-6) for a, b in zip(resumed, uninterrupted)))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_to_the_same_result(tmp_path):
     assert _run(_KILLED, tmp_path / "run", "first").returncode == -signal.SIGKILL
     names = sorted(path.name for path in (tmp_path / "run").iterdir())

@@ -114,8 +114,18 @@ print(json.dumps(results))
 
 # Different samples per replica, one model with penalty, running mean, threshold and
 # auxiliary losses, and one that draws random numbers.
-QUICK = ["different", "deep", "variational", "centered"]
-OTHERS = ["none", "l1", "kl", "kl-momentum", "top_k", "batch_top_k", "jump_relu"]
+QUICK = ["different", "deep"]
+OTHERS = [
+    "variational",
+    "centered",
+    "none",
+    "l1",
+    "kl",
+    "kl-momentum",
+    "top_k",
+    "batch_top_k",
+    "jump_relu",
+]
 OTHERS += ["gated", "matryoshka", "contractive"]
 
 

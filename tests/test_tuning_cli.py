@@ -71,6 +71,7 @@ def test_more_trials_continue_the_search(searched, tmp_path):
     pd.testing.assert_frame_equal(after.loc[before.index], before)
 
 
+@pytest.mark.slow
 def test_search_that_stops_before_the_best_model_is_unfinished(
     searched, tmp_path, monkeypatch
 ):
@@ -92,6 +93,7 @@ def test_search_that_stops_before_the_best_model_is_unfinished(
         assert best["trials"] == trials
 
 
+@pytest.mark.slow
 def test_search_with_other_settings_gets_the_next_free_folder(searched, tmp_path):
     folder = shutil.copytree(searched[0], tmp_path / "out")
     result = succeed("tune", *SMALL, "--factor", 1e-3, "--units", 8, "--output", folder)
@@ -151,6 +153,7 @@ def test_best_trial_that_is_worse_than_the_mean_is_reported(searched, tmp_path):
         assert ("variance is -0.25" in output) == is_said
 
 
+@pytest.mark.slow
 def test_trials_are_written_when_none_meets_the_limit(tmp_path):
     refuse("0.01", "tune", *SMALL, "--max-l0", 0.01, "--output", tmp_path)
     assert len(pd.read_csv(tmp_path / "trials.csv")) == 2

@@ -220,7 +220,7 @@ def _run(first: int, cases: int, folder: Path, record_property: Callable) -> Non
 
 
 def test_a_few_configurations_work_or_are_refused(tmp_path):
-    _run(0, 10, tmp_path, lambda *_: None)
+    _run(0, 5, tmp_path, lambda *_: None)
 
 
 @pytest.mark.slow
