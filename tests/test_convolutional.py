@@ -214,7 +214,7 @@ def test_layers_that_cannot_be_tied_to_are_refused():
     dense.build((None, 4))
     with pytest.raises(ValueError, match="built layer with a kernel of 4 dimensions"):
         layers.TiedConv2DTranspose(dense)
-    with pytest.raises(ValueError, match=r"`keras\.layers\.Conv2D` without groups"):
+    with pytest.raises(ValueError, match=r"`keras\.layers\.Conv2D` with groups=1"):
         layers.TiedConv2DTranspose(built_convolution(groups=2))
 
 

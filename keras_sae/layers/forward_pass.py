@@ -29,8 +29,8 @@ class Activations:
         layer: The `keras_sae.layers.SparseDense` layer.
         code: The layer's output, of shape `(batch, ..., units)`.
         pre_activations: Function that returns the pre-activations: a tensor with the
-            shape of `code`, or a `SparseCode` of the entries that a sparsity with a
-            penalty selected.
+            shape of `code` or, for a sparsity with a penalty, possibly a `SparseCode`
+            of the selected entries.
         sparse_code: The active entries of `code`, or None if the code was computed
             densely.
         top_pre_activations: None, or a function that takes a boolean mask of shape
@@ -150,7 +150,7 @@ def value_weight(values: Tensor) -> Tensor | None:
 
 
 def mean_loss(losses: Tensor) -> Tensor:
-    """Return the mean of losses of shape `(batch, ...)` times the sample weights."""
+    """Multiply losses of shape `(batch, ...)` by sample weights, and average them."""
     weight = sample_weight()
     if weight is not None:
         losses = losses * expand_weight(weight, losses)

@@ -23,7 +23,7 @@ class Matryoshka(Sparsity):
     The sum runs over all `widths` less than `units`. It is added to the auxiliary loss
     of the inner sparsity, and the total is logged as `auxiliary_loss`. The first units
     are part of every prefix, so they learn general features. A wide code then splits
-    fewer general features into special ones.
+    fewer general features into specific ones.
 
     Args:
         sparsity: The sparsity of the whole code, such as `TopK(32)`, or its config.

@@ -19,7 +19,7 @@ class _Corruption(ShapePreservingLayer):
         if not 0 <= rate < 1:
             raise ValueError(
                 "`rate`, the fraction of corrupted values, must lie in [0, 1). "
-                f"Received: rate={rate}. A usual value is 0.3."
+                f"Received: rate={rate}. A typical value is 0.3."
             )
         self.rate = float(rate)
         self.seed = seed

@@ -27,10 +27,10 @@ class Centering(ShapePreservingLayer):
     non-negative, up to half of a new encoder's units are inactive in this way. With
     centering, each unit is active for about half of the samples.
 
-    The outputs of a hidden layer change during training. For these inputs, set
-    `window`: `n` is then at most `window`, so outputs that earlier weights produced
-    lose their influence on the mean. Under `tf.distribute`, a layer with a window
-    subtracts a mean that does not yet include the current samples of other replicas.
+    Inputs from a hidden layer change during training. For such inputs, set `window`:
+    `n` is then at most `window`, so values that earlier weights produced lose their
+    influence on the mean. Under `tf.distribute`, a layer with a window subtracts a mean
+    that does not yet include the current samples of other replicas.
 
     `keras_sae.models.Autoencoder.adapt` sets the mean in advance, unless the layer has
     a window. The mean is fixed at inference, and also in training if `count` is

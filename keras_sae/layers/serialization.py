@@ -96,7 +96,7 @@ def copy_for(
     Raises:
         ValueError: The sparsity is a KL divergence and the activation is unbounded.
     """
-    # Pass the policy as a config, so that Keras can save a class without `get_config`.
+    # Pass the policy as a config: Keras can then save subclasses without `get_config`.
     policy = None if dtype is None else keras.dtype_policies.serialize(dtype)
     config = {**sparsity.get_config(), "dtype": policy}
     if name is not None:

@@ -234,7 +234,7 @@ class SparseDense(keras.layers.Layer):
             and self.units >= 64  # dense products of narrow codes are fast enough
         ):
             return None
-        # Selection and gradients use the same read of the weights. TensorFlow's graph
+        # Read the weights only once, for selection and gradients. TensorFlow's graph
         # optimizer could move a second read to after the weight update.
         kernel = ops.cast(self.kernel, self.compute_dtype)
         bias = ops.cast(self.bias, self.compute_dtype)

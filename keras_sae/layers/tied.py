@@ -149,7 +149,7 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
         `(batch, new_height, new_width, input channels of the convolution)`.
 
     Raises:
-        ValueError: `tied_to` is not a built `keras.layers.Conv2D`, or has groups.
+        ValueError: `tied_to` is not a built `keras.layers.Conv2D` with `groups=1`.
 
     References:
         [Masci et al., "Stacked convolutional auto-encoders for hierarchical feature
@@ -179,7 +179,7 @@ class TiedConv2DTranspose(keras.layers.Conv2DTranspose):
             kernel = _shared_kernel(tied_to, 4)
             if not isinstance(tied_to, keras.layers.Conv2D) or tied_to.groups != 1:
                 raise ValueError(
-                    "`tied_to` must be a `keras.layers.Conv2D` without groups. "
+                    "`tied_to` must be a `keras.layers.Conv2D` with groups=1. "
                     f"Received: tied_to={tied_to!r}."
                 )
             kernel_size, filters = tuple(kernel.shape[:2]), kernel.shape[2]

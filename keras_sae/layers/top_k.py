@@ -38,7 +38,7 @@ class KSparsity(Sparsity):
             if initial_k <= k:
                 raise ValueError(
                     "`initial_k` must exceed `k`, because `k` is annealed down from "
-                    f"`initial_k`. Received: initial_k={initial_k}, k={k}. A usual "
+                    f"`initial_k`. Received: initial_k={initial_k}, k={k}. A typical "
                     "value is 4 * k."
                 )
         self.initial_k = initial_k
@@ -78,7 +78,7 @@ class KSparsity(Sparsity):
         """Return the current `k`, or None if the code must be computed densely."""
         if self.current_k is None:
             return self.k
-        # The other kernels do not accept a `k` that is known only at run time.
+        # Without these kernels, `k` must be known before run time.
         if not tensorflow_kernels.are_usable():
             return None
         return ops.cast(ops.convert_to_tensor(self.current_k), "int32")

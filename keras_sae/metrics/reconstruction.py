@@ -154,7 +154,7 @@ class ExplainedVariance(keras.metrics.Metric):
         mean, batch = weighted_mean(means, counts), ops.sum(counts, axis=0)
         share = ops.divide_no_nan(batch, batch + self.count)
         shift = mean - self.mean
-        # Every replica adds an equal part of the squares between batches.
+        # Every replica adds an equal part of the between-batch sum of squares.
         replicas = ops.cast(ops.shape(counts)[0], self.dtype)
         between = ops.square(shift) * self.count * share / replicas
         within, error = ops.square(x - mean), ops.square(x - r)

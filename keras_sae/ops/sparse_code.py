@@ -57,7 +57,7 @@ class SparseCode:
         return tuple(position for position in positions if position is not None)
 
     def per_entry(self, vector: Tensor) -> Tensor:
-        """Return the value of a `vector` of shape `(units,)` for each entry's unit."""
+        """For each entry, return its unit's value in `vector`, of shape `(units,)`."""
         return _choose(
             self.dense,
             lambda: ops.broadcast_to(vector, ops.shape(self.values)),
@@ -83,7 +83,7 @@ class SparseCode:
                 ops.zeros((samples, units), dtype=self.values.dtype),
                 ops.stack(positions, axis=-1),
                 ops.reshape(self.values, (-1,)),
-                # Padding may repeat an entry with a value of 0.
+                # Padding may repeat the position of an entry, with a value of 0.
                 reduction=None if self.dense is None else "add",
             )
 
@@ -174,7 +174,7 @@ def decode(code: SparseCode, kernel: Tensor, widths: Sequence[int] = ()) -> Tens
     Args:
         code: A code of shape `(batch, units)`.
         kernel: Tensor of shape `(units, output_dim)`.
-        widths: Increasing numbers of units in the prefixes.
+        widths: Widths of the prefixes, in increasing order.
     """
     shape, samples = ops.shape(code.values), ops.shape(code.values)[0]
     if widths:

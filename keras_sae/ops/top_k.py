@@ -95,8 +95,8 @@ def batch_top_k(
             return indices, flat // candidates.shape[-1]
 
         # If all candidates of a sample are selected, some of its other values may be
-        # among the largest too. Use `min` instead of the last column, for which XLA
-        # would sort whole rows.
+        # among the largest too. Use `min`, because XLA would sort whole rows to find
+        # the last column.
         overflow = ops.any(ops.min(candidates, axis=-1) > threshold)
         indices, rows = ops.cond(overflow, select_from_all, select_from_candidates)
     indices, rows = ops.reshape(indices, (-1, k)), ops.reshape(rows, (-1, k))
