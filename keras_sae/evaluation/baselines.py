@@ -87,7 +87,7 @@ class Identity(Baseline):
 
 @dataclass
 class PCA(Baseline):
-    """Principal component analysis, the linear code with the least squared error.
+    """Principal component analysis, the linear code with the smallest squared error.
 
     Args:
         units: Number of components, limited to the number of samples and the number of

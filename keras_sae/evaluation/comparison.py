@@ -198,9 +198,9 @@ def summarize(table: "pd.DataFrame") -> "pd.DataFrame":
         table: A table that `compare` returned.
 
     Returns:
-        A `pandas.DataFrame` with one row per model, in the same order. Each metric has
-        two columns, such as `l0` (mean) and `l0_std` (standard deviation). Standard
-        deviations are NaN for a single seed.
+        A `pandas.DataFrame` with one row per model, in the order of `table`. Each
+        metric has two columns, such as `l0` (mean) and `l0_std` (standard deviation).
+        Standard deviations are NaN for a single seed.
 
     Example:
 

@@ -43,8 +43,8 @@ def evaluate(
       identity scores 1. A model that can only reconstruct structured data scores about
       0.
     - `copying_gap`: `explained_variance - copying`.
-    - `units`: number of values in a code. If units have several positions, each
-      position counts.
+    - `units`: number of values in a code. A unit of a convolutional code counts once
+      per position.
     - `l0`: mean number of non-zero values per sample.
     - `effective_l0`: `keras_sae.metrics.effective_l0`, which is also meaningful for
       activations that are never exactly zero.
@@ -63,7 +63,7 @@ def evaluate(
       `x` and tested on the other half.
     - `probe_accuracy_100`, `probe_accuracy_1000`, with `train`: accuracy of a
       classifier fitted to a stratified subset of 100 or 1,000 training samples. The
-      metric is missing if `train` has too few samples, in total or of a class.
+      metric is missing if `train` has too few samples overall or in one class.
 
     Args:
         model: A trained `keras_sae.models.Autoencoder`, a fitted baseline, or another

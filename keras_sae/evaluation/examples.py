@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _ENTRY = np.dtype(
     [("unit", "i8"), ("sample", "i8"), ("activation", "f8"), ("priority", "f8")]
 )
-# New entries are merged when they exceed both this number and that of kept entries.
+# New entries are merged when they outnumber both this limit and the kept entries.
 _MERGED_AT_ONCE = 2**20
 
 
@@ -53,9 +53,9 @@ def top_examples(
         seed: Random seed for drawing the activations of the `quantiles` groups.
 
     Returns:
-        A data frame, ordered by unit, group and magnitude, with the largest first. Its
-        columns are `unit`, `group` (`"top"`, or percentages such as `"75-100%"`),
-        `sample` (index in the data) and `activation`. If a unit has several positions,
+        A data frame, ordered by unit, group and descending magnitude. Its columns are
+        `unit`, `group` (`"top"`, or percentages such as `"75-100%"`), `sample` (index
+        in the data) and `activation`. If a unit has several positions,
         the activation is the one with the largest magnitude. For an `ActivationStore`,
         `sample` is the index of a row, and an additional column `origin` contains the
         tuple that `ActivationStore.origin` returns for the row. Samples with an

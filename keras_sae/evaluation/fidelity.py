@@ -141,7 +141,7 @@ def fidelity(
     `L` is the loss in one row of the returned table. `L_mean` and `L_original` are the
     losses in the rows `mean` and `original`. `recovered_of_zero` uses the row `zero`
     instead of `mean`. A low reconstruction error does not imply a low loss. Compare
-    with the rows `random` and `mean`: even a random dictionary often has a high
+    `splice` with `random` and `mean`: even a random dictionary often has a high
     `recovered_of_zero`.
 
     Args:
@@ -169,8 +169,8 @@ def fidelity(
 
     Raises:
         ValueError: The layer is not in the model, the model is not compiled, `y` is
-            missing, the sum of the weights is not positive, or the autoencoder has
-            another width.
+            missing, the sum of the weights is not positive, or the widths of the
+            autoencoder and the layer differ.
 
     Reference:
         [Gao et al., Scaling and evaluating sparse autoencoders,

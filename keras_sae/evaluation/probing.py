@@ -104,7 +104,7 @@ def subset_probes(
     subsets = {"probe_accuracy": every}
     counts = np.unique(y_train, return_counts=True)[1]
     for size in (100, 1000):
-        # A stratified split needs at least one sample per class on both sides.
+        # Both parts of a stratified split need at least one sample per class.
         if len(counts) <= size <= len(y_train) - len(counts) and counts.min() >= 2:
             split = {"train_size": size, "stratify": y_train, "random_state": seed}
             subsets[f"probe_accuracy_{size}"], _ = train_test_split(every, **split)

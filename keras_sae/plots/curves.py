@@ -271,7 +271,7 @@ def pareto(
 
 
 def _draw_logs(ax: Axes, metric: str, logs: Logs, color: str) -> None:
-    """Draw the curves of a metric, or only a thin last one if `color` is gray."""
+    """Draw the curves of a metric, but only one thin curve if `color` is gray."""
     keys = [(prefix + metric, style) for prefix, style in _KINDS.values()]
     keys = [(key, style) for key, style in keys if key in logs]
     is_gray = color == MUTED

@@ -133,7 +133,7 @@ def boltzmann(
         raise ValueError(
             "`sparsity` must be a penalty on the hidden means: a regularizer, its "
             f"name, or None. Received: sparsity={sparsity!r}. For a model with another "
-            "sparsity, use `keras_sae.pretraining.greedy`."
+            "kind of sparsity, use `keras_sae.pretraining.greedy`."
         )
     regularizer = None if penalty is None else penalty.regularizer
     if isinstance(regularizer, KLDivergence) and regularizer.momentum is not None:

@@ -55,7 +55,7 @@ def greedy(
         callbacks: Keras callbacks for every level, or a list of lists, one per level.
         directory: None, or a folder for the weights of each finished level, so that an
             interrupted call can be resumed. An interrupted level restarts from its
-            initial weights. A dataset is assumed to be unchanged.
+            initial weights. Whether a dataset has changed is not checked.
         verbose: As in `keras.Model.fit`. Unless it is 0, the start of each level is
             printed.
 

@@ -204,7 +204,7 @@ def open_data(
             f"Received: {type(x).__name__}. Pass data without labels. A `PyDataset` "
             "can wrap any source."
         )
-    if is_dataset(x) and x.cardinality() == -1:  # infinite
+    if is_dataset(x) and x.cardinality() == -1:  # endless
         raise ValueError(
             f"`{argument}` must be finite. Received: {x!r}, which never ends. Remove "
             "`.repeat()`, because `epochs` already repeats the data."
