@@ -30,7 +30,7 @@ class SparseAutoencoderHandler(ModelHandler):
     Elements are rows of shape `input_shape`, or pairs `(key, row)`. A row of another
     shape or with non-finite values raises an error. With
     `RunInference(...).with_exception_handling()`, the pipeline continues and sends
-    these rows to the second output.
+    such rows to a second output.
 
     Each result is a `PredictionResult`, or a pair `(key, PredictionResult)`. Its
     `example` is the row, and its `inference` depends on `output`:
@@ -110,7 +110,7 @@ class SparseAutoencoderHandler(ModelHandler):
         return [self.checked]
 
     def checked(self, element: Element) -> Element:
-        """Check an element, and return it with its row as a float32 array."""
+        """Check an element, and return it with its row converted to float32."""
         is_pair = self.is_pair(element)
         row = np.asarray(element[1] if is_pair else element)
         check_data(row[None], self.sample_shape)

@@ -24,7 +24,7 @@ def layout_map(
 
     Args:
         mesh: Devices on named axes. The number of units must be divisible by the size
-            of `axis`. In a deep model, the same applies to the first layer.
+            of `axis`. In a deep model, the same applies to the first layer's width.
         axis: Name of the axis of `mesh` along which units are divided. Batches are
             divided along another axis, the `batch_dim_name` of the distribution. The
             size of every batch must be divisible by the size of that axis.

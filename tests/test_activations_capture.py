@@ -257,7 +257,7 @@ def test_output_without_an_axis_of_samples_is_an_error(batch_size):
 
     model = keras.Sequential([keras.Input((4, 5)), AddPositions()])
     x = np.ones((6, 4, 5), "float32")
-    with pytest.raises(ValueError, match=r"positions' must be the samples.*\(4, 5\)"):
+    with pytest.raises(ValueError, match=r"positions' must have the samples.*\(4, 5\)"):
         activations.capture(model, "positions", x, batch_size=batch_size)
 
 
@@ -286,7 +286,7 @@ def test_cell_of_an_rnn_is_an_error():
     inputs = keras.Input((4, 5))
     rnn = keras.layers.RNN(keras.layers.LSTMCell(3, name="cell"), name="rnn")
     model = keras.Model(inputs, rnn(inputs))
-    with pytest.raises(ValueError, match="Capture the layer around it"):
+    with pytest.raises(ValueError, match="Capture the layer that contains it"):
         activations.capture(model, "rnn/cell", np.ones((2, 4, 5), "float32"))
 
 

@@ -111,14 +111,14 @@ class CapturingModel(Wrapper):
             raise ValueError(
                 "On this backend, the output of a layer inside a loop (an RNN's cell) "
                 "or inside a `keras.RematScope` cannot be captured. Capture the layer "
-                "around it."
+                "that contains it."
             ) from error
         samples = len(keras.tree.flatten(x)[0])
         paths = [path for path, _ in self.targets.of(self.base)]
         for path, output in zip(paths, outputs[: len(paths)], strict=True):
             if output.shape[:1] != (samples,):
                 raise ValueError(
-                    f"The first axis of the output of {path!r} must be the samples. "
+                    f"The output of {path!r} must have the samples on its first axis. "
                     f"Received: an output of shape {output.shape} for {samples} "
                     "samples. Choose a later layer."
                 )
@@ -135,7 +135,7 @@ def capture(
 ) -> np.ndarray | dict[str, np.ndarray]:
     """Return the outputs of one or more layers of a model.
 
-    The model runs in batches and in inference mode, and stops after the layer. All
+    The model runs on batches in inference mode, and stops after the layer. All
     outputs are kept in memory. To write them to disk, use
     `keras_sae.activations.record`.
 

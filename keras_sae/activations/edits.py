@@ -132,7 +132,7 @@ def clamp(values: Mapping[int, float]) -> Edit:
 
 
 def scale(factors: Mapping[int, float]) -> Edit:
-    """Create an edit that multiplies units of a code.
+    """Create an edit that multiplies units of a code by given factors.
 
     Args:
         factors: The factor per unit.

@@ -41,7 +41,7 @@ def layer_paths(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
     """Return the layers inside a model by their paths, without input layers.
 
     A path such as `"blocks/3/attention"` contains one name per level. Inside functional
-    and sequential models, the level is the layer's `name`. Inside other models and
+    and sequential models, this is the layer's `name`. Inside other models and
     layers, it is the name of the attribute without leading underscores, followed by `/`
     and the index or key if the attribute is a list or a dict. A layer that is used in
     several places is listed only under its first path.

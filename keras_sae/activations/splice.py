@@ -208,8 +208,8 @@ def splice(
         A `keras.Model` with the inputs and outputs of `model`.
 
     Raises:
-        ValueError: The layer is not in the model, the autoencoder has another width or
-            was not adapted, or the edit changes a unit that the code does not have.
+        ValueError: The layer is not in the model, the autoencoder has the wrong width
+            or was not adapted, or the edit changes a unit that the code does not have.
 
     Example:
 
@@ -237,7 +237,7 @@ def splice(
 
 
 def check_autoencoder(autoencoder: Autoencoder, places: Sequence[Place]) -> None:
-    """Check that a model is an adapted autoencoder, and a transcoder for two layers."""
+    """Check that a model is an adapted autoencoder for this number of layers."""
     if not isinstance(autoencoder, Autoencoder):
         raise ValueError(
             "`autoencoder` must be a `keras_sae.models.Autoencoder`. Received: "

@@ -1,4 +1,4 @@
-"""Edit the code of a layer while a model generates text."""
+"""Edit the code of a layer's output while a model generates text."""
 
 import warnings
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def steer(
     edit: EditLike,
     error: bool = True,
 ) -> Iterator[None]:
-    """Edit the code of a layer inside a `with` block, including during `generate`.
+    """Edit the code of a layer's output in a `with` block, also during `generate`.
 
     `x -> x + (decode(edit(encode(x))) - decode(encode(x)))`, for the output `x`
 

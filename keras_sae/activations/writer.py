@@ -165,7 +165,7 @@ class PartWriter:
             self._written = time.monotonic()
 
     def _write_batches(self, batches: Sequence[Batch]) -> None:
-        """Append rows to random files.
+        """Append each row to a randomly chosen file.
 
         The choice of files does not depend on the number of batches per call.
         """

@@ -21,8 +21,8 @@ class TensorBoard(keras.callbacks.TensorBoard):
     `keras.callbacks.TensorBoard` writes losses, `l0` and all other logs. This subclass
     adds a run named `units`, which shows how the units change during training:
 
-    - `filters`: an image of each unit's contribution to the reconstruction. Zero is
-      nearly white, or gray for color images.
+    - `filters`: an image of each unit's contribution to the reconstruction. Zeros are
+      nearly white, or gray if the images have three channels.
     - `activations`: a histogram of the non-zero activations for `samples`.
     - `firing`: a histogram of the fraction of `samples` that activate each unit.
 
