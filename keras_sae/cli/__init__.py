@@ -49,6 +49,6 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line, and hide TensorFlow's warnings, such as on retracing."""
+    """Run the command without TensorFlow's warnings, such as those about retracing."""
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     typer_app(prog_name="keras-sae")

@@ -30,7 +30,7 @@ def export(
         int, typer.Option(help="Number of units that top_features returns.")
     ] = 10,
     dataset: Annotated[
-        str | None, typer.Option(help="Dataset for --epochs and for the test metrics.")
+        str | None, typer.Option(help="Dataset for further training and test metrics.")
     ] = None,
     data: loading.OwnData = None,
     validation: loading.Validation = 0.2,

@@ -174,7 +174,7 @@ def read(
     path = Path(data).expanduser()
     stored, y = datasets.load_data(path, label=label, columns=columns)
     advice = "Train in Python instead, where `fit` reads a `.npy` file in batches."
-    # The float32 array and its splits need 4 bytes per value each.
+    # The float32 array needs 4 bytes per value, and its splits take another 4.
     check_memory(path, 8 * stored.size, advice)
     x = np.array(stored, "float32")
     names = [name for name in columns or column_names(path) if name != label]
@@ -226,7 +226,7 @@ def read(
         typer.echo(
             f"The columns differ in scale: the standard deviation is "
             f"{scales[smallest]:.3g} for {names[smallest]!r} and {scales.max():.3g} "
-            f"for {names[scales.argmax()]!r}. The largest columns dominate the error, "
-            "so scale the columns first."
+            f"for {names[scales.argmax()]!r}. The columns that vary most dominate the "
+            "error, so scale the columns first."
         )
     return x, y, names or None

@@ -39,8 +39,8 @@ Factor = Annotated[
 Target = Annotated[
     float | None,
     typer.Option(
-        help="Target mean activation for kl, or fraction of rows that activate a unit "
-        "for lifetime. Default: 0.05, or searched by `tune`."
+        help="For kl: target mean activation. For lifetime: fraction of rows that "
+        "activate a unit. Default: 0.05, or searched by `tune`."
     ),
 ]
 Units = Annotated[

@@ -39,9 +39,9 @@ def families(
 
     `l1` and `kl` are penalty factors, and `target` is the KL penalty's target. The
     variational code has at most 10 units, so that codes drawn from the prior resemble
-    those of data. With the defaults of `keras-sae compare`, at most two of 64 units are
-    dead on the test sets of `fashion_mini` and `digits` (nine runs with different seeds
-    or splits).
+    codes of the data. With the defaults of `keras-sae compare`, at most two of 64 units
+    are dead on the test sets of `fashion_mini` and `digits` (nine runs with different
+    seeds or splits).
     """
     make = partial(builder, learning_rate)
     shallow = partial(make, models.shallow, shape, units)

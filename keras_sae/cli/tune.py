@@ -204,7 +204,7 @@ def print_search(folder: Path) -> None:
     explained = table["explained_variance"].iloc[0]
     if explained < 0:
         typer.echo(
-            "The best trial reconstructs worse than the mean of the data does. Its "
+            "The best trial has a larger error than predicting the data's mean. Its "
             f"explained variance is {explained:.3g}, and that of the mean is 0. "
             "Increase --epochs, --trials or --max-l0."
         )

@@ -86,7 +86,7 @@ def load_data(
         described above. `y` is int64 of shape `(samples,)`, or None without labels.
 
     Raises:
-        ValueError: The dataset is unknown, is not prepared and may not be downloaded,
+        ValueError: The dataset is unknown, is not prepared and is not downloaded,
             has no images of a fixed size, or lacks a train or test split; `data_dir` is
             not writable; a builder argument is invalid; or a path does not exist, has
             unsupported content, or contains more data than fits into memory.

@@ -31,8 +31,8 @@ def is_path(name: object) -> TypeGuard[PathLike]:
     """Return whether `name` is the path of a file or folder, not a dataset's name.
 
     A string is a path if it starts with `.`, `~` or a separator, contains a separator
-    and exists, or has the extension of a supported file. The folder `images` in the
-    working directory must be written as `./images`.
+    and exists, or has the extension of a supported file. A folder named `images` in
+    the working directory must be written as `./images`.
     """
     if not isinstance(name, str):
         return isinstance(name, os.PathLike)
@@ -175,7 +175,7 @@ def _table(path: Path, label: str | None, columns: Sequence[str] | None) -> Arra
         raise ValueError(
             "The table must have rows, and columns besides the label. "
             f"Received: {len(features)} rows and {features.shape[1]} columns in "
-            f"{str(path)!r}, without the label."
+            f"{str(path)!r}, not counting the label."
         )
     text = [
         str(name)

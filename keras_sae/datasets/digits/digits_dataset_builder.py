@@ -35,7 +35,7 @@ class Builder(LabeledImages):
         digits = load_digits()
         images = (digits.images / _LEVELS).astype("float32")[..., np.newaxis]
         # The test split is every fifth digit after sorting by class, so it is
-        # stratified. Random numbers could differ between releases of NumPy.
+        # stratified. A random split could differ between releases of NumPy.
         test = np.sort(np.argsort(digits.target, kind="stable")[::5])
         train = np.setdiff1d(np.arange(len(digits.target)), test)
         rows = {"train": train, "test": test}
