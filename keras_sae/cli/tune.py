@@ -204,9 +204,9 @@ def print_search(folder: Path) -> None:
     explained = table["explained_variance"].iloc[0]
     if explained < 0:
         typer.echo(
-            "The best trial has a larger error than predicting the data's mean. Its "
-            f"explained variance is {explained:.3g}, and that of the mean is 0. "
-            "Increase --epochs, --trials or --max-l0."
+            "The mean of the data is a better reconstruction than that of the best "
+            f"trial. The explained variance of the trial is {explained:.3g}, and that "
+            "of the mean is 0. Increase --epochs, --trials or --max-l0."
         )
     typer.echo(f"Trials, Pareto front and best.keras: {folder}{os.sep}")
 
