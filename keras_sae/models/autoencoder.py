@@ -362,7 +362,7 @@ class Autoencoder(keras.Model):
         return loops.predict(self, self.encoder, x, batch_size)
 
     def decode(self, code: Data | csr_array, batch_size: int = 256) -> np.ndarray:
-        """Return the reconstructions of codes, of shape `(samples, *input_shape)`.
+        """Decode codes to reconstructions of shape `(samples, *input_shape)`.
 
         Args:
             code: Array of shape `(samples, ..., units)`, a dataset of batches, or a

@@ -120,7 +120,7 @@ def sample_batches(
 
 
 def _standardize(x: Data | None) -> Tensor:
-    """Unwrap a list of one array, drop an empty mask, and use native byte order."""
+    """Unwrap a list of one array, drop an unused mask, and use native byte order."""
     if isinstance(x, (list, tuple)) and len(x) == 1 and is_array(x[0]):
         x = x[0]
     if isinstance(x, np.ma.MaskedArray) and not np.ma.is_masked(x):
@@ -149,11 +149,11 @@ def as_arrays(
 
     Args:
         x: As in `keras.Model.fit`.
-        y: Targets or labels of an array. A stream yields its own targets.
+        y: Targets or labels of an array. A stream has them in its batches.
         limit: None, or a number of samples after which no more batches are read.
 
     Raises:
-        ValueError: As in `open_data`, or `x` is infinite, sparse, masked or not
+        ValueError: As in `open_data`, or `x` is endless, sparse, masked or not
             numeric.
     """
     if limit is None:

@@ -16,8 +16,8 @@ class Level:
     `code_l = encode(code_{l-1})`, `code_{l-1} ~ decode(code_l)`
 
     For the first level, `code_0` is the input of the model. A layer without a kernel
-    belongs to the level of the preceding kernel or, if there is none, of the first
-    kernel. A `keras_sae.layers.Centering` belongs to the level of the next kernel.
+    belongs to the level of the preceding kernel or, if there is none, to that of the
+    first kernel. A `keras_sae.layers.Centering` belongs to that of the next kernel.
 
     Args:
         encode: Layers that compute `code_l` from `code_{l-1}`.

@@ -53,8 +53,8 @@ def shallow(
             smaller encoder weights and larger decoder weights lower an L1 penalty
             without changing the reconstruction. None means False without a sparsity or
             with a KL divergence, and True otherwise. Published hyperparameters assume
-            False. For sparsities other than regularizers, an untied decoder with unit
-            norm is a `keras_sae.layers.UnitNormDense`, which also projects the
+            False. Unless the sparsity is None or a regularizer, an untied decoder with
+            unit norm is a `keras_sae.layers.UnitNormDense`, which also projects the
             gradients.
         tied_initialization: Whether the encoder starts as the transpose of the decoder,
             so that a unit responds to its own dictionary row from the first step. None

@@ -245,7 +245,7 @@ def variational(
         ValueError: An argument is out of range, the output activation has values
             outside the likelihood's bounds, `scaling` is combined with a bounded output
             activation, or `contractive` is combined with `batch_normalization` or with
-            a sparsity other than a regularizer.
+            a sparsity that is not a regularizer.
 
     Reference:
         - [Kingma & Welling, 2014](https://arxiv.org/abs/1312.6114)

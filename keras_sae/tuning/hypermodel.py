@@ -45,7 +45,7 @@ class SparsityHyperModel(keras_tuner.HyperModel):
       `factor` applies to all kinds that have a factor, and `l1_factor` to `"l1"` only.
     - `units`: width of the code. A function may also return a tuple with the widths of
       all layers, the code last.
-    - `depth`: number of the encoder's layers, or of its convolutions before the code.
+    - `depth`: number of encoder layers, or of convolutions before the code layer.
       Each dense layer is half as wide as the previous one. `depth` has no effect if
       `units` is a tuple.
     - `tied`: whether the decoder shares the encoder's weights.

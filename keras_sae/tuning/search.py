@@ -76,8 +76,8 @@ def search(
         callbacks: Keras callbacks. Each trial gets its own copies.
         workers: Number of worker processes on this machine. If there are several,
             `launch_workers` starts them.
-        command: Command line that the chief and the workers run. Its script must make
-            the same call of `search`. None means the command line of this process.
+        command: Command line that the chief and the workers run. Its script must call
+            `search` with the same arguments. None means this process's command line.
         progress: Whether to print a line to stderr when a trial ends.
 
     Returns:

@@ -121,7 +121,7 @@ class GridOracle(SearchOracle):
 def _combinations(
     hp: keras_tuner.HyperParameters, values: dict[str, Any], position: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Yield all completions of `values` by the hyperparameters from `position` on."""
+    """Yield all ways to complete `values` with hyperparameters from `position` on."""
     if position == len(hp.space):
         yield values
         return
