@@ -91,6 +91,7 @@ def test_path_of_a_data_scientist(table, folder):
     assert metadata["metrics"]["reconstruction"] == pytest.approx(row["reconstruction"])
 
 
+@pytest.mark.slow
 def test_path_of_an_operator_with_images(folder):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (30, 6, 6, 1)).astype("uint8")

@@ -125,7 +125,6 @@ class TestFashionMini:
         assert y_train[:12].tolist() == [9, 0, 0, 3, 0, 2, 7, 2, 5, 5, 0, 9]
         assert y_test[:12].tolist() == [9, 2, 1, 1, 6, 1, 4, 6, 5, 7, 4, 5]
 
-    @pytest.mark.slow
     def test_every_image_is_one_of_the_same_split_of_fashion_mnist(self, data_dir):
         folder = os.environ.get("TFDS_DATA_DIR")
         if not folder or not (pathlib.Path(folder) / "fashion_mnist").exists():

@@ -98,6 +98,7 @@ def test_models_are_compared(model):
     assert metrics.l0(model.encode(X)) <= 8
 
 
+@pytest.mark.slow
 def test_settings_are_searched(tmp_path):
     hypermodel = tuning.SparsityHyperModel("shallow", input_shape=(4, 4, 1), units=4)
     tuner = tuning.search(hypermodel, X, X, 2, 1, directory=tmp_path)

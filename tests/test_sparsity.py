@@ -201,6 +201,7 @@ def test_training_steps_compile_with_xla(sparsities, rng):
     assert loss[-1] < loss[0]
 
 
+@pytest.mark.slow
 def test_custom_sparsity_is_searched_by_the_tuner(x, tmp_path):
     hypermodel = tuning.SparsityHyperModel(
         "shallow", input_shape=(12,), units=8, sparsity=SoftThreshold()

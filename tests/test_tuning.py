@@ -274,6 +274,7 @@ def test_hyperband_resumes_its_best_trials(rng):
     assert {1, 3} <= set(epochs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
 def test_hyperband_trains_anew_what_it_cannot_resume(rng, monkeypatch, damage):
     fit, epochs = keras.Model.fit, []

@@ -59,6 +59,7 @@ def test_tune_writes_a_table_a_picture_and_the_best_model(searched):
     assert f"{table['reconstruction'][0]:.5f}" in shown
 
 
+@pytest.mark.slow
 def test_more_trials_continue_the_search(searched, tmp_path):
     folder = shutil.copytree(searched[0], tmp_path / "out")
     result = succeed("tune", *SMALL, "--trials", 3, "--output", folder)
