@@ -89,8 +89,8 @@ def score(
     if not autoencoder.reconstructs_input:
         raise ValueError(
             f"MODEL must reconstruct its input. Received: {model}, a "
-            f"{type(autoencoder).__name__} that predicts another layer. Use "
-            "`keras-sae encode` to write its codes."
+            f"{type(autoencoder).__name__} that predicts the output of another layer. "
+            "Use `keras-sae encode` to write its codes."
         )
     codes = compact_codes(autoencoder, x)
     metrics = evaluation.evaluate(autoencoder, x, codes=codes)
@@ -116,7 +116,10 @@ def score(
 def read_for_model(
     model: str, data: str, columns: str | None
 ) -> tuple[models.Autoencoder, np.ndarray]:
-    """Load a model, and data with the given columns or those of the training data."""
+    """Load a model, and read the given columns of the data.
+
+    By default, these are the columns that the model was trained on.
+    """
     autoencoder = load_model(model)
     if not isinstance(autoencoder, models.Autoencoder):
         raise ValueError(
@@ -127,7 +130,7 @@ def read_for_model(
         names, label = loading.names_in(autoencoder, data)
     else:
         names, label = app.split_list(columns), None
-    # Without column names, the label is passed so that `x` does not contain it.
+    # If there are no column names, the name of the label keeps the labels out of `x`.
     x, _, _ = loading.read(data, None if names else label, names, autoencoder)
     loading.check_shape(autoencoder, x, data)
     return autoencoder, x

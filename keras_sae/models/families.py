@@ -1,4 +1,4 @@
-"""Model families and sparsities by name, for tuning and the command line."""
+"""Find model families and sparsities by name, for tuning and the command line."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -17,7 +17,7 @@ class Level:
 
     For the first level, `code_0` is the input of the model. A layer without a kernel
     belongs to the level of the preceding kernel or, if there is none, to that of the
-    first kernel. A `keras_sae.layers.Centering` belongs to that of the next kernel.
+    first kernel. A `keras_sae.layers.Centering` belongs to the next kernel's level.
 
     Args:
         encode: Layers that compute `code_l` from `code_{l-1}`.
@@ -38,7 +38,7 @@ class Level:
 def flatten(model: keras.Model) -> Layers:
     """Return the layers of a model, its nested models and its sparsities.
 
-    Input layers are left out, because a sequential model does not list them.
+    Input layers are left out. Only functional models list them.
     """
     layers: Layers = []
     for layer in model.layers:

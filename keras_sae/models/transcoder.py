@@ -99,7 +99,7 @@ class Transcoder(Autoencoder):
             return super().call(inputs, training=training)
         linear = self.skipped(inputs)
         if step is not None and target is not None:
-            # Auxiliary losses decode only codes, so their target excludes `linear`.
+            # Auxiliary losses compare the target with the decoder's output alone.
             step.target = target - ops.cast(linear, target.dtype)
         return super().call(inputs, training=training) + linear
 

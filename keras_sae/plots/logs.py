@@ -33,7 +33,7 @@ def metric_label(name: str) -> str:
 
 
 def read_logs(history: History | Mapping[str, History]) -> dict[str, Logs]:
-    """Return training logs by name. The name of unnamed logs is the empty string."""
+    """Return training logs by name. Logs without a name get the empty string."""
     given: Mapping[str, Any] = (
         history.history if isinstance(history, keras.callbacks.History) else history
     )

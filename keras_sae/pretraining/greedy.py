@@ -63,9 +63,9 @@ def greedy(
         One `keras.callbacks.History` per level, outermost first.
 
     Raises:
-        ValueError: The model has no levels to train, a level's output cannot reach all
-            values of the code below, a list has the wrong length, `x` is invalid,
-            `directory` belongs to another run, or a level diverges.
+        ValueError: The model has no levels to train, the range of a level's output does
+            not include the code that it reconstructs, a list has the wrong length, `x`
+            is invalid, `directory` belongs to another run, or a level diverges.
 
     Reference:
         Bengio et al., [Greedy layer-wise training of deep networks](
