@@ -112,8 +112,8 @@ for name in sys.argv[1:]:
 print(json.dumps(results))
 """
 
-# Different samples per replica, one model with penalty, running mean, threshold and
-# auxiliary losses, and one that draws random numbers.
+# Different samples per replica, and one model with a penalty, a running mean, a
+# threshold and auxiliary losses.
 QUICK = ["different", "deep"]
 OTHERS = [
     "variational",

@@ -128,7 +128,8 @@ def check_anomalies_guide(names, folder):
     assert names["curve"][1:] == pytest.approx([0.93, 0.98], abs=0.02)
     found = names["found"]
     assert all(0 < shares[0] < 0.03 for shares in found.values())
-    assert found["model"][1:] == pytest.approx([0.61, 0.985], abs=0.05)
+    assert found["model"][1] == pytest.approx(0.61, abs=0.05)
+    assert found["model"][2] > 0.95
     assert found["PCA"][1:] == pytest.approx([0.58, 0.98], abs=0.02)
     assert found["IsolationForest"][1] < 0.03
     assert names["first"] == pytest.approx(0.89, abs=0.05)

@@ -280,7 +280,7 @@ def array_kinds(progress: Progress, dtype: str) -> dict[str, tuple[np.dtype, int
 
 def _encoded(rows: np.ndarray, dtype: str) -> np.ndarray:
     """Convert float32 rows to the dtype on disk."""
-    if dtype == "float16":  # faster than with NumPy
+    if dtype == "float16":  # On TensorFlow and PyTorch, this is faster than NumPy.
         return ops.convert_to_numpy(ops.cast(rows, dtype))
     return rows.astype(dtype).view(STORED_DTYPES[dtype])
 
