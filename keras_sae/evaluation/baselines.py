@@ -87,7 +87,9 @@ class Identity(Baseline):
 
 @dataclass
 class PCA(Baseline):
-    """Principal component analysis, the linear code with the smallest squared error.
+    """Principal component analysis, the best linear code of a given width.
+
+    No other linear code of this width has a smaller squared error.
 
     Args:
         units: Number of components, limited to the number of samples and the number of

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _BATCH_SIZE = 64
-# Activations count as never exactly zero if at least this fraction is non-zero.
+# Codes count as never exactly zero if at least this fraction of values is non-zero.
 _ALL_UNITS = 0.999
 
 
@@ -83,8 +83,8 @@ def compare(
 
     Raises:
         ValueError: An argument is invalid, the data, labels and models do not match, or
-            `directory` contains a training run with other settings. All arguments are
-            checked before the first training run.
+            `directory` contains a training run with other settings. These checks happen
+            before the first training run.
 
     Example:
 
@@ -226,8 +226,8 @@ def pareto_front(
 
     Args:
         table: A `pandas.DataFrame` with the columns `x` and `y`.
-        x: Name of the first metric. None means `l0`, or `effective_l0` if the
-            activations of a model in the table are never exactly zero.
+        x: Name of the first metric. None means `l0`, or `effective_l0` if the codes of
+            a model in the table are never exactly zero.
         y: Name of the second metric.
 
     Returns:
@@ -252,7 +252,7 @@ def pareto_front(
 def sparsity_metric(table: "pd.DataFrame") -> str:
     """Return the name of the column that measures how sparse the models' codes are.
 
-    It is `effective_l0` if the activations of a model are never exactly zero, and `l0`
+    It is `effective_l0` if the codes of a model are never exactly zero, and `l0`
     otherwise.
     """
     if not {"l0", "effective_l0"} <= set(table.columns):

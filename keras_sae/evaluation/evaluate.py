@@ -47,13 +47,13 @@ def evaluate(
       per position.
     - `l0`: mean number of non-zero values per sample.
     - `effective_l0`: `keras_sae.metrics.effective_l0`, which is also meaningful for
-      activations that are never exactly zero.
-    - `expected_l0`, for bounded activations that are never exactly zero: the
-      activations are scaled to [0, 1], summed per sample, and averaged over samples.
+      codes that are never exactly zero.
+    - `expected_l0`, for bounded codes that are never exactly zero: the activations are
+      scaled to [0, 1], summed per sample, and averaged over samples.
     - `dead_fraction`: fraction of units that are zero in every sample.
     - `mean_activation`: mean of the codes.
     - `hoyer`: `keras_sae.metrics.hoyer`.
-    - `parameters`, for Keras models and baselines: number of trainable parameters.
+    - `parameters`, for Keras models and baselines: number of learned parameters.
       Shared weights are counted once.
     - `target_distance`, for a KL divergence penalty: mean absolute difference between
       the units' mean activations and the target.
@@ -63,7 +63,8 @@ def evaluate(
       `x` and tested on the other half.
     - `probe_accuracy_100`, `probe_accuracy_1000`, with `train`: accuracy of a
       classifier fitted to a stratified subset of 100 or 1,000 training samples. The
-      metric is missing if `train` has too few samples overall or in one class.
+      metric is missing if `train` has too few samples overall or in one class, or more
+      classes than the subset has samples.
 
     Args:
         model: A trained `keras_sae.models.Autoencoder`, a fitted baseline, or another

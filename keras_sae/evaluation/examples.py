@@ -55,11 +55,11 @@ def top_examples(
     Returns:
         A data frame, ordered by unit, group and descending magnitude. Its columns are
         `unit`, `group` (`"top"`, or percentages such as `"75-100%"`), `sample` (index
-        in the data) and `activation`. If a unit has several positions,
-        the activation is the one with the largest magnitude. For an `ActivationStore`,
-        `sample` is the index of a row, and an additional column `origin` contains the
-        tuple that `ActivationStore.origin` returns for the row. Samples with an
-        activation of zero are left out, so a dead unit has no rows.
+        in the data) and `activation`. If a unit has several positions, the activation
+        is the one with the largest magnitude. For an `ActivationStore`, `sample` is the
+        index of a row, and an additional column `origin` contains the tuple that
+        `ActivationStore.origin` returns for the row. Samples with an activation of zero
+        are left out, so a dead unit has no rows.
 
     Raises:
         ValueError: A unit does not exist, `count` is not positive, or `data` does not
@@ -139,7 +139,7 @@ class _Largest:
             self.merged()
 
     def merged(self) -> np.ndarray:
-        """Merge the new entries, and return the largest ones by unit and priority."""
+        """Merge the new entries. Return the kept ones, sorted by unit and priority."""
         entries, rank = _ranked(np.concatenate([self.kept, *self.new]))
         last = entries[rank == self.count - 1]
         self.smallest[last["unit"]] = last["priority"]

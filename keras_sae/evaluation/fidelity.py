@@ -162,10 +162,10 @@ def fidelity(
         A data frame with one row per variant of the layer's output: `original`,
         `splice` (the reconstruction), `random` (the reconstruction by an autoencoder
         with the same configuration and new weights, adapted to the data), `mean` (the
-        mean over all rows of activations) and `zero`. The columns are `loss`, the
-        metrics of the model, `recovered_of_mean` and `recovered_of_zero`.
-        `recovered_of_mean` is NaN unless the loss of `mean` exceeds that of `original`.
-        The same applies to `recovered_of_zero` and `zero`.
+        mean of the activations, weighted by `sample_weight`) and `zero`. The columns
+        are `loss`, the metrics of the model, `recovered_of_mean` and
+        `recovered_of_zero`. `recovered_of_mean` is NaN unless the loss of `mean`
+        exceeds that of `original`. The same applies to `recovered_of_zero` and `zero`.
 
     Raises:
         ValueError: The layer is not in the model, the model is not compiled, `y` is
@@ -198,7 +198,7 @@ def fidelity(
     random = keras.models.clone_model(autoencoder)
     sample = rows[weights > 0][:_ADAPT_ROWS]
     random.adapt(sample)
-    # In training, `BatchTopK` estimates its threshold from the batch.
+    # A training call lets `BatchTopK` estimate its threshold, which starts at 0.
     random(sample, training=True)
     variants: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "original": lambda h: h,
@@ -249,6 +249,7 @@ def feature_effects(
         A data frame with one row per unit, in descending order of `loss_change`. The
         index contains the units. The columns are `loss_change`, `frequency` (the
         fraction of activation rows in which the unit is active) and `mean_activation`.
+        `sample_weight` also weights the rows for `frequency` and `mean_activation`.
 
     Raises:
         ValueError: As in `fidelity`, or a unit does not exist.

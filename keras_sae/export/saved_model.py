@@ -65,7 +65,7 @@ def export_saved_model(
             `keras_sae.export.signatures.Signature`s.
         path: Folder that contains the versions. Its name is the default name of the
             model on the server.
-        version: A positive integer. None means the highest existing version plus 1.
+        version: A positive integer. None means 1, or the highest existing version + 1.
         **options: Options of `write_artifact`.
 
     Returns:
@@ -124,9 +124,10 @@ def write_artifact(
         model: As for `export_saved_model`.
         path: Path of a new or empty folder.
         top_k: Number of units that `top_features` returns, limited to the code's width.
-        images: Whether to add two signatures for each signature `NAME` that takes `x`,
-            except `serve`: `NAME_uint8` (input `image`, bytes 0..255) and `NAME_png`
-            (input `image_bytes`, PNG files).
+        images: Whether to add two signatures for each signature `NAME` that takes `x`:
+            `NAME_uint8` (input `image`, bytes 0..255) and `NAME_png` (input
+            `image_bytes`, PNG files). `serve` has none, and `serving_default` has them
+            only in a plain Keras model.
         input_range: Input values that correspond to the bytes 0 and 255 of an image. If
             None, they are 0 and 1, and the metadata contains the range of the training
             data.

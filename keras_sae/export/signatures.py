@@ -24,9 +24,9 @@ class Signature:
         input: Name of the input.
         dtype: Data type of the input.
         samples: Whether `images=True` also adds image versions of this signature.
-        ranked: Output that the signature's indices refer to, in the form
-            `SIGNATURE/OUTPUT`, or None. Verification compares the values at the indices
-            instead of the indices, because the order of equal values may differ.
+        ranked: None, or an output `SIGNATURE/OUTPUT`. All integer outputs of this
+            signature are then indices into it. Verification compares the values at the
+            indices, because the order of equal values may differ.
     """
 
     function: Callable[[Tensor], Outputs]

@@ -212,8 +212,8 @@ def pareto(
             `keras_sae.evaluation.compare`. If it has a column `model`, the points are
             labeled with the models' names.
         x: Column of the horizontal axis, where smaller is better. None means `"l0"`, or
-            `"effective_l0"` if the activations of a model in the table are never
-            exactly zero.
+            `"effective_l0"` if the codes of a model in the table are never exactly
+            zero.
         y: Column of the vertical axis, where smaller is better.
 
     Returns:
@@ -271,7 +271,7 @@ def pareto(
 
 
 def _draw_logs(ax: Axes, metric: str, logs: Logs, color: str) -> None:
-    """Draw the curves of a metric, but only one thin curve if `color` is gray."""
+    """Draw the curves of a metric. In gray, draw only the last one, as a thin line."""
     keys = [(prefix + metric, style) for prefix, style in _KINDS.values()]
     keys = [(key, style) for key, style in keys if key in logs]
     is_gray = color == MUTED

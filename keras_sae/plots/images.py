@@ -98,9 +98,9 @@ def reconstructions(
 
     Returns:
         A `matplotlib.figure.Figure` with one row for the input and one row per model.
-        The mean squared error of a model is written to the right of its row. All rows
-        have the input's scale. Vectors and series are drawn as curves, with the
-        input in gray behind each reconstruction.
+        The mean squared error over the drawn samples is written to the right of each
+        model's row. All rows have the input's scale. Vectors and series are drawn as
+        curves, with the input in gray behind each reconstruction.
 
     Example:
 
@@ -159,7 +159,7 @@ def samples(
     """
     if not isinstance(model, VariationalAutoencoder):
         raise ValueError(
-            "`model` must be a variational model, because only these can be sampled. "
+            "`model` must be a variational model, because others cannot be sampled. "
             f"Received: {model!r}. Build one with `keras_sae.models.variational`."
         )
     samples = model.sample(count, seed=seed)

@@ -22,8 +22,8 @@ from keras_sae.utils.images import (
 _IMAGE_WIDTH, _CURVE_WIDTH, _LETTER_WIDTH = 0.6, 1.0, 0.08
 _CURVE_HEIGHT, _TITLE_HEIGHT, _LINE_HEIGHT, _MARGIN = 0.55, 0.28, 0.19, 0.08
 _PAGE_WIDTH = 4.0  # minimum, in inches
-# Images are enlarged to about this number of pixels per side, so that edges stay sharp
-# when matplotlib scales the sheet down.
+# Images are enlarged until their longer side has about this number of pixels, so that
+# edges stay sharp when matplotlib scales the sheet down.
 _TILE_PIXELS = 128
 # Maximum length of curves drawn as steps, and of curves drawn with a thick line.
 _STEPS, _DENSE = 32, 128

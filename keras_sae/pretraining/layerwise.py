@@ -194,7 +194,7 @@ def open_data(
 ) -> LevelData:
     """Check `x` and return it as an array or as batches that can be read repeatedly.
 
-    `argument` is the caller's name for the data. Only the first batch of a stream is
+    `argument` is the caller's name for the data. Only the first batch of a dataset is
     checked. A `numpy.memmap` is returned as batches, shuffled if `argument` is `"x"`.
     """
     if isinstance(x, (Iterator, tuple)):
@@ -221,7 +221,7 @@ def open_data(
 
 
 def batches(x: LevelData, batch_size: int = 256) -> Iterator[np.ndarray]:
-    """Yield batches of an array or a stream, without targets, in a single pass."""
+    """Yield batches of an array or a dataset, without targets, in a single pass."""
     if isinstance(x, np.ndarray):
         yield from (x[i : i + batch_size] for i in range(0, len(x), batch_size))
         return
@@ -232,7 +232,7 @@ def batches(x: LevelData, batch_size: int = 256) -> Iterator[np.ndarray]:
 def encode(
     encoder: keras.Model, x: LevelData, batch_size: int, folder: Path | None = None
 ) -> LevelData:
-    """Return the codes of `x`, in memory for an array and on disk for a stream.
+    """Return the codes of `x`, in memory for an array and on disk for a dataset.
 
     The temporary file has no name, so the operating system deletes it even if the
     process is killed.

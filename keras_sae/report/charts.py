@@ -26,8 +26,8 @@ Chart: TypeAlias = dict[str, Any]
 LegendEntry: TypeAlias = tuple[str, str, str]
 
 _ORANGE, _BLUE, _GRAY = "#d97706", "#3b82f6", "#8a94a6"
-# These colors are easy to distinguish on white and on black, even with color
-# blindness.
+# These colors can be told apart on white and black backgrounds, including by people
+# with color blindness.
 _COLORS = [_BLUE, _ORANGE, "#0d9488", "#a855f7", "#dc2f6d"]
 _COLORS += ["#65a30d", "#0891b2", "#92664a", "#6b7280", "#e11d48"]
 _CURVES = ("training", _ORANGE, "dashed"), ("validation", _BLUE, "solid")

@@ -40,7 +40,7 @@ METRICS = {
     "fine_tuned_accuracy": ("Fine-tuned", ".1%", "accuracy with a softmax layer"),
     "elbo": ("ELBO", ".1f", "evidence lower bound in nats per sample"),
     "reconstruction_sum": ("Summed error", ".3f", "squared error per sample"),
-    "parameters": ("Parameters", ",.0f", "trainable weights"),
+    "parameters": ("Parameters", ",.0f", "learned parameters"),
     "seconds": ("Seconds", ".1f", "training time"),
 }
 # The probes in the comparison table are fitted to the training data. A `ModelSection`
@@ -147,8 +147,8 @@ def unit_statistics(codes: np.ndarray, y: np.ndarray | None) -> dict[str, np.nda
     are the mean and the maximum of its magnitude. `low`, `high` and `counts` describe a
     histogram of the non-zero activations. `top` and `top_values` are the indices and
     activations of the samples that activate the unit most. With labels, `classes` are
-    the classes with the largest mean magnitudes. `shares` are these means, divided by
-    the sum over all classes.
+    the indices of the classes with the largest mean magnitudes. `shares` are these
+    means, divided by the sum over all classes.
     """
     magnitude = np.abs(codes)
     low, high = np.minimum(codes.min(axis=0), 0.0), np.maximum(codes.max(axis=0), 0.0)

@@ -13,7 +13,7 @@ from keras_sae.utils import validation
 DEFAULT = "reconstruction_under_l0"
 _L0_METRICS = ("l0", "effective_l0")
 PROBE = "probe_accuracy"
-# Metric and direction of each named objective.
+# Metric and direction of each named objective except `DEFAULT`.
 NAMED = {
     PROBE: (PROBE, "max"),
     "reconstruction": ("val_reconstruction_loss", "min"),
@@ -23,7 +23,7 @@ _LARGER_IS_BETTER = ("accuracy", "explained_variance", "hoyer", "copying_gap")
 
 
 class ReconstructionUnderL0(keras_tuner.Objective):
-    """Objective: the best reconstruction under a limit on active units per sample.
+    """Objective for the best reconstruction under a limit on active units per sample.
 
     `score = 1 - EV` if `l0 <= max_l0` and `EV >= 0`; `2 - 1 / (1 - EV)` if
     `l0 <= max_l0` and `EV < 0`; `1 + l0 / max_l0` if `l0 > max_l0`

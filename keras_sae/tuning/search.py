@@ -116,7 +116,7 @@ def search(
                 "`workers`."
             )
         tuner.oracle.max_trials = max_trials
-        # `check_outcome` raises an error if too many trials have failed.
+        # keras-tuner must not end the search early: `check_outcome` counts failures.
         tuner.oracle.max_consecutive_failed_trials = sys.maxsize
         tuner.search(x, epochs=epochs, verbose=0, **fit)
         check_outcome(tuner, max_failures)

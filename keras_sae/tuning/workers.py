@@ -20,7 +20,7 @@ def launch_workers(command: Sequence[str], workers: int, *, restarts: int = 3) -
     The command must call `keras_sae.tuning.search` with a `directory`. All processes
     run the same command. keras-tuner's environment variables tell each process whether
     it is the chief, which hands out trials, or a worker, which runs them. To divide the
-    cores among the workers, this function sets `OMP_NUM_THREADS` and similar variables,
+    cores among the workers, the processes get `OMP_NUM_THREADS` and similar variables,
     unless they are already set. A killed worker is restarted and repeats its trial. All
     processes end when the calling process exits. On Linux, they also end if the calling
     process is killed, provided that util-linux's `setpriv` is installed.

@@ -13,10 +13,10 @@ register = keras.saving.register_keras_serializable(package="keras_sae")
 
 @contextmanager
 def config_errors(name: str) -> Iterator[None]:
-    """Replace a long error about a damaged config with a short one about its cause.
+    """Replace an error about a damaged config with a short one about its cause.
 
     Keras's message contains the whole config of every object around the damaged one.
-    A short `ValueError` is raised unchanged.
+    Only a short `ValueError` is raised unchanged.
 
     Args:
         name: Name of the class to create.
